@@ -1,0 +1,168 @@
+"""Command lines of the recipes: YAML defaults, flags that override them, and errors that name near misses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+class UsageError(ValueError):
+    """The command line or the YAML is wrong; the message names the value and the fix."""
+
+
+def near_misses(name: str, known: Sequence[str]) -> str:
+    """``; did you mean a or b?`` for close names, the empty string for none."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else "; --help lists the known ones."
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """A recipe's YAML as a flat mapping.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or is no mapping of names to values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/*/*.yaml")))
+        raise UsageError(f"config {str(path)!r} does not exist; the recipes are {known}.")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"config {path} is not valid YAML: {error}") from error
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise UsageError(f"config {path} must be a mapping of field names to values, got {type(settings).__name__}.")
+    return settings
+
+
+def parse(
+    classes: Sequence[type], argv: Sequence[str], *, description: str, default_config: str | None = None
+) -> tuple[Any, ...]:
+    """Instances of ``classes`` from an optional ``--config FILE.yaml`` and flags, which override it.
+
+    Args:
+        classes: dataclasses with distinct field names.
+        argv: the command line without the program's name.
+        description: shown by ``--help``; its first lines should hold an example.
+        default_config: YAML used when ``--config`` is not given.
+
+    Raises:
+        UsageError: unknown key or flag (with near misses), wrong type, or values that a class refuses.
+    """
+    parser = HfArgumentParser(list(classes), description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.error = _raise_usage  # type: ignore[method-assign]
+    known = [action.dest for action in parser._actions if action.dest != "help"]
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--config", default=default_config)
+    first.add_argument("--help-all", action="store_true")
+    chosen, flags = first.parse_known_args(list(argv))
+    parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML with defaults (unset: {default_config})")
+    parser.add_argument("--help-all", action="store_true", help="show every field that transformers and TRL know, too")
+    if chosen.help_all or "-h" in flags or "--help" in flags:
+        _print_help(parser, full=chosen.help_all)
+        raise SystemExit(0)
+    settings = load_yaml(chosen.config) if chosen.config else {}
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
+    nulls = {key: None for key, value in settings.items() if value is None}
+    parser.set_defaults(**nulls)
+    words = [word for key, value in settings.items() if value is not None for word in _as_flags(key, value)]
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            args=[*words, *flags], return_remaining_strings=True, look_for_args_file=False
+        )
+    except (TypeError, argparse.ArgumentError) as error:
+        raise UsageError(str(error)) from error
+    if unknown:
+        name = unknown[0].lstrip("-").split("=")[0]
+        raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
+    return tuple(item for item in parsed if dataclasses.is_dataclass(item))
+
+
+def _as_flags(key: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    return [f"--{key}", str(value)]
+
+
+def _raise_usage(message: str) -> None:
+    raise UsageError(message.replace("argument --", "field "))
+
+
+def _print_help(parser: argparse.ArgumentParser, *, full: bool) -> None:
+    """polytune's own fields first; the ~300 inherited ones only on demand."""
+    if not full:
+        ours: set[str] = {"config", "help_all", "help"}
+        for cls in parser.dataclass_types:
+            inherited = {f.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
+                         for f in dataclasses.fields(base)}  # fmt: skip
+            own = set(cls.__dict__.get("__annotations__", {}))
+            ours |= own | ({f.name for f in dataclasses.fields(cls)} - inherited)
+        ours |= {"per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "epsilon",
+                 "temperature", "seed"}  # fmt: skip
+        for action in parser._actions:
+            if action.dest not in ours or any(option.startswith("--no_") for option in action.option_strings):
+                action.help = argparse.SUPPRESS
+    parser.print_help()
+
+
+def set_cpu_threads(threads: int | None) -> None:
+    """Give torch the CPU threads of this process; None: the machine's cores shared by its processes.
+
+    ``accelerate launch`` sets one thread per process when nothing else is said, which halves a laptop.
+    """
+    import torch
+
+    if threads is None and not torch.cuda.is_available():
+        threads = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Run a recipe's ``main``; an error that has a name and a fix ends it with one line and status 2 (usage) or 1.
+
+    ``POLYTUNE_DEBUG=1`` shows the traceback as well.
+    """
+    from polytune.policy.loading import CheckpointError
+    from polytune.rollout import RolloutError
+    from polytune.trainer.checkpoints import SaveError
+
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except (ValueError, RolloutError, SaveError, FloatingPointError, OSError) as error:
+        if os.environ.get("POLYTUNE_DEBUG"):
+            raise
+        expected = isinstance(error, (UsageError, CheckpointError, RolloutError, SaveError, FloatingPointError))
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
+            print(f"error: {text}again; what was written before is kept.", file=sys.stderr)
+        elif expected or _raised_by_us(error):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            raise
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether the innermost frame lies in polytune or its recipes: then the message was written for the user."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    return frames is not None and Path(frames.tb_frame.f_code.co_filename).is_relative_to(REPOSITORY)

@@ -1,0 +1,251 @@
+"""Dataclasses of a run: task, policy, rollout, objective, evaluation, pretraining.
+
+Each class checks its own fields in ``__post_init__`` and raises ``ValueError`` with the field, the value and the fix.
+The trainer's own fields are in :class:`polytune.trainer.PolychromicConfig` (TRL's ``GRPOConfig`` plus ours). Imports
+nothing but the standard library, so reading a configuration is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_integer(name: str, value: object, minimum: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``minimum``."""
+    require(
+        isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
+        f"{name} must be an integer of at least {minimum}, got {value!r}: change {name} in the YAML or with --{name}.",
+    )
+
+
+def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
+    require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def parse_num_sets(value: str | int) -> str | int:
+    """``num_sets`` as ``set_advantages`` takes it: ``"all"`` or an integer of at least 1 (YAML and flags give text)."""
+    if value == "all":
+        return "all"
+    text = str(value)
+    require(
+        text.isdigit() and int(text) >= 1,
+        f"num_sets must be 'all' or an integer of at least 1, got {value!r}: 'all' scores every set.",
+    )
+    return int(text)
+
+
+@dataclass
+class TaskConfig:
+    """Which world, which start states."""
+
+    task: str = field(default="fourrooms", metadata={"help": "Task name (a row of polytune.tasks.TASKS) or pkg.mod:Class."})
+    task_horizon: int | None = field(
+        default=None, metadata={"help": "Turns after which an episode ends; unset: the task's own (100 for FourRooms)."}
+    )
+    split: str = field(
+        default="train",
+        metadata={"help": "Start states: 'train', 'unseen', a JSONL file, or a range of seeds such as 'seeds:0-49'."},
+    )
+    num_start_states: int | None = field(
+        default=None, metadata={"help": "Use only the first so many start states of the split; unset: all of them."}
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder with the committed splits; unset: data/."})
+
+    def __post_init__(self) -> None:
+        if self.task_horizon is not None:
+            require_integer("task_horizon", self.task_horizon, 1)
+        if self.num_start_states is not None:
+            require_integer("num_start_states", self.num_start_states, 1)
+
+    @property
+    def task_options(self) -> dict[str, int]:
+        """Options for ``polytune.tasks.load_task``."""
+        return {} if self.task_horizon is None else {"horizon": self.task_horizon}
+
+
+@dataclass
+class PolicyConfig:
+    """Which policy, and how it is sampled."""
+
+    model: str = field(
+        default="outputs/quickstart/pretrained",
+        metadata={"help": "Checkpoint folder or Hub id of the pretrained causal transformer."},
+    )
+    generator: str = field(default="transformers", metadata={"help": "What samples the policy: 'transformers'."})
+    max_action_tokens: int = field(
+        default=1, metadata={"help": "Tokens sampled for one action at most (1 for the tiny word-level policies)."}
+    )
+    show_instructions: bool = field(
+        default=False, metadata={"help": "Begin every episode with the task's instructions (for language models)."}
+    )
+    max_branches: int = field(
+        default=256, metadata={"help": "Branches that the generator runs in one batch; the rest wait their turn."}
+    )
+    cpu_threads: int | None = field(
+        default=None, metadata={"help": "CPU threads of a process; unset: the machine's cores shared by its processes."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.cpu_threads is not None:
+            require_integer("cpu_threads", self.cpu_threads, 1)
+        require_choice("generator", self.generator, ("transformers",))
+        require_integer("max_action_tokens", self.max_action_tokens, 1)
+        require_integer("max_branches", self.max_branches, 1)
+
+
+@dataclass
+class RolloutConfig:
+    """Shape of the rollout tree that is grown from each start state (PAPER.md, Poly-PPO, steps 1 to 3)."""
+
+    num_seeds: int = field(default=1, metadata={"help": "Seed trajectories from each start state (S)."})
+    num_rollout_states: int = field(
+        default=2, metadata={"help": "Rollout states on each seed trajectory (p), equally spaced; 0: no vines."}
+    )
+    num_vines: int = field(default=8, metadata={"help": "Vines from each rollout state (N)."})
+
+    def __post_init__(self) -> None:
+        require_integer("num_seeds", self.num_seeds, 1)
+        require_integer("num_rollout_states", self.num_rollout_states, 0)
+        require_integer("num_vines", self.num_vines, 0)
+        require(
+            self.num_rollout_states == 0 or self.num_vines >= 1,
+            f"num_rollout_states is {self.num_rollout_states} but num_vines is 0: set num_vines to at least set_size, "
+            "or num_rollout_states to 0 for rollouts without vines.",
+        )
+
+    @property
+    def rows_per_prompt(self) -> int:
+        """Training rows of one tree: S * (1 + p * N)."""
+        return self.num_seeds * (1 + self.num_rollout_states * self.num_vines)
+
+
+@dataclass
+class ObjectiveConfig:
+    """The set objective, its credit, the critic's estimator and how the two kinds of advantages are scaled."""
+
+    objective: str = field(default="polychromic", metadata={"help": "Set objective (polytune.objective.OBJECTIVES)."})
+    diversity: str = field(
+        default="distinct_fraction", metadata={"help": "Diversity measure of a set (polytune.objective.DIVERSITY)."}
+    )
+    set_size: int = field(default=4, metadata={"help": "Members of a set (n)."})
+    credit: str = field(default="mean", metadata={"help": "How sets credit their members (polytune.objective.CREDIT)."})
+    num_sets: str = field(default="all", metadata={"help": "'all' sets, exactly, or a number M of random sets."})
+    set_scope: str = field(
+        default="vines",
+        metadata={
+            "help": "Trajectories that form sets: 'vines' of one rollout state (Poly-PPO), 'seeds' of one start state "
+            "(Poly-EPO), 'both', or 'none' (PPO, REINFORCE)."
+        },
+    )
+    window: int | None = field(
+        default=5,
+        metadata={"help": "Polychromic window W: the set advantage acts on a vine's first action and the next W; "
+                  "-1: on all of its actions."},
+    )
+    gamma: float = field(default=1.0, metadata={"help": "Discount per turn."})
+    gae_lambda: float = field(default=0.95, metadata={"help": "Lambda of GAE, over turns."})
+    set_normalise: str = field(
+        default="std", metadata={"help": "Scaling of set advantages: 'std' (unit size), 'mean_std' or 'none'."}
+    )
+    gae_normalise: str = field(
+        default="mean_std", metadata={"help": "Scaling of the critic's advantages: 'mean_std', 'std' or 'none'."}
+    )
+    set_weight: float = field(
+        default=1.0, metadata={"help": "Factor on set advantages after scaling: their size beside the critic's."}
+    )
+
+    def __post_init__(self) -> None:
+        require_integer("set_size", self.set_size, 1)
+        require_choice("set_scope", self.set_scope, ("vines", "seeds", "both", "none"))
+        if self.window is not None and self.window != -1:
+            require_integer("window", self.window, 0)
+        for name in ("set_normalise", "gae_normalise"):
+            require_choice(name, getattr(self, name), ("none", "std", "mean_std"))
+        for name in ("gamma", "gae_lambda"):
+            value = getattr(self, name)
+            require(0.0 <= value <= 1.0, f"{name} must lie in [0, 1], got {value}.")
+        require(self.set_weight >= 0.0, f"set_weight must not be negative, got {self.set_weight}.")
+        self.num_sets = parse_num_sets(self.num_sets)
+
+
+def check_sets(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
+    """Refuse sets that the tree cannot fill: N < n for vines, S < n for seed trajectories, vines asked for but none."""
+    if objective.set_scope in ("vines", "both"):
+        require(
+            rollout.num_rollout_states > 0,
+            f"set_scope is {objective.set_scope!r} but num_rollout_states is 0, so there are no vines: set "
+            "num_rollout_states to at least 1, or set_scope to 'seeds' or 'none'.",
+        )
+        require(
+            rollout.num_vines >= objective.set_size,
+            f"num_vines (N = {rollout.num_vines}) is below set_size (n = {objective.set_size}): a set takes n of the N "
+            "vines, so raise num_vines or lower set_size.",
+        )
+    if objective.set_scope in ("seeds", "both"):
+        require(
+            rollout.num_seeds >= objective.set_size,
+            f"num_seeds (S = {rollout.num_seeds}) is below set_size (n = {objective.set_size}): a set takes n of the S "
+            "seed trajectories, so raise num_seeds or lower set_size.",
+        )
+
+
+@dataclass
+class EvaluationConfig:
+    """What ``recipes/evaluate.py`` measures."""
+
+    policies: list[str] = field(
+        default_factory=lambda: ["outputs/quickstart/pretrained", "outputs/quickstart/finetuned"],
+        metadata={"help": "Checkpoints to compare, paired on the same start states; NAME=PATH gives one a name."},
+    )
+    n: int = field(default=16, metadata={"help": "Independent samples of each start state."})
+    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; greedy success is always added."})
+    level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
+    seed: int = field(default=0, metadata={"help": "Seed of the samples and of the bootstrap."})
+    output_dir: str = field(
+        default="outputs/quickstart/evaluation", metadata={"help": "Where records, summary and plot go."}
+    )
+
+    def __post_init__(self) -> None:
+        require_integer("n", self.n, 1)
+        require(bool(self.policies), "policies is empty: name at least one checkpoint.")
+        require(
+            self.temperature > 0.0,
+            f"temperature must be above 0, got {self.temperature}: pass@k needs independent samples, and the greedy "
+            "success is reported anyway.",
+        )
+        require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
+
+
+@dataclass
+class PretrainConfig:
+    """Behaviour cloning on the task's expert."""
+
+    preset: str = field(default="tiny", metadata={"help": "Size of the new policy (polytune.policy.PRESETS)."})
+    output_dir: str = field(default="outputs/quickstart/pretrained", metadata={"help": "Where the policy is saved."})
+    num_demonstrations: int = field(default=1500, metadata={"help": "Expert episodes, 80 %% to train, 20 %% held out."})
+    entropy_coef: float = field(default=0.01, metadata={"help": "Weight of the entropy regulariser."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "AdamW's learning rate, cosine to zero."})
+    batch_size: int = field(default=32, metadata={"help": "Episodes in a batch."})
+    epochs: int = field(default=20, metadata={"help": "Passes over the demonstrations at most."})
+    target_success: float = field(
+        default=0.35, metadata={"help": "Stop as soon as sampled success on held-out levels reaches this."}
+    )
+    eval_every: int = field(default=100, metadata={"help": "Optimiser steps between two success checks."})
+    eval_episodes: int = field(default=128, metadata={"help": "Episodes of a success check."})
+    seed: int = field(default=0, metadata={"help": "Seed of weights, demonstrations and checks."})
+
+    def __post_init__(self) -> None:
+        for name in ("num_demonstrations", "batch_size", "epochs", "eval_every", "eval_episodes"):
+            require_integer(name, getattr(self, name), 5 if name == "num_demonstrations" else 1)
+        require(
+            0.0 < self.target_success <= 1.0, f"target_success must lie in (0, 1], got {self.target_success}."
+        )
+        require(self.entropy_coef >= 0.0, f"entropy_coef must not be negative, got {self.entropy_coef}.")
+        require(self.learning_rate > 0.0, f"learning_rate must be above 0, got {self.learning_rate}.")

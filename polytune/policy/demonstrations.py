@@ -1,0 +1,61 @@
+"""Expert demonstrations as a ``datasets`` dataset of token ids, for behaviour cloning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from datasets import Dataset, load_from_disk
+
+from polytune.policy.rendering import Renderer
+from polytune.tasks.base import Task
+
+COLUMNS = ("input_ids", "action_mask", "start_seed", "level_hash", "success")
+
+
+def demonstrate(task: Task, renderer: Renderer, seed: int) -> dict[str, object]:
+    """One expert episode: token ids, a mask of 1 on the tokens of actions, and where it began.
+
+    The episode is rendered exactly as a generator will see it, so cloning and sampling share one format.
+    """
+    episode = task.start(seed)
+    ids = list(renderer.prompt_ids(episode.observation()))
+    mask = [0] * len(ids)
+    while True:
+        action = task.expert(episode)
+        action_ids = renderer.action_ids(action)
+        step = episode.step(action)
+        feedback = () if step.done else renderer.feedback_ids(episode.observation())
+        ids += [*action_ids, *feedback]
+        mask += [1] * len(action_ids) + [0] * len(feedback)
+        if step.done:
+            break
+    return {
+        "input_ids": ids,
+        "action_mask": mask,
+        "start_seed": seed,
+        "level_hash": task.start_hash(seed),
+        "success": step.stop_reason == "success",
+    }
+
+
+def build_demonstrations(task: Task, renderer: Renderer, seeds: Iterable[int]) -> tuple[Dataset, int]:
+    """Demonstrations from ``seeds``; the expert's failures are dropped.
+
+    Returns:
+        the dataset with columns :data:`COLUMNS`, and the number of failures dropped.
+    """
+    rows = [demonstrate(task, renderer, seed) for seed in seeds]
+    kept = [row for row in rows if row["success"]]
+    if not kept:
+        raise ValueError(f"the expert of task {task.name!r} solved none of {len(rows)} start states: nothing to clone.")
+    return Dataset.from_list(kept), len(rows) - len(kept)
+
+
+def load_demonstrations(folder: str | Path) -> Dataset | None:
+    """Demonstrations saved by an earlier sitting of the same run, or None when there are none that can be read."""
+    try:
+        dataset = load_from_disk(str(folder))
+    except (FileNotFoundError, OSError, ValueError):
+        return None  # not written yet, or cut short by a kill: they are built again, deterministically
+    return dataset if set(COLUMNS) <= set(dataset.column_names) else None

@@ -1,0 +1,79 @@
+"""Loading a checkpoint, with one clear error for each way in which a folder can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, truncated or unusable; the message names the path and the fix."""
+
+
+def _check_folder(path: Path) -> None:
+    """Read what a local checkpoint folder must contain, so that damage is reported before any work is spent."""
+    if not (path / "config.json").is_file():
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
+        raise CheckpointError(
+            f"{path} is no checkpoint: config.json is missing (found: {found}). Pass a folder written by "
+            "recipes/pretrain.py, recipes/finetune.py or save_pretrained."
+        )
+    try:
+        json.loads((path / "config.json").read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}/config.json is not valid JSON ({error}): the checkpoint is damaged.") from error
+    weights = sorted(path.glob("*.safetensors"))
+    weights = [file for file in weights if file.name != "critic.safetensors"]
+    if not weights and not list(path.glob("*.bin")):
+        raise CheckpointError(f"{path} has no weights (*.safetensors): the checkpoint is incomplete.")
+    for file in weights:
+        try:
+            with safe_open(file, framework="pt") as handle:
+                handle.keys()
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file} cannot be read ({error}): it is truncated or damaged. Use another checkpoint of the run."
+            ) from error
+
+
+def load_policy(
+    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal transformer and its tokenizer from a folder or the Hub, in evaluation mode.
+
+    Args:
+        path: folder written by ``save_pretrained``, or a Hub id.
+        device: where the weights go.
+        dtype: of the weights.
+
+    Raises:
+        CheckpointError: the folder is missing, truncated, has no tokenizer, or its tokenizer has no pad token.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        _check_folder(folder)
+    elif folder.exists() or str(path).startswith((".", "/", "~", "outputs/")):
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} does not exist as a folder: check the path, or make it first "
+            "(`python recipes/pretrain.py` writes outputs/quickstart/pretrained)."
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"checkpoint {str(path)!r} cannot be loaded: {error}") from error
+    check_pad_token(tokenizer, path)
+    return model.to(device).eval(), tokenizer
+
+
+def check_pad_token(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
+    """Refuse a tokenizer without a pad token: rows of different length could not be told from their padding."""
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(
+            f"the tokenizer of {str(path)!r} has no pad token: add one that the policy never emits "
+            "(tokenizer.add_special_tokens({'pad_token': '<pad>'})), resize the embeddings and save both again."
+        )

@@ -1,0 +1,73 @@
+"""Text <-> token ids: the only place where text becomes tokens and sampled tokens become text.
+
+An episode reads ``observation > action observation > action ...``. What the policy sampled is kept as token ids and
+never tokenised again; only the environment's text is.
+"""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from polytune.tasks.base import Task
+
+#: the word after each observation; the next token is the policy's
+PROMPT_WORD = ">"
+
+
+class Renderer:
+    """Renders one task for one tokenizer.
+
+    Args:
+        tokenizer: the policy's.
+        task: gives the instructions.
+        show_instructions: begin with ``task.instructions`` (language models; the tiny policies do not know the words).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, *, show_instructions: bool = False):
+        self.tokenizer = tokenizer
+        self.instructions = task.instructions + "\n\n" if show_instructions else ""
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end an action."""
+        newline = self.tokenizer.encode("\n", add_special_tokens=False)
+        ends = [self.tokenizer.eos_token_id, *(newline if len(newline) == 1 else [])]
+        return tuple(dict.fromkeys(token for token in ends if token is not None))
+
+    def prompt_ids(self, observation: str) -> tuple[int, ...]:
+        """Token ids of an episode's beginning: instructions if wanted, first observation, prompt word."""
+        begin = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+        return (*begin, *self._encode(f"{self.instructions}{observation} {PROMPT_WORD}"))
+
+    def feedback_ids(self, observation: str) -> tuple[int, ...]:
+        """Token ids of what the environment answers: the next observation and the prompt word."""
+        return self._encode(f"\n{observation} {PROMPT_WORD}")
+
+    def action_text(self, ids: tuple[int, ...]) -> str:
+        """The sampled tokens as text for ``Episode.step``, a stop token at the end left out."""
+        if ids and ids[-1] in self.stop_ids:
+            ids = ids[:-1]
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def action_ids(self, action: str) -> tuple[int, ...]:
+        """Token ids of an expert's action (demonstrations only: sampled actions are never re-tokenised)."""
+        ids = self._encode(f" {action}")
+        return ids if len(ids) == 1 else (*ids, *self.stop_ids[:1])
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        ids = self._cache.get(text)
+        if ids is None:
+            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            unknown = self.tokenizer.unk_token_id
+            if unknown is not None and unknown in ids:
+                words = [w for w in text.split() if unknown in self.tokenizer.encode(w, add_special_tokens=False)]
+                raise ValueError(
+                    f"the tokenizer does not know the word(s) {', '.join(map(repr, words[:5]))} of the task's text "
+                    f"{text.strip()[:80]!r}: list them in the task's vocabulary() and pretrain the policy again, or use "
+                    "a policy that was pretrained on this task."
+                )
+            if len(self._cache) > 100_000:
+                self._cache.clear()
+            self._cache[text] = ids
+        return ids

@@ -1,0 +1,320 @@
+"""The transformers generator: lock-step sampling with a key-value cache that lives across turns.
+
+One row of a preallocated buffer belongs to each running branch. A turn costs one forward pass over the new tokens of
+all running branches. Rows of different length need no alignment: a token is written at its own position, and a mask
+over positions does the rest. Blocks are padded on the left, so the last column always holds the token to sample from;
+padding is written to a spare slot that nothing attends to. Branches that end leave the buffer when a quarter of it
+is idle; branches that may still be forked are parked outside of it. A fork copies its prefix's keys and values when
+it first runs and starts from the logits that its parent stored there, so it computes no prefix token again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
+
+from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters, sample_uniform
+
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(eq=False, slots=True)
+class CachedBranch(Branch):
+    """A branch and where its keys and values are: a buffer row, its own parked copy, or (unloaded fork) its source."""
+
+    forkable: bool = False
+    cached: int = 0
+    row: int = -1
+    parked: Layers | None = None
+    source: CachedBranch | None = None
+    waiting_forks: int = 0
+    closed: bool = False
+    #: branch length -> logits (V,) there, for forks
+    points: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+class RowCache(Cache):
+    """Keys and values of the running branches: per layer two buffers of shape (rows, slots, heads, head size)."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.buffers: Layers = []
+        self.slots = 0
+        self.rows_B1 = self.positions_BQ = torch.empty(0, dtype=torch.long)
+        self.length = 0
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.length
+
+    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
+        """Write (B, heads, Q, size) at each row's own positions; return views over all positions in use."""
+        if layer_idx == len(self.buffers):
+            batch, heads, _, size = key_states.shape
+            self.buffers.append(
+                (
+                    key_states.new_zeros(batch, self.slots, heads, size),
+                    value_states.new_zeros(batch, self.slots, value_states.shape[1], value_states.shape[3]),
+                )
+            )
+        keys, values = self.buffers[layer_idx]
+        keys[self.rows_B1, self.positions_BQ] = key_states.transpose(1, 2)
+        values[self.rows_B1, self.positions_BQ] = value_states.transpose(1, 2)
+        return keys[:, : self.length].transpose(1, 2), values[:, : self.length].transpose(1, 2)
+
+    def grow(self, slots: int) -> None:
+        """Make room for ``slots`` positions."""
+        extra = slots - self.slots
+        self.buffers = [
+            tuple(torch.cat([b, b.new_zeros(b.shape[0], extra, *b.shape[2:])], dim=1) for b in pair)
+            for pair in self.buffers
+        ]
+        self.slots = slots
+
+
+class TransformersGenerator:
+    """Generator over any causal transformer with full attention (``sdpa`` or ``eager``).
+
+    Args:
+        model: the policy; its weights are read at every call.
+        temperature: of the sampling distribution; logprobs are those of that distribution.
+        max_action_tokens: tokens of one action at most.
+        stop_ids: tokens that end an action earlier.
+        greedy: take the most likely token instead of sampling.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        temperature: float = 1.0,
+        max_action_tokens: int = 1,
+        stop_ids: Sequence[int] = (),
+        greedy: bool = False,
+    ):
+        self.model = model
+        config = model.config.get_text_config()
+        self.attention = config._attn_implementation
+        if self.attention not in ("sdpa", "eager"):
+            raise ValueError(
+                f"the transformers generator needs attn_implementation 'sdpa' or 'eager', got {self.attention!r}: load "
+                "the policy with one of them."
+            )
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise ValueError(
+                f"the transformers generator needs full attention in every layer, {type(model).__name__} has "
+                f"{', '.join(sorted(kinds))}: choose another policy."
+            )
+        self.max_positions = getattr(config, "max_position_embeddings", None)
+        self.temperature, self.greedy = temperature, greedy
+        self.max_action_tokens, self.stop_ids = max_action_tokens, frozenset(stop_ids)
+        self.counters = TokenCounters()
+        self.reset()
+
+    # ------------------------------------------------------------------ the contract
+
+    def reset(self) -> None:
+        """Forget every branch (the weights have changed)."""
+        self.rows: list[CachedBranch] = []
+        self.cache = RowCache()
+
+    def open(self, ids: Sequence[int], key: SampleKey, *, forkable: bool = False) -> CachedBranch:
+        """A new branch that begins with ``ids``; ``forkable`` keeps the logits of its sampling points for forks."""
+        if not ids:
+            raise ValueError("a branch needs at least one token to begin with.")
+        return CachedBranch(key=key, ids=list(ids), forkable=forkable)
+
+    def extend(self, branch: CachedBranch, ids: Sequence[int]) -> None:
+        branch.ids.extend(ids)
+
+    def fork(self, branch: CachedBranch, length: int, key: SampleKey) -> CachedBranch:
+        if not 0 < length <= len(branch.ids):
+            raise ValueError(f"cannot fork at token {length}: the branch has {len(branch.ids)} tokens.")
+        point = branch.points.get(length)
+        shared = min(length, branch.cached) if point is not None else min(length - 1, branch.cached)
+        fork = CachedBranch(key=key, ids=branch.ids[:length], cached=shared, source=branch)
+        if point is not None:
+            fork.points[length] = point
+        branch.waiting_forks += 1
+        self.counters.reused += shared
+        self.counters.recomputed += length - shared
+        self.counters.prefilled -= length - shared  # counted as recomputed, not once more when it runs
+        return fork
+
+    def close(self, branches: Iterable[CachedBranch]) -> None:
+        for branch in branches:
+            branch.closed = True
+            branch.points.clear()
+            if not branch.waiting_forks:
+                branch.parked = None
+            self._release_source(branch)
+
+    @torch.inference_mode()
+    def sample(self, branches: Sequence[CachedBranch], turns: Sequence[int]) -> list[Sample]:
+        training = self.model.training
+        self.model.eval()
+        try:
+            return self._sample(branches, turns)
+        finally:
+            self.model.train(training)
+
+    # ------------------------------------------------------------------ one turn
+
+    def _sample(self, branches: Sequence[CachedBranch], turns: Sequence[int]) -> list[Sample]:
+        self._seat(branches)
+        ids: list[list[int]] = [[] for _ in branches]
+        logprobs: list[list[float]] = [[] for _ in branches]
+        active = list(range(len(branches)))
+        for token in range(self.max_action_tokens):
+            logits_A_V = self._next_logits([branches[i] for i in active])
+            if token == 0:
+                for i, logits_V in zip(active, logits_A_V, strict=True):
+                    if branches[i].forkable:
+                        branches[i].points[len(branches[i].ids)] = logits_V
+            uniforms = [sample_uniform(branches[i].key, turns[i], token) for i in active]
+            chosen, scores = self._choose(logits_A_V, uniforms)
+            for i, choice, score in zip(active, chosen, scores, strict=True):
+                branches[i].ids.append(choice)
+                ids[i].append(choice)
+                logprobs[i].append(score)
+            self.counters.sampled += len(active)
+            active = [i for i in active if ids[i][-1] not in self.stop_ids]
+            if not active:
+                break
+        return [Sample(tuple(a), tuple(b)) for a, b in zip(ids, logprobs, strict=True)]
+
+    def _choose(self, logits_A_V: torch.Tensor, uniforms: list[float]) -> tuple[list[int], list[float]]:
+        """Inverse-CDF sampling in float64: the first token whose cumulated probability exceeds the uniform number."""
+        logprobs_A_V = torch.log_softmax(logits_A_V.float() / self.temperature, dim=-1)
+        if self.greedy:
+            chosen_A = logprobs_A_V.argmax(dim=-1)
+        else:
+            cumulated_A_V = logprobs_A_V.double().exp().cumsum(dim=-1)
+            target_A = torch.tensor(uniforms, dtype=torch.float64, device=logits_A_V.device) * cumulated_A_V[:, -1]
+            chosen_A = torch.searchsorted(cumulated_A_V, target_A[:, None], right=True)[:, 0]
+            chosen_A = chosen_A.clamp(max=logits_A_V.shape[-1] - 1)
+        scores_A = logprobs_A_V.gather(-1, chosen_A[:, None])[:, 0]
+        if not bool(torch.isfinite(scores_A).all()):
+            raise FloatingPointError(
+                "the policy's logits are not finite: it has diverged. Lower learning_rate, or go back to an earlier "
+                "checkpoint."
+            )
+        return chosen_A.tolist(), scores_A.tolist()
+
+    def _next_logits(self, branches: list[CachedBranch]) -> torch.Tensor:
+        """Logits (A, V) after the last token of each branch, running what each has not run yet."""
+        pending = [len(b.ids) - b.cached for b in branches]
+        if not any(pending):
+            return torch.stack([b.points[len(b.ids)] for b in branches])
+        width = max(pending)
+        rows = len(self.rows)
+        longest = max(len(b.ids) for b in branches)
+        self._make_room(longest)
+        input_BQ = torch.zeros(rows, width, dtype=torch.long)
+        position_BQ = torch.full((rows, width), -1, dtype=torch.long)
+        for branch, count in zip(branches, pending, strict=True):
+            if count:
+                input_BQ[branch.row, width - count :] = torch.tensor(branch.ids[branch.cached :])
+                position_BQ[branch.row, width - count :] = torch.arange(branch.cached, len(branch.ids))
+                branch.cached = len(branch.ids)
+        self.counters.prefilled += sum(pending)
+        logits_B_V = self._forward(input_BQ, position_BQ, longest)
+        logits_A_V = logits_B_V[torch.tensor([b.row for b in branches], device=logits_B_V.device)]
+        for index, (branch, count) in enumerate(zip(branches, pending, strict=True)):
+            if not count:
+                logits_A_V[index] = branch.points[len(branch.ids)]
+        return logits_A_V
+
+    def _forward(self, input_BQ: torch.Tensor, position_BQ: torch.Tensor, length: int) -> torch.Tensor:
+        """Run one block; position -1 marks padding. Returns the last column's logits (B, V)."""
+        device = self.model.device
+        input_BQ, position_BQ = input_BQ.to(device), position_BQ.to(device)
+        cache, padding_BQ = self.cache, position_BQ < 0
+        cache.length = length
+        cache.rows_B1 = torch.arange(len(self.rows), device=device)[:, None]
+        cache.positions_BQ = torch.where(padding_BQ, cache.slots - 1, position_BQ)
+        position_BQ = position_BQ.clamp(min=0)  # padding looks at position 0 only, so its softmax is defined
+        mask_B1QK = torch.arange(length, device=device) <= position_BQ[:, None, :, None]
+        if self.attention == "eager":
+            mask_B1QK = torch.where(mask_B1QK, 0.0, torch.finfo(self.model.dtype).min).to(self.model.dtype)
+        output = self.model(
+            input_ids=input_BQ,
+            attention_mask=mask_B1QK,
+            position_ids=position_BQ,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+    # ------------------------------------------------------------------ rows of the buffer
+
+    def _seat(self, branches: Sequence[CachedBranch]) -> None:
+        """Give every branch a row; rebuild the buffer when a branch is new to it or a quarter of the rows is idle."""
+        if all(b.row >= 0 for b in branches) and len(branches) > 0.75 * len(self.rows):
+            return
+        slots = max(len(b.ids) for b in branches)
+        old_rows, old = self.rows, self.cache
+        staying = {id(branch) for branch in branches}
+        for branch in old_rows:
+            if id(branch) not in staying and (branch.waiting_forks or not branch.closed):
+                branch.parked = [(k[branch.row, : branch.cached].clone(), v[branch.row, : branch.cached].clone())
+                                 for k, v in old.buffers]  # fmt: skip
+        self.cache = RowCache()
+        self.cache.slots = max(old.slots, self._round_up(slots))
+        if old.buffers or any(b.cached for b in branches):
+            self._copy_rows(branches, old)
+        for branch in old_rows:
+            branch.row = -1
+        for row, branch in enumerate(branches):
+            branch.row, branch.parked = row, (branch.parked if branch.waiting_forks else None)
+            self._release_source(branch)
+        self.rows = list(branches)
+
+    def _copy_rows(self, branches: Sequence[CachedBranch], old: RowCache) -> None:
+        """Fill new buffers from the old ones, from parked copies and from the sources of forks."""
+        holders = [b if b.source is None else self._holder(b) for b in branches]
+        template = old.buffers or next(h.parked for h in holders if h.parked)
+        for layer, pair in enumerate(template):
+            new = tuple(t.new_zeros(len(branches), self.cache.slots, *t.shape[-2:]) for t in pair)
+            for row, (branch, holder) in enumerate(zip(branches, holders, strict=True)):
+                if not branch.cached:
+                    continue
+                have = old.buffers[layer] if holder.row >= 0 else holder.parked[layer]
+                for target, tensor in zip(new, have, strict=True):
+                    origin = tensor[holder.row] if holder.row >= 0 else tensor
+                    target[row, : branch.cached] = origin[: branch.cached]
+            self.cache.buffers.append(new)
+
+    @staticmethod
+    def _holder(branch: CachedBranch) -> CachedBranch:
+        """The branch in whose row or parked copy an unloaded fork's prefix lies."""
+        while branch.source is not None:
+            branch = branch.source
+        return branch
+
+    @staticmethod
+    def _release_source(branch: CachedBranch) -> None:
+        """An unloaded fork needs its source no longer: it was loaded, or closed."""
+        source, branch.source = branch.source, None
+        if source is not None:
+            source.waiting_forks -= 1
+            if source.closed and not source.waiting_forks:
+                source.parked = None
+
+    @staticmethod
+    def _round_up(tokens: int) -> int:
+        return (tokens // 128 + 1) * 128 + 1  # one spare slot at the end for padding
+
+    def _make_room(self, tokens: int) -> None:
+        if self.max_positions is not None and tokens > self.max_positions:
+            raise ValueError(
+                f"an episode has reached {tokens} tokens, but the policy has only {self.max_positions} positions "
+                "(max_position_embeddings): shorten task_horizon or use a policy with a longer context."
+            )
+        if tokens > self.cache.slots - 1:
+            self.cache.grow(self._round_up(max(tokens, self.cache.slots * 3 // 2)))

@@ -1,0 +1,70 @@
+"""The rollout tree: each token is stored once, a vine refers to its seed trajectory for what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Turn:
+    """One decision: what the policy sampled and what the environment answered.
+
+    ``feedback_ids`` are the tokens of the next observation, empty after the last turn.
+    """
+
+    action_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    reward: float
+    feedback_ids: tuple[int, ...] = ()
+
+
+@dataclass(eq=False, slots=True)
+class Trajectory:
+    """A seed trajectory (``parent`` is None) or a vine, which shares its parent's first ``branch_turn`` turns.
+
+    ``turns`` are its own turns only; ``signature`` and ``invalid_actions`` cover the same turns.
+    """
+
+    parent: Trajectory | None = None
+    branch_turn: int = 0
+    turns: list[Turn] = field(default_factory=list)
+    stop_reason: str | None = None
+    signature: Hashable | None = None
+    invalid_actions: int = 0
+
+    @property
+    def success(self) -> bool:
+        return self.stop_reason == "success"
+
+    @property
+    def shared_turns(self) -> list[Turn]:
+        """The turns before the rollout state, which belong to the seed trajectory."""
+        return [] if self.parent is None else self.parent.turns[: self.branch_turn]
+
+    def discounted_return(self, gamma: float = 1.0) -> float:
+        """Return of the trajectory's own turns, discounted per turn from its first one."""
+        return sum(turn.reward * gamma**t for t, turn in enumerate(self.turns))
+
+
+@dataclass(eq=False, slots=True)
+class Tree:
+    """All that grew from one start state: S seed trajectories and, for each, p groups of N vines."""
+
+    start_state: int
+    prompt_ids: tuple[int, ...]
+    seeds: list[Trajectory] = field(default_factory=list)
+    #: vines[s][k]: the vines of rollout state k on seed trajectory s
+    vines: list[list[list[Trajectory]]] = field(default_factory=list)
+
+    def trajectories(self) -> Iterator[Trajectory]:
+        """Every trajectory in row order: a seed trajectory, then its vines, rollout state by rollout state."""
+        for seed, groups in zip(self.seeds, self.vines, strict=True):
+            yield seed
+            for group in groups:
+                yield from group
+
+    def vine_groups(self) -> Iterator[list[Trajectory]]:
+        """The vines of each rollout state."""
+        for groups in self.vines:
+            yield from groups

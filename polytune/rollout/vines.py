@@ -1,0 +1,228 @@
+"""Growing rollout trees: seed trajectories, equally spaced rollout states, vines (Poly-PPO, steps 1 to 3).
+
+All episodes of a cohort run in lock-step: one generator call samples every live branch's next action. A vine restores
+the environment's snapshot and forks the generator's branch, so neither the world nor the model replays the prefix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from polytune.config import RolloutConfig
+from polytune.policy.generator import Branch, Generator, SampleKey
+from polytune.policy.rendering import Renderer
+from polytune.rollout.tree import Trajectory, Tree, Turn
+from polytune.tasks.base import Episode, Task
+
+
+class RolloutError(RuntimeError):
+    """A task broke its contract in mid-episode; the message names the task, the start state and the turn."""
+
+
+class Start(NamedTuple):
+    """A start state (by its seed) and which attempt at it this is; together with the run seed they seed the samples."""
+
+    seed: int
+    attempt: int
+
+
+@dataclass
+class RolloutCounters:
+    """What rollouts cost."""
+
+    env_steps: int = 0
+    episodes: int = 0
+    invalid_actions: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class _Live:
+    """An episode in flight. ``points`` (seed trajectories with vines only): per turn, snapshot and token length."""
+
+    episode: Episode
+    branch: Branch
+    trajectory: Trajectory
+    keep_points: bool = False
+    points: list[tuple[bytes, int]] = field(default_factory=list)
+
+
+def equally_spaced(num_turns: int, num_states: int) -> list[int]:
+    """Turns floor(k * T / (p + 1)), k = 1..p, before which the rollout states lie (Poly-PPO, step 2).
+
+    A trajectory of T <= p turns has too few distinct ones; the formula then gives turn 0, the start state, in place
+    of those that are missing.
+    """
+    return [k * num_turns // (num_states + 1) for k in range(1, num_states + 1)]
+
+
+def sample_episodes(
+    task: Task,
+    renderer: Renderer,
+    generator: Generator,
+    starts: Sequence[Start],
+    *,
+    run_seed: int,
+    max_branches: int = 256,
+    counters: RolloutCounters | None = None,
+    on_episode: Callable[[int, Trajectory], None] | None = None,
+) -> list[Trajectory]:
+    """Independent episodes from start states: the i.i.d. samples that pass@k needs.
+
+    Args:
+        starts: one episode each.
+        on_episode: called with (index in ``starts``, trajectory) as each episode ends.
+
+    Raises:
+        RolloutError: the task raised, or returned a reward that is not finite.
+    """
+    counters = counters if counters is not None else RolloutCounters()
+    trajectories: list[Trajectory] = []
+    for offset in range(0, len(starts), max_branches):
+        cohort = []
+        for start in starts[offset : offset + max_branches]:
+            key = SampleKey(run_seed, start.seed, start.attempt, 0)
+            cohort.append(_open(task, renderer, generator, start, key, keep_points=False))
+        index = {id(live): offset + i for i, live in enumerate(cohort)}
+
+        def finished(live: _Live, index: dict[int, int] = index) -> None:
+            generator.close([live.branch])
+            if on_episode is not None:
+                on_episode(index[id(live)], live.trajectory)
+
+        _run(task, renderer, generator, cohort, counters, finished)
+        trajectories.extend(live.trajectory for live in cohort)
+    return trajectories
+
+
+def grow_trees(
+    task: Task,
+    renderer: Renderer,
+    generator: Generator,
+    starts: Sequence[Start],
+    rollout: RolloutConfig,
+    *,
+    run_seed: int,
+    max_branches: int = 256,
+    counters: RolloutCounters | None = None,
+) -> list[Tree]:
+    """Grow one tree of S * (1 + p * N) trajectories from each start state.
+
+    A trajectory's branch number, which enters its samples' seeds, is its row number within the tree.
+
+    Raises:
+        RolloutError: the task raised, or returned a reward that is not finite.
+    """
+    counters = counters if counters is not None else RolloutCounters()
+    per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
+    trees: list[Tree] = []
+    seeds: list[tuple[Tree, int, Start, _Live]] = []
+    for start in starts:
+        tree = Tree(start_state=start.seed, prompt_ids=())
+        trees.append(tree)
+        for s in range(rollout.num_seeds):
+            key = SampleKey(run_seed, start.seed, start.attempt, s * per_seed)
+            live = _open(task, renderer, generator, start, key, keep_points=rollout.num_rollout_states > 0)
+            tree.prompt_ids = tuple(live.branch.ids)
+            tree.seeds.append(live.trajectory)
+            tree.vines.append([])
+            seeds.append((tree, s, start, live))
+
+    def keep(live: _Live) -> None:
+        if not live.keep_points:
+            generator.close([live.branch])
+
+    for offset in range(0, len(seeds), max_branches):
+        _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
+    if rollout.num_rollout_states:
+        _grow_vines(task, renderer, generator, seeds, rollout, run_seed, max_branches, counters)
+    return trees
+
+
+def _grow_vines(task, renderer, generator, seeds, rollout, run_seed, max_branches, counters) -> None:
+    """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end."""
+    per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
+    vines: list[_Live] = []
+    for tree, s, start, live in seeds:
+        for k, turn in enumerate(equally_spaced(len(live.trajectory.turns), rollout.num_rollout_states)):
+            snapshot, length = live.points[turn]
+            group = []
+            for i in range(rollout.num_vines):
+                key = SampleKey(
+                    run_seed, start.seed, start.attempt, s * per_seed + 1 + k * rollout.num_vines + i
+                )
+                trajectory = Trajectory(parent=live.trajectory, branch_turn=turn)
+                vines.append(_Live(task.restore(snapshot), generator.fork(live.branch, length, key), trajectory))
+                group.append(trajectory)
+            tree.vines[s].append(group)
+        generator.close([live.branch])
+    for offset in range(0, len(vines), max_branches):
+        cohort = vines[offset : offset + max_branches]
+        _run(task, renderer, generator, cohort, counters, lambda live: generator.close([live.branch]))
+
+
+def _open(task, renderer, generator, start: Start, key: SampleKey, *, keep_points: bool) -> _Live:
+    """A fresh episode and its branch."""
+    episode = task.start(start.seed)
+    prompt_ids = renderer.prompt_ids(episode.observation())
+    return _Live(episode, generator.open(prompt_ids, key, forkable=keep_points), Trajectory(), keep_points)
+
+
+def _run(
+    task: Task,
+    renderer: Renderer,
+    generator: Generator,
+    cohort: Sequence[_Live],
+    counters: RolloutCounters,
+    finished: Callable[[_Live], None],
+) -> None:
+    """Run a cohort in lock-step to the end of every episode."""
+    live = list(cohort)
+    while live:
+        for each in live:
+            if each.keep_points:
+                each.points.append((each.episode.snapshot(), len(each.branch.ids)))
+        samples = generator.sample([each.branch for each in live], [each.episode.turn for each in live])
+        running = []
+        for each, sample in zip(live, samples, strict=True):
+            done = _step(task, renderer, generator, each, sample)
+            if done:
+                counters.episodes += 1
+                counters.invalid_actions += each.trajectory.invalid_actions
+                finished(each)
+            else:
+                running.append(each)
+        counters.env_steps += len(live)
+        live = running
+
+
+def _step(task, renderer, generator, live: _Live, sample) -> bool:
+    """Give one sampled action to the world, store the turn, extend the branch. True when the episode has ended."""
+    episode, trajectory = live.episode, live.trajectory
+    text, turn_number = renderer.action_text(sample.ids), episode.turn
+    try:
+        invalid = episode.invalid_actions
+        step = episode.step(text)
+        observation = None if step.done else episode.observation()
+        signature = episode.signature(trajectory.branch_turn) if step.done else None
+        trajectory.invalid_actions += episode.invalid_actions - invalid
+    except Exception as error:
+        raise RolloutError(
+            f"task {task.name!r} raised {type(error).__name__} in turn {turn_number} of start state {episode.seed} "
+            f"after action {text[:60]!r}: {error}. The run stops here; its checkpoints are intact."
+        ) from error
+    if not math.isfinite(step.reward):
+        raise RolloutError(
+            f"task {task.name!r} returned reward {step.reward} in turn {turn_number} of start state {episode.seed} "
+            f"after action {text[:60]!r}: rewards must be finite, mend the task's reward."
+        )
+    turn = Turn(sample.ids, sample.logprobs, float(step.reward))
+    trajectory.turns.append(turn)
+    if step.done:
+        trajectory.stop_reason, trajectory.signature = step.stop_reason, signature
+    else:
+        turn.feedback_ids = renderer.feedback_ids(observation)
+        generator.extend(live.branch, turn.feedback_ids)
+    return step.done

@@ -1,0 +1,1 @@
+"""Grid worlds of MiniGrid, shown as one line of words per turn."""

@@ -1,0 +1,126 @@
+"""Trees -> advantages per turn: set advantages inside the polychromic window, GAE outside (Poly-PPO, steps 4 to 6).
+
+An action is credited by exactly one of the two, or by neither. *Never scored* (no critic, outside every window) is
+recorded by both masks being False; *scored without signal* is an advantage of 0 under a True mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from polytune.config import ObjectiveConfig
+from polytune.objective import (
+    gae,
+    group_signal,
+    mean_diversity,
+    polychromic_window,
+    returns_to_go,
+    set_advantages,
+)
+from polytune.rollout import Trajectory, Tree
+
+
+@dataclass
+class TurnAdvantages:
+    """Advantages of B rows with T turns at most, float64. The two masks never overlap."""
+
+    advantages_B_T: torch.Tensor
+    set_mask_B_T: torch.Tensor
+    gae_mask_B_T: torch.Tensor
+    returns_B_T: torch.Tensor
+    turns_mask_B_T: torch.Tensor
+    groups: GroupStatistics = field(default_factory=lambda: GroupStatistics())
+
+
+@dataclass
+class GroupStatistics:
+    """Sums over groups, to be averaged over processes."""
+
+    groups: int = 0
+    without_signal: int = 0
+    equal_rewards: int = 0
+    equal_signatures: int = 0
+    diversity: float = 0.0
+    distinct_signatures: int = 0
+    distinct_winning: int = 0
+
+
+def set_groups(trees: Sequence[Tree], scope: str) -> list[list[list[Trajectory]]]:
+    """The groups that sets are formed in, as batches of groups of one size: vine groups and/or seed trajectories."""
+    batches = []
+    if scope in ("vines", "both"):
+        batches.append([group for tree in trees for group in tree.vine_groups()])
+    if scope in ("seeds", "both"):
+        batches.append([tree.seeds for tree in trees])
+    return [batch for batch in batches if batch]
+
+
+def turn_advantages(
+    trees: Sequence[Tree], objective: ObjectiveConfig, values_B_T: torch.Tensor | None, *, seed: int = 0
+) -> TurnAdvantages:
+    """Advantages of every own turn of every trajectory, rows in the order of ``Tree.trajectories``.
+
+    Args:
+        values_B_T: the critic's values before each turn, or None without a critic (then nothing outside the windows
+            is scored).
+        seed: of the random sets when ``objective.num_sets`` is a number.
+    """
+    trajectories = [trajectory for tree in trees for trajectory in tree.trajectories()]
+    rows = {id(trajectory): row for row, trajectory in enumerate(trajectories)}
+    turns = max(len(trajectory.turns) for trajectory in trajectories)
+    rewards_B_T = torch.zeros(len(trajectories), turns, dtype=torch.float64)
+    turns_mask_B_T = torch.zeros(len(trajectories), turns, dtype=torch.bool)
+    for row, trajectory in enumerate(trajectories):
+        count = len(trajectory.turns)
+        rewards_B_T[row, :count] = torch.tensor([turn.reward for turn in trajectory.turns], dtype=torch.float64)
+        turns_mask_B_T[row, :count] = True
+    if values_B_T is None:
+        advantages_B_T, gae_mask_B_T = torch.zeros_like(rewards_B_T), torch.zeros_like(turns_mask_B_T)
+    else:
+        advantages_B_T = gae(rewards_B_T, values_B_T, turns_mask_B_T, objective.gamma, objective.gae_lambda)
+        gae_mask_B_T = turns_mask_B_T.clone()
+    set_mask_B_T = torch.zeros_like(turns_mask_B_T)
+    statistics = GroupStatistics()
+    window = None if objective.window in (None, -1) else objective.window
+    for batch in set_groups(trees, objective.set_scope):
+        scores_P_N = _score(batch, objective, seed, statistics)
+        for group, scores_N in zip(batch, scores_P_N, strict=True):
+            for trajectory, score in zip(group, scores_N.tolist(), strict=True):
+                row, count = rows[id(trajectory)], len(trajectory.turns)
+                inside = polychromic_window(count, window)
+                advantages_B_T[row, :count][inside] = score
+                set_mask_B_T[row, :count] |= inside
+    gae_mask_B_T &= ~set_mask_B_T
+    returns_B_T = returns_to_go(rewards_B_T, turns_mask_B_T, objective.gamma)
+    return TurnAdvantages(advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, statistics)
+
+
+def _score(
+    batch: list[list[Trajectory]], objective: ObjectiveConfig, seed: int, statistics: GroupStatistics
+) -> torch.Tensor:
+    """Set advantages (P, N) of a batch of groups; adds to ``statistics``."""
+    rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
+    signatures = [[trajectory.signature for trajectory in group] for group in batch]
+    scores_P_N = set_advantages(
+        rewards,
+        signatures,
+        objective.set_size,
+        objective=objective.objective,
+        diversity=objective.diversity,
+        credit=objective.credit,
+        num_sets=objective.num_sets,
+        seed=seed,
+    )
+    statistics.groups += len(batch)
+    statistics.without_signal += int((~group_signal(scores_P_N)).sum())
+    for group_rewards, group_signatures, group in zip(rewards, signatures, batch, strict=True):
+        distinct = len(set(group_signatures) - {None})
+        statistics.equal_rewards += len(set(group_rewards)) == 1
+        statistics.equal_signatures += distinct <= 1
+        statistics.distinct_signatures += distinct
+        statistics.distinct_winning += len({t.signature for t in group if t.success} - {None})
+        statistics.diversity += float(mean_diversity(group_signatures, objective.set_size, objective.diversity))
+    return scores_P_N

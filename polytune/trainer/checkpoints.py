@@ -1,0 +1,134 @@
+"""Checkpoints that are whole or absent: written to a temporary name, listed in a manifest, then renamed.
+
+A process killed at any moment leaves either the old checkpoints alone or the old ones and the new one. What a disk
+damaged later is found by the manifest (size and SHA-256 of every file); the checkpoint before it is used instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+MANIFEST = "manifest.json"
+STAGING = ".saving"
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written; the message says where, why, and which checkpoint is intact."""
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path) -> None:
+    """List every file of ``folder`` with size and hash, and flush all of them to the disk."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    listing = {str(path.relative_to(folder)): [path.stat().st_size, _digest(path)] for path in files}
+    (folder / MANIFEST).write_text(json.dumps(listing, indent=1))
+    for path in [*files, folder / MANIFEST]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def check_manifest(folder: Path) -> str | None:
+    """Why ``folder`` is not a whole checkpoint, or None when it is."""
+    try:
+        listing = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError) as error:
+        return f"{MANIFEST} cannot be read ({error})"
+    for name, (size, digest) in listing.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} bytes instead of {size}"
+        if _digest(path) != digest:
+            return f"{name} has other content than was written"
+    return None
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first, whole or not."""
+    found = []
+    for path in Path(output_dir).glob("checkpoint-*"):
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and path.is_dir():
+            found.append((int(match[1]), path))
+    return [path for _, path in sorted(found)]
+
+
+def latest_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None. Damaged ones are reported and passed over."""
+    for path in reversed(checkpoints(output_dir)):
+        reason = check_manifest(path)
+        if reason is None:
+            return path
+        logger.warning(f"checkpoint {path} is damaged ({reason}): going back to the one before it.")
+    return None
+
+
+class AtomicCheckpoints:
+    """Mixin before a transformers ``Trainer``: the only change is how a checkpoint folder comes into being."""
+
+    _staging = False
+
+    def _get_output_dir(self, trial=None) -> str:
+        return str(Path(self.args.output_dir) / STAGING) if self._staging else super()._get_output_dir(trial=trial)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        output_dir = Path(self.args.output_dir)
+        name = f"checkpoint-{self.state.global_step}"
+        staged, final = output_dir / STAGING / name, output_dir / name
+        if self.is_world_process_zero():
+            shutil.rmtree(output_dir / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._staging = True
+        try:
+            super()._save_checkpoint(model, trial)
+            if self.is_world_process_zero():
+                self._save_extra_state(staged)
+                write_manifest(staged)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(output_dir / STAGING, ignore_errors=True)
+            last = latest_checkpoint(output_dir)
+            free = shutil.disk_usage(output_dir).free / 2**20
+            raise SaveError(
+                f"checkpoint {final} could not be written: {error} ({free:.1f} MiB free there). "
+                f"{f'{last} is intact' if last else 'There is no earlier checkpoint'}: make room and run the same "
+                "command again, it continues from there."
+            ) from error
+        finally:
+            self._staging = False
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            if final.exists():  # a damaged one that was passed over
+                self._discard(final)
+            os.rename(staged, final)
+            limit = self.args.save_total_limit
+            for old in checkpoints(output_dir)[: -limit if limit else 0]:
+                self._discard(old)
+            shutil.rmtree(output_dir / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a checkpoint so that a kill in between leaves no half of it under a checkpoint's name."""
+        grave = folder.parent / STAGING / f"old-{folder.name}"
+        shutil.rmtree(grave, ignore_errors=True)
+        grave.parent.mkdir(exist_ok=True)
+        os.rename(folder, grave)
+        shutil.rmtree(grave)
+
+    def _save_extra_state(self, folder: Path) -> None:
+        """Hook: write what the parent class does not save."""

@@ -1,0 +1,79 @@
+"""Behaviour cloning with transformers' Trainer: cross-entropy on action tokens minus an entropy bonus.
+
+    loss = mean over action tokens of [ -log pi(a | history) ] - entropy_coef * mean entropy of pi
+
+(PAPER.md, Environments and protocol: policies are pretrained on expert demonstrations, 80/20 split, cross-entropy with
+an entropy regulariser.) Training stops early at a named success rate, so that RL has head-room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from polytune.trainer.checkpoints import AtomicCheckpoints
+
+
+class CloningCollator:
+    """Pads demonstrations on the right; labels are the action tokens, -100 elsewhere."""
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in rows)
+        input_ids = torch.full((len(rows), width), self.pad_token_id)
+        labels = torch.full((len(rows), width), -100)
+        attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids, action = torch.tensor(row["input_ids"]), torch.tensor(row["action_mask"]).bool()
+            input_ids[index, : len(ids)] = ids
+            attention_mask[index, : len(ids)] = 1
+            labels[index, : len(ids)] = ids.masked_fill(~action, -100)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+class CloningTrainer(AtomicCheckpoints, Trainer):
+    """transformers' Trainer; the only changes are the entropy regulariser and atomic checkpoints."""
+
+    def __init__(self, *args, entropy_coef: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.entropy_coef = entropy_coef
+        self.model_accepts_loss_kwargs = False
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels_B_T = inputs.pop("labels")
+        outputs = model(**inputs)
+        labels = labels_B_T[:, 1:]
+        mask = labels != -100
+        logprobs_A_V = torch.log_softmax(outputs.logits[:, :-1][mask].float(), dim=-1)
+        cross_entropy = torch.nn.functional.nll_loss(logprobs_A_V, labels[mask])
+        entropy = -(logprobs_A_V.exp() * logprobs_A_V).sum(-1).mean()
+        loss = cross_entropy - self.entropy_coef * entropy
+        return (loss, {"logits": outputs.logits}) if return_outputs else loss
+
+
+class StopAtSuccess(TrainerCallback):
+    """Checks success every ``every`` steps and stops the run at ``target``.
+
+    Args:
+        success: returns the success rate of the model as it is now.
+        every: optimiser steps between two checks; the last step is always checked.
+        target: success rate that ends the run. ``last`` is the rate of the last check.
+    """
+
+    def __init__(self, success: Callable[[torch.nn.Module], float], every: int, target: float):
+        self.success, self.every, self.target = success, every, target
+        self.last = float("nan")
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        if state.global_step % self.every and state.global_step != state.max_steps:
+            return control
+        self.last = rate = self.success(model)
+        state.log_history.append({"step": state.global_step, "success": rate})
+        print(f"step {state.global_step}: sampled success on held-out levels {rate:.3f} (target {self.target})")
+        if rate >= self.target:
+            control.should_training_stop = True
+        return control

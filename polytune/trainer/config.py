@@ -1,0 +1,119 @@
+"""``PolychromicConfig``: TRL's ``GRPOConfig`` plus the critic, the KL term and the budgets of Poly-PPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from trl import GRPOConfig
+
+from polytune.config import require, require_choice, require_integer
+
+
+@dataclass
+class PolychromicConfig(GRPOConfig):
+    """Fields beyond ``GRPOConfig``'s, and other defaults where set RL on small policies needs them.
+
+    A run is counted in *updates*: one update grows trees from ``prompts per update`` start states, splits their rows
+    into ``steps_per_generation`` minibatches of ``per_device_train_batch_size`` rows and passes over them
+    ``num_iterations`` times. ``max_steps``, ``save_steps`` and ``logging_steps`` follow from it.
+    """
+
+    output_dir: str | None = field(default="outputs/quickstart/finetuned", metadata={"help": "Where the run goes."})
+    num_updates: int = field(default=20, metadata={"help": "Updates of the run (each begins with fresh rollouts)."})
+    max_env_steps: int | None = field(
+        default=None, metadata={"help": "End the run at the first update that reaches this many environment steps."}
+    )
+    save_updates: int = field(default=1, metadata={"help": "Updates between two checkpoints."})
+    critic: bool = field(default=True, metadata={"help": "Learn a critic; without one nothing outside a set is scored."})
+    critic_learning_rate: float = field(default=1e-4, metadata={"help": "The critic's learning rate."})
+    critic_width: int = field(default=256, metadata={"help": "Width of the critic's hidden layers."})
+    value_coef: float = field(default=0.5, metadata={"help": "Weight of the value loss."})
+    kl_coef: float = field(default=0.02, metadata={"help": "Weight of the KL term."})
+    kl_reference: str = field(
+        default="behaviour",
+        metadata={"help": "KL to the policy that sampled the rollouts ('behaviour') or to the 'pretrained' one."},
+    )
+
+    num_generations: int | None = field(
+        default=17, metadata={"help": "Rows of a tree; must equal num_seeds * (1 + num_rollout_states * num_vines)."}
+    )
+    num_iterations: int = field(default=2, metadata={"help": "PPO epochs over the rows of an update."})
+    loss_type: str = field(default="dapo", metadata={"help": "TRL's loss type; 'dapo' averages over all tokens."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "The policy's learning rate."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "Learning rate schedule."})
+    max_grad_norm: float = field(default=0.5, metadata={"help": "Gradients are clipped to this norm."})
+    scale_rewards: str = field(default="none", metadata={"help": "Must stay 'none': set_normalise scales advantages."})
+    disable_dropout: bool = field(default=True, metadata={"help": "Rows must be scored as they were sampled."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    report_to: str = field(default="none", metadata={"help": "Trackers, as transformers names them."})
+    top_k: int = field(default=0, metadata={"help": "Must stay 0: ratios assume samples of the whole distribution."})
+
+    def __post_init__(self) -> None:
+        for name in ("num_updates", "save_updates", "num_iterations", "critic_width"):
+            require_integer(name, getattr(self, name), 1)
+        require_integer("num_generations", self.num_generations, 2)
+        if self.max_env_steps is not None:
+            require_integer("max_env_steps", self.max_env_steps, 1)
+        for name in ("value_coef", "kl_coef"):
+            require(getattr(self, name) >= 0.0, f"{name} must not be negative, got {getattr(self, name)}.")
+        for name in ("critic_learning_rate", "learning_rate", "temperature"):
+            require(getattr(self, name) > 0.0, f"{name} must be above 0, got {getattr(self, name)}.")
+        require_choice("kl_reference", self.kl_reference, ("behaviour", "pretrained"))
+        require(
+            self.top_k == 0 and self.top_p == 1.0 and self.min_p is None and self.repetition_penalty == 1.0,
+            "top_k, top_p, min_p and repetition_penalty must stay off: probability ratios assume that vines are "
+            "sampled from the policy's whole distribution.",
+        )
+        require(not self.use_vllm, "use_vllm is TRL's own sampler: polytune samples with its generator, leave it off.")
+        require(
+            self.max_steps == -1,
+            f"max_steps is {self.max_steps}: set num_updates instead, max_steps follows from it.",
+        )
+        require(self.beta == 0.0, f"beta is {self.beta}: set kl_coef and kl_reference instead.")
+        if self.kl_reference == "pretrained":
+            self.beta = self.kl_coef
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        self._check_batches()
+        self.max_steps = self.num_updates * self.steps_per_update
+        self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
+        self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
+        super().__post_init__()
+
+    def _check_batches(self) -> None:
+        minibatches = self.steps_per_generation or self.gradient_accumulation_steps
+        rows = (
+            self.per_device_train_batch_size * minibatches
+            if self.generation_batch_size is None
+            else self.generation_batch_size // self.world_size
+        )
+        require(
+            rows % self.num_generations == 0,
+            f"a process would get {rows} rows per update, which splits a tree of {self.num_generations} rows "
+            f"(num_generations): make per_device_train_batch_size ({self.per_device_train_batch_size}) * "
+            f"steps_per_generation ({minibatches}) a multiple of {self.num_generations}.",
+        )
+        require(
+            minibatches * self.num_iterations % self.gradient_accumulation_steps == 0,
+            f"steps_per_generation ({minibatches}) * num_iterations ({self.num_iterations}) must be a multiple of "
+            f"gradient_accumulation_steps ({self.gradient_accumulation_steps}): an update ends with an optimiser step.",
+        )
+
+    @property
+    def minibatches(self) -> int:
+        """Minibatches of an update, per epoch."""
+        if self.generation_batch_size is not None and self.steps_per_generation is None:
+            return self.generation_batch_size // (self.per_device_train_batch_size * self.world_size)
+        return self.steps_per_generation or self.gradient_accumulation_steps
+
+    @property
+    def steps_per_update(self) -> int:
+        """Optimiser steps of one update."""
+        return self.minibatches * self.num_iterations // self.gradient_accumulation_steps
+
+    @property
+    def prompts_per_update(self) -> int:
+        """Start states of one update, over all processes."""
+        return self.per_device_train_batch_size * self.minibatches * self.world_size // self.num_generations

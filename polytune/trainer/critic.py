@@ -1,0 +1,46 @@
+"""The critic: a value of each decision, read from the policy's own features.
+
+A three-layer perceptron on the policy's last hidden state at the token before an action. The features are detached,
+so the value loss never moves the policy; the critic has its own learning rate. Its target is the ordinary return
+(PAPER.md, Poly-PPO, step 7): the set advantage never enters it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+CRITIC_FILE = "critic.safetensors"
+
+
+class Critic(nn.Module):
+    """Hidden states (..., hidden size) -> values (...), float32. The last layer begins at 0, hence every value too."""
+
+    def __init__(self, hidden_size: int, width: int = 256, *, seed: int = 0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers = nn.Sequential(
+                nn.Linear(hidden_size, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1)
+            )
+        nn.init.zeros_(self.layers[-1].weight)
+        nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.layers(hidden.detach().float()).squeeze(-1)
+
+    def save(self, folder: str | Path) -> None:
+        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, Path(folder) / CRITIC_FILE)
+
+    def load(self, folder: str | Path) -> None:
+        """Raises ``FileNotFoundError`` when the checkpoint was written without a critic."""
+        self.load_state_dict(load_file(Path(folder) / CRITIC_FILE))
+
+
+def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
+    """1 - Var(returns - values) / Var(returns), over flat tensors; NaN when all returns are alike."""
+    variance = returns.var(correction=0)
+    return float("nan") if variance < 1e-12 else float(1 - (returns - values).var(correction=0) / variance)

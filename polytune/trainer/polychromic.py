@@ -1,0 +1,417 @@
+"""``PolychromicTrainer``: TRL's ``GRPOTrainer`` on rollout trees.
+
+TRL keeps prompts, minibatches, the clipped surrogate, optimiser, checkpointing, logging, PEFT and distribution. The
+changes are four: rollouts are vine trees (``rollout_func``), advantages are per token and come from sets and a critic
+(``_generate_and_score_completions``), the loss gains KL to the behaviour policy and the value loss (``_compute_loss``),
+and a checkpoint also holds the critic and the counters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require
+from polytune.policy import Renderer, TransformersGenerator
+from polytune.policy.loading import check_pad_token
+from polytune.rollout import RolloutCounters, Start, Tree, grow_trees, tree_rows
+from polytune.tasks.base import Task
+from polytune.trainer.advantages import TurnAdvantages, turn_advantages
+from polytune.trainer.callbacks import EnvStepBudget, MetricsFile
+from polytune.trainer.checkpoints import AtomicCheckpoints
+from polytune.trainer.config import PolychromicConfig
+from polytune.trainer.critic import Critic, explained_variance
+
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
+from trl import GRPOTrainer  # noqa: E402
+
+STATE_FILE = "polytune_state.json"
+#: rows that are scored together: fewer waste less on padding, more fill the cores better
+SCORED_ROWS = 16
+
+
+def start_state_schedule(
+    task: Task, seeds: list[int], *, updates: int, prompts_per_update: int, run_seed: int
+) -> Dataset:
+    """The start states of a whole run in order: shuffled passes over ``seeds``, each visit with its attempt number.
+
+    Columns: ``prompt`` (first observation), ``start_seed``, ``attempt``. A longer run begins with the same rows.
+    """
+    rows: list[dict] = []
+    observations = {seed: task.start(seed).observation() for seed in seeds}
+    generator = torch.Generator().manual_seed(run_seed)
+    attempt = 0
+    while len(rows) < updates * prompts_per_update:
+        for index in torch.randperm(len(seeds), generator=generator).tolist():
+            rows.append({"prompt": observations[seeds[index]], "start_seed": seeds[index], "attempt": attempt})
+        attempt += 1
+    return Dataset.from_list(rows[: updates * prompts_per_update])
+
+
+def episode_return(prompts, completions, episode_return, **kwargs) -> list[float]:
+    """TRL's reward function: the return that the rollout measured."""
+    return episode_return
+
+
+class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
+    """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
+
+    Args:
+        model: the policy, a causal transformer.
+        args: TRL's fields plus ours.
+        task: the world.
+        start_seeds: start states to train on.
+        rollout, objective, policy: shape of the trees, set objective, sampling.
+        processing_class: the policy's tokenizer.
+
+    Raises:
+        ValueError: fields that contradict each other (``num_generations`` against the tree, sets that the tree cannot
+            fill, a tokenizer without a pad token), before anything is rolled out.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: PolychromicConfig,
+        task: Task,
+        start_seeds: list[int],
+        rollout: RolloutConfig,
+        objective: ObjectiveConfig,
+        policy: PolicyConfig,
+        processing_class: PreTrainedTokenizerBase,
+        **kwargs,
+    ):
+        check_run(args, rollout, objective)
+        check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
+        require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
+        self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
+        self.env_steps = 0
+        self._completion_width: int | None = None  # set while rows are being scored, read by the critic's hook
+        super().__init__(
+            model=model,
+            reward_funcs=episode_return,
+            args=args,
+            train_dataset=start_state_schedule(
+                task,
+                start_seeds,
+                updates=args.num_updates,
+                prompts_per_update=args.prompts_per_update,
+                run_seed=args.seed,
+            ),
+            processing_class=processing_class,
+            rollout_func=lambda prompts, trainer: trainer._roll_out(prompts),
+            **kwargs,
+        )
+        self.shuffle_dataset = False  # the schedule is the order
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        self.critic = None
+        if args.critic:
+            critic = Critic(unwrapped.config.get_text_config().hidden_size, args.critic_width, seed=args.seed)
+            self.critic = self.accelerator.prepare_model(critic)
+        backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
+        backbone.base_model.register_forward_hook(self._read_values)
+        self.renderer = Renderer(processing_class, task, show_instructions=policy.show_instructions)
+        self.generator = TransformersGenerator(
+            unwrapped,
+            temperature=args.temperature,
+            max_action_tokens=policy.max_action_tokens,
+            stop_ids=self.renderer.stop_ids,
+        )
+        self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
+        if args.max_env_steps is not None:
+            self.add_callback(EnvStepBudget(self, args.max_env_steps, args.steps_per_update))
+
+    # ------------------------------------------------------------------ rollouts
+
+    def _roll_out(self, prompts: list[str]) -> dict[str, list]:
+        """TRL's ``rollout_func``: ``self._starts`` holds this process's start states, one per tree."""
+        self.generator.reset()  # the weights have changed since the last rollouts
+        counters = RolloutCounters()
+        self._trees = grow_trees(
+            self.task,
+            self.renderer,
+            self.generator,
+            self._starts,
+            self.rollout,
+            run_seed=self.args.seed,
+            max_branches=self.policy.max_branches,
+            counters=counters,
+        )
+        self.generator.reset()
+        self._rows = [row for tree in self._trees for row in tree_rows(tree)]
+        self._counters = counters
+        return {
+            "prompt_ids": [row.prompt_ids for row in self._rows],
+            "completion_ids": [row.completion_ids for row in self._rows],
+            "logprobs": [row.logprobs for row in self._rows],
+            "env_mask": [row.env_mask for row in self._rows],
+            "episode_return": [t.discounted_return() for tree in self._trees for t in tree.trajectories()],
+        }
+
+    def _starts_of(self, inputs: list[dict]) -> list[Start]:
+        """The start states of a batch; refuses one that splits a tree over processes."""
+        size = self.num_generations
+        starts = [Start(row["start_seed"], row["attempt"]) for row in inputs]
+        for index in range(0, len(starts), size):
+            if len(starts[index : index + size]) < size or len(set(starts[index : index + size])) != 1:
+                raise ValueError(
+                    f"process {self.accelerator.process_index} got rows of different start states where one tree of "
+                    f"{size} rows was due: make per_device_train_batch_size * steps_per_generation a multiple of "
+                    f"{size}, so that a tree lives in one process."
+                )
+        return starts[::size]
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
+        self._starts = self._starts_of(inputs)
+        self._scored = None
+        output = super()._generate_and_score_completions(inputs)
+        turn_index_B_C = self._turn_index(output["completion_ids"])
+        values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
+        if self.critic is not None:
+            if self._scored is None:  # TRL needed no pass over the rows, the critic does
+                self._score_rows(output)
+            values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)
+        turns = turn_advantages(self._trees, self.objective, values_B_T, seed=self.state.global_step)
+        self._scale(turns)
+        index_B_C = turn_index_B_C.clamp(min=0)
+        own_B_C = turn_index_B_C >= 0
+        advantages_B_T = turns.advantages_B_T.float().to(index_B_C.device)
+        output["advantages"] = torch.where(own_B_C, advantages_B_T.gather(1, index_B_C), 0.0)
+        if self.critic is not None:
+            returns_B_T = turns.returns_B_T.float().to(index_B_C.device)
+            output["value_targets"] = torch.where(first_B_C, returns_B_T.gather(1, index_B_C), 0.0)
+            output["value_mask"] = first_B_C
+        self._log_rollouts(turns, values_B_T)
+        del self._trees, self._rows
+        return output
+
+    def _score_rows(self, output: dict[str, torch.Tensor]) -> None:
+        """One pass over the rows without gradients, for the critic's values."""
+        input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+        attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
+        with torch.no_grad():
+            self._get_per_token_logps_and_entropies(
+                self.model,
+                input_ids,
+                attention_mask,
+                output["completion_ids"].size(1),
+                batch_size=self.args.per_device_train_batch_size,
+            )
+
+    # ------------------------------------------------------------------ tokens and turns
+
+    def _turn_index(self, completion_ids_B_C: torch.Tensor) -> torch.Tensor:
+        """Own turn of each completion token, -1 for the environment's, the prefix's and padding."""
+        index_B_C = torch.full_like(completion_ids_B_C, -1)
+        for row, data in enumerate(self._rows):
+            index_B_C[row, : len(data.turn_index)] = torch.tensor(data.turn_index)
+        return index_B_C
+
+    @staticmethod
+    def _first_tokens(turn_index_B_C: torch.Tensor) -> torch.Tensor:
+        """True at the first token of each own action: the decision that the critic values."""
+        before = torch.nn.functional.pad(turn_index_B_C[:, :-1], (1, 0), value=-1)
+        return (turn_index_B_C >= 0) & (turn_index_B_C != before)
+
+    @staticmethod
+    def _per_turn(values_B_C: torch.Tensor, first_B_C: torch.Tensor, turn_index_B_C: torch.Tensor) -> torch.Tensor:
+        """Values (B, T) of the turns from values (B, C) of the tokens, on the CPU in float64."""
+        turns = int(turn_index_B_C.max()) + 1
+        values_B_T = torch.zeros(len(values_B_C), turns, dtype=torch.float64)
+        rows, columns = first_B_C.cpu().nonzero(as_tuple=True)
+        values_B_T[rows, turn_index_B_C.cpu()[rows, columns]] = values_B_C.double().cpu()[rows, columns]
+        return values_B_T
+
+    def _scale(self, turns: TurnAdvantages) -> None:
+        """Scale the two populations apart, over all processes, and note their sizes."""
+        for name, mask_B_T, mode, weight in (
+            ("set", turns.set_mask_B_T, self.objective.set_normalise, self.objective.set_weight),
+            ("gae", turns.gae_mask_B_T, self.objective.gae_normalise, 1.0),
+        ):
+            values = turns.advantages_B_T[mask_B_T]
+            count, total, squares = self._sum([len(values), float(values.sum()), float((values**2).sum())])
+            mean = total / max(count, 1)
+            std = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
+            if mode != "none" and std > 1e-8:
+                values = (values - (mean if mode == "mean_std" else 0.0)) / std
+            turns.advantages_B_T[mask_B_T] = values * weight
+            if count:
+                self._record(f"advantages/{name}_scale", std)
+                self._record(f"advantages/{name}_mean", mean)
+
+    def _sum(self, numbers: list[float]) -> list[float]:
+        """Sums over all processes."""
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
+        return self.accelerator.reduce(tensor, reduction="sum").tolist()
+
+    def _record(self, name: str, value: float) -> None:
+        self._metrics["train" if self.model.training else "eval"][name].append(value)
+
+    def _log_rollouts(self, turns: TurnAdvantages, values_B_T: torch.Tensor | None) -> None:
+        trees: list[Tree] = self._trees
+        seeds = [seed for tree in trees for seed in tree.seeds]
+        counters, groups = self._counters, turns.groups
+        env_steps, episodes, invalid = self._sum([counters.env_steps, counters.episodes, counters.invalid_actions])
+        self.env_steps += int(env_steps)
+        count, returns, success, length = self._sum(
+            [len(seeds), sum(s.discounted_return() for s in seeds), sum(s.success for s in seeds),
+             sum(len(s.turns) for s in seeds)]
+        )  # fmt: skip
+        self._record("rollout/return", returns / count)
+        self._record("rollout/success", success / count)
+        self._record("rollout/turns", length / count)
+        self._record("rollout/env_steps", self.env_steps)
+        self._record("rollout/episodes", episodes)
+        self._record("actions/invalid_rate", invalid / env_steps)
+        for name, value in self.generator.counters.as_dict().items():
+            self._record(name, self._sum([value])[0])
+        total, *sums = self._sum([groups.groups, groups.without_signal, groups.equal_rewards, groups.equal_signatures,
+                                  groups.diversity, groups.distinct_signatures, groups.distinct_winning])  # fmt: skip
+        if total:
+            names = ("without_signal", "equal_rewards", "equal_signatures", "diversity", "distinct_signatures",
+                     "distinct_winning")  # fmt: skip
+            for name, value in zip(names, sums, strict=True):
+                self._record(f"groups/{name}", value / total)
+        if values_B_T is not None:
+            mask = turns.turns_mask_B_T
+            self._record("critic/explained_variance", explained_variance(values_B_T[mask], turns.returns_B_T[mask]))
+            self._record("critic/value_mean", float(values_B_T[mask].mean()))
+
+    # ------------------------------------------------------------------ loss
+
+    def _read_values(self, module, args, output) -> None:
+        """Hook on the backbone: the critic's value at the token before each completion token, shape (b, C)."""
+        if self._completion_width is not None and self.critic is not None:
+            hidden = output.last_hidden_state
+            self._values_b_C = self.critic(hidden[:, -self._completion_width - 1 : -1])
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
+    ):
+        """TRL's pass over rows, in chunks of rows of like length without their common padding: same numbers, less work.
+
+        Also leaves ``self._scored = (logprobs (B, C), values (B, C) or None)`` for the loss and the advantages.
+        """
+        results = []
+        chunks = length_chunks(attention_mask, SCORED_ROWS if self.accelerator.num_processes == 1 else None)
+        for rows_b, left, right in chunks:
+            self._completion_width = logits_to_keep - right
+            columns = slice(left, input_ids.size(1) - right)
+            try:
+                logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
+                    model, input_ids[rows_b, columns], attention_mask[rows_b, columns], self._completion_width, **kwargs
+                )
+            finally:
+                self._completion_width = None
+            values = self._values_b_C if self.critic is not None else None
+            widened = [None if x is None else torch.nn.functional.pad(x, (0, right))
+                       for x in (logprobs, entropies, values)]  # fmt: skip
+            results.append((*widened, aux_loss))
+        order = torch.cat([rows_b for rows_b, _, _ in chunks]).argsort()
+        logprobs, entropies, values = (
+            None if parts[0] is None else torch.cat(parts)[order] for parts in list(zip(*results, strict=True))[:3]
+        )
+        aux_losses = [result[3] for result in results if result[3] is not None]
+        self._scored = (logprobs, values)
+        return logprobs, entropies, torch.stack(aux_losses).mean() if aux_losses else None
+
+    def _compute_loss(self, model, inputs):
+        loss = super()._compute_loss(model, inputs)
+        logprobs_B_C, values_B_C = self._scored
+        mask_B_C = inputs["completion_mask"] * inputs["tool_mask"]
+        scale = self.current_gradient_accumulation_steps if self.model.training else 1
+        if self.beta == 0.0 and self.args.kl_coef > 0.0:
+            old_B_C = inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"])
+            kl = behaviour_kl(logprobs_B_C, old_B_C, mask_B_C)
+            loss = loss + self.args.kl_coef * kl / scale
+            self._record("kl", self.accelerator.reduce(kl.detach(), reduction="mean").item())
+        if self.critic is not None:
+            error_B_C = (values_B_C - inputs["value_targets"]) ** 2 * inputs["value_mask"]
+            value_loss = 0.5 * error_B_C.sum() / inputs["value_mask"].sum().clamp(min=1)
+            loss = loss + self.args.value_coef * value_loss / scale
+            self._record("critic/loss", self.accelerator.reduce(value_loss.detach(), reduction="mean").item())
+        return loss
+
+    # ------------------------------------------------------------------ optimiser and checkpoints
+
+    def create_optimizer(self, model=None):
+        optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
+        if self.critic is not None and not getattr(self, "_critic_in_optimizer", False):
+            optimizer.add_param_group(
+                {"params": list(self.critic.parameters()), "lr": self.args.critic_learning_rate, "weight_decay": 0.0}
+            )
+            self._critic_in_optimizer = True
+        return optimizer
+
+    def _clip_grad_norm(self, model):
+        if self.critic is not None:
+            norm = self.accelerator.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
+            self._record("critic/grad_norm", float(norm))
+        return super()._clip_grad_norm(model)
+
+    def _save_extra_state(self, folder: Path) -> None:
+        if self.critic is not None:
+            self.accelerator.unwrap_model(self.critic).save(folder)
+        state = {"env_steps": self.env_steps, "tokens": dataclasses.asdict(self.generator.counters)}
+        (folder / STATE_FILE).write_text(json.dumps(state))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        if self.critic is not None:
+            self.accelerator.unwrap_model(self.critic).load(folder)
+        state = json.loads((folder / STATE_FILE).read_text())
+        self.env_steps = state["env_steps"]
+        self.generator.counters = type(self.generator.counters)(**state["tokens"])
+
+
+def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> torch.Tensor:
+    """KL(pi_beta || pi_theta), mean over sampled tokens, by the estimator r - 1 - log r with r = pi_theta / pi_beta.
+
+    Unbiased for samples of pi_beta, never negative, and its gradient is the gradient of the KL (Schulman, "Approximating
+    KL divergence", 2020, estimator k3). PAPER.md, Poly-PPO, step 7.
+    """
+    log_ratio_B_C = (logprobs_B_C - old_B_C) * mask_B_C
+    return ((log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C).sum() / mask_B_C.sum().clamp(min=1)
+
+
+def length_chunks(
+    attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None
+) -> list[tuple[torch.Tensor, int, int]]:
+    """Rows sorted by length and cut into chunks: (row indices, padding columns on the left, on the right) of each.
+
+    ``rows_per_chunk`` None: one chunk in the given order.
+    """
+    mask_B_L = attention_mask_B_L.bool()
+    length = mask_B_L.size(1)
+    positions_L = torch.arange(length, device=mask_B_L.device)
+    first_B = torch.where(mask_B_L, positions_L, length).amin(dim=1)
+    last_B = torch.where(mask_B_L, positions_L, -1).amax(dim=1)
+    order_B = torch.arange(len(mask_B_L), device=mask_B_L.device)
+    if rows_per_chunk is not None:
+        order_B = last_B.argsort(stable=True)
+    return [
+        (rows_b, int(first_B[rows_b].min()), length - 1 - int(last_B[rows_b].max()))
+        for rows_b in order_B.split(rows_per_chunk or len(order_B))
+    ]
+
+
+def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
+    """Cross-checks between the parts of a run, before anything is loaded or rolled out."""
+    check_sets(rollout, objective)
+    require(
+        args.num_generations == rollout.rows_per_prompt,
+        f"num_generations is {args.num_generations}, but a tree has num_seeds * (1 + num_rollout_states * num_vines) = "
+        f"{rollout.num_seeds} * (1 + {rollout.num_rollout_states} * {rollout.num_vines}) = {rollout.rows_per_prompt} "
+        f"rows: set num_generations to {rollout.rows_per_prompt}.",
+    )
+    require(
+        args.critic or objective.set_scope != "none",
+        "critic is off and set_scope is 'none', so no action would be scored: switch one of them on.",
+    )

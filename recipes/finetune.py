@@ -1,0 +1,62 @@
+"""Fine-tune a pretrained policy with set RL on vines (Poly-PPO) or with one of its baselines.
+
+    accelerate launch recipes/finetune.py                                          # the quick start's run
+    accelerate launch recipes/finetune.py --config recipes/fourrooms/poly_ppo.yaml --seed 1
+    accelerate launch --num_processes 2 --cpu recipes/finetune.py --config recipes/fourrooms/ppo.yaml
+
+An algorithm is a YAML file; every field can be overridden by a flag. A run that was stopped at any point continues
+from its last checkpoint when the same command is given again.
+"""
+
+from collections.abc import Sequence
+
+from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+    from polytune.trainer import PolychromicConfig, check_run, latest_checkpoint
+
+    task_config, policy, rollout, objective, args = parse(
+        (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
+        argv,
+        description=__doc__,
+        default_config=str(REPOSITORY / "recipes/fourrooms/quickstart.yaml"),
+    )
+    check_run(args, rollout, objective)
+    set_cpu_threads(policy.cpu_threads)
+
+    # ---------------------------------------------------------------- task, start states, policy
+    from polytune.policy import load_policy
+    from polytune.policy.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
+    from polytune.tasks import load_task
+    from polytune.tasks.splits import load_split
+
+    task = load_task(task_config.task, **task_config.task_options)
+    hashes = demonstration_hashes(policy.model) if task_config.split == "unseen" else []
+    seeds = load_split(task, task_config.split, data_dir=task_config.data_dir, unseen_of=hashes)
+    seeds = seeds[: task_config.num_start_states]
+    model, tokenizer = load_policy(policy.model)
+    settings = {"task": task_config, "policy": policy, "rollout": rollout, "objective": objective, "trainer": args}
+    check_same_run(args.output_dir, settings)
+
+    # ---------------------------------------------------------------- train
+    from polytune.trainer import PolychromicTrainer
+
+    trainer = PolychromicTrainer(model, args, task, seeds, rollout, objective, policy, tokenizer)
+    checkpoint = latest_checkpoint(args.output_dir)
+    if trainer.is_world_process_zero():
+        record_run(args.output_dir, settings)
+        print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} start states of {task.name}")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    # ---------------------------------------------------------------- save
+    trainer.save_model(args.output_dir)
+    if trainer.is_world_process_zero():
+        carry_provenance(policy.model, args.output_dir)
+        print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
+
+
+if __name__ == "__main__":
+    run(main)

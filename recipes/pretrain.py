@@ -1,0 +1,114 @@
+"""Pretrain a tiny text policy by behaviour cloning on the task's expert, up to a named success rate.
+
+    python recipes/pretrain.py                                              # FourRooms, the quick start's policy
+    python recipes/pretrain.py --task fourrooms --preset small --target_success 0.5 --output_dir outputs/small
+
+The policy is saved as an ordinary transformers checkpoint. It stops early on purpose, so that RL has head-room. A run
+that was stopped at any point continues from its last checkpoint when the same command is given again.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from polytune.cli import parse, run
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    from polytune.config import PretrainConfig, TaskConfig
+
+    task_config, config = parse((TaskConfig, PretrainConfig), argv, description=__doc__)
+    output_dir = Path(config.output_dir)
+
+    from tqdm.auto import tqdm
+    from transformers import TrainingArguments
+
+    from polytune.policy import Renderer, TransformersGenerator, build_tiny
+    from polytune.policy.demonstrations import build_demonstrations, load_demonstrations
+    from polytune.policy.provenance import DEMONSTRATIONS_FILE, check_same_run, record_run, write_json
+    from polytune.policy.rendering import PROMPT_WORD
+    from polytune.rollout import Start, sample_episodes
+    from polytune.tasks import load_task
+    from polytune.tasks.splits import DEMONSTRATION_SEEDS_START
+    from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
+
+    settings = {"task": task_config, "pretrain": config}
+    check_same_run(output_dir, settings)
+    done = output_dir / "pretrain.json"
+    if done.exists():
+        print(f"{output_dir} is complete already: {done.read_text().strip()}")
+        return
+
+    # ---------------------------------------------------------------- task, policy, demonstrations
+    task = load_task(task_config.task, **task_config.task_options)
+    model, tokenizer = build_tiny(config.preset, [PROMPT_WORD, *task.vocabulary()], seed=config.seed)
+    renderer = Renderer(tokenizer, task)
+    first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
+    seeds = range(first, first + config.num_demonstrations)
+    demonstrations = load_demonstrations(output_dir / "demonstrations")
+    if demonstrations is None:
+        rows = tqdm(seeds, desc="demonstrations", unit="episode")
+        demonstrations, dropped = build_demonstrations(task, renderer, rows)
+        demonstrations.save_to_disk(output_dir / "demonstrations")
+        print(f"{len(demonstrations)} demonstrations of {task.name}, {dropped} failures of the expert dropped")
+    held_out = len(demonstrations) // 5
+    train = demonstrations.select(range(len(demonstrations) - held_out))
+    held = demonstrations.select(range(len(demonstrations) - held_out, len(demonstrations)))
+
+    # ---------------------------------------------------------------- behaviour cloning
+    def success(model) -> float:
+        levels = held["start_seed"]
+        starts = [Start(levels[i % len(levels)], i // len(levels)) for i in range(config.eval_episodes)]
+        generator = TransformersGenerator(model, stop_ids=renderer.stop_ids)
+        episodes = sample_episodes(task, renderer, generator, starts, run_seed=config.seed)
+        return sum(episode.success for episode in episodes) / len(episodes)
+
+    stop = StopAtSuccess(success, config.eval_every, config.target_success)
+    trainer = CloningTrainer(
+        model,
+        TrainingArguments(
+            output_dir=str(output_dir),
+            per_device_train_batch_size=config.batch_size,
+            num_train_epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=20,
+            logging_steps=config.eval_every,
+            save_strategy="steps",
+            save_steps=config.eval_every,
+            save_total_limit=2,
+            seed=config.seed,
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=train,
+        eval_dataset=held,
+        data_collator=CloningCollator(tokenizer.pad_token_id),
+        processing_class=tokenizer,
+        entropy_coef=config.entropy_coef,
+        callbacks=[stop],
+    )
+    checkpoint = latest_checkpoint(output_dir)
+    record_run(output_dir, settings)
+    print(f"continuing from {checkpoint}" if checkpoint else f"cloning {len(train)} demonstrations, {len(held)} held out")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    held_out_loss = trainer.evaluate()["eval_loss"]
+
+    # ---------------------------------------------------------------- save
+    write_json(
+        output_dir / DEMONSTRATIONS_FILE,
+        {"task": task.name, "seeds": demonstrations["start_seed"][:], "level_hashes": demonstrations["level_hash"][:]},
+    )
+    trainer.save_model(str(output_dir))
+    reached = stop.last
+    summary = {"success": reached, "target": config.target_success, "steps": trainer.state.global_step,
+               "held_out_loss": held_out_loss}  # fmt: skip
+    write_json(done, summary)
+    verdict = "reached" if reached >= config.target_success else "NOT reached: raise epochs or num_demonstrations"
+    print(f"saved {output_dir}: success {reached:.3f} on held-out levels, target {config.target_success} {verdict}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,123 @@
+"""Splits: what loads, and every way in which a file may be wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from polytune.tasks import load_task
+from polytune.tasks.splits import (
+    DATA_DIR,
+    DEMONSTRATION_SEEDS_START,
+    TRAIN_SEEDS_START,
+    UNSEEN_SEEDS_START,
+    check_unseen,
+    load_split,
+)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("fourrooms")
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def row(task, seed):
+    return {"seed": seed, "level_hash": task.start_hash(seed)}
+
+
+def test_committed_splits_load_and_keep_apart(task):
+    train, unseen = load_split(task, "train"), load_split(task, "unseen")
+    assert len(train) == len(unseen) == 50
+    assert all(TRAIN_SEEDS_START <= seed < UNSEEN_SEEDS_START for seed in train)
+    assert all(UNSEEN_SEEDS_START <= seed < DEMONSTRATION_SEEDS_START for seed in unseen)
+    assert len({task.start_hash(seed) for seed in train + unseen}) == 100
+    assert load_split(task, DATA_DIR / "fourrooms" / "train.jsonl") == train
+
+
+def test_the_builder_rebuilds_identical_bytes(tmp_path):
+    command = [sys.executable, "data/build_splits.py", "--task", "fourrooms", "--data-dir", str(tmp_path)]
+    repository = Path(__file__).parents[2]
+    subprocess.run(command, check=True, cwd=repository, env={"PYTHONPATH": str(repository)}, capture_output=True)
+    for split in ("train", "unseen"):
+        committed = DATA_DIR / "fourrooms" / f"{split}.jsonl"
+        assert (tmp_path / "fourrooms" / f"{split}.jsonl").read_bytes() == committed.read_bytes()
+
+
+def test_the_card_has_front_matter_and_states_the_sizes():
+    yaml = pytest.importorskip("yaml")
+    text = (DATA_DIR / "fourrooms" / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "apache-2.0"
+    for entry in front["configs"][0]["data_files"]:
+        path = DATA_DIR / "fourrooms" / entry["path"]
+        assert f"| `{path.name}` | {len(path.read_text().splitlines())} | {path.stat().st_size:,} |" in text
+
+
+def test_a_range_includes_both_ends(task):
+    assert load_split(task, "seeds:3-6") == [3, 4, 5, 6]
+    assert load_split(task, "seeds:7-7") == [7]
+    for bad in ("seeds:", "seeds:5-3", "seeds:1", "seeds:-1-3", "seeds:a-b", "seeds:1-2 "):
+        with pytest.raises(ValueError, match="bad seed range"):
+            load_split(task, bad)
+
+
+def test_unknown_splits_and_missing_files(task, tmp_path):
+    with pytest.raises(ValueError, match="unknown split 'test'"):
+        load_split(task, "test")
+    with pytest.raises(FileNotFoundError, match="build_splits.py --task fourrooms"):
+        load_split(task, "train", data_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match="none.jsonl: give the path"):
+        load_split(task, tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"seed": 2, "level_hash": "0" * 16}, r"line 2: seed 2 should give level 0{16}, but generates \w{16} .*numpy"),
+        ("{not json", "line 2: not JSON"),
+        ("", "line 2: not JSON"),
+        ('{"seed": 2}', "line 2: a row is"),
+        ("[2]", "line 2: a row is"),
+        ('{"seed": "2", "level_hash": "a"}', "line 2: seed must be an int >= 0, got '2'"),
+        ('{"seed": true, "level_hash": "a"}', "line 2: seed must be an int >= 0, got True"),
+        ('{"seed": -2, "level_hash": "a"}', "line 2: seed must be an int >= 0, got -2"),
+        ('{"seed": 2, "level_hash": 5}', "line 2: level_hash must be a string, got 5"),
+    ],
+)
+def test_a_bad_row_names_its_line(task, tmp_path, bad, message):
+    path = write(tmp_path / "rows.jsonl", [row(task, 1), bad])
+    with pytest.raises(ValueError, match=message):
+        load_split(task, path)
+
+
+def test_duplicates_and_empty_files_are_refused(task, tmp_path):
+    twice = write(tmp_path / "twice.jsonl", [row(task, 1), row(task, 2), row(task, 1)])
+    with pytest.raises(ValueError, match="line 3: seed 1 is a duplicate of line 1"):
+        load_split(task, twice)
+    same_level = write(tmp_path / "same.jsonl", [row(task, 1), {"seed": 2, "level_hash": task.start_hash(1)}])
+    with pytest.raises(ValueError, match="line 2: level_hash .* is a duplicate of line 1"):
+        load_split(task, same_level)
+    with pytest.raises(ValueError, match="has no rows"):
+        load_split(task, write(tmp_path / "empty.jsonl", []))
+
+
+def test_unseen_refuses_levels_of_train_and_of_the_demonstrations(task, tmp_path):
+    write(tmp_path / "fourrooms" / "train.jsonl", [row(task, 1), row(task, 2)])
+    write(tmp_path / "fourrooms" / "unseen.jsonl", [row(task, 3), row(task, 2)])
+    with pytest.raises(ValueError, match=r"1 'fourrooms' levels are not unseen.*train split: seeds \[2\]"):
+        load_split(task, "unseen", data_dir=tmp_path)
+    write(tmp_path / "fourrooms" / "unseen.jsonl", [row(task, 3), row(task, 4)])
+    assert load_split(task, "unseen", data_dir=tmp_path) == [3, 4]
+    with pytest.raises(ValueError, match=r"seeds \[4\]"):
+        load_split(task, "unseen", data_dir=tmp_path, unseen_of={task.start_hash(4)})
+    with pytest.raises(ValueError, match="also in the demonstrations: seeds .0, 1, 2, 3, 4. and more"):
+        check_unseen(task, range(8), [task.start_hash(seed) for seed in range(8)], "the demonstrations")
+    check_unseen(task, range(8), [task.start_hash(9)], "the demonstrations")
