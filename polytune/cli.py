@@ -62,9 +62,11 @@ def parse(
         UsageError: unknown key or flag (with near misses), wrong type, or values that a class refuses.
     """
     parser = HfArgumentParser(list(classes), description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.allow_abbrev = False  # a mistyped flag is an error, never taken for a longer one
+    parser.usage = "%(prog)s [--config FILE.yaml] [--FIELD VALUE ...]"
     parser.error = _raise_usage  # type: ignore[method-assign]
     known = [action.dest for action in parser._actions if action.dest != "help"]
-    first = argparse.ArgumentParser(add_help=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=default_config)
     first.add_argument("--help-all", action="store_true")
     chosen, flags = first.parse_known_args(list(argv))

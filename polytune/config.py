@@ -45,7 +45,9 @@ def parse_num_sets(value: str | int) -> str | int:
 class TaskConfig:
     """Which world, which start states."""
 
-    task: str = field(default="fourrooms", metadata={"help": "Task name (a row of polytune.tasks.TASKS) or pkg.mod:Class."})
+    task: str = field(
+        default="fourrooms", metadata={"help": "Task name (a row of polytune.tasks.TASKS) or pkg.mod:Class."}
+    )
     task_horizon: int | None = field(
         default=None, metadata={"help": "Turns after which an episode ends; unset: the task's own (100 for FourRooms)."}
     )
@@ -146,8 +148,10 @@ class ObjectiveConfig:
     )
     window: int | None = field(
         default=5,
-        metadata={"help": "Polychromic window W: the set advantage acts on a vine's first action and the next W; "
-                  "-1: on all of its actions."},
+        metadata={
+            "help": "Polychromic window W: the set advantage acts on a vine's first action and the next W; "
+            "-1: on all of its actions."
+        },
     )
     gamma: float = field(default=1.0, metadata={"help": "Discount per turn."})
     gae_lambda: float = field(default=0.95, metadata={"help": "Lambda of GAE, over turns."})
@@ -244,8 +248,6 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name in ("num_demonstrations", "batch_size", "epochs", "eval_every", "eval_episodes"):
             require_integer(name, getattr(self, name), 5 if name == "num_demonstrations" else 1)
-        require(
-            0.0 < self.target_success <= 1.0, f"target_success must lie in (0, 1], got {self.target_success}."
-        )
+        require(0.0 < self.target_success <= 1.0, f"target_success must lie in (0, 1], got {self.target_success}.")
         require(self.entropy_coef >= 0.0, f"entropy_coef must not be negative, got {self.entropy_coef}.")
         require(self.learning_rate > 0.0, f"learning_rate must be above 0, got {self.learning_rate}.")

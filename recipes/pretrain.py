@@ -7,7 +7,6 @@ The policy is saved as an ordinary transformers checkpoint. It stops early on pu
 that was stopped at any point continues from its last checkpoint when the same command is given again.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     seeds = range(first, first + config.num_demonstrations)
     demonstrations = load_demonstrations(output_dir / "demonstrations")
     if demonstrations is None:
-        rows = tqdm(seeds, desc="demonstrations", unit="episode")
+        rows = tqdm(seeds, desc="demonstrations", unit="episode", disable=None)
         demonstrations, dropped = build_demonstrations(task, renderer, rows)
         demonstrations.save_to_disk(output_dir / "demonstrations")
         print(f"{len(demonstrations)} demonstrations of {task.name}, {dropped} failures of the expert dropped")
@@ -92,7 +91,9 @@ def main(argv: Sequence[str]) -> None:
     )
     checkpoint = latest_checkpoint(output_dir)
     record_run(output_dir, settings)
-    print(f"continuing from {checkpoint}" if checkpoint else f"cloning {len(train)} demonstrations, {len(held)} held out")
+    print(
+        f"continuing from {checkpoint}" if checkpoint else f"cloning {len(train)} demonstrations, {len(held)} held out"
+    )
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     held_out_loss = trainer.evaluate()["eval_loss"]
 

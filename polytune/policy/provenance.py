@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -50,7 +51,9 @@ def check_same_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
     try:
         before = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}): remove {output_dir} or choose another output_dir.") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): remove {output_dir} or choose another output_dir."
+        ) from error
     now = _plain(settings)
     differences = [
         f"{name} was {before[part].get(name)!r}, now {value!r}"
@@ -64,6 +67,31 @@ def check_same_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
             f"{output_dir} holds a run with other settings ({'; '.join(differences[:5])}): give the settings it began "
             "with to continue it, choose another --output_dir, or remove the folder to start anew."
         )
+
+
+def fingerprint(checkpoint: str | Path) -> str:
+    """Hash of a checkpoint's weights; a Hub id stands for itself."""
+    digest = hashlib.sha256()
+    files = [p for p in sorted(Path(checkpoint).glob("*.safetensors")) if p.name != "critic.safetensors"]
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16] if files else str(checkpoint)
+
+
+def set_aside_other_run(output_dir: str | Path, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+    """Make ``output_dir`` ready for an evaluation: the records of another one (other settings, other weights) are kept
+    under another name, those of this one stay to be continued."""
+    path, records = Path(output_dir) / RUN_FILE, Path(output_dir) / "records.jsonl"
+    now = {**_plain(settings), "weights": dict(fingerprints)}
+    before = json.loads(path.read_text()) if path.exists() else None
+    if records.exists() and before != now:
+        number = 1
+        while (kept := records.with_name(f"records-{number}.jsonl")).exists():
+            number += 1
+        os.replace(records, kept)
+        print(f"{records} belonged to other settings or weights: kept as {kept.name}")
+    write_json(path, now)
 
 
 def demonstration_hashes(checkpoint: str | Path) -> list[str]:

@@ -24,16 +24,14 @@ class Renderer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, *, show_instructions: bool = False):
-        self.tokenizer = tokenizer
+        self.tokenizer, self.task = tokenizer, task
         self.instructions = task.instructions + "\n\n" if show_instructions else ""
         self._cache: dict[str, tuple[int, ...]] = {}
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an action."""
-        newline = self.tokenizer.encode("\n", add_special_tokens=False)
-        ends = [self.tokenizer.eos_token_id, *(newline if len(newline) == 1 else [])]
-        return tuple(dict.fromkeys(token for token in ends if token is not None))
+        self._texts: dict[tuple[int, ...], str] = {}
+        newline = tokenizer.encode("\n", add_special_tokens=False)
+        ends = [tokenizer.eos_token_id, *(newline if len(newline) == 1 else [])]
+        #: tokens that end an action
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(token for token in ends if token is not None))
 
     def prompt_ids(self, observation: str) -> tuple[int, ...]:
         """Token ids of an episode's beginning: instructions if wanted, first observation, prompt word."""
@@ -46,14 +44,22 @@ class Renderer:
 
     def action_text(self, ids: tuple[int, ...]) -> str:
         """The sampled tokens as text for ``Episode.step``, a stop token at the end left out."""
-        if ids and ids[-1] in self.stop_ids:
-            ids = ids[:-1]
-        return self.tokenizer.decode(list(ids), skip_special_tokens=False)
+        text = self._texts.get(ids)
+        if text is None:
+            spoken = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+            text = self.tokenizer.decode(list(spoken), skip_special_tokens=False)
+            if len(self._texts) > 100_000:
+                self._texts.clear()
+            self._texts[ids] = text
+        return text
 
     def action_ids(self, action: str) -> tuple[int, ...]:
-        """Token ids of an expert's action (demonstrations only: sampled actions are never re-tokenised)."""
-        ids = self._encode(f" {action}")
-        return ids if len(ids) == 1 else (*ids, *self.stop_ids[:1])
+        """Token ids of an expert's action (demonstrations only: sampled actions are never re-tokenised).
+
+        A stop token closes it, unless every action of the task is one token.
+        """
+        one_token = all(len(self._encode(f" {word}")) == 1 for word in self.task.actions)
+        return self._encode(f" {action}") + (() if one_token else self.stop_ids[:1])
 
     def _encode(self, text: str) -> tuple[int, ...]:
         ids = self._cache.get(text)

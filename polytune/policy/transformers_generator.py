@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
@@ -33,12 +34,14 @@ class CachedBranch(Branch):
     source: CachedBranch | None = None
     waiting_forks: int = 0
     closed: bool = False
+    #: the generator's cache that it belongs to, counted in resets
+    epoch: int = 0
     #: branch length -> logits (V,) there, for forks
     points: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
 class RowCache(Cache):
-    """Keys and values of the running branches: per layer two buffers of shape (rows, slots, heads, head size)."""
+    """Keys and values of the running branches: per layer two buffers of shape (rows, heads, slots, head size)."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -56,20 +59,20 @@ class RowCache(Cache):
             batch, heads, _, size = key_states.shape
             self.buffers.append(
                 (
-                    key_states.new_zeros(batch, self.slots, heads, size),
-                    value_states.new_zeros(batch, self.slots, value_states.shape[1], value_states.shape[3]),
+                    key_states.new_zeros(batch, heads, self.slots, size),
+                    value_states.new_zeros(batch, value_states.shape[1], self.slots, value_states.shape[3]),
                 )
             )
         keys, values = self.buffers[layer_idx]
-        keys[self.rows_B1, self.positions_BQ] = key_states.transpose(1, 2)
-        values[self.rows_B1, self.positions_BQ] = value_states.transpose(1, 2)
-        return keys[:, : self.length].transpose(1, 2), values[:, : self.length].transpose(1, 2)
+        keys[self.rows_B1, :, self.positions_BQ] = key_states.transpose(1, 2)
+        values[self.rows_B1, :, self.positions_BQ] = value_states.transpose(1, 2)
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
     def grow(self, slots: int) -> None:
         """Make room for ``slots`` positions."""
         extra = slots - self.slots
         self.buffers = [
-            tuple(torch.cat([b, b.new_zeros(b.shape[0], extra, *b.shape[2:])], dim=1) for b in pair)
+            tuple(torch.cat([b, b.new_zeros(*b.shape[:2], extra, b.shape[3])], dim=2) for b in pair)
             for pair in self.buffers
         ]
         self.slots = slots
@@ -103,7 +106,9 @@ class TransformersGenerator:
                 f"the transformers generator needs attn_implementation 'sdpa' or 'eager', got {self.attention!r}: load "
                 "the policy with one of them."
             )
-        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        kinds = set(getattr(config, "layer_types", None) or [])
+        if not kinds:  # models that say it otherwise: one window for all layers (Mistral), or none
+            kinds = {"sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"}
         if kinds != {"full_attention"}:
             raise ValueError(
                 f"the transformers generator needs full attention in every layer, {type(model).__name__} has "
@@ -113,12 +118,14 @@ class TransformersGenerator:
         self.temperature, self.greedy = temperature, greedy
         self.max_action_tokens, self.stop_ids = max_action_tokens, frozenset(stop_ids)
         self.counters = TokenCounters()
+        self.epoch = 0
         self.reset()
 
     # ------------------------------------------------------------------ the contract
 
     def reset(self) -> None:
-        """Forget every branch (the weights have changed)."""
+        """Forget every branch (the weights have changed): sampling or forking one from before is an error."""
+        self.epoch += 1
         self.rows: list[CachedBranch] = []
         self.cache = RowCache()
 
@@ -126,7 +133,7 @@ class TransformersGenerator:
         """A new branch that begins with ``ids``; ``forkable`` keeps the logits of its sampling points for forks."""
         if not ids:
             raise ValueError("a branch needs at least one token to begin with.")
-        return CachedBranch(key=key, ids=list(ids), forkable=forkable)
+        return CachedBranch(key=key, ids=list(ids), forkable=forkable, epoch=self.epoch)
 
     def extend(self, branch: CachedBranch, ids: Sequence[int]) -> None:
         branch.ids.extend(ids)
@@ -134,12 +141,16 @@ class TransformersGenerator:
     def fork(self, branch: CachedBranch, length: int, key: SampleKey) -> CachedBranch:
         if not 0 < length <= len(branch.ids):
             raise ValueError(f"cannot fork at token {length}: the branch has {len(branch.ids)} tokens.")
+        self._check_current(branch)
+        holder = branch.source or branch  # an unloaded fork has nothing of its own yet
+        if branch.closed and holder.row < 0 and holder.parked is None:
+            raise ValueError("cannot fork a closed branch whose cache is freed: fork it before closing it.")
         point = branch.points.get(length)
         shared = min(length, branch.cached) if point is not None else min(length - 1, branch.cached)
-        fork = CachedBranch(key=key, ids=branch.ids[:length], cached=shared, source=branch)
+        fork = CachedBranch(key=key, ids=branch.ids[:length], cached=shared, source=holder, epoch=self.epoch)
         if point is not None:
             fork.points[length] = point
-        branch.waiting_forks += 1
+        holder.waiting_forks += 1
         self.counters.reused += shared
         self.counters.recomputed += length - shared
         self.counters.prefilled -= length - shared  # counted as recomputed, not once more when it runs
@@ -155,12 +166,24 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def sample(self, branches: Sequence[CachedBranch], turns: Sequence[int]) -> list[Sample]:
+        for branch in branches:
+            self._check_current(branch)
+            if branch.closed:
+                raise ValueError(f"cannot sample branch {tuple(branch.key)}: it is closed.")
+        if not branches:
+            return []
         training = self.model.training
-        self.model.eval()
+        if training:
+            self.model.eval()
         try:
             return self._sample(branches, turns)
         finally:
-            self.model.train(training)
+            if training:
+                self.model.train()
+
+    def _check_current(self, branch: CachedBranch) -> None:
+        if branch.epoch != self.epoch:
+            raise ValueError(f"branch {tuple(branch.key)} was opened before reset(): open it again.")
 
     # ------------------------------------------------------------------ one turn
 
@@ -214,15 +237,15 @@ class TransformersGenerator:
         rows = len(self.rows)
         longest = max(len(b.ids) for b in branches)
         self._make_room(longest)
-        input_BQ = torch.zeros(rows, width, dtype=torch.long)
-        position_BQ = torch.full((rows, width), -1, dtype=torch.long)
+        input_BQ = np.zeros((rows, width), dtype=np.int64)
+        position_BQ = np.full((rows, width), -1, dtype=np.int64)
         for branch, count in zip(branches, pending, strict=True):
             if count:
-                input_BQ[branch.row, width - count :] = torch.tensor(branch.ids[branch.cached :])
-                position_BQ[branch.row, width - count :] = torch.arange(branch.cached, len(branch.ids))
+                input_BQ[branch.row, width - count :] = branch.ids[branch.cached :]
+                position_BQ[branch.row, width - count :] = range(branch.cached, len(branch.ids))
                 branch.cached = len(branch.ids)
         self.counters.prefilled += sum(pending)
-        logits_B_V = self._forward(input_BQ, position_BQ, longest)
+        logits_B_V = self._forward(torch.from_numpy(input_BQ), torch.from_numpy(position_BQ), longest)
         logits_A_V = logits_B_V[torch.tensor([b.row for b in branches], device=logits_B_V.device)]
         for index, (branch, count) in enumerate(zip(branches, pending, strict=True)):
             if not count:
@@ -262,7 +285,7 @@ class TransformersGenerator:
         staying = {id(branch) for branch in branches}
         for branch in old_rows:
             if id(branch) not in staying and (branch.waiting_forks or not branch.closed):
-                branch.parked = [(k[branch.row, : branch.cached].clone(), v[branch.row, : branch.cached].clone())
+                branch.parked = [(k[branch.row, :, : branch.cached].clone(), v[branch.row, :, : branch.cached].clone())
                                  for k, v in old.buffers]  # fmt: skip
         self.cache = RowCache()
         self.cache.slots = max(old.slots, self._round_up(slots))
@@ -277,25 +300,18 @@ class TransformersGenerator:
 
     def _copy_rows(self, branches: Sequence[CachedBranch], old: RowCache) -> None:
         """Fill new buffers from the old ones, from parked copies and from the sources of forks."""
-        holders = [b if b.source is None else self._holder(b) for b in branches]
+        holders = [b.source or b for b in branches]
         template = old.buffers or next(h.parked for h in holders if h.parked)
         for layer, pair in enumerate(template):
-            new = tuple(t.new_zeros(len(branches), self.cache.slots, *t.shape[-2:]) for t in pair)
+            new = tuple(t.new_zeros(len(branches), t.shape[-3], self.cache.slots, t.shape[-1]) for t in pair)
             for row, (branch, holder) in enumerate(zip(branches, holders, strict=True)):
                 if not branch.cached:
                     continue
                 have = old.buffers[layer] if holder.row >= 0 else holder.parked[layer]
                 for target, tensor in zip(new, have, strict=True):
                     origin = tensor[holder.row] if holder.row >= 0 else tensor
-                    target[row, : branch.cached] = origin[: branch.cached]
+                    target[row, :, : branch.cached] = origin[:, : branch.cached]
             self.cache.buffers.append(new)
-
-    @staticmethod
-    def _holder(branch: CachedBranch) -> CachedBranch:
-        """The branch in whose row or parked copy an unloaded fork's prefix lies."""
-        while branch.source is not None:
-            branch = branch.source
-        return branch
 
     @staticmethod
     def _release_source(branch: CachedBranch) -> None:

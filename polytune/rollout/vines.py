@@ -7,7 +7,8 @@ the environment's snapshot and forks the generator's branch, so neither the worl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +21,18 @@ from polytune.tasks.base import Episode, Task
 
 class RolloutError(RuntimeError):
     """A task broke its contract in mid-episode; the message names the task, the start state and the turn."""
+
+
+@contextmanager
+def _naming(task: Task, episode_seed: int, turn: int, doing: str) -> Iterator[None]:
+    """Whatever the task raises becomes a RolloutError that says where."""
+    try:
+        yield
+    except Exception as error:
+        raise RolloutError(
+            f"task {task.name!r} raised {type(error).__name__} in turn {turn} of start state {episode_seed} {doing}: "
+            f"{error}. The run stops here; its checkpoints are intact."
+        ) from error
 
 
 class Start(NamedTuple):
@@ -52,8 +65,8 @@ class _Live:
 def equally_spaced(num_turns: int, num_states: int) -> list[int]:
     """Turns floor(k * T / (p + 1)), k = 1..p, before which the rollout states lie (Poly-PPO, step 2).
 
-    A trajectory of T <= p turns has too few distinct ones; the formula then gives turn 0, the start state, in place
-    of those that are missing.
+    A trajectory of T <= p turns has too few distinct ones: the formula then names some turns more than once, of
+    T = 1 the start state alone.
     """
     return [k * num_turns // (num_states + 1) for k in range(1, num_states + 1)]
 
@@ -150,11 +163,11 @@ def _grow_vines(task, renderer, generator, seeds, rollout, run_seed, max_branche
             snapshot, length = live.points[turn]
             group = []
             for i in range(rollout.num_vines):
-                key = SampleKey(
-                    run_seed, start.seed, start.attempt, s * per_seed + 1 + k * rollout.num_vines + i
-                )
+                key = SampleKey(run_seed, start.seed, start.attempt, s * per_seed + 1 + k * rollout.num_vines + i)
                 trajectory = Trajectory(parent=live.trajectory, branch_turn=turn)
-                vines.append(_Live(task.restore(snapshot), generator.fork(live.branch, length, key), trajectory))
+                with _naming(task, start.seed, turn, "while restoring a snapshot"):
+                    episode = task.restore(snapshot)
+                vines.append(_Live(episode, generator.fork(live.branch, length, key), trajectory))
                 group.append(trajectory)
             tree.vines[s].append(group)
         generator.close([live.branch])
@@ -183,7 +196,8 @@ def _run(
     while live:
         for each in live:
             if each.keep_points:
-                each.points.append((each.episode.snapshot(), len(each.branch.ids)))
+                with _naming(task, each.episode.seed, each.episode.turn, "while taking a snapshot"):
+                    each.points.append((each.episode.snapshot(), len(each.branch.ids)))
         samples = generator.sample([each.branch for each in live], [each.episode.turn for each in live])
         running = []
         for each, sample in zip(live, samples, strict=True):
@@ -202,23 +216,19 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
     """Give one sampled action to the world, store the turn, extend the branch. True when the episode has ended."""
     episode, trajectory = live.episode, live.trajectory
     text, turn_number = renderer.action_text(sample.ids), episode.turn
-    try:
+    with _naming(task, episode.seed, turn_number, f"after action {text[:60]!r}"):
         invalid = episode.invalid_actions
         step = episode.step(text)
+        reward = float(step.reward)
         observation = None if step.done else episode.observation()
         signature = episode.signature(trajectory.branch_turn) if step.done else None
         trajectory.invalid_actions += episode.invalid_actions - invalid
-    except Exception as error:
+    if not math.isfinite(reward):
         raise RolloutError(
-            f"task {task.name!r} raised {type(error).__name__} in turn {turn_number} of start state {episode.seed} "
-            f"after action {text[:60]!r}: {error}. The run stops here; its checkpoints are intact."
-        ) from error
-    if not math.isfinite(step.reward):
-        raise RolloutError(
-            f"task {task.name!r} returned reward {step.reward} in turn {turn_number} of start state {episode.seed} "
+            f"task {task.name!r} returned reward {reward} in turn {turn_number} of start state {episode.seed} "
             f"after action {text[:60]!r}: rewards must be finite, mend the task's reward."
         )
-    turn = Turn(sample.ids, sample.logprobs, float(step.reward))
+    turn = Turn(sample.ids, sample.logprobs, reward)
     trajectory.turns.append(turn)
     if step.done:
         trajectory.stop_reason, trajectory.signature = step.stop_reason, signature

@@ -25,7 +25,9 @@ class PolychromicConfig(GRPOConfig):
         default=None, metadata={"help": "End the run at the first update that reaches this many environment steps."}
     )
     save_updates: int = field(default=1, metadata={"help": "Updates between two checkpoints."})
-    critic: bool = field(default=True, metadata={"help": "Learn a critic; without one nothing outside a set is scored."})
+    critic: bool = field(
+        default=True, metadata={"help": "Learn a critic; without one nothing outside a set is scored."}
+    )
     critic_learning_rate: float = field(default=1e-4, metadata={"help": "The critic's learning rate."})
     critic_width: int = field(default=256, metadata={"help": "Width of the critic's hidden layers."})
     value_coef: float = field(default=0.5, metadata={"help": "Weight of the value loss."})

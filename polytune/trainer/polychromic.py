@@ -381,9 +381,7 @@ def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: to
     return ((log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C).sum() / mask_B_C.sum().clamp(min=1)
 
 
-def length_chunks(
-    attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None
-) -> list[tuple[torch.Tensor, int, int]]:
+def length_chunks(attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None) -> list[tuple[torch.Tensor, int, int]]:
     """Rows sorted by length and cut into chunks: (row indices, padding columns on the left, on the right) of each.
 
     ``rows_per_chunk`` None: one chunk in the given order.

@@ -1,0 +1,52 @@
+# Every command of the project. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= outputs/quickstart
+SOURCES := polytune recipes tests data
+
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PYGAME_HIDE_SUPPORT_PROMPT := 1
+
+.PHONY: help install style quality test smoke quickstart bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## make the environment in .venv
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"polytune needs Python 3.11 or newer, {sys.version.split()[0]} found: make PYTHON=python3.11 install"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+style: install ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+quality: install ## check format and lint
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+test: install ## run the tests (no hub, no GPU)
+	$(BIN)/python -m pytest -n 2
+
+smoke: install ## the main job end to end at its smallest, about a minute
+	rm -rf outputs/smoke
+	$(BIN)/python recipes/pretrain.py --config recipes/fourrooms/smoke_pretrain.yaml
+	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 recipes/finetune.py --config recipes/fourrooms/smoke.yaml
+	$(BIN)/python recipes/evaluate.py --policies outputs/smoke/pretrained outputs/smoke/finetuned --num_start_states 4 --n 4 --output_dir outputs/smoke/evaluation
+
+quickstart: install ## pretrain, fine-tune with Poly-PPO, compare both policies (minutes on 2 cores)
+	$(BIN)/python recipes/pretrain.py --output_dir $(OUT)/pretrained
+	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 recipes/finetune.py --model $(OUT)/pretrained --output_dir $(OUT)/finetuned
+	$(BIN)/python recipes/evaluate.py --policies $(OUT)/pretrained $(OUT)/finetuned --output_dir $(OUT)/evaluation
+
+bench: install ## speed, as ratios within one run; writes outputs/bench/bench.json
+	$(BIN)/python recipes/bench.py
+
+clean: ## remove the environment, caches and outputs
+	rm -rf $(VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,147 @@
+"""Records -> summary: success, return, pass@k with intervals, distinct signatures, paired differences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from polytune.evaluation.intervals import mean_interval, paired_difference_interval
+from polytune.evaluation.passk import coverage_ks, pass_at_k, pass_at_k_interval
+
+
+def _interval(values: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("estimate", "low", "high"), values, strict=True))
+
+
+def _distinct(records: Sequence[dict[str, Any]]) -> int:
+    """Distinct signatures; a degenerate one (None) does not count."""
+    return len({json.dumps(r["signature"]) for r in records if r["signature"] is not None})
+
+
+def per_start(records: Sequence[dict[str, Any]], policy: str) -> dict[int, dict[str, Any]]:
+    """What one policy did at each start state: counts, mean return, distinct signatures, greedy success."""
+    table: dict[int, dict[str, Any]] = {}
+    for record in records:
+        if record["policy"] == policy:
+            cell = table.setdefault(record["start_seed"], {"samples": [], "greedy": []})
+            cell["greedy" if record["greedy"] else "samples"].append(record)
+    return {
+        seed: {
+            "n": len(cell["samples"]),
+            "correct": sum(r["success"] for r in cell["samples"]),
+            "return": sum(r["return"] for r in cell["samples"]) / len(cell["samples"]),
+            "distinct": _distinct(cell["samples"]),
+            "distinct_winning": _distinct([r for r in cell["samples"] if r["success"]]),
+            "greedy": float(cell["greedy"][0]["success"]),
+        }
+        for seed, cell in sorted(table.items())
+    }
+
+
+def _columns(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dict[str, list[float]]:
+    """Per-start values of every reported measure."""
+    columns = {
+        "success": [cell["correct"] / cell["n"] for cell in table.values()],
+        "mean_return": [cell["return"] for cell in table.values()],
+        "greedy_success": [cell["greedy"] for cell in table.values()],
+        "distinct_signatures": [float(cell["distinct"]) for cell in table.values()],
+        "distinct_winning_signatures": [float(cell["distinct_winning"]) for cell in table.values()],
+    }
+    for k in ks:
+        columns[f"pass@{k}"] = [pass_at_k(cell["n"], cell["correct"], k) for cell in table.values()]
+    return columns
+
+
+def _bounds(name: str) -> tuple[float, float] | None:
+    return None if name.startswith("distinct") or name == "mean_return" else (0.0, 1.0)
+
+
+def summarise(
+    records: Sequence[dict[str, Any]], policies: Sequence[str], *, level: float = 0.95, seed: int = 0
+) -> dict[str, Any]:
+    """The measures of each policy and its paired differences to the first one.
+
+    Returns:
+        ``{"policies": {name: {measure: {"estimate", "low", "high"}, "counts": ...}}, "differences": {name: {...}}}``.
+
+    Raises:
+        ValueError: the policies were not sampled at the same start states equally often.
+    """
+    tables = {policy: per_start(records, policy) for policy in policies}
+    base = tables[policies[0]]
+    for policy, table in tables.items():
+        if {s: c["n"] for s, c in table.items()} != {s: c["n"] for s, c in base.items()}:
+            raise ValueError(f"policies {policies[0]!r} and {policy!r} were not sampled at the same start states.")
+    samples = min(cell["n"] for cell in base.values())
+    ks = coverage_ks(samples)
+    summary: dict[str, Any] = {"policies": {}, "differences": {}, "ks": ks, "level": level}
+    columns = {policy: _columns(table, ks) for policy, table in tables.items()}
+    for policy, table in tables.items():
+        measures: dict[str, Any] = {}
+        for name, values in columns[policy].items():
+            if name.startswith("pass@"):
+                n, correct = [c["n"] for c in table.values()], [c["correct"] for c in table.values()]
+                estimate = pass_at_k_interval(n, correct, int(name[5:]), level, seed=seed)
+            elif len(values) == 1 and _bounds(name) is None:
+                estimate = (values[0], float("-inf"), float("inf"))  # one start state says nothing about others
+            else:
+                estimate = mean_interval(values, level, bounds=_bounds(name), seed=seed)
+            measures[name] = _interval(estimate)
+        own = [r for r in records if r["policy"] == policy]
+        measures["counts"] = {
+            "start_states": len(table),
+            "samples_per_start_state": samples,
+            "episodes": len(own),
+            "env_steps": sum(r["turns"] for r in own),
+            "invalid_rate": sum(r["invalid_actions"] for r in own) / sum(r["turns"] for r in own),
+        }
+        summary["policies"][policy] = measures
+    for policy in policies[1:]:
+        summary["differences"][policy] = {
+            name: _interval(
+                paired_difference_interval(values, columns[policy][name], level, seed=seed, bounds=_bounds(name))
+            )
+            for name, values in columns[policies[0]].items()
+            if len(values) > 1
+        }
+    return summary
+
+
+def as_table(summary: dict[str, Any]) -> str:
+    """The summary as aligned text: a column per policy, then the paired differences to the first one."""
+    names = [name for name in next(iter(summary["policies"].values())) if name not in ("counts", "seconds")]
+    columns = [(policy, measures) for policy, measures in summary["policies"].items()]
+    first = columns[0][0]
+    columns += [(f"{policy} - {first}", measures) for policy, measures in summary["differences"].items()]
+    rows = [["", *(title for title, _ in columns)]]
+    for name in names:
+        cells = []
+        for title, measures in columns:
+            value = measures.get(name)
+            sign = "+" if " - " in title else ""
+            cells.append(
+                ""
+                if value is None
+                else f"{value['estimate']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+            )
+        rows.append([name, *cells])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def verdict(summary: dict[str, Any]) -> list[str]:
+    """What was gained, in words: one line per compared policy, saying what the intervals resolve."""
+    lines = []
+    first = next(iter(summary["policies"]))
+    for policy, differences in summary["differences"].items():
+        parts = []
+        for name in ("success", f"pass@{summary['ks'][-1]}", "distinct_winning_signatures"):
+            if name in differences:
+                value = differences[name]
+                resolved = value["low"] > 0 or value["high"] < 0
+                word = ("higher" if value["estimate"] > 0 else "lower") if resolved else "not resolved"
+                parts.append(f"{name} {value['estimate']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}] ({word})")
+        lines.append(f"{policy} against {first}: " + "; ".join(parts))
+    return lines

@@ -1,0 +1,357 @@
+"""The trainer against independent computations: rows, advantages, loss, parameters, the seams of TRL."""
+
+import math
+
+import pytest
+import torch
+
+from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
+from polytune.objective import enumerate_set_advantages, gae
+from polytune.policy import build_tiny
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.tasks import Episode, Task
+from polytune.trainer import PolychromicConfig, PolychromicTrainer
+from polytune.trainer.polychromic import behaviour_kl, length_chunks
+
+TREE = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3)
+SETS = ObjectiveConfig(set_size=2, window=2, set_normalise="none", gae_normalise="none")
+
+
+class DoorsEpisode(Episode):
+    """Three doors: ``open`` solves the task from any of them, ``next`` walks to the following one."""
+
+    def _begin(self):
+        self.door = self.seed % 3
+
+    def observation(self):
+        return f"door{self.door}"
+
+    def _act(self, action):
+        self.door = (self.door + (action == "next")) % 3
+        return action == "open" and self.turn > 1
+
+    def _place(self):
+        return self.door
+
+
+class Doors(Task):
+    """So small that an untrained policy often succeeds."""
+
+    name = "doors"
+    actions = ("next", "open")
+    instructions = "Open a door."
+    episode_class = DoorsEpisode
+
+    def vocabulary(self):
+        return ["next", "open", "door0", "door1", "door2"]
+
+
+def make_trainer(tmp_path, *, rollout=TREE, objective=SETS, seeds=(0, 1, 2, 3), horizon=14, model_seed=0, **fields):
+    task = Doors(horizon=horizon)
+    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=model_seed)
+    defaults = dict(
+        output_dir=str(tmp_path),
+        num_generations=rollout.rows_per_prompt,
+        per_device_train_batch_size=rollout.rows_per_prompt,
+        steps_per_generation=2,
+        num_updates=2,
+        learning_rate=1e-3,
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    args = PolychromicConfig(**(defaults | fields))
+    return PolychromicTrainer(model, args, task, list(seeds), rollout, objective, PolicyConfig(), tokenizer)
+
+
+def rollouts_of(trainer):
+    """One generation batch, its trees kept: (output of the seam, trees)."""
+    kept = {}
+    original = trainer._roll_out
+
+    def keep(prompts):
+        result = original(prompts)
+        kept["trees"], kept["rows"] = trainer._trees, trainer._rows
+        return result
+
+    trainer._roll_out = keep
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    inputs = [trainer.train_dataset[i // trainer.num_generations] for i in range(2 * trainer.num_generations)]
+    return trainer._generate_and_score_completions(inputs), kept["trees"], kept["rows"]
+
+
+def test_advantages_are_sets_inside_the_window_and_gae_outside(tmp_path):
+    trainer = make_trainer(tmp_path, model_seed=3)
+    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)  # values that are not all 0
+    output, trees, rows = rollouts_of(trainer)
+    trajectories = [t for tree in trees for t in tree.trajectories()]
+    assert 3 < sum(t.success for t in trajectories) < len(trajectories)  # the test has something to tell apart
+    advantages = output["advantages"]
+    assert advantages.shape == output["completion_ids"].shape
+
+    values = reference_values(trainer, output)
+    for row, (trajectory, data) in enumerate(zip(trajectories, rows, strict=True)):
+        own = [j for j, index in enumerate(data.turn_index) if index >= 0]
+        assert len(own) == len(trajectory.turns)  # one token an action
+        rewards = torch.tensor([[turn.reward for turn in trajectory.turns]])
+        expected = gae(rewards, values[row, own][None], torch.ones(1, len(own)), 1.0, 0.95)[0]
+        if trajectory.parent is not None:
+            group = next(g for tree in trees for g in tree.vine_groups() if any(t is trajectory for t in g))
+            scores = enumerate_set_advantages([t.discounted_return() for t in group], [t.signature for t in group], 2)
+            member = next(i for i, t in enumerate(group) if t is trajectory)
+            expected[: SETS.window + 1] = scores[member]  # the first action and the next W
+        torch.testing.assert_close(advantages[row, own].double(), expected, atol=1e-5, rtol=1e-5)
+        other = [j for j in range(advantages.shape[1]) if j not in own]
+        assert advantages[row, other].abs().max() == 0 if other else True
+        assert output["tool_mask"][row, own].min() == 1
+
+
+def reference_values(trainer, output):
+    """The critic's values at every completion token by a plain forward pass, row by row."""
+    values = torch.zeros(output["completion_ids"].shape, dtype=torch.float64)
+    with torch.no_grad():
+        for row in range(len(values)):
+            prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
+            completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
+            hidden = trainer.model.model(torch.cat([prompt, completion])[None]).last_hidden_state[0]
+            values[row, : len(completion)] = trainer.critic(hidden[len(prompt) - 1 : -1]).double()
+    return values
+
+
+def test_the_critics_target_is_the_ordinary_return(tmp_path):
+    trainer = make_trainer(tmp_path, model_seed=3)
+    output, trees, rows = rollouts_of(trainer)
+    trajectories = [t for tree in trees for t in tree.trajectories()]
+    for row, (trajectory, data) in enumerate(zip(trajectories, rows, strict=True)):
+        own = [j for j, index in enumerate(data.turn_index) if index >= 0]
+        assert output["value_mask"][row].nonzero()[:, 0].tolist() == own
+        assert torch.allclose(output["value_targets"][row, own], torch.tensor(trajectory.discounted_return()))
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 0.3])
+def test_loss_equals_ppo_written_by_hand(tmp_path, kl_coef):
+    trainer = make_trainer(tmp_path, kl_coef=kl_coef, value_coef=0.5, num_iterations=2)
+    output, _, _ = rollouts_of(trainer)
+    with torch.no_grad():  # move the policy, so that ratios differ from 1 and some are clipped
+        for parameter in trainer.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+        torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.1)
+    output["advantages"] = torch.randn_like(output["advantages"]) * (output["tool_mask"] * output["completion_mask"])
+    loss = trainer._compute_loss(trainer.model, output)
+
+    total, kl, count, value_error, decisions = 0.0, 0.0, 0, 0.0, 0
+    values = reference_values(trainer, output)
+    clipped = 0
+    for row in range(len(output["prompt_ids"])):
+        prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
+        completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
+        logits = trainer.model(torch.cat([prompt, completion])[None]).logits[0]
+        logprobs = torch.log_softmax(logits, -1)
+        for j, token in enumerate(completion.tolist()):
+            if output["tool_mask"][row, j] == 0:
+                continue
+            log_ratio = logprobs[len(prompt) - 1 + j, token] - output["old_per_token_logps"][row, j]
+            ratio, advantage = log_ratio.exp(), output["advantages"][row, j]
+            surrogate = torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+            clipped += int(surrogate != ratio * advantage)
+            total += -surrogate.item()
+            kl += (ratio - 1 - log_ratio).item()
+            count += 1
+            value_error += (values[row, j] - output["value_targets"][row, j]).item() ** 2
+            decisions += 1
+    assert clipped > 0
+    # 'dapo' divides by the tokens of the whole update, spread over its minibatches (here: 2)
+    policy = total / (count / 2)
+    expected = policy + kl_coef * kl / count + 0.5 * 0.5 * value_error / decisions
+    assert math.isclose(loss.item(), expected, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path):
+    trainer = make_trainer(tmp_path, model_seed=3, save_updates=2)
+    trainer.model.model.embed_tokens.weight.requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    critic_before = {name: p.detach().clone() for name, p in trainer.critic.named_parameters()}
+    trainer.train()
+    for name, parameter in trainer.model.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == parameter.requires_grad, name
+    for name, parameter in trainer.critic.named_parameters():
+        assert not torch.equal(parameter, critic_before[name]), name
+    learning_rates = {group["lr"] for group in trainer.optimizer.param_groups}
+    assert learning_rates == {1e-3, 1e-4}
+    logged = trainer.state.log_history[0]
+    for name in (
+        "rollout/return", "rollout/success", "rollout/env_steps", "advantages/set_scale", "advantages/gae_scale",
+        "groups/without_signal", "groups/diversity", "groups/distinct_signatures", "entropy", "kl",
+        "clip_ratio/region_mean", "critic/explained_variance", "actions/invalid_rate", "tokens/recomputed",
+    ):  # fmt: skip
+        assert name in logged, f"{name} is not logged"
+    assert logged["tokens/recomputed"] == 0
+
+
+def test_value_loss_never_moves_the_policy(tmp_path):
+    trainer = make_trainer(tmp_path, kl_coef=0.0)
+    output, _, _ = rollouts_of(trainer)
+    output["advantages"] = torch.zeros_like(output["advantages"])
+    trainer._compute_loss(trainer.model, output).backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in trainer.model.parameters())
+    assert any(p.grad.abs().max() > 0 for p in trainer.critic.parameters())
+
+
+@pytest.mark.parametrize(
+    ("rollout", "objective", "fields"),
+    [
+        (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="none"), {}),  # PPO
+        (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="seeds", set_size=2, window=-1), {"critic": False}),
+        (RolloutConfig(2, 1, 2), ObjectiveConfig(set_scope="both", set_size=2), {"kl_reference": "pretrained"}),
+        (RolloutConfig(1, 2, 3), ObjectiveConfig(set_size=2, credit="max", num_sets="4"), {"num_iterations": 1}),
+    ],
+    ids=["ppo", "poly_epo", "both", "sampled_sets"],
+)
+def test_other_algorithms_are_configurations(tmp_path, rollout, objective, fields):
+    if fields.get("kl_reference") == "pretrained":  # TRL loads the reference from the policy's folder
+        task = Doors(horizon=14)
+        model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=0)
+        model.save_pretrained(tmp_path / "policy")
+        trainer_model = tmp_path / "policy"
+    trainer = None
+    if fields.get("kl_reference") == "pretrained":
+        from polytune.policy.tiny import Qwen3ForCausalLM
+
+        loaded = Qwen3ForCausalLM.from_pretrained(trainer_model)
+        args = PolychromicConfig(
+            output_dir=str(tmp_path / "run"), num_generations=rollout.rows_per_prompt, use_cpu=True,
+            per_device_train_batch_size=rollout.rows_per_prompt, steps_per_generation=1, num_updates=1,
+            disable_tqdm=True, **fields,
+        )  # fmt: skip
+        trainer = PolychromicTrainer(loaded, args, task, [0, 1], rollout, objective, PolicyConfig(), tokenizer)
+    else:
+        trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, num_updates=1, **fields)
+    trainer.train()
+    assert trainer.state.global_step == trainer.args.steps_per_update
+    assert math.isfinite(trainer.state.log_history[0]["loss"])
+
+
+def test_without_critic_only_windows_are_scored(tmp_path):
+    trainer = make_trainer(tmp_path, critic=False)
+    output, trees, rows = rollouts_of(trainer)
+    for row, trajectory in enumerate(t for tree in trees for t in tree.trajectories()):
+        own = [j for j, index in enumerate(rows[row].turn_index) if index >= 0]
+        unscored = own if trajectory.parent is None else own[SETS.window + 1 :]
+        assert output["advantages"][row, unscored].abs().sum() == 0
+
+
+def test_each_population_is_scaled_on_its_own(tmp_path):
+    scaled = ObjectiveConfig(set_size=2, window=2, set_normalise="std", gae_normalise="mean_std", set_weight=0.5)
+    trainer = make_trainer(tmp_path, objective=scaled, model_seed=3)
+    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)
+    seen = {}
+    original = trainer._scale
+    trainer._scale = lambda turns: (original(turns), seen.setdefault("turns", turns))
+    rollouts_of(trainer)
+    turns = seen["turns"]
+    sets, others = turns.advantages_B_T[turns.set_mask_B_T], turns.advantages_B_T[turns.gae_mask_B_T]
+    assert not (turns.set_mask_B_T & turns.gae_mask_B_T).any()
+    assert torch.equal(turns.set_mask_B_T | turns.gae_mask_B_T, turns.turns_mask_B_T)
+    assert abs(others.mean()) < 1e-9 and abs(others.std(correction=0) - 1) < 1e-6
+    if sets.abs().max() > 0:
+        assert abs((sets**2).mean() - sets.mean() ** 2 - 0.25) < 1e-6
+
+
+def test_contract_of_the_trl_seam(tmp_path):
+    """What PolychromicTrainer relies on in TRL's experimental ``rollout_func``; fails when a new TRL changes it."""
+    trainer = make_trainer(tmp_path, num_updates=1, num_iterations=2, steps_per_generation=2)
+    calls, batches = [], []
+    original, loss = trainer._roll_out, trainer._compute_loss
+
+    def record(prompts):
+        calls.append(list(prompts))
+        return original(prompts)
+
+    def record_batch(model, inputs):
+        batches.append({k: v.clone() for k, v in inputs.items() if isinstance(v, torch.Tensor)})
+        return loss(model, inputs)
+
+    trainer._roll_out, trainer._compute_loss = record, record_batch
+    trainer.train()
+    assert len(calls) == 1  # one call for an update of 2 epochs x 2 minibatches
+    size = trainer.num_generations
+    assert len(calls[0]) == 2 * size and len(set(calls[0][:size])) == 1  # each prompt repeated num_generations times
+    assert len(batches) == 4
+    for first, second in ((0, 2), (1, 3)):  # the second epoch sees the same minibatches in the same order
+        for key in ("completion_ids", "advantages", "value_targets", "value_mask", "old_per_token_logps"):
+            assert torch.equal(batches[first][key], batches[second][key]), key
+    for batch in batches:  # our tensors are shuffled and split along with TRL's
+        mask = batch["completion_mask"] * batch["tool_mask"]
+        assert torch.equal(batch["value_mask"], mask.bool())
+        assert (batch["advantages"] * (1 - mask)).abs().max() == 0
+        assert batch["sampling_per_token_logps"].shape == mask.shape
+        difference = (batch["sampling_per_token_logps"] - batch["old_per_token_logps"]) * mask
+        assert difference.abs().max() < 1e-4  # the generator's logprobs are the trainer's
+
+
+def test_chunks_of_like_length_change_no_number(tmp_path):
+    trainer = make_trainer(tmp_path)
+    output, _, _ = rollouts_of(trainer)
+    ids = torch.cat([output["prompt_ids"], output["completion_ids"]], 1)
+    mask = torch.cat([output["prompt_mask"], output["completion_mask"]], 1)
+    width = output["completion_ids"].size(1)
+    with torch.no_grad():
+        chunked, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, width, compute_entropy=True
+        )
+        values = trainer._scored[1]
+        whole, whole_entropies, _ = super(PolychromicTrainer, trainer)._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, width, compute_entropy=True
+        )
+    own = (output["completion_mask"] * output["tool_mask"]).bool()
+    torch.testing.assert_close(chunked[own], whole[own], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(entropies[own], whole_entropies[own], atol=1e-5, rtol=1e-5)
+    reference = reference_values(trainer, output)
+    torch.testing.assert_close(values[own].double(), reference[own], atol=1e-5, rtol=1e-5)
+    rows = torch.cat([chunk[0] for chunk in length_chunks(mask, 4)])
+    assert sorted(rows.tolist()) == list(range(len(mask)))
+
+
+def test_behaviour_kl_is_the_kl_and_so_is_its_gradient():
+    """Against the exact KL of two categorical distributions, by summing over all outcomes weighted by pi_beta."""
+    torch.manual_seed(0)
+    old = torch.log_softmax(torch.randn(6).double(), -1)
+    new = torch.log_softmax(torch.randn(6).double(), -1).requires_grad_()
+    theta = torch.randn(6).double().requires_grad_()
+    for logits in (new, theta):
+        logprobs = torch.log_softmax(logits, -1)
+        exact = (old.exp() * (old - logprobs)).sum()
+        weights = old.exp()
+        estimate = sum(
+            weights[a] * behaviour_kl(logprobs[a].view(1, 1), old[a].view(1, 1), torch.ones(1, 1)) for a in range(6)
+        )
+        assert torch.allclose(exact, estimate)
+        exact_gradient = torch.autograd.grad(exact, logits, retain_graph=True)[0]
+        assert torch.allclose(exact_gradient, torch.autograd.grad(estimate, logits)[0])
+
+
+def test_env_step_budget_ends_the_run(tmp_path):
+    trainer = make_trainer(tmp_path, num_updates=5, max_env_steps=1)
+    trainer.train()
+    assert trainer.state.global_step == trainer.args.steps_per_update  # the first update went past the budget
+    assert trainer.env_steps >= 1
+
+
+def test_a_split_tree_is_refused(tmp_path):
+    trainer = make_trainer(tmp_path)
+    rows = [{"start_seed": 0, "attempt": 0}] * (trainer.num_generations - 1) + [{"start_seed": 1, "attempt": 0}]
+    with pytest.raises(ValueError, match="one tree of 14 rows was due"):
+        trainer._starts_of(rows)
+
+
+def test_start_state_schedule_visits_every_state_equally():
+    from polytune.trainer.polychromic import start_state_schedule
+
+    task = Doors()
+    long = start_state_schedule(task, [3, 5, 8], updates=4, prompts_per_update=3, run_seed=1)
+    assert sorted(long["start_seed"]) == [3] * 4 + [5] * 4 + [8] * 4
+    pairs = list(zip(long["start_seed"], long["attempt"], strict=True))
+    assert len(set(pairs)) == 12  # a start state never meets the same attempt number twice
+    short = start_state_schedule(task, [3, 5, 8], updates=2, prompts_per_update=3, run_seed=1)
+    assert short["start_seed"][:] == long["start_seed"][:6]

@@ -1,0 +1,130 @@
+"""Configurations: every YAML loads, every wrong value is one clear error."""
+
+from pathlib import Path
+
+import pytest
+
+from polytune.cli import UsageError, parse
+from polytune.config import (
+    EvaluationConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    PretrainConfig,
+    RolloutConfig,
+    TaskConfig,
+    check_sets,
+)
+from polytune.tasks import load_task
+from polytune.trainer import PolychromicConfig, check_run
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
+YAMLS = sorted((ROOT / "recipes").glob("*/*.yaml"))
+QUICKSTART = str(ROOT / "recipes/fourrooms/quickstart.yaml")
+
+
+def finetune(*flags, config=QUICKSTART):
+    return parse(PARTS, ["--config", str(config), *flags], description="test")
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_every_yaml_is_a_valid_run(path):
+    if "pretrain" in path.name:
+        task, _ = parse((TaskConfig, PretrainConfig), ["--config", str(path)], description="test")
+    else:
+        task, policy, rollout, objective, args = finetune(config=path)
+        check_run(args, rollout, objective)
+        assert args.max_steps == args.num_updates * args.steps_per_update
+    assert load_task(task.task, **task.task_options).horizon >= 1
+
+
+def test_flags_override_the_yaml():
+    task, policy, rollout, objective, args = finetune("--learning_rate", "2e-6", "--window", "3", "--seed", "9")
+    assert (args.learning_rate, objective.window, args.seed) == (2e-6, 3, 9)
+    assert rollout.num_vines == 8  # from the YAML
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lerning_rate: 1.0e-5", ["lerning_rate", "learning_rate"]),
+        ("learning_rate: fast", ["learning_rate", "fast"]),
+        ("num_vines: [1, 2]", ["2"]),
+        ("- a\n- b", ["mapping", "list"]),
+        ("a: b: c", ["not valid YAML"]),
+        ("task: fourrooms\nset_size: 9", ["num_vines", "8", "set_size", "9"]),
+        ("num_rollout_states: -1", ["num_rollout_states", "-1"]),
+        ("window: -2", ["window", "-2"]),
+        ("task_horizon: 0", ["task_horizon", "0"]),
+        ("num_generations: 16", ["num_generations is 16", "= 17", "set num_generations to 17"]),
+        ("per_device_train_batch_size: 60", ["240 rows", "splits a tree of 17"]),
+        ("num_iterations: 0", ["num_iterations", "0"]),
+        ("num_sets: some", ["num_sets", "some", "all"]),
+        ("set_scope: seeds", ["num_seeds", "set_size"]),
+        ("critic: false\nset_scope: none", ["critic", "set_scope"]),
+        ("max_steps: 10", ["max_steps", "num_updates"]),
+        ("beta: 0.1", ["beta", "kl_coef"]),
+        ("top_k: 50", ["top_k"]),
+        ("kl_reference: other", ["kl_reference", "behaviour", "pretrained", "other"]),
+        ("kl_coef: -1", ["kl_coef", "-1"]),
+        ("temperature: 0", ["temperature", "0"]),
+        ("generator: magic", ["generator", "magic", "transformers"]),
+    ],
+)
+def test_a_bad_value_is_one_clear_error(tmp_path, text, words):
+    path = tmp_path / "bad.yaml"
+    quickstart = Path(QUICKSTART).read_text()
+    keys = [line.split(":")[0] for line in text.splitlines()]
+    kept = [line for line in quickstart.splitlines() if line.split(":")[0] not in keys]
+    path.write_text("\n".join(kept) + "\n" + text + "\n" if ":" in text and "b: c" not in text else text)
+    with pytest.raises(ValueError) as error:
+        task, policy, rollout, objective, args = finetune(config=path)
+        check_run(args, rollout, objective)
+    for word in words:
+        assert word in str(error.value), str(error.value)
+
+
+def test_unknown_flag_and_missing_file_name_the_fix():
+    with pytest.raises(UsageError, match="did you mean.*learning_rate"):
+        finetune("--learning_rat", "1")
+    with pytest.raises(UsageError, match="does not exist; the recipes are .*quickstart.yaml"):
+        finetune(config="nowhere.yaml")
+
+
+def test_sets_are_checked_against_the_tree():
+    check_sets(RolloutConfig(num_vines=4), ObjectiveConfig(set_size=4))
+    with pytest.raises(ValueError, match="num_rollout_states is 0"):
+        check_sets(RolloutConfig(num_rollout_states=0, num_vines=0), ObjectiveConfig())
+    with pytest.raises(ValueError, match="num_vines is 0"):
+        RolloutConfig(num_rollout_states=2, num_vines=0)
+    assert RolloutConfig(num_seeds=3, num_rollout_states=2, num_vines=5).rows_per_prompt == 33
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields"),
+    [
+        (EvaluationConfig, {"n": 0}),
+        (EvaluationConfig, {"temperature": 0.0}),
+        (EvaluationConfig, {"level": 1.0}),
+        (EvaluationConfig, {"policies": []}),
+        (PretrainConfig, {"target_success": 0.0}),
+        (PretrainConfig, {"num_demonstrations": 1}),
+        (PretrainConfig, {"learning_rate": 0.0}),
+        (TaskConfig, {"num_start_states": 0}),
+        (PolicyConfig, {"max_action_tokens": 0}),
+        (ObjectiveConfig, {"gamma": 1.5}),
+    ],
+)
+def test_each_part_checks_itself(cls, fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        cls(**fields)
+
+
+def test_help_shows_ours_first_and_everything_on_demand(capsys):
+    with pytest.raises(SystemExit) as status:
+        finetune("--help")
+    short = capsys.readouterr().out
+    assert status.value.code == 0 and "--num_vines" in short and "--adam_beta2" not in short
+    with pytest.raises(SystemExit):
+        finetune("--help-all")
+    assert "--adam_beta2" in capsys.readouterr().out

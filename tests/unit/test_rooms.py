@@ -1,0 +1,72 @@
+"""The structure: arrows point to the left, light rooms stay light, costs stay as promised."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ["config", "tasks", "policy", "rollout", "objective", "trainer", "evaluation", "export", "cli"]
+#: packages that only one room may import
+OWNED = {"trl": {"trainer"}, "vllm": set(), "minigrid": {"tasks"}, "matplotlib": {"evaluation"}}
+
+
+def room_of(path: Path) -> str:
+    relative = path.relative_to(ROOT / "polytune")
+    return relative.parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import: name the room"
+            names.add(node.module)
+    return names
+
+
+SOURCES = sorted(
+    p for p in (ROOT / "polytune").rglob("*.py") if p.parent != ROOT / "polytune" or p.name != "__init__.py"
+)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_to_the_left(path):
+    room = room_of(path)
+    assert room in ROOMS, f"{path} is in no known room"
+    for module in imported_modules(path):
+        parts = module.split(".")
+        if parts[0] == "polytune" and len(parts) > 1:
+            assert ROOMS.index(parts[1]) <= ROOMS.index(room), f"{path} imports {module}, which lies to its right"
+        if parts[0] in OWNED:
+            assert room in OWNED[parts[0]], f"{path} imports {parts[0]}, which belongs to {OWNED[parts[0]]}"
+
+
+@pytest.mark.parametrize("module", ["polytune.config", "polytune.tasks", "polytune.tasks.splits"])
+def test_light_rooms_load_no_torch(module):
+    code = f"import sys, {module}; print([m for m in ('torch', 'transformers', 'vllm') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_loading_a_task_loads_no_torch():
+    code = "import sys, polytune.tasks as t; t.load_task('fourrooms').start(0); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_recipes_are_short_and_have_a_launch_command():
+    for path in sorted((ROOT / "recipes").glob("*.py")):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 150 or path.name == "bench.py", f"{path.name} is longer than 150 lines"
+        assert f"recipes/{path.name}" in ast.get_docstring(ast.parse(text)), f"{path.name} shows no launch command"
+
+
+def test_pyproject_holds_only_the_build_system():
+    import tomllib
+
+    assert set(tomllib.loads((ROOT / "pyproject.toml").read_text())) == {"build-system"}
