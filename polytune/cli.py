@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import dis
 import errno
 import os
 import sys
@@ -16,6 +17,10 @@ import yaml
 from transformers import HfArgumentParser
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+#: not the whole repository: `make install` puts the virtual environment there, too
+OUR_FOLDERS = (REPOSITORY / "polytune", REPOSITORY / "recipes")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 class UsageError(ValueError):
@@ -139,23 +144,31 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
     ``POLYTUNE_DEBUG=1`` shows the traceback as well.
     """
+    from transformers.utils import logging
+
     from polytune.policy.loading import CheckpointError
     from polytune.rollout import RolloutError
     from polytune.trainer.checkpoints import SaveError
 
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()  # the bars of loading and saving weights
     try:
         main(sys.argv[1:] if argv is None else argv)
-    except (ValueError, RolloutError, SaveError, FloatingPointError, OSError) as error:
+    except (ValueError, NotImplementedError, RolloutError, FloatingPointError, OSError) as error:
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
         expected = isinstance(error, (UsageError, CheckpointError, RolloutError, SaveError, FloatingPointError))
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
-            print(f"error: {text}again; what was written before is kept.", file=sys.stderr)
+            text += "again; what was written before is kept."
+        elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename:
+            text = f"{error.filename}: {error.strerror}: choose another path or mend its permissions."
         elif expected or _raised_by_us(error):
-            print(f"error: {error}", file=sys.stderr)
+            text = str(error)
         else:
             raise
+        sys.stdout.flush()
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
@@ -163,8 +176,15 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Whether the innermost frame lies in polytune or its recipes: then the message was written for the user."""
+    """Whether a ``raise`` in polytune or its recipes made the error: then the message was written for the user.
+
+    An error that a built-in raised there (``int("x")``, ``zip`` of unequal lengths) is a bug and keeps its traceback.
+    """
     frames = error.__traceback__
     while frames is not None and frames.tb_next is not None:
         frames = frames.tb_next
-    return frames is not None and Path(frames.tb_frame.f_code.co_filename).is_relative_to(REPOSITORY)
+    if frames is None:
+        return False
+    code = frames.tb_frame.f_code
+    ours = any(Path(code.co_filename).resolve().is_relative_to(folder) for folder in OUR_FOLDERS)
+    return ours and code.co_code[frames.tb_lasti] == dis.opmap["RAISE_VARARGS"]

@@ -104,7 +104,7 @@ class PolicyConfig:
 
 @dataclass
 class RolloutConfig:
-    """Shape of the rollout tree that is grown from each start state (PAPER.md, Poly-PPO, steps 1 to 3)."""
+    """Shape of the rollout tree that is grown from each start state (Poly-PPO, arXiv 2509.25424)."""
 
     num_seeds: int = field(default=1, metadata={"help": "Seed trajectories from each start state (S)."})
     num_rollout_states: int = field(

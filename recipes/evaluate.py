@@ -33,68 +33,84 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.evaluation import as_table, summarise, verdict
     from polytune.evaluation.plot import plot_coverage
-    from polytune.evaluation.records import continue_records, plan, read_records, sample_records
+    from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records
     from polytune.policy import Renderer, TransformersGenerator, load_policy
-    from polytune.policy.provenance import demonstration_hashes, fingerprint, set_aside_other_run, write_json
-    from polytune.rollout import RolloutCounters
+    from polytune.policy.provenance import (
+        demonstration_hashes,
+        fingerprint,
+        record_seconds,
+        set_aside_other_run,
+        write_json,
+    )
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split
 
     # ---------------------------------------------------------------- task, start states, policies
     task = load_task(task_config.task, **task_config.task_options)
-    unseen_of = [h for path in paths.values() for h in demonstration_hashes(path)]
+    unseen = task_config.split == "unseen"
+    shown = {name: demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
     seeds = load_split(
         task,
         task_config.split,
         data_dir=task_config.data_dir,
-        unseen_of=unseen_of if task_config.split == "unseen" else (),
+        unseen_of=[level for levels in shown.values() for level in levels],
     )[: task_config.num_start_states]
     policies = {name: load_policy(path) for name, path in paths.items()}
+    renderers = {
+        name: Renderer(tokenizer, task, show_instructions=policy_config.show_instructions)
+        for name, (_, tokenizer) in policies.items()
+    }
+
+    def generator_of(name: str, greedy: bool) -> TransformersGenerator:
+        return TransformersGenerator(
+            policies[name][0],
+            temperature=config.temperature,
+            max_action_tokens=policy_config.max_action_tokens,
+            stop_ids=renderers[name].stop_ids,
+            greedy=greedy,
+        )
+
+    for name in paths:  # a policy that cannot play this task is refused before another one is sampled for hours
+        renderers[name].feedback_ids(" ".join(task.vocabulary()))
+        generator_of(name, greedy=True)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
-    set_aside_other_run(output_dir, settings, {name: fingerprint(path) for name, path in paths.items()})
+    seconds = set_aside_other_run(output_dir, settings, {name: fingerprint(path) for name, path in paths.items()})
 
     # ---------------------------------------------------------------- sample
-    attempts = plan(list(paths), seeds, config.n)
+    batches = cohorts(plan(list(paths), seeds, config.n), policy_config.max_branches)
     records_file = output_dir / "records.jsonl"
-    done = continue_records(records_file, attempts)
-    seconds = dict.fromkeys(paths, 0.0)
-    with (
-        records_file.open("a") as file,
-        tqdm(total=len(attempts), initial=done, unit="episode", disable=None) as progress,
-    ):
-        for name, (model, tokenizer) in policies.items():
-            renderer = Renderer(tokenizer, task, show_instructions=policy_config.show_instructions)
-            for greedy in (True, False):
-                due = [a for a in attempts[done:] if a.policy == name and (a.attempt < 0) == greedy]
-                progress.set_description(f"{name}{' (greedy)' if greedy else ''}")
-                generator = TransformersGenerator(
-                    model,
-                    temperature=config.temperature,
-                    max_action_tokens=policy_config.max_action_tokens,
-                    stop_ids=renderer.stop_ids,
-                    greedy=greedy,
-                )
-                start = time.perf_counter()
-                for cohort in sample_records(
-                    task,
-                    renderer,
-                    generator,
-                    due,
-                    run_seed=config.seed,
-                    max_branches=policy_config.max_branches,
-                    counters=RolloutCounters(),
-                    on_episode=progress.update,
-                ):
-                    file.writelines(json.dumps(record) + "\n" for record in cohort)
-                    file.flush()
-                seconds[name] += time.perf_counter() - start
+    done = continue_records(records_file, batches)
+    episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
+    print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
+    silent = [name for name, levels in shown.items() if not levels]
+    if silent:
+        print(f"note: {', '.join(silent)} came without demonstrations.json: compared with the train split alone")
+    with records_file.open("a") as file, tqdm(total=episodes, initial=had, unit="episode", disable=None) as progress:
+        told = time.monotonic()
+        for number, cohort in enumerate(batches[done:], start=done + 1):
+            name, greedy = cohort[0].policy, cohort[0].attempt < 0
+            progress.set_description(f"{name}{' (greedy)' if greedy else ''}")
+            start = time.perf_counter()
+            generator = generator_of(name, greedy)
+            records = sample_records(
+                task, renderers[name], generator, cohort, run_seed=config.seed, on_episode=progress.update
+            )
+            file.writelines(json.dumps(record) + "\n" for record in records)
+            file.flush()
+            seconds[name] += time.perf_counter() - start
+            record_seconds(output_dir, seconds)
+            had += len(cohort)
+            last = number == len(batches) or batches[number][0].policy != name
+            if progress.disable and (last or time.monotonic() - told > 30):  # no terminal: a line now and then
+                told = time.monotonic()
+                print(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", flush=True)
 
     # ---------------------------------------------------------------- summarise, plot, say it
     records = read_records(records_file)
     summary = summarise(records, list(paths), level=config.level, seed=config.seed)
     for name in paths:
-        summary["policies"][name]["seconds"] = seconds[name]
+        summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
     summary["command"] = " ".join([Path(sys.argv[0]).name, *argv])
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
     summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": task_config.split, "n": config.n,
@@ -114,7 +130,8 @@ def named_policies(entries: Sequence[str]) -> dict[str, str]:
     """``NAME=PATH`` or ``PATH`` (named after its folder) -> {name: path}."""
     paths: dict[str, str] = {}
     for entry in entries:
-        name, _, path = entry.partition("=") if "=" in entry else (Path(entry).name, "", entry)
+        named = "=" in entry and not Path(entry).exists()  # a folder may be called lr=1e-3
+        name, _, path = entry.partition("=") if named else (Path(entry).name, "", entry)
         if not name or not path or name in paths:
             raise UsageError(f"policies has {entry!r}: give each policy a path and a name of its own, as NAME=PATH.")
         paths[name] = path

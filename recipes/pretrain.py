@@ -7,6 +7,7 @@ The policy is saved as an ordinary transformers checkpoint. It stops early on pu
 that was stopped at any point continues from its last checkpoint when the same command is given again.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +25,14 @@ def main(argv: Sequence[str]) -> None:
     from transformers import TrainingArguments
 
     from polytune.policy import Renderer, TransformersGenerator, build_tiny
-    from polytune.policy.demonstrations import build_demonstrations, load_demonstrations
-    from polytune.policy.provenance import DEMONSTRATIONS_FILE, check_same_run, record_run, write_json
+    from polytune.policy.demonstrations import build_demonstrations, load_demonstrations, split_by_level
+    from polytune.policy.provenance import (
+        DEMONSTRATIONS_FILE,
+        check_same_run,
+        other_settings,
+        record_run,
+        write_json,
+    )
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import Start, sample_episodes
     from polytune.tasks import load_task
@@ -33,8 +40,8 @@ def main(argv: Sequence[str]) -> None:
     from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
 
     settings = {"task": task_config, "pretrain": config}
-    check_same_run(output_dir, settings)
     done = output_dir / "pretrain.json"
+    check_same_run(output_dir, settings, complete=done.exists())
     if done.exists():
         print(f"{output_dir} is complete already: {done.read_text().strip()}")
         return
@@ -45,19 +52,24 @@ def main(argv: Sequence[str]) -> None:
     renderer = Renderer(tokenizer, task)
     first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
     seeds = range(first, first + config.num_demonstrations)
-    demonstrations = load_demonstrations(output_dir / "demonstrations")
+    of_this_run = other_settings(output_dir, settings) == []
+    demonstrations = load_demonstrations(output_dir / "demonstrations") if of_this_run else None
+    record_run(output_dir, settings)
     if demonstrations is None:
+        shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
         rows = tqdm(seeds, desc="demonstrations", unit="episode", disable=None)
         demonstrations, dropped = build_demonstrations(task, renderer, rows)
         demonstrations.save_to_disk(output_dir / "demonstrations")
         print(f"{len(demonstrations)} demonstrations of {task.name}, {dropped} failures of the expert dropped")
-    held_out = len(demonstrations) // 5
-    train = demonstrations.select(range(len(demonstrations) - held_out))
-    held = demonstrations.select(range(len(demonstrations) - held_out, len(demonstrations)))
+    train, held = split_by_level(demonstrations)
+    write_json(
+        output_dir / DEMONSTRATIONS_FILE,
+        {"task": task.name, "seeds": demonstrations["start_seed"][:], "level_hashes": demonstrations["level_hash"][:]},
+    )
 
     # ---------------------------------------------------------------- behaviour cloning
     def success(model) -> float:
-        levels = held["start_seed"]
+        levels = held["start_seed"][:]
         starts = [Start(levels[i % len(levels)], i // len(levels)) for i in range(config.eval_episodes)]
         generator = TransformersGenerator(model, stop_ids=renderer.stop_ids)
         episodes = sample_episodes(task, renderer, generator, starts, run_seed=config.seed)
@@ -90,25 +102,18 @@ def main(argv: Sequence[str]) -> None:
         callbacks=[stop],
     )
     checkpoint = latest_checkpoint(output_dir)
-    record_run(output_dir, settings)
-    print(
-        f"continuing from {checkpoint}" if checkpoint else f"cloning {len(train)} demonstrations, {len(held)} held out"
-    )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
+    print(f"continuing from {checkpoint}" if checkpoint else beginning, flush=True)
+    trainer.train_until(stop, checkpoint)
     held_out_loss = trainer.evaluate()["eval_loss"]
 
     # ---------------------------------------------------------------- save
-    write_json(
-        output_dir / DEMONSTRATIONS_FILE,
-        {"task": task.name, "seeds": demonstrations["start_seed"][:], "level_hashes": demonstrations["level_hash"][:]},
-    )
     trainer.save_model(str(output_dir))
-    reached = stop.last
-    summary = {"success": reached, "target": config.target_success, "steps": trainer.state.global_step,
+    summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss}  # fmt: skip
     write_json(done, summary)
-    verdict = "reached" if reached >= config.target_success else "NOT reached: raise epochs or num_demonstrations"
-    print(f"saved {output_dir}: success {reached:.3f} on held-out levels, target {config.target_success} {verdict}")
+    verdict = "reached" if stop.reached else "NOT reached: raise epochs or num_demonstrations"
+    print(f"saved {output_dir}: success {stop.last:.3f} on held-out levels, target {config.target_success} {verdict}")
 
 
 if __name__ == "__main__":

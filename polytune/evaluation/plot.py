@@ -7,40 +7,45 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from polytune.evaluation.summary import per_start
 
 COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0e7490")
+MARKERS = "osD^vP"
 
 
 def plot_coverage(summary: dict[str, Any], records: Sequence[dict[str, Any]], path: str | Path, *, title: str) -> None:
     """Draw the figure and write it as PNG."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
     coverage, success = figure.subplots(1, 2)
-    ks = summary["ks"]
-    for colour, (policy, measures) in zip(_cycle(len(summary["policies"])), summary["policies"].items(), strict=True):
+    ks, num_policies = summary["ks"], len(summary["policies"])
+    for index, (policy, measures) in enumerate(summary["policies"].items()):
+        style = {"color": COLOURS[index % len(COLOURS)], "label": policy}
+        marker = MARKERS[index % len(MARKERS)]
         cells = [measures[f"pass@{k}"] for k in ks]
-        coverage.fill_between(
-            ks, [c["low"] for c in cells], [c["high"] for c in cells], color=colour, alpha=0.18, linewidth=0
-        )
-        coverage.plot(ks, [c["estimate"] for c in cells], "o-", color=colour, label=policy, markersize=4)
+        estimates = [c["estimate"] for c in cells]
+        reach = [[c["estimate"] - c["low"] for c in cells], [c["high"] - c["estimate"] for c in cells]]
+        # policies stand side by side at each k, so that none hides another
+        beside = [k * 1.05 ** (index - (num_policies - 1) / 2) for k in ks]
+        coverage.errorbar(beside, estimates, reach, fmt=f"{marker}-", markersize=4.5, capsize=3, clip_on=False, **style)
         rates = sorted((c["correct"] / c["n"] for c in per_start(records, policy).values()), reverse=True)
-        success.plot(range(1, len(rates) + 1), rates, "-", drawstyle="steps-mid", color=colour, label=policy)
-    coverage.set(
-        xscale="log", xlabel="k", ylabel="pass@k", ylim=(0, 1.02), title=f"Coverage, {summary['level']:.0%} intervals"
-    )
+        places = range(1, len(rates) + 1)
+        success.plot(places, rates, f"{marker}-", linewidth=1, markersize=3.5, clip_on=False, **style)
+    samples = min(c["n"] for c in per_start(records, next(iter(summary["policies"]))).values())
+    coverage.set(xscale="log", xlabel="samples k", ylabel="pass@k", ylim=(0, 1))
+    over = "start states" if len(rates) > 1 else "the start state's samples"
+    coverage.set_title(f"Coverage, {100 * summary['level']:.4g} % intervals over {over}")
     coverage.set_xticks(ks, [str(k) for k in ks])
+    coverage.set_xlim(ks[0] / 1.25, ks[-1] * 1.25)
     coverage.minorticks_off()
-    success.set(
-        xlabel="start states, best first", ylabel="success", ylim=(-0.02, 1.02), title="Success per start state"
-    )
+    success.set(xlabel="start states, ranked for each policy, best first", ylabel="share of samples", ylim=(0, 1))
+    success.set_title(f"Success at each start state, {samples} sample{'s' if samples > 1 else ''}")
+    success.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (coverage, success):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    coverage.legend(frameon=False, loc="lower right")
+    handles, labels = coverage.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(num_policies, 4))
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
-
-
-def _cycle(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]

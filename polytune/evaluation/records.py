@@ -1,20 +1,25 @@
 """Sampling a policy for evaluation: every attempt becomes one line of ``records.jsonl``, in a fixed order.
 
-The order (policy, greedy or sampled, start state, attempt) and every sample's seed are fixed, so a run that was killed
-continues after its last whole line and ends with the same file.
+The order (policy, greedy or sampled, start state, attempt) and every sample's seed are fixed. A run that was killed
+continues after its last whole cohort, the attempts that run as one batch: then every batch is what it would have been,
+and the file ends bit for bit the same, rounding in the last place included.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from polytune.policy import Generator, Renderer
-from polytune.rollout import RolloutCounters, Start, Trajectory, sample_episodes
+from polytune.rollout import Start, Trajectory, sample_episodes
 from polytune.tasks.base import Task
 
+FIELDS = frozenset(
+    {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
+)
 #: greedy attempts are numbered from here, apart from every sampled attempt
 GREEDY_ATTEMPT = -1
 
@@ -36,6 +41,18 @@ def plan(policies: Sequence[str], seeds: Sequence[int], n: int) -> list[Attempt]
         for seed in seeds
         for attempt in attempts
     ]
+
+
+def cohorts(attempts: Sequence[Attempt], max_branches: int) -> list[list[Attempt]]:
+    """The attempts in batches of at most ``max_branches``, each of one policy and either greedy or sampled."""
+    batches: list[list[Attempt]] = []
+    for attempt in attempts:
+        last = batches[-1][-1] if batches else None
+        alike = last is not None and (last.policy, last.attempt < 0) == (attempt.policy, attempt.attempt < 0)
+        if not alike or len(batches[-1]) == max_branches:
+            batches.append([])
+        batches[-1].append(attempt)
+    return batches
 
 
 def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> dict[str, Any]:
@@ -65,12 +82,12 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         ValueError: a line in the middle is not JSON, or lacks a field.
     """
     records = []
-    lines = Path(path).read_text().split("\n") if Path(path).exists() else []
+    lines = Path(path).read_bytes().split(b"\n") if Path(path).exists() else []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is not whole
         try:
             record = json.loads(line)
             records.append(record)
-            missing = {"policy", "start_seed", "attempt", "greedy", "success", "return"} - record.keys()
+            missing = FIELDS - record.keys()
         except (ValueError, AttributeError) as error:
             raise ValueError(
                 f"{path} line {number} is not a JSON record: {error}. Remove the file to begin anew."
@@ -80,46 +97,46 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
-def continue_records(path: str | Path, attempts: Sequence[Attempt]) -> int:
-    """Number of attempts whose records are there already; cuts an unfinished last line off the file.
+def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> int:
+    """Number of cohorts whose records are there already; cuts what follows the last whole one off the file.
 
     Raises:
         ValueError: the records are those of another evaluation.
     """
-    records = read_records(path)
+    records, attempts = read_records(path), [attempt for batch in batches for attempt in batch]
     for record, attempt in zip(records, attempts, strict=False):
         if Attempt(record["policy"], record["start_seed"], record["attempt"]) != attempt:
             raise ValueError(f"{path} holds the records of another evaluation: choose another output_dir.")
     if len(records) > len(attempts):
         raise ValueError(f"{path} holds {len(records)} records, this evaluation makes {len(attempts)}: choose another "
                          "output_dir.")  # fmt: skip
+    done = lines = 0
+    while done < len(batches) and lines + len(batches[done]) <= len(records):
+        lines += len(batches[done])
+        done += 1
     if Path(path).exists():
-        Path(path).write_text("".join(json.dumps(record) + "\n" for record in records))
-    return len(records)
+        whole = Path(path).read_bytes().split(b"\n")[:lines]
+        os.truncate(path, sum(len(line) + 1 for line in whole))
+    return done
 
 
 def sample_records(
     task: Task,
     renderer: Renderer,
     generator: Generator,
-    attempts: Sequence[Attempt],
+    cohort: Sequence[Attempt],
     *,
     run_seed: int,
-    max_branches: int,
-    counters: RolloutCounters,
-    on_episode: Callable[[], None],
-) -> Iterator[list[dict[str, Any]]]:
-    """Make the attempts, ``max_branches`` at a time; yields each cohort's records in order."""
-    for offset in range(0, len(attempts), max_branches):
-        cohort = attempts[offset : offset + max_branches]
-        trajectories = sample_episodes(
-            task,
-            renderer,
-            generator,
-            [Start(attempt.start_seed, attempt.attempt) for attempt in cohort],
-            run_seed=run_seed,
-            max_branches=max_branches,
-            counters=counters,
-            on_episode=lambda index, trajectory: on_episode(),
-        )
-        yield [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
+    on_episode: Callable[[], object],
+) -> list[dict[str, Any]]:
+    """Make the attempts of one cohort in one batch; their records in order."""
+    trajectories = sample_episodes(
+        task,
+        renderer,
+        generator,
+        [Start(attempt.start_seed, attempt.attempt) for attempt in cohort],
+        run_seed=run_seed,
+        max_branches=len(cohort),
+        on_episode=lambda index, trajectory: on_episode(),
+    )
+    return [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]

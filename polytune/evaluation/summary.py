@@ -10,7 +10,7 @@ from polytune.evaluation.intervals import mean_interval, paired_difference_inter
 from polytune.evaluation.passk import coverage_ks, pass_at_k, pass_at_k_interval
 
 
-def _interval(values: tuple[float, float, float]) -> dict[str, float]:
+def _interval(values: tuple[float, float | None, float | None]) -> dict[str, float | None]:
     return dict(zip(("estimate", "low", "high"), values, strict=True))
 
 
@@ -53,8 +53,16 @@ def _columns(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dict[str, l
     return columns
 
 
-def _bounds(name: str) -> tuple[float, float] | None:
-    return None if name.startswith("distinct") or name == "mean_return" else (0.0, 1.0)
+def _bounds(name: str, values: Sequence[float]) -> tuple[float, float] | None:
+    """The range of a measure at one start state, given its values for all policies.
+
+    Counts end at the largest one seen; a return lies in [0, 1] (PAPER.md, Objective) unless one lies outside.
+    """
+    if name.startswith("distinct"):
+        return 0.0, max(1.0, *values)
+    if name == "mean_return" and not all(0.0 <= value <= 1.0 for value in values):
+        return None
+    return 0.0, 1.0
 
 
 def summarise(
@@ -64,6 +72,7 @@ def summarise(
 
     Returns:
         ``{"policies": {name: {measure: {"estimate", "low", "high"}, "counts": ...}}, "differences": {name: {...}}}``.
+        An interval without ends (a single start state, an unbounded return) has None for low and high.
 
     Raises:
         ValueError: the policies were not sampled at the same start states equally often.
@@ -77,16 +86,19 @@ def summarise(
     ks = coverage_ks(samples)
     summary: dict[str, Any] = {"policies": {}, "differences": {}, "ks": ks, "level": level}
     columns = {policy: _columns(table, ks) for policy, table in tables.items()}
+    bounds = {name: _bounds(name, [value for own in columns.values() for value in own[name]])
+              for name in columns[policies[0]]}  # fmt: skip
     for policy, table in tables.items():
         measures: dict[str, Any] = {}
         for name, values in columns[policy].items():
-            if name.startswith("pass@"):
+            if name == "success" or name.startswith("pass@"):
                 n, correct = [c["n"] for c in table.values()], [c["correct"] for c in table.values()]
-                estimate = pass_at_k_interval(n, correct, int(name[5:]), level, seed=seed)
-            elif len(values) == 1 and _bounds(name) is None:
-                estimate = (values[0], float("-inf"), float("inf"))  # one start state says nothing about others
+                k = 1 if name == "success" else int(name.removeprefix("pass@"))
+                estimate = pass_at_k_interval(n, correct, k, level, seed=seed)
+            elif len(values) == 1 and bounds[name] is None:
+                estimate = (values[0], None, None)  # one start state says nothing about others
             else:
-                estimate = mean_interval(values, level, bounds=_bounds(name), seed=seed)
+                estimate = mean_interval(values, level, bounds=bounds[name], seed=seed)
             measures[name] = _interval(estimate)
         own = [r for r in records if r["policy"] == policy]
         measures["counts"] = {
@@ -98,13 +110,14 @@ def summarise(
         }
         summary["policies"][policy] = measures
     for policy in policies[1:]:
-        summary["differences"][policy] = {
-            name: _interval(
-                paired_difference_interval(values, columns[policy][name], level, seed=seed, bounds=_bounds(name))
-            )
-            for name, values in columns[policies[0]].items()
-            if len(values) > 1
-        }
+        summary["differences"][policy] = differences = {}
+        for name, values in columns[policies[0]].items():
+            own = columns[policy][name]
+            if len(values) == 1 and bounds[name] is None:
+                estimate = (own[0] - values[0], None, None)
+            else:
+                estimate = paired_difference_interval(values, own, level, seed=seed, bounds=bounds[name])
+            differences[name] = _interval(estimate)
     return summary
 
 
@@ -118,17 +131,18 @@ def as_table(summary: dict[str, Any]) -> str:
     for name in names:
         cells = []
         for title, measures in columns:
-            value = measures.get(name)
-            sign = "+" if " - " in title else ""
-            cells.append(
-                ""
-                if value is None
-                else f"{value['estimate']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
-            )
+            sign = "+" if title not in summary["policies"] else ""
+            cells.append(_as_text(measures[name], sign))
         rows.append([name, *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _as_text(value: dict[str, float | None], sign: str = "+") -> str:
+    """``estimate [low, high]``, a dash for an end that is not known."""
+    low, high = ("-" if end is None else f"{end:{sign}.3f}" for end in (value["low"], value["high"]))
+    return f"{value['estimate']:{sign}.3f} [{low}, {high}]"
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:
@@ -138,10 +152,9 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     for policy, differences in summary["differences"].items():
         parts = []
         for name in ("success", f"pass@{summary['ks'][-1]}", "distinct_winning_signatures"):
-            if name in differences:
-                value = differences[name]
-                resolved = value["low"] > 0 or value["high"] < 0
-                word = ("higher" if value["estimate"] > 0 else "lower") if resolved else "not resolved"
-                parts.append(f"{name} {value['estimate']:+.3f} [{value['low']:+.3f}, {value['high']:+.3f}] ({word})")
+            value = differences[name]
+            resolved = value["low"] > 0 or value["high"] < 0
+            word = ("higher" if value["estimate"] > 0 else "lower") if resolved else "not resolved"
+            parts.append(f"{name} {_as_text(value)} ({word})")
         lines.append(f"{policy} against {first}: " + "; ".join(parts))
     return lines

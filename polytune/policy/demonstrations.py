@@ -52,6 +52,20 @@ def build_demonstrations(task: Task, renderer: Renderer, seeds: Iterable[int]) -
     return Dataset.from_list(kept), len(rows) - len(kept)
 
 
+def split_by_level(demonstrations: Dataset) -> tuple[Dataset, Dataset]:
+    """80 % to train, 20 % held out, by level in order of appearance: no level is in both, whatever its seeds."""
+    hashes = demonstrations["level_hash"][:]
+    levels = list(dict.fromkeys(hashes))
+    if len(levels) < 2:
+        raise ValueError(
+            f"the {len(hashes)} demonstrations show a single level, so none can be held out: raise num_demonstrations, "
+            "or give the task start states that differ from seed to seed."
+        )
+    held = set(levels[-max(1, len(levels) // 5) :])
+    rows = {inside: [i for i, level in enumerate(hashes) if (level in held) == inside] for inside in (False, True)}
+    return demonstrations.select(rows[False]), demonstrations.select(rows[True])
+
+
 def load_demonstrations(folder: str | Path) -> Dataset | None:
     """Demonstrations saved by an earlier sitting of the same run, or None when there are none that can be read."""
     try:

@@ -9,6 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+#: a tokenizer's vocabulary lies in one of these
+VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
+
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, truncated or unusable; the message names the path and the fix."""
@@ -23,9 +26,16 @@ def _check_folder(path: Path) -> None:
             "recipes/pretrain.py, recipes/finetune.py or save_pretrained."
         )
     try:
-        json.loads((path / "config.json").read_text())
+        settings = json.loads((path / "config.json").read_text())
     except ValueError as error:
         raise CheckpointError(f"{path}/config.json is not valid JSON ({error}): the checkpoint is damaged.") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path}/config.json holds a {type(settings).__name__}, not settings: it is damaged.")
+    if not any(list(path.glob(pattern)) for pattern in VOCABULARY_FILES):
+        raise CheckpointError(  # transformers would make up an empty one
+            f"{path} has no tokenizer ({', '.join(VOCABULARY_FILES)}): save the policy's beside it "
+            "(tokenizer.save_pretrained)."
+        )
     weights = sorted(path.glob("*.safetensors"))
     weights = [file for file in weights if file.name != "critic.safetensors"]
     if not weights and not list(path.glob("*.bin")):
@@ -51,7 +61,8 @@ def load_policy(
         dtype: of the weights.
 
     Raises:
-        CheckpointError: the folder is missing, truncated, has no tokenizer, or its tokenizer has no pad token.
+        CheckpointError: the folder is missing, truncated, lacks weights, has no tokenizer, or its tokenizer has no pad
+            token.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -63,9 +74,19 @@ def load_policy(
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa")
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {str(path)!r} cannot be loaded: {error}") from error
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} cannot be loaded: {error}. Pass a folder written by save_pretrained or a Hub id."
+        ) from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} lacks {len(report['missing_keys'])} weights ({missing}), which would start at "
+            "random: it is incomplete, or not a causal language model. Use another checkpoint."
+        )
     check_pad_token(tokenizer, path)
     return model.to(device).eval(), tokenizer
 

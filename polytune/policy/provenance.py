@@ -10,11 +10,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from polytune.policy.loading import CheckpointError
+
 RUN_FILE = "run.json"
+#: of an evaluation, under its own name: its folder may be that of the run whose policy it measures
+EVALUATION_RUN_FILE = "evaluation_run.json"
 DEMONSTRATIONS_FILE = "demonstrations.json"
 
 #: settings that may change between two sittings of one run
-FREE_FIELDS = frozenset({"disable_tqdm", "save_total_limit", "report_to", "logging_dir", "max_branches", "local_rank"})
+FREE_FIELDS = frozenset(
+    {"disable_tqdm", "save_total_limit", "report_to", "logging_dir", "max_branches", "local_rank", "output_dir"}
+)
+#: settings that do not touch an evaluation's records: the policies themselves are compared by their fingerprints
+EVALUATION_FREE_FIELDS = FREE_FIELDS | {"level", "model", "policies"}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -30,8 +38,12 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a kill leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def record_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
@@ -39,29 +51,39 @@ def record_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
     write_json(Path(output_dir) / RUN_FILE, _plain(settings))
 
 
-def check_same_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to continue a run under other settings than it began with.
+def other_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> list[str] | None:
+    """The fields in which a recorded run differs from ``settings``, with both values; None when none is recorded.
+
+    Raises:
+        ValueError: the record cannot be read.
+    """
+    path = Path(output_dir) / RUN_FILE
+    if not path.exists():
+        return None
+    try:
+        before = json.loads(path.read_text())
+        return [
+            f"{name} was {before[part].get(name)!r}, now {value!r}"
+            for part, fields in _plain(settings).items()
+            if part in before
+            for name, value in fields.items()
+            if name not in FREE_FIELDS and before[part].get(name) != value
+        ]
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): remove {output_dir} or choose another output_dir."
+        ) from error
+
+
+def check_same_run(output_dir: str | Path, settings: Mapping[str, Any], *, complete: bool = False) -> None:
+    """Refuse to continue a run under other settings than it began with; without a checkpoint it is not begun yet.
 
     Raises:
         ValueError: names the fields that differ, with both values.
     """
-    path = Path(output_dir) / RUN_FILE
-    if not path.exists() or not list(Path(output_dir).glob("checkpoint-*")):
+    if not complete and not list(Path(output_dir).glob("checkpoint-*")):
         return
-    try:
-        before = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}): remove {output_dir} or choose another output_dir."
-        ) from error
-    now = _plain(settings)
-    differences = [
-        f"{name} was {before[part].get(name)!r}, now {value!r}"
-        for part, fields in now.items()
-        if part in before
-        for name, value in fields.items()
-        if name not in FREE_FIELDS and before[part].get(name) != value
-    ]
+    differences = other_settings(output_dir, settings)
     if differences:
         raise ValueError(
             f"{output_dir} holds a run with other settings ({'; '.join(differences[:5])}): give the settings it began "
@@ -70,34 +92,80 @@ def check_same_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
 
 
 def fingerprint(checkpoint: str | Path) -> str:
-    """Hash of a checkpoint's weights; a Hub id stands for itself."""
+    """Hash of a checkpoint's weights, configuration and tokenizer; a Hub id stands for itself."""
     digest = hashlib.sha256()
-    files = [p for p in sorted(Path(checkpoint).glob("*.safetensors")) if p.name != "critic.safetensors"]
+    folder = Path(checkpoint)
+    files = [p for ending in ("safetensors", "bin") for p in sorted(folder.glob(f"*.{ending}"))]
+    files = [p for p in files if p.name not in ("critic.safetensors", "training_args.bin")]
+    if files:
+        names = ("config.json", "tokenizer.json", "tokenizer_config.json")
+        files += [folder / name for name in names if (folder / name).is_file()]
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16] if files else str(checkpoint)
 
 
-def set_aside_other_run(output_dir: str | Path, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+def set_aside_other_run(
+    output_dir: str | Path, settings: Mapping[str, Any], fingerprints: Mapping[str, str]
+) -> dict[str, float]:
     """Make ``output_dir`` ready for an evaluation: the records of another one (other settings, other weights) are kept
-    under another name, those of this one stay to be continued."""
-    path, records = Path(output_dir) / RUN_FILE, Path(output_dir) / "records.jsonl"
-    now = {**_plain(settings), "weights": dict(fingerprints)}
-    before = json.loads(path.read_text()) if path.exists() else None
-    if records.exists() and before != now:
+    under another name, those of this one stay to be continued.
+
+    Returns:
+        the seconds that earlier sittings spent on each policy's records; :func:`record_seconds` keeps them.
+    """
+    path, records = Path(output_dir) / EVALUATION_RUN_FILE, Path(output_dir) / "records.jsonl"
+    fields = {
+        part: {name: value for name, value in values.items() if name not in EVALUATION_FREE_FIELDS}
+        for part, values in _plain(settings).items()
+    }
+    now = {"settings": fields, "policies": [list(pair) for pair in fingerprints.items()]}
+    try:
+        before = json.loads(path.read_text())
+        seconds = {name: float(before["seconds"][name]) for name in fingerprints}
+        same = {key: before.get(key) for key in now} == now
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        same = False  # none, or one that cannot be read: whose records they are is not known
+    if not (same and records.exists()):
+        seconds = dict.fromkeys(fingerprints, 0.0)
+    if records.exists() and not same:
         number = 1
         while (kept := records.with_name(f"records-{number}.jsonl")).exists():
             number += 1
         os.replace(records, kept)
         print(f"{records} belonged to other settings or weights: kept as {kept.name}")
-    write_json(path, now)
+    write_json(path, {**now, "seconds": seconds})
+    return seconds
+
+
+def record_seconds(output_dir: str | Path, seconds: Mapping[str, float]) -> None:
+    """Keep what the records have cost so far, for the next sitting of an evaluation."""
+    path = Path(output_dir) / EVALUATION_RUN_FILE
+    write_json(path, {**json.loads(path.read_text()), "seconds": dict(seconds)})
 
 
 def demonstration_hashes(checkpoint: str | Path) -> list[str]:
-    """Hashes of the levels that the policy's demonstrations showed; empty when the checkpoint does not say."""
-    path = Path(checkpoint) / DEMONSTRATIONS_FILE
-    return json.loads(path.read_text())["level_hashes"] if path.is_file() else []
+    """Hashes of the levels that the policy's demonstrations showed; empty when the checkpoint does not say.
+
+    A ``checkpoint-N`` in mid-run is spoken for by the folder of its run.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    folder = Path(checkpoint)
+    path = folder / DEMONSTRATIONS_FILE
+    if not path.is_file() and folder.resolve().name.startswith("checkpoint-"):
+        path = folder.resolve().parent / DEMONSTRATIONS_FILE
+    if not path.is_file():
+        return []
+    try:
+        return [str(level) for level in json.loads(path.read_text())["level_hashes"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {error}), so which levels are unseen is not known: "
+            "restore the file or pretrain the policy again."
+        ) from error
 
 
 def carry_provenance(source: str | Path, target: str | Path) -> None:

@@ -70,8 +70,8 @@ class Renderer:
                 words = [w for w in text.split() if unknown in self.tokenizer.encode(w, add_special_tokens=False)]
                 raise ValueError(
                     f"the tokenizer does not know the word(s) {', '.join(map(repr, words[:5]))} of the task's text "
-                    f"{text.strip()[:80]!r}: list them in the task's vocabulary() and pretrain the policy again, or use "
-                    "a policy that was pretrained on this task."
+                    f"{text.strip()[:80]!r}: list them in the task's vocabulary() and pretrain the policy again, or "
+                    "use a policy that was pretrained on this task."
                 )
             if len(self._cache) > 100_000:
                 self._cache.clear()

@@ -70,11 +70,12 @@ class RowCache(Cache):
 
     def grow(self, slots: int) -> None:
         """Make room for ``slots`` positions."""
-        extra = slots - self.slots
-        self.buffers = [
-            tuple(torch.cat([b, b.new_zeros(*b.shape[:2], extra, b.shape[3])], dim=2) for b in pair)
-            for pair in self.buffers
-        ]
+        for layer, pair in enumerate(self.buffers):
+            grown = []
+            for buffer in pair:
+                grown.append(buffer.new_zeros(*buffer.shape[:2], slots, buffer.shape[3]))
+                grown[-1][:, :, : self.slots] = buffer
+            self.buffers[layer] = tuple(grown)
         self.slots = slots
 
 

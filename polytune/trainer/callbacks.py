@@ -1,12 +1,71 @@
-"""Callbacks: plain JSONL metrics that survive a kill, and the end of a run at its budget of environment steps."""
+"""Callbacks: one line an update, plain JSONL metrics that survive a kill, the end of a run at its budget."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+
+#: what the line of an update shows: (metric, title, format)
+SHOWN = (
+    ("rollout/env_steps", "env steps", ",.0f"),
+    ("rollout/success", "success", ".3f"),
+    ("rollout/return", "return", ".3f"),
+    ("groups/distinct_signatures", "distinct", ".2f"),
+    ("groups/without_signal", "no signal", ".0%"),
+    ("critic/explained_variance", "explained", ".2f"),
+    ("entropy", "entropy", ".3f"),
+    ("kl", "KL", ".4f"),
+)
+
+
+def update_line(logs: dict, update: int, updates: int) -> str:
+    """One update in a line; the rest is in ``metrics.jsonl``."""
+    cells = [f"{title} {logs[name]:{form}}" for name, title, form in SHOWN if logs.get(name) is not None]
+    return f"update {update}/{updates}: " + ", ".join(cells)
+
+
+class UpdateLines(ProgressCallback):
+    """transformers' progress bar; the only change is the text of a log entry. Without a bar the line is printed."""
+
+    def __init__(self, steps_per_update: int, *, bar: bool):
+        super().__init__()
+        self.steps_per_update, self.bar = steps_per_update, bar
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.bar:
+            super().on_train_begin(args, state, control, **kwargs)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar:
+            super().on_step_end(args, state, control, **kwargs)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs and "rollout/env_steps" in logs:
+            line = update_line(
+                logs, state.global_step // self.steps_per_update, state.max_steps // self.steps_per_update
+            )
+            if self.bar and self.training_bar is not None:
+                self.training_bar.write(line)
+            else:
+                print(line, flush=True)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar:
+            super().on_train_end(args, state, control, **kwargs)
+
+
+def replace_progress(trainer, steps_per_update: int) -> None:
+    """Show updates instead of raw log entries; a bar only where somebody can see it move."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(
+        UpdateLines(steps_per_update, bar=sys.stderr.isatty() and not trainer.args.disable_tqdm)
+    )
 
 
 class MetricsFile(TrainerCallback):
@@ -36,6 +95,16 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+class ClearCriticGradients(TrainerCallback):
+    """``Trainer`` clears the gradients of its model only; the critic's go here, after each optimiser step."""
+
+    def __init__(self, critic):
+        self.critic = critic
+
+    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
+        self.critic.zero_grad()
 
 
 class EnvStepBudget(TrainerCallback):

@@ -45,11 +45,14 @@ def check_manifest(folder: Path) -> str | None:
     """Why ``folder`` is not a whole checkpoint, or None when it is."""
     try:
         listing = json.loads((folder / MANIFEST).read_text())
+        entries = [(name, size, digest) for name, (size, digest) in listing.items()]
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         return f"{MANIFEST} cannot be read ({error})"
-    for name, (size, digest) in listing.items():
+    if not entries:
+        return f"{MANIFEST} lists no files"
+    for name, size, digest in entries:
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
@@ -69,6 +72,10 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def _number(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
 def latest_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest whole checkpoint of a run, or None. Damaged ones are reported and passed over."""
     for path in reversed(checkpoints(output_dir)):
@@ -77,6 +84,20 @@ def latest_checkpoint(output_dir: str | Path) -> Path | None:
             return path
         logger.warning(f"checkpoint {path} is damaged ({reason}): going back to the one before it.")
     return None
+
+
+def save_error(what: str, output_dir: str | Path, error: Exception) -> SaveError:
+    """The error for ``what`` that could not be written, naming the newest checkpoint that is whole."""
+    last = latest_checkpoint(output_dir)
+    try:
+        free = f"{shutil.disk_usage(output_dir).free / 2**20:.1f} MiB free there"
+    except OSError as unknown:
+        free = f"free space unknown: {unknown}"
+    return SaveError(
+        f"{what} could not be written: {error} ({free}). "
+        f"{f'{last} is intact' if last else 'There is no earlier checkpoint'}: make room and run the same command "
+        f"again, it {'continues from there' if last else 'begins anew'}."
+    )
 
 
 class AtomicCheckpoints:
@@ -102,13 +123,7 @@ class AtomicCheckpoints:
                 write_manifest(staged)
         except (OSError, RuntimeError, SafetensorError) as error:
             shutil.rmtree(output_dir / STAGING, ignore_errors=True)
-            last = latest_checkpoint(output_dir)
-            free = shutil.disk_usage(output_dir).free / 2**20
-            raise SaveError(
-                f"checkpoint {final} could not be written: {error} ({free:.1f} MiB free there). "
-                f"{f'{last} is intact' if last else 'There is no earlier checkpoint'}: make room and run the same "
-                "command again, it continues from there."
-            ) from error
+            raise save_error(f"checkpoint {final}", output_dir, error) from error
         finally:
             self._staging = False
         self.accelerator.wait_for_everyone()
@@ -117,10 +132,20 @@ class AtomicCheckpoints:
                 self._discard(final)
             os.rename(staged, final)
             limit = self.args.save_total_limit
-            for old in checkpoints(output_dir)[: -limit if limit else 0]:
+            past = [path for path in checkpoints(output_dir) if _number(path) <= self.state.global_step]
+            for old in past[: -limit if limit else 0]:  # damaged ones that lie ahead count for nothing
                 self._discard(old)
             shutil.rmtree(output_dir / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The parent's, also used for the policy at the end of a run: what the disk refuses becomes a SaveError."""
+        try:
+            super().save_model(output_dir, _internal_call)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if self._staging:
+                raise
+            raise save_error(f"the policy {output_dir or self.args.output_dir}", self.args.output_dir, error) from error
 
     def _discard(self, folder: Path) -> None:
         """Remove a checkpoint so that a kill in between leaves no half of it under a checkpoint's name."""

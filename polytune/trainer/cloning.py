@@ -2,16 +2,18 @@
 
     loss = mean over action tokens of [ -log pi(a | history) ] - entropy_coef * mean entropy of pi
 
-(PAPER.md, Environments and protocol: policies are pretrained on expert demonstrations, 80/20 split, cross-entropy with
+(arXiv 2509.25424, pretraining: policies are pretrained on expert demonstrations, 80/20 split, cross-entropy with
 an entropy regulariser.) Training stops early at a named success rate, so that RL has head-room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from polytune.trainer.checkpoints import AtomicCheckpoints
 
@@ -54,6 +56,19 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
         loss = cross_entropy - self.entropy_coef * entropy
         return (loss, {"logits": outputs.logits}) if return_outputs else loss
 
+    def train_until(self, stop: StopAtSuccess, checkpoint: Path | None) -> None:
+        """Train from the start or from a checkpoint; one whose policy had reached the target is loaded, no more."""
+        if checkpoint is None:
+            self.train()
+            return
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        stop.restore(state)
+        if stop.reached:
+            self.state = state
+            self._load_from_checkpoint(str(checkpoint))
+        else:
+            self.train(resume_from_checkpoint=str(checkpoint))
+
 
 class StopAtSuccess(TrainerCallback):
     """Checks success every ``every`` steps and stops the run at ``target``.
@@ -61,19 +76,30 @@ class StopAtSuccess(TrainerCallback):
     Args:
         success: returns the success rate of the model as it is now.
         every: optimiser steps between two checks; the last step is always checked.
-        target: success rate that ends the run. ``last`` is the rate of the last check.
+        target: success rate that ends the run. ``last`` is the rate of the last check, None before the first.
     """
 
     def __init__(self, success: Callable[[torch.nn.Module], float], every: int, target: float):
         self.success, self.every, self.target = success, every, target
-        self.last = float("nan")
+        self.last: float | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the last check reached the target."""
+        return self.last is not None and self.last >= self.target
+
+    def restore(self, state: TrainerState) -> None:
+        """Take the last check from the state of a checkpoint."""
+        rates = [entry["success"] for entry in state.log_history if "success" in entry]
+        self.last = rates[-1] if rates else None
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step % self.every and state.global_step != state.max_steps:
             return control
         self.last = rate = self.success(model)
         state.log_history.append({"step": state.global_step, "success": rate})
-        print(f"step {state.global_step}: sampled success on held-out levels {rate:.3f} (target {self.target})")
-        if rate >= self.target:
+        text = f"step {state.global_step}: sampled success on held-out levels {rate:.3f} (target {self.target})"
+        print(text, flush=True)
+        if self.reached:
             control.should_training_stop = True
         return control

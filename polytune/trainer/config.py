@@ -78,6 +78,7 @@ class PolychromicConfig(GRPOConfig):
             self.beta = self.kl_coef
         if self.bf16 is None and not self.fp16:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self._check_batches()
         self.max_steps = self.num_updates * self.steps_per_update
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update

@@ -2,7 +2,7 @@
 
 A three-layer perceptron on the policy's last hidden state at the token before an action. The features are detached,
 so the value loss never moves the policy; the critic has its own learning rate. Its target is the ordinary return
-(PAPER.md, Poly-PPO, step 7): the set advantage never enters it.
+(Poly-PPO, arXiv 2509.25424): the set advantage never enters it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from polytune.policy.loading import check_pad_token
 from polytune.rollout import RolloutCounters, Start, Tree, grow_trees, tree_rows
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
-from polytune.trainer.callbacks import EnvStepBudget, MetricsFile
+from polytune.trainer.callbacks import ClearCriticGradients, EnvStepBudget, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance
@@ -114,6 +114,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         if args.critic:
             critic = Critic(unwrapped.config.get_text_config().hidden_size, args.critic_width, seed=args.seed)
             self.critic = self.accelerator.prepare_model(critic)
+            self.add_callback(ClearCriticGradients(self.critic))
         backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         backbone.base_model.register_forward_hook(self._read_values)
         self.renderer = Renderer(processing_class, task, show_instructions=policy.show_instructions)
@@ -123,6 +124,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             max_action_tokens=policy.max_action_tokens,
             stop_ids=self.renderer.stop_ids,
         )
+        replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
         if args.max_env_steps is not None:
             self.add_callback(EnvStepBudget(self, args.max_env_steps, args.steps_per_update))
@@ -374,8 +376,8 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
 def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> torch.Tensor:
     """KL(pi_beta || pi_theta), mean over sampled tokens, by the estimator r - 1 - log r with r = pi_theta / pi_beta.
 
-    Unbiased for samples of pi_beta, never negative, and its gradient is the gradient of the KL (Schulman, "Approximating
-    KL divergence", 2020, estimator k3). PAPER.md, Poly-PPO, step 7.
+    Unbiased for samples of pi_beta, never negative, and its gradient is the gradient of the KL (Schulman,
+    "Approximating KL divergence", 2020, estimator k3). Poly-PPO, loss: KL(pi_beta || pi_theta) per visited state.
     """
     log_ratio_B_C = (logprobs_B_C - old_B_C) * mask_B_C
     return ((log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C).sum() / mask_B_C.sum().clamp(min=1)

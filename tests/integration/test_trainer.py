@@ -4,46 +4,17 @@ import math
 
 import pytest
 import torch
+from doors import Doors
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.objective import enumerate_set_advantages, gae
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
-from polytune.tasks import Episode, Task
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
 from polytune.trainer.polychromic import behaviour_kl, length_chunks
 
 TREE = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3)
 SETS = ObjectiveConfig(set_size=2, window=2, set_normalise="none", gae_normalise="none")
-
-
-class DoorsEpisode(Episode):
-    """Three doors: ``open`` solves the task from any of them, ``next`` walks to the following one."""
-
-    def _begin(self):
-        self.door = self.seed % 3
-
-    def observation(self):
-        return f"door{self.door}"
-
-    def _act(self, action):
-        self.door = (self.door + (action == "next")) % 3
-        return action == "open" and self.turn > 1
-
-    def _place(self):
-        return self.door
-
-
-class Doors(Task):
-    """So small that an untrained policy often succeeds."""
-
-    name = "doors"
-    actions = ("next", "open")
-    instructions = "Open a door."
-    episode_class = DoorsEpisode
-
-    def vocabulary(self):
-        return ["next", "open", "door0", "door1", "door2"]
 
 
 def make_trainer(tmp_path, *, rollout=TREE, objective=SETS, seeds=(0, 1, 2, 3), horizon=14, model_seed=0, **fields):
@@ -196,6 +167,21 @@ def test_value_loss_never_moves_the_policy(tmp_path):
     trainer._compute_loss(trainer.model, output).backward()
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in trainer.model.parameters())
     assert any(p.grad.abs().max() > 0 for p in trainer.critic.parameters())
+
+
+def test_gradients_do_not_outlive_their_step(tmp_path):
+    trainer = make_trainer(tmp_path, num_updates=1)
+    leftovers = []
+    original = trainer._compute_loss
+
+    def look(model, inputs):
+        parameters = [*trainer.model.parameters(), *trainer.critic.parameters()]
+        leftovers.append(sum(0.0 if p.grad is None else p.grad.abs().sum().item() for p in parameters))
+        return original(model, inputs)
+
+    trainer._compute_loss = look
+    trainer.train()
+    assert leftovers == [0.0] * trainer.args.steps_per_update
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,16 @@ import random
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from polytune.policy import SampleKey, TransformersGenerator, build_tiny, sample_uniform
 from polytune.policy.rendering import PROMPT_WORD
@@ -404,7 +412,7 @@ def test_an_unsupported_attention_is_refused(model):
 def test_logits_that_are_not_finite_are_refused_and_the_mode_is_restored(bad, greedy):
     model = build("llama-grouped").train()
     with torch.no_grad():
-        model.lm_head.weight[3, 0] = bad
+        model.lm_head.weight[3] = bad
     generator = sampler(model, greedy=greedy)
     with pytest.raises(FloatingPointError, match="diverged"):
         generator.sample([generator.open([5, 6], key(0))], [0])

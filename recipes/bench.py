@@ -1,0 +1,223 @@
+"""Measure what polytune claims about speed, on this machine and with a fresh random policy: no checkpoint is needed.
+
+    python recipes/bench.py                  # about two minutes on 2 cores; writes outputs/bench/bench.json
+    python recipes/bench.py --quick          # a smoke test of half a minute
+
+Rollouts are compared with the way that TRL's rollout examples take: at every turn the whole text of every live episode
+is tokenised, padded and given to ``model.generate(max_new_tokens=1)``. That side is measured at some turns, evenly
+spread over the episodes, and each stands for the turns around it. Repeats of the two sides alternate.
+"""
+
+import cProfile
+import pstats
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from polytune.cli import parse, run, set_cpu_threads
+
+
+@dataclass
+class BenchConfig:
+    """What is measured, and where the numbers go."""
+
+    quick: bool = field(default=False, metadata={"help": "Fewer repeats, fewer measured turns."})
+    preset: str = field(default="tiny", metadata={"help": "Size of the random policy (polytune.policy.PRESETS)."})
+    episodes: int = field(default=64, metadata={"help": "Parallel episodes, 100 turns each."})
+    repeats: int = field(default=3, metadata={"help": "Repeats of each timing."})
+    cpu_threads: int | None = field(default=None, metadata={"help": "CPU threads; unset: all of the machine's cores."})
+    output_dir: str = field(default="outputs/bench", metadata={"help": "Where bench.json is written."})
+
+
+#: part of the file's path, function names ("": all of the file's) -> where the time goes; the first row that fits
+PARTS = (
+    ("", ("linear",), "model: linear layers"),
+    ("", ("scaled_dot_product_attention",), "model: attention"),
+    ("transformers_generator.py", ("update", "grow", "_seat", "_copy_rows"), "cache: writes and copies"),
+    ("transformers_generator.py", ("_choose",), "sampling"),
+    ("policy/generator.py", (), "sampling"),
+    ("transformers_generator.py", (), "batch: inputs, mask"),
+    ("polytune/tasks", (), "world"),
+    ("minigrid", (), "world"),
+    ("rendering.py", (), "rendering"),
+    ("tokeniz", (), "rendering"),
+    ("polytune/rollout", (), "rollout loop"),
+    ("transformers/", (), "model: norms, rotary, Python"),
+    ("torch/", (), "model: norms, rotary, Python"),
+)
+
+
+def seconds(call: Callable[[], object], repeats: int) -> list[float]:
+    """Wall-clock seconds of each of ``repeats`` calls."""
+    taken = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begin)
+    return taken
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def shares(profile: cProfile.Profile) -> dict[str, float]:
+    """Share of the profiled time in each of :data:`PARTS`; a built-in function counts where it was called."""
+    spent: dict[str, float] = defaultdict(float)
+
+    def book(file: str, function: str, own: float) -> None:
+        name = function.rstrip(">}").split(".")[-1].split(" ")[-1]
+        part = next((p for f, names, p in PARTS if f in file and (not names or name in names)), "other")
+        spent[part] += own
+
+    for (file, _, function), (_, _, own, _, callers) in pstats.Stats(profile).stats.items():
+        builtin = file == "~" and not any(name in function for name in ("linear", "scaled_dot_product"))
+        for (calling_file, _, calling), (_, _, part, _) in callers.items() if builtin else ():
+            book(calling_file, calling, part)
+        if not builtin:
+            book(file, function, own)
+    total = sum(spent.values())
+    return {part: own / total for part, own in sorted(spent.items(), key=lambda item: -item[1])}
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    (config,) = parse((BenchConfig,), argv, description=__doc__)
+    repeats = 1 if config.quick else config.repeats
+    set_cpu_threads(config.cpu_threads)
+
+    import torch
+
+    from polytune.config import RolloutConfig
+    from polytune.objective import enumerate_set_advantages, set_advantages
+    from polytune.policy import Renderer, TransformersGenerator, build_tiny
+    from polytune.policy.provenance import write_json
+    from polytune.policy.rendering import PROMPT_WORD
+    from polytune.rollout import RolloutCounters, Start, equally_spaced, grow_trees, sample_episodes
+    from polytune.tasks import load_task
+
+    task = load_task("fourrooms")
+    model, tokenizer = build_tiny(config.preset, [PROMPT_WORD, *task.vocabulary()])
+    tokenizer.padding_side = "left"
+    renderer = Renderer(tokenizer, task)
+    starts = [Start(seed, 0) for seed in range(config.episodes)]
+    report: dict = {"threads": torch.get_num_threads(), "parameters": model.num_parameters(), "repeats": repeats}
+    print(f"{report['parameters']:,} parameters, {report['threads']} threads, {config.episodes} episodes")
+
+    # ---------------------------------------------------------------- rollouts: lock-step cache vs whole contexts
+    def ours() -> tuple[RolloutCounters, TransformersGenerator, list]:
+        generator, counters = TransformersGenerator(model, stop_ids=renderer.stop_ids), RolloutCounters()
+        return counters, generator, sample_episodes(task, renderer, generator, starts, run_seed=0, counters=counters)
+
+    def contexts(turn: int) -> tuple[list, list[str]]:
+        """The episodes that are still live at ``turn``, and the text of each so far."""
+        live = [(start, episode) for start, episode in zip(starts, episodes, strict=True) if len(episode.turns) > turn]
+        worlds, texts = [task.start(start.seed) for start, _ in live], []
+        for world, (_, episode) in zip(worlds, live, strict=True):
+            ids = list(renderer.prompt_ids(world.observation()))
+            for past in episode.turns[:turn]:
+                world.step(renderer.action_text(past.action_ids))
+                ids += [*past.action_ids, *past.feedback_ids]
+            texts.append(tokenizer.decode(ids))
+        return worlds, texts
+
+    @torch.inference_mode()
+    def naive_turn(worlds: list, texts: list[str]) -> None:
+        batch = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        batch.pop("token_type_ids", None)
+        output = model.generate(**batch, max_new_tokens=1, do_sample=True, top_k=0, temperature=1.0)
+        for world, action in zip(worlds, tokenizer.batch_decode(output[:, -1:]), strict=True):
+            if not world.step(action).done:
+                world.observation()
+
+    _, _, episodes = ours()  # a warm-up, too
+    every = 50 if config.quick else 20
+    measured = range(every // 2, task.horizon, every)
+    naive_turn(*contexts(0))
+    our_rates, naive_rates, token_rates = [], [], []
+    for _ in range(max(repeats, 3)):
+        begin = time.perf_counter()
+        counters, generator, _ = ours()
+        our_seconds = time.perf_counter() - begin
+        our_rates.append(counters.env_steps / our_seconds)
+        token_rates.append(generator.counters.prefilled / our_seconds)
+        if len(naive_rates) < repeats:
+            prepared = [contexts(turn) for turn in measured]
+            naive_seconds = [seconds(lambda p=p: naive_turn(*p), 1)[0] for p in prepared]
+            naive_rates.append(sum(len(worlds) for worlds, _ in prepared) / sum(naive_seconds))
+    ratio = statistics.median(our_rates) / statistics.median(naive_rates)
+    report["rollouts"] = {"env_steps_per_s": spread(our_rates), "whole_context_env_steps_per_s": spread(naive_rates),
+                          "ratio": ratio, "goal": 15, "env_steps": counters.env_steps,
+                          "measured_turns": list(measured)}  # fmt: skip
+    print("rollouts, env steps/s: min, median, max")
+    print("  ours       {min:8,.0f} {median:8,.0f} {max:8,.0f}".format(**spread(our_rates)))
+    print("  whole text {min:8,.1f} {median:8,.1f} {max:8,.1f}".format(**spread(naive_rates)))
+    print(f"  ratio      {ratio:8.1f} (goal 15)")
+
+    # ---------------------------------------------------------------- vines: tokens run vs replayed prefixes
+    shape = RolloutConfig(num_seeds=1, num_rollout_states=2, num_vines=8)
+    vine_starts = starts[: 2 if config.quick else 8]
+    tokens = []
+    for rollout in (RolloutConfig(num_rollout_states=0), shape):  # the seed trajectories are the same in both
+        generator, counters = TransformersGenerator(model, stop_ids=renderer.stop_ids), RolloutCounters()
+        begin = time.perf_counter()
+        trees = grow_trees(task, renderer, generator, vine_starts, rollout, run_seed=0, counters=counters)
+        rate = counters.env_steps / (time.perf_counter() - begin)
+        tokens.append(generator.counters)
+    groups = sum(len(list(tree.vine_groups())) for tree in trees)
+    recomputed, reused = tokens[1].recomputed, tokens[1].reused
+    forked = (tokens[1].prefilled - tokens[0].prefilled + recomputed) / groups
+    replayed = forked + reused / groups
+    spaced = equally_spaced(task.horizon, shape.num_rollout_states)
+    limit = len(spaced) * task.horizon / sum(task.horizon - turn for turn in spaced)
+    report["vines"] = {"groups": groups, "tokens_per_group": forked, "tokens_per_group_replayed": replayed,
+                       "ratio": replayed / forked, "goal": 2, "ratio_of_full_length": limit,
+                       "recomputed": recomputed, "env_steps_per_s": rate}  # fmt: skip
+    print(
+        f"vines, p=2, N={shape.num_vines}: {forked:,.0f} tokens run a group, {replayed:,.0f} if prefixes were replayed"
+    )
+    print(f"  ratio      {replayed / forked:8.2f} (goal 2; {limit:.2f} if every vine runs to turn {task.horizon})")
+    print(f"  recomputed {recomputed:8} tokens (goal 0); {rate:,.0f} env steps/s")
+
+    # ---------------------------------------------------------------- set advantages: closed form vs enumeration
+    def group(members: int) -> tuple[list[float], list[int]]:
+        return [float(i % 3 == 0) for i in range(members)], [i * i % 7 for i in range(members)]
+
+    closed = seconds(lambda: set_advantages(*group(20), 10), 50)
+    loops = seconds(lambda: enumerate_set_advantages(*group(20), 10), repeats)
+    vectorised = seconds(lambda: set_advantages(*group(20), 10, credit="max"), repeats)
+    large = seconds(lambda: set_advantages(*group(256), 32), 20)
+    speedup = statistics.median(loops) / statistics.median(closed)
+    report["set_advantages"] = {"closed_form_s": spread(closed), "enumeration_s": spread(loops),
+                                "vectorised_enumeration_s": spread(vectorised), "ratio": speedup, "goal": 1000,
+                                "n256_set32_ms": {k: 1e3 * v for k, v in spread(large).items()},
+                                "n256_goal_ms": 20}  # fmt: skip
+    print("set advantages, N=20, n=10: median ms")
+    print(f"  closed     {1e3 * statistics.median(closed):8.2f}")
+    print(f"  loops      {1e3 * statistics.median(loops):8.0f} ratio {speedup:,.0f} (goal 1,000)")
+    print(f"  vectorised {1e3 * statistics.median(vectorised):8.0f}")
+    print(f"  N=256      {1e3 * statistics.median(large):8.2f} n=32 (goal 20)")
+
+    # ---------------------------------------------------------------- share of the arithmetic limit, and the rest
+    square = torch.rand(1024, 1024)
+    matmul = 2 * 1024**3 / min(seconds(lambda: square @ square, 10)) / 1e9
+    weights = report["parameters"] - model.get_input_embeddings().weight.numel()
+    used = 2 * weights * statistics.median(token_rates) / 1e9
+    profile = cProfile.Profile()
+    profile.runcall(ours)
+    report["limit"] = {"matmul_gflops": matmul, "linear_gflops": used, "share": used / matmul,
+                       "tokens_per_s": spread(token_rates), "profile": shares(profile)}  # fmt: skip
+    print(
+        f"limit: {used:.1f} of {matmul:.0f} GFLOP/s in linear layers ({used / matmul:.0%}); where profiled time goes:"
+    )
+    for part, share in report["limit"]["profile"].items():
+        print(f"  {share:6.1%} {part}")
+    write_json(Path(config.output_dir) / "bench.json", report)
+    print(f"wrote {config.output_dir}/bench.json")
+
+
+if __name__ == "__main__":
+    run(main)

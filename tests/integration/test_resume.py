@@ -1,0 +1,147 @@
+"""A run killed with SIGKILL and restarted ends bit for bit as an uninterrupted one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from doors import Doors
+from safetensors.torch import load_file
+
+from polytune.policy import build_tiny
+from polytune.policy.rendering import PROMPT_WORD
+
+ROOT = Path(__file__).resolve().parents[2]
+UPDATES = 4
+#: metrics that measure time, not the run
+CLOCKS = ("step_time", "runtime", "per_second")
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """An untrained policy: the toy task is so small that it often succeeds."""
+    folder = tmp_path_factory.mktemp("policy")
+    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *Doors().vocabulary()])
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def command(policy, output_dir):
+    return [
+        "--config", str(ROOT / "recipes/fourrooms/smoke.yaml"), "--model", str(policy), "--output_dir", str(output_dir),
+        "--num_updates", str(UPDATES), "--task", "doors:Doors", "--split", "seeds:0-2", "--task_horizon", "16", "--disable_tqdm", "true", "--cpu_threads", "1",
+        "--learning_rate", "1e-3",
+    ]  # fmt: skip
+
+
+def run(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=environment
+    )
+
+
+def outcome(folder):
+    """Weights, critic, metrics without clocks, and the last checkpoint's optimiser, schedule, RNG and counters."""
+    metrics = [
+        {k: v for k, v in json.loads(line).items() if not any(clock in k for clock in CLOCKS)}
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    last = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    return {
+        "weights": load_file(folder / "model.safetensors"),
+        "critic": load_file(last / "critic.safetensors"),
+        "optimizer": torch.load(last / "optimizer.pt", weights_only=True)["state"],
+        "scheduler": torch.load(last / "scheduler.pt", weights_only=True),
+        "rng": torch.load(last / "rng_state.pth", weights_only=False),
+        "counters": json.loads((last / "polytune_state.json").read_text()),
+        "steps": last.name,
+        "metrics": metrics,
+    }
+
+
+def assert_same(a, b, where=""):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}/{index}")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    elif hasattr(a, "shape"):
+        assert (a == b).all(), where
+    else:
+        assert a == b or (a != a and b != b), f"{where}: {a} != {b}"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(policy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    result = run(ROOT / "recipes/finetune.py", *command(policy, folder))
+    assert result.returncode == 0, result.stderr[-3000:]
+    found = outcome(folder)
+    initial = load_file(policy / "model.safetensors")
+    assert any(not torch.equal(found["weights"][name], initial[name]) for name in initial)  # the run taught something
+    assert len(found["metrics"]) == UPDATES and found["steps"] == f"checkpoint-{4 * UPDATES}"
+    return found
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_ends_the_same(policy, uninterrupted, tmp_path):
+    """One run, killed six times: in rollouts, in updates, in saves; the moments within a place are drawn at random."""
+    draw = random.Random(7)
+    folder = tmp_path / "run"
+    moments = [
+        ("rollout", draw.randint(2, 60)),  # the first update's rollouts: nothing is saved yet
+        ("update", draw.randint(5, 8)),  # second update
+        ("staged", 1),  # the second checkpoint is half written
+        ("rollout", draw.randint(40, 60)),  # beyond the next save
+        ("manifest", 1),
+        ("update", draw.randint(1, 4)),
+        ("renamed", 3),  # calls 1 and 2: looking for the checkpoint to continue from, and the first save's rotation
+        ("final", 2),
+    ]
+    for place, count in moments:
+        result = run(ROOT / "tests/integration/run_and_die.py", place, count, *command(policy, folder))
+        assert result.returncode in (-signal.SIGKILL, 0), result.stderr[-3000:]
+        if place != "final" and place != "renamed":
+            assert result.returncode == -signal.SIGKILL, f"{place} {count} was never reached"
+    result = run(ROOT / "recipes/finetune.py", *command(policy, folder))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_same(outcome(folder), uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_truncated_newest_checkpoint_is_reported_and_passed_over(policy, uninterrupted, tmp_path):
+    folder = tmp_path / "run"
+    died = run(ROOT / "tests/integration/run_and_die.py", "update", 14, *command(policy, folder))
+    assert died.returncode == -signal.SIGKILL
+    newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    result = run(ROOT / "recipes/finetune.py", *command(policy, folder))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert f"{newest} is damaged (model.safetensors has" in result.stderr
+    assert "continuing from" in result.stdout
+    assert_same(outcome(folder), uninterrupted)
+
+
+@pytest.mark.slow
+def test_other_settings_do_not_continue_a_run(policy, tmp_path):
+    folder = tmp_path / "run"
+    run(ROOT / "tests/integration/run_and_die.py", "update", 6, *command(policy, folder))
+    kept = sorted(path.name for path in folder.glob("checkpoint-*"))
+    result = run(ROOT / "recipes/finetune.py", *command(policy, folder), "--kl_coef", "0.5")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "kl_coef was 0.02, now 0.5" in result.stderr
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == kept

@@ -1,0 +1,127 @@
+"""Damaged checkpoints: one CheckpointError each, with the path and the fix."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from polytune.policy import CheckpointError, build_tiny, load_policy
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("policy")
+    model, tokenizer = build_tiny("tiny", ["left", "right", ">"])
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "checkpoint")
+
+
+def refused(folder, *words):
+    with pytest.raises(CheckpointError) as caught:
+        load_policy(folder)
+    message = str(caught.value)
+    for word in (str(folder), *words):
+        assert word in message
+
+
+def test_a_good_checkpoint_loads_for_sampling(folder):
+    model, tokenizer = load_policy(folder)
+    expected = load_file(folder / "model.safetensors")
+    state = model.state_dict()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert not model.training and model.config._attn_implementation == "sdpa"
+    assert tokenizer.padding_side == "left" and tokenizer.pad_token_id == 0
+    assert model.dtype == torch.float32
+    assert load_policy(folder, dtype=torch.bfloat16)[0].dtype == torch.bfloat16
+
+
+def test_missing_folder(tmp_path):
+    refused(tmp_path / "nowhere", "does not exist", "recipes/pretrain.py")
+
+
+def test_a_file_is_no_folder(folder):
+    refused(folder / "config.json", "does not exist as a folder")
+
+
+def test_relative_output_folder_never_asks_the_hub():
+    refused("outputs/no-such-run/pretrained", "does not exist")
+
+
+def test_no_config(folder):
+    (folder / "config.json").unlink()
+    refused(folder, "config.json is missing", "model.safetensors", "save_pretrained")
+
+
+def test_empty_folder(tmp_path):
+    refused(tmp_path, "config.json is missing (found: nothing)")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"model_type": "qwen3", ', "\x00\xff"])
+def test_config_that_is_no_json(folder, content):
+    (folder / "config.json").write_text(content)
+    refused(folder, "config.json is not valid JSON", "damaged")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"model_type": "no-such-architecture"}', "{}"])
+def test_config_of_no_model(folder, content):
+    (folder / "config.json").write_text(content)
+    refused(folder, "damaged" if content in ("[]", "3") else "Pass a folder")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 400, 0.5, -1])
+def test_truncated_weights(folder, keep):
+    file = folder / "model.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    refused(folder, "model.safetensors", "truncated", "Use another checkpoint")
+
+
+def test_no_weights(folder):
+    (folder / "model.safetensors").rename(folder / "critic.safetensors")  # the critic's are not the policy's
+    refused(folder, "no weights", "incomplete")
+
+
+def test_weights_that_lack_a_tensor_are_not_filled_with_noise(folder):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    refused(folder, "model.layers.1.mlp.up_proj.weight")
+
+
+def test_weights_of_another_size(folder):
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"intermediate_size": 64}))
+    refused(folder)
+
+
+def test_tied_output_weights_are_not_missing(folder):
+    config = GPT2Config(vocab_size=7, n_positions=16, n_embd=8, n_layer=1, n_head=1, bos_token_id=2, eos_token_id=3)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    model, _ = load_policy(folder)
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
+@pytest.mark.parametrize("lost", ["tokenizer*", "tokenizer.json"])
+def test_no_tokenizer(folder, lost):
+    """transformers would make up a tokenizer without a single word."""
+    for file in folder.glob(lost):
+        file.unlink()
+    refused(folder, "no tokenizer", "save_pretrained")
+
+
+def test_tokenizer_without_pad_token(folder):
+    file = folder / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    del settings["pad_token"]
+    file.write_text(json.dumps(settings))
+    refused(folder, "no pad token", "add_special_tokens")
