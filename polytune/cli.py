@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.utils import logging as transformers_logging
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: not the whole repository: `make install` puts the virtual environment there, too
@@ -91,7 +92,9 @@ def parse(
         *parsed, unknown = parser.parse_args_into_dataclasses(
             args=[*words, *flags], return_remaining_strings=True, look_for_args_file=False
         )
-    except (TypeError, argparse.ArgumentError) as error:
+    except UsageError:
+        raise
+    except (TypeError, ValueError, argparse.ArgumentError) as error:
         raise UsageError(str(error)) from error
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
@@ -146,6 +149,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     """
     from transformers.utils import logging
 
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # the recipes' own bars say what takes time
+    transformers_logging.disable_progress_bar()
     from polytune.policy.loading import CheckpointError
     from polytune.rollout import RolloutError
     from polytune.trainer.checkpoints import SaveError

@@ -9,6 +9,7 @@ spread over the episodes, and each stands for the turns around it. Repeats of th
 """
 
 import cProfile
+import os
 import pstats
 import statistics
 import time
@@ -104,8 +105,12 @@ def main(argv: Sequence[str]) -> None:
     tokenizer.padding_side = "left"
     renderer = Renderer(tokenizer, task)
     starts = [Start(seed, 0) for seed in range(config.episodes)]
-    report: dict = {"threads": torch.get_num_threads(), "parameters": model.num_parameters(), "repeats": repeats}
+    report: dict = {"threads": torch.get_num_threads(), "parameters": model.num_parameters(), "repeats": repeats,
+                    "load_average": os.getloadavg()[0]}  # fmt: skip
     print(f"{report['parameters']:,} parameters, {report['threads']} threads, {config.episodes} episodes")
+    if report["load_average"] > 0.5:
+        print(f"load average {report['load_average']:.1f}: other programs run, which slows several threads far more "
+              "than one. Wait for an idle machine, or give --cpu_threads 1.")  # fmt: skip
 
     # ---------------------------------------------------------------- rollouts: lock-step cache vs whole contexts
     def ours() -> tuple[RolloutCounters, TransformersGenerator, list]:

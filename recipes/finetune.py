@@ -16,7 +16,7 @@ from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
-    from polytune.trainer import PolychromicConfig, check_run, latest_checkpoint
+    from polytune.trainer import PolychromicConfig, check_run, check_space, latest_checkpoint
 
     task_config, policy, rollout, objective, args = parse(
         (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     seeds = load_split(task, task_config.split, data_dir=task_config.data_dir, unseen_of=hashes)
     seeds = seeds[: task_config.num_start_states]
     model, tokenizer = load_policy(policy.model)
+    check_space(args.output_dir, model, keep=args.save_total_limit)
     settings = {"task": task_config, "policy": policy, "rollout": rollout, "objective": objective, "trainer": args}
     check_same_run(args.output_dir, settings)
 

@@ -28,7 +28,17 @@ def plot_coverage(summary: dict[str, Any], records: Sequence[dict[str, Any]], pa
         reach = [[c["estimate"] - c["low"] for c in cells], [c["high"] - c["estimate"] for c in cells]]
         # policies stand side by side at each k, so that none hides another
         beside = [k * 1.05 ** (index - (num_policies - 1) / 2) for k in ks]
-        coverage.errorbar(beside, estimates, reach, fmt=f"{marker}-", markersize=4.5, capsize=3, clip_on=False, **style)
+        coverage.errorbar(
+            beside,
+            estimates,
+            reach,
+            fmt=f"{marker}-",
+            markersize=4.5,
+            elinewidth=1,
+            capsize=2.5,
+            clip_on=False,
+            **style,
+        )
         rates = sorted((c["correct"] / c["n"] for c in per_start(records, policy).values()), reverse=True)
         places = range(1, len(rates) + 1)
         success.plot(places, rates, f"{marker}-", linewidth=1, markersize=3.5, clip_on=False, **style)

@@ -180,6 +180,12 @@ class Task(ABC):
         """16 hex characters that name the generated start state: equal for equal levels, whatever their seeds."""
         return digest(self.start(seed)._layout())
 
+    @property
+    def gives_signatures(self) -> bool:
+        """Whether episodes can have a signature other than `None`: set objectives need one."""
+        episode = self.episode_class
+        return episode._place is not Episode._place or episode.signature is not Episode.signature
+
     @abstractmethod
     def vocabulary(self) -> list[str]:
         """Every whitespace-separated word that observations or actions can contain, each once, in a fixed order."""

@@ -1,6 +1,6 @@
 """Training: Poly-PPO on TRL's ``GRPOTrainer``, the critic, behaviour cloning, atomic checkpoints."""
 
-from polytune.trainer.checkpoints import SaveError, latest_checkpoint
+from polytune.trainer.checkpoints import SaveError, check_space, latest_checkpoint
 from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSuccess
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.polychromic import PolychromicTrainer, check_run
@@ -13,5 +13,6 @@ __all__ = [
     "SaveError",
     "StopAtSuccess",
     "check_run",
+    "check_space",
     "latest_checkpoint",
 ]

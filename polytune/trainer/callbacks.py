@@ -9,7 +9,6 @@ from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-
 #: what the line of an update shows: (metric, title, format)
 SHOWN = (
     ("rollout/env_steps", "env steps", ",.0f"),
@@ -63,9 +62,7 @@ def replace_progress(trainer, steps_per_update: int) -> None:
     """Show updates instead of raw log entries; a bar only where somebody can see it move."""
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(
-        UpdateLines(steps_per_update, bar=sys.stderr.isatty() and not trainer.args.disable_tqdm)
-    )
+    trainer.add_callback(UpdateLines(steps_per_update, bar=sys.stderr.isatty() and not trainer.args.disable_tqdm))
 
 
 class MetricsFile(TrainerCallback):

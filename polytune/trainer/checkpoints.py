@@ -13,6 +13,7 @@ import re
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from transformers.utils import logging
 
@@ -98,6 +99,24 @@ def save_error(what: str, output_dir: str | Path, error: Exception) -> SaveError
         f"{f'{last} is intact' if last else 'There is no earlier checkpoint'}: make room and run the same command "
         f"again, it {'continues from there' if last else 'begins anew'}."
     )
+
+
+def check_space(output_dir: str | Path, model: torch.nn.Module, *, keep: int | None) -> None:
+    """Refuse a run whose checkpoints cannot fit: weights and two optimiser moments each, one more while it is saved.
+
+    Raises:
+        SaveError: names the bytes needed and free.
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    each = sum(p.numel() * p.element_size() * (3 if p.requires_grad else 1) for p in model.parameters())
+    missing = max(0, (keep or 1) + 1 - len(checkpoints(output_dir)))
+    free = shutil.disk_usage(output_dir).free
+    if free < missing * each:
+        raise SaveError(
+            f"{output_dir} has {free / 2**20:.1f} MiB free, but the run's checkpoints take {missing} x "
+            f"{each / 2**20:.1f} MiB: make room, lower save_total_limit, or choose another --output_dir."
+        )
 
 
 class AtomicCheckpoints:

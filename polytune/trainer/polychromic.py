@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require
 from polytune.policy import Renderer, TransformersGenerator
@@ -90,6 +91,11 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         check_run(args, rollout, objective)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
+        require(
+            objective.set_scope == "none" or task.gives_signatures,
+            f"task {task.name!r} gives no signatures, so every set would have diversity 0 and no signal: write _place "
+            "(or signature) in its episode class, or set set_scope to 'none'.",
+        )
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.env_steps = 0
         self._completion_width: int | None = None  # set while rows are being scored, read by the critic's hook
@@ -341,6 +347,16 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         return loss
 
     # ------------------------------------------------------------------ optimiser and checkpoints
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        """TRL's ``train``; a checkpoint that had reached ``max_env_steps`` is loaded and nothing more."""
+        if resume_from_checkpoint is not None and self.args.max_env_steps is not None:
+            state = json.loads((Path(resume_from_checkpoint) / STATE_FILE).read_text())
+            if state["env_steps"] >= self.args.max_env_steps:
+                self._load_from_checkpoint(resume_from_checkpoint)
+                self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
+                return None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()

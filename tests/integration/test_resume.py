@@ -35,8 +35,8 @@ def policy(tmp_path_factory):
 def command(policy, output_dir):
     return [
         "--config", str(ROOT / "recipes/fourrooms/smoke.yaml"), "--model", str(policy), "--output_dir", str(output_dir),
-        "--num_updates", str(UPDATES), "--task", "doors:Doors", "--split", "seeds:0-2", "--task_horizon", "16", "--disable_tqdm", "true", "--cpu_threads", "1",
-        "--learning_rate", "1e-3",
+        "--task", "doors:Doors", "--split", "seeds:0-2", "--task_horizon", "16", "--num_updates", str(UPDATES),
+        "--learning_rate", "1e-3", "--disable_tqdm", "true", "--cpu_threads", "1",
     ]  # fmt: skip
 
 
@@ -145,3 +145,15 @@ def test_other_settings_do_not_continue_a_run(policy, tmp_path):
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "kl_coef was 0.02, now 0.5" in result.stderr
     assert sorted(path.name for path in folder.glob("checkpoint-*")) == kept
+
+
+@pytest.mark.slow
+def test_a_run_that_spent_its_budget_stays_ended(policy, tmp_path):
+    folder, budget = tmp_path / "run", ["--max_env_steps", "1"]
+    died = run(ROOT / "tests/integration/run_and_die.py", "final", 2, *command(policy, folder), *budget)
+    assert died.returncode == -signal.SIGKILL  # while the finished policy was being saved
+    again = run(ROOT / "recipes/finetune.py", *command(policy, folder), *budget)
+    assert again.returncode == 0, again.stderr[-3000:]
+    found = outcome(folder)
+    assert found["steps"] == "checkpoint-4" and len(found["metrics"]) == 1  # one update, not two
+    assert_same(found["weights"], load_file(folder / "checkpoint-4/model.safetensors"))

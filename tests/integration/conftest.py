@@ -1,0 +1,57 @@
+"""Policies without training: random walkers on FourRooms, which reach a goal that is near now and then."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from polytune.cli import run
+from polytune.policy import build_tiny
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.tasks import load_task
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def save_walker(folder: Path, seed: int, forward: float) -> Path:
+    """A tiny policy of random weights that nearly always says an action; ``forward`` raises the logit of that one."""
+    task = load_task("fourrooms")
+    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=seed)
+    with torch.no_grad():
+        model.model.embed_tokens.weight += 1.0  # a direction that all hidden states share
+        for action in task.actions:
+            bonus = 0.1 + (forward if action == "forward" else 0.0)
+            model.lm_head.weight[tokenizer.convert_tokens_to_ids(action)] += bonus
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def walkers(tmp_path_factory) -> dict[str, Path]:
+    """Two untrained policies of unlike skill: name -> folder."""
+    root = tmp_path_factory.mktemp("walkers")
+    return {"slow": save_walker(root / "slow", 0, 0.007), "quick": save_walker(root / "quick", 1, 0.015)}
+
+
+@pytest.fixture
+def one_thread():
+    """Torch on one thread, as in a subprocess that is compared with this one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def call_recipe():
+    """``call_recipe("evaluate", *arguments)``: a recipe within this process, errors handled as on the command line."""
+
+    def call(name: str, *arguments) -> None:
+        spec = importlib.util.spec_from_file_location(f"recipe_{name}", ROOT / f"recipes/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        run(module.main, [str(argument) for argument in arguments])
+
+    return call

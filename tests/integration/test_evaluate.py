@@ -1,0 +1,308 @@
+"""recipes/evaluate.py: numbers against an independent count, records bit for bit, hostile input."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from polytune.policy import provenance
+from polytune.tasks import load_task
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTS = range(41, 49)  # a goal is near at some of them
+SIZE = ("--task_horizon", 24, "--split", "seeds:41-48", "--n", 5, "--cpu_threads", 1)
+
+
+@pytest.fixture
+def evaluate(call_recipe, walkers, tmp_path):
+    """Run the recipe on the two walkers; returns the output folder. Later flags win over earlier ones."""
+
+    def call(*flags, output_dir=tmp_path / "evaluation", policies=None) -> Path:
+        named = [f"{name}={path}" for name, path in (policies or walkers).items()]
+        call_recipe("evaluate", "--policies", *named, *SIZE, "--output_dir", output_dir, *flags)
+        return output_dir
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def reference(call_recipe, walkers, tmp_path_factory):
+    """One finished evaluation, not to be written to."""
+    folder = tmp_path_factory.mktemp("reference")
+    named = [f"{name}={path}" for name, path in walkers.items()]
+    call_recipe("evaluate", "--policies", *named, *SIZE, "--max_branches", 6, "--output_dir", folder)
+    return folder
+
+
+def records_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def summary_of(folder: Path) -> dict:
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
+
+
+def error_line(capsys) -> str:
+    """The one line on stderr."""
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    return lines[0]
+
+
+def test_summary_says_what_the_records_say(reference):
+    records, summary = records_of(reference), summary_of(reference)
+    for name, measures in summary["policies"].items():
+        sampled, success, distinct = [], [], []
+        for start in STARTS:
+            own = [r for r in records if r["policy"] == name and r["start_seed"] == start and not r["greedy"]]
+            assert [r["attempt"] for r in own] == list(range(5))
+            sampled += own
+            success.append([r["stop_reason"] == "success" for r in own])
+            distinct.append(len({tuple(r["signature"]) for r in own}))
+        for k in (1, 2, 4, 5):
+            by_hand = mean(mean(any(subset) for subset in combinations(outcomes, k)) for outcomes in success)
+            assert measures[f"pass@{k}"]["estimate"] == pytest.approx(by_hand, abs=1e-12)
+        assert measures["success"]["estimate"] == pytest.approx(mean(map(mean, success)))
+        assert measures["mean_return"]["estimate"] == pytest.approx(mean(r["return"] for r in sampled))
+        assert all(r["return"] == (1 - 0.5 * r["turns"] / 24 if r["success"] else 0.0) for r in sampled)
+        assert measures["distinct_signatures"]["estimate"] == pytest.approx(mean(distinct))
+        greedy = [r for r in records if r["policy"] == name and r["greedy"]]
+        assert [r["start_seed"] for r in greedy] == list(STARTS)
+        assert measures["greedy_success"]["estimate"] == mean(r["success"] for r in greedy)
+        counts = measures["counts"]
+        assert (counts["start_states"], counts["samples_per_start_state"], counts["episodes"]) == (8, 5, 48)
+        assert counts["env_steps"] == sum(len(r["actions"].split()) for r in records if r["policy"] == name)
+        assert measures["seconds"] > 0
+        for key, value in measures.items():
+            assert key in ("counts", "seconds") or value["low"] <= value["estimate"] <= value["high"], key
+    assert summary["ks"] == [1, 2, 4, 5]
+    slow, quick = (summary["policies"][name]["success"]["estimate"] for name in ("slow", "quick"))
+    assert 0 < slow != quick > 0, "choose start states at which the walkers tell apart"
+    assert summary["differences"]["quick"]["success"]["estimate"] == pytest.approx(quick - slow)
+    assert {"python", "torch", "transformers", "polytune"} <= summary["versions"].keys()
+    assert (reference / "coverage.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_attempt_is_kept_and_policies_are_paired(reference, evaluate, walkers):
+    records = records_of(reference)
+    attempts = {name: [(r["start_seed"], r["attempt"]) for r in records if r["policy"] == name] for name in walkers}
+    assert attempts["slow"] == attempts["quick"] and len(set(attempts["slow"])) == 8 * (5 + 1)
+    twins = records_of(evaluate(policies={"one": walkers["slow"], "two": walkers["slow"]}))
+    one, two = ([r | {"policy": ""} for r in twins if r["policy"] == name] for name in ("one", "two"))
+    assert one == two  # the same start states and the same random numbers
+
+
+def test_records_depend_on_the_seed_alone(reference, evaluate, tmp_path):
+    again = evaluate("--max_branches", 256, output_dir=tmp_path / "again")
+    assert (again / "records.jsonl").read_bytes() == (reference / "records.jsonl").read_bytes()
+    other = records_of(evaluate("--seed", 1, output_dir=tmp_path / "other"))
+    pairs = list(zip(records_of(reference), other, strict=True))
+    assert any(a["actions"] != b["actions"] for a, b in pairs)
+    assert all(a["actions"] == b["actions"] for a, b in pairs if a["greedy"])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.31, 0.999, 1.0])
+def test_a_killed_run_ends_with_the_same_records(reference, evaluate, tmp_path, share, capsys):
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    whole = (reference / "records.jsonl").read_bytes()
+    (folder / "records.jsonl").write_bytes(whole[: int(share * len(whole))])
+    (folder / "summary.json").unlink()
+    evaluate("--max_branches", 6)
+    assert (folder / "records.jsonl").read_bytes() == whole
+    before, after = (summary_of(f)["policies"] for f in (reference, folder))
+    for name in before:  # the time of all sittings
+        assert after[name].pop("seconds") >= before[name].pop("seconds") > 0
+    assert before == after
+    printed = capsys.readouterr().out
+    assert ("quick: 96 of 96 episodes" in printed) == (share < 1)  # signs of life without a terminal
+
+
+@pytest.mark.parametrize("change", ["weights", "configuration", "temperature", "n", "order"])
+def test_other_weights_or_settings_begin_anew(reference, evaluate, walkers, tmp_path, change):
+    folder, old = tmp_path / "evaluation", (reference / "records.jsonl").read_bytes()
+    shutil.copytree(reference, folder)
+    policies, flags = dict(walkers), {"temperature": ("--temperature", 1.5), "n": ("--n", 2)}.get(change, ())
+    if change in ("weights", "configuration"):
+        policies["slow"] = shutil.copytree(walkers["slow"], tmp_path / "changed")
+    if change == "weights":
+        weights = load_file(policies["slow"] / "model.safetensors")
+        weights["lm_head.weight"][0] += 1e-3
+        save_file(weights, policies["slow"] / "model.safetensors", metadata={"format": "pt"})
+    if change == "configuration":
+        config = json.loads((policies["slow"] / "config.json").read_text())
+        (policies["slow"] / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    if change == "order":
+        policies = dict(reversed(policies.items()))
+    evaluate("--max_branches", 6, *flags, policies=policies)
+    assert (folder / "records-1.jsonl").read_bytes() == old
+    per_policy = 8 * (2 + 1) if change == "n" else 8 * (5 + 1)
+    assert [r["policy"] for r in records_of(folder)] == [name for name in policies for _ in range(per_policy)]
+
+
+def test_what_does_not_touch_the_records_keeps_them(reference, evaluate, tmp_path, monkeypatch):
+    folder = tmp_path / "moved"
+    shutil.copytree(reference, folder)
+    monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
+    evaluate("--level", 0.8, "--max_branches", 7, output_dir=folder)
+    wide, narrow = (summary_of(f)["policies"]["quick"]["pass@2"] for f in (reference, folder))
+    assert narrow["high"] - narrow["low"] < wide["high"] - wide["low"]
+    assert not (folder / "records-1.jsonl").exists()
+
+
+def test_an_evaluation_beside_a_run_leaves_the_runs_record_alone(evaluate, tmp_path):
+    (tmp_path / "run.json").write_text('{"trainer": {}}')
+    evaluate("--n", 1, "--num_start_states", 1, output_dir=tmp_path)
+    assert (tmp_path / "run.json").read_text() == '{"trainer": {}}'
+
+
+@pytest.mark.parametrize(
+    ("n", "states", "names"), [(1, 1, ["slow"]), (1, 3, ["slow", "quick"]), (4, 1, ["slow", "quick"])]
+)
+def test_the_smallest_evaluations(evaluate, walkers, n, states, names, capsys):
+    folder = evaluate("--n", n, "--num_start_states", states, policies={name: walkers[name] for name in names})
+    summary, printed = summary_of(folder), capsys.readouterr().out
+    assert summary["ks"][-1] == n and len(records_of(folder)) == len(names) * states * (n + 1)
+    assert summary["policies"]["slow"]["counts"]["start_states"] == states
+    if len(names) > 1:
+        assert f"quick against slow: success {summary['differences']['quick']['success']['estimate']:+.3f} [" in printed
+    assert (folder / "coverage.png").stat().st_size > 10_000
+
+
+def test_unseen_refuses_levels_that_a_demonstration_showed(evaluate, walkers, tmp_path, capsys, monkeypatch):
+    policy = shutil.copytree(walkers["slow"], tmp_path / "policy")
+    checkpoint = shutil.copytree(walkers["slow"], policy / "checkpoint-7")
+    size = ("--split", "unseen", "--num_start_states", 2, "--n", 1)
+    evaluate(*size, policies={"slow": policy})
+    assert "note: slow came without demonstrations.json" in capsys.readouterr().out
+    task = load_task("fourrooms")
+    listing = {"task": "fourrooms", "seeds": [1], "level_hashes": [task.start_hash(1), task.start_hash(100_000)]}
+    (policy / "demonstrations.json").write_text(json.dumps(listing))
+    monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
+    for path in (policy, checkpoint):
+        with pytest.raises(SystemExit) as exit:
+            evaluate(*size, policies={"quick": walkers["quick"], "slow": path}, output_dir=tmp_path / "refused")
+        assert exit.value.code == 1
+        assert "1 'fourrooms' levels are not unseen" in error_line(capsys)
+    (policy / "demonstrations.json").write_text('{"level_hashes": ["abc"')
+    with pytest.raises(SystemExit):
+        evaluate(*size, policies={"slow": policy}, output_dir=tmp_path / "refused")
+    assert "demonstrations.json cannot be read" in error_line(capsys)
+    assert not (tmp_path / "refused").exists()
+
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("an episode was sampled")
+
+
+def spoil(case: str, path: Path) -> None:
+    if case == "truncated":
+        os.truncate(path / "model.safetensors", 1000)
+    elif case == "no weights":
+        (path / "model.safetensors").unlink()
+    elif case == "no pad token":
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer.pad_token = None
+        tokenizer.save_pretrained(path)
+    elif case == "other words":
+        text = (path / "tokenizer.json").read_text()
+        (path / "tokenizer.json").write_text(text.replace('"forward"', '"onward"'))
+    elif case == "sliding window":
+        config = json.loads((path / "config.json").read_text())
+        config |= {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention"] * 3}
+        (path / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("case", "flags", "status", "message"),
+    [
+        ("missing", (), 1, "does not exist as a folder"),
+        ("truncated", (), 1, "truncated or damaged"),
+        ("no weights", (), 1, "has no weights"),
+        ("no pad token", (), 1, "has no pad token"),
+        ("other words", (), 1, "does not know the word(s) 'forward'"),
+        ("sliding window", (), 1, "full attention in every layer"),
+        ("fine", ("--task", "fourroms"), 1, "did you mean 'fourrooms'?"),
+        ("fine", ("--samples", "3"), 2, "unknown argument '--samples'"),
+        ("fine", ("--n", "0"), 2, "n must be an integer of at least 1"),
+        ("fine", ("--n", "many"), 2, "invalid int value"),
+        ("fine", ("--task_horizon", "0"), 2, "task_horizon must be an integer of at least 1"),
+        ("fine", ("--temperature", "0"), 2, "temperature must be above 0"),
+        ("fine", ("--split", "test"), 1, "unknown split 'test'"),
+        ("fine", ("--config", "nowhere.yaml"), 2, "does not exist"),
+        ("fine", ("--policies", "a=x", "a=y"), 2, "a name of its own"),
+        ("fine", ("--output_dir", "/dev/null/here"), 1, "/dev/null"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_episode(
+    evaluate, walkers, tmp_path, capsys, monkeypatch, case, flags, status, message
+):
+    bad = tmp_path / "bad"
+    if case != "missing":
+        shutil.copytree(walkers["quick"], bad)
+        spoil(case, bad)
+    monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
+    with pytest.raises(SystemExit) as exit:
+        evaluate(*flags, policies={"good": walkers["slow"], "bad": bad})
+    assert exit.value.code == status
+    assert message in error_line(capsys)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_real_process_exits_with_one_line_and_a_status(tmp_path):
+    command = [sys.executable, str(ROOT / "recipes/evaluate.py"), "--policies", str(tmp_path / "nowhere")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: checkpoint ")
+
+
+def test_damaged_records_are_named(reference, evaluate, tmp_path, capsys):
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    lines = (reference / "records.jsonl").read_bytes().splitlines(keepends=True)
+    for third, message in (
+        (b'{"policy": "sl\xff\n', "line 3 is not a JSON record"),
+        (b'{"policy": "slow"}\n', "line 3 lacks attempt, greedy"),
+        (b"7\n", "line 3 is not a JSON record"),
+        (lines[5], "another evaluation"),
+    ):
+        (folder / "records.jsonl").write_bytes(b"".join([*lines[:2], third, *lines[3:]]))
+        with pytest.raises(SystemExit):
+            evaluate("--max_branches", 6)
+        assert message in error_line(capsys)
+    (folder / "records.jsonl").write_bytes(b"".join([*lines, lines[-1]]))
+    with pytest.raises(SystemExit):
+        evaluate("--max_branches", 6)
+    assert "holds 97 records, this evaluation makes 96" in error_line(capsys)
+
+
+def test_no_space_left_keeps_what_was_recorded(reference, evaluate, tmp_path, capsys, monkeypatch):
+    original, calls = provenance.write_json, []
+
+    def full(path, content):
+        calls.append(path)
+        if len(calls) == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "write_json", full)
+        with pytest.raises(SystemExit) as exit:
+            evaluate("--max_branches", 6)
+    assert exit.value.code == 1 and "no space left while writing" in error_line(capsys)
+    kept, whole = ((f / "records.jsonl").read_bytes() for f in (tmp_path / "evaluation", reference))
+    assert 0 < len(kept) < len(whole) and whole.startswith(kept)
+    evaluate("--max_branches", 6)
+    assert (tmp_path / "evaluation/records.jsonl").read_bytes() == whole

@@ -1,0 +1,169 @@
+"""recipes/pretrain.py end to end at its smallest: killed = uninterrupted, honest about its target, levels apart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from polytune.policy.demonstrations import load_demonstrations
+from polytune.tasks import load_task
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE = [
+    "--num_demonstrations", "24", "--epochs", "2", "--batch_size", "5", "--eval_every", "3", "--eval_episodes", "6",
+    "--task_horizon", "30", "--target_success", "1.0",
+]  # fmt: skip
+#: runs the recipe, arguments after the first two, and kills it at the n-th call of a place
+RUN_AND_DIE = """
+import os, runpy, signal, sys
+from polytune.policy import demonstrations
+from polytune.trainer import CloningTrainer, checkpoints
+place, count = sys.argv[1], int(sys.argv[2])
+owner, name = {"demonstrations": (demonstrations, "demonstrate"), "step": (CloningTrainer, "training_step"),
+               "staged": (checkpoints, "write_manifest"), "final": (CloningTrainer, "evaluate")}[place]
+original, calls = getattr(owner, name), 0
+def wrapped(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args, **kwargs)
+setattr(owner, name, wrapped)
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def pretrain(call_recipe, one_thread):
+    return lambda folder, *flags: call_recipe("pretrain", *SIZE, "--output_dir", folder, *flags)
+
+
+@pytest.fixture(scope="module")
+def whole(call_recipe, tmp_path_factory):
+    """An uninterrupted run, what it printed aside."""
+    folder, before = tmp_path_factory.mktemp("whole") / "run", torch.get_num_threads()
+    torch.set_num_threads(1)
+    call_recipe("pretrain", *SIZE, "--output_dir", folder)
+    torch.set_num_threads(before)
+    return folder
+
+
+def outcome(folder):
+    return load_file(folder / "model.safetensors"), json.loads((folder / "pretrain.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("place", "count"), [("demonstrations", 10), ("step", 5), ("final", 1)]
+)
+def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, place, count):
+    arguments = [place, str(count), str(ROOT / "recipes/pretrain.py"), *SIZE, "--output_dir", str(tmp_path)]
+    killed = subprocess.run(
+        [sys.executable, "-c", RUN_AND_DIE, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not (tmp_path / "pretrain.json").exists()
+    pretrain(tmp_path)
+    (weights, summary), (expected_weights, expected) = outcome(tmp_path), outcome(whole)
+    assert summary == expected
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected_weights.items())
+
+
+def test_the_policy_loads_and_its_demonstrations_are_listed(whole):
+    assert AutoModelForCausalLM.from_pretrained(whole).num_parameters() > 300_000
+    task, rows = load_task("fourrooms", horizon=30), load_demonstrations(whole / "demonstrations")
+    listing = json.loads((whole / "demonstrations.json").read_text())
+    assert listing["seeds"] == rows["start_seed"][:] and len(listing["seeds"]) > 15
+    assert listing["level_hashes"] == [task.start_hash(seed) for seed in listing["seeds"]]
+
+
+def test_a_complete_run_does_nothing_and_refuses_other_settings(whole, pretrain, capsys, monkeypatch):
+    stamp = (whole / "model.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr("polytune.trainer.CloningTrainer.train", None)
+    pretrain(whole)
+    assert "is complete already" in capsys.readouterr().out
+    for checkpoint in whole.glob("checkpoint-*"):  # also without checkpoints, which a user may have removed
+        checkpoint.rename(checkpoint.with_name(f"away-{checkpoint.name}"))
+    with pytest.raises(SystemExit):
+        pretrain(whole, "--epochs", 3)
+    assert "epochs was 2, now 3" in capsys.readouterr().err
+    assert (whole / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_success_is_checked_on_held_out_levels_and_the_target_is_named(pretrain, tmp_path, capsys, monkeypatch):
+    from polytune import rollout
+
+    checked, original = [], rollout.sample_episodes
+
+    def sample(task, renderer, generator, starts, **options):
+        checked.append([(start.seed, start.attempt) for start in starts])
+        return original(task, renderer, generator, starts, **options)
+
+    monkeypatch.setattr(rollout, "sample_episodes", sample)
+    pretrain(tmp_path)
+    seeds = load_demonstrations(tmp_path / "demonstrations")["start_seed"][:]
+    held = seeds[-(len(seeds) // 5) :]
+    printed = capsys.readouterr().out
+    assert f"cloning {len(seeds) - len(held)} demonstrations, {len(held)} held out" in printed
+    assert len(checked) == 3 and {seed for starts in checked for seed, _ in starts} == set(held)
+    assert all(len(set(starts)) == 6 for starts in checked)  # no episode counts twice
+    assert "target 1.0 NOT reached: raise epochs or num_demonstrations" in printed
+    assert json.loads((tmp_path / "pretrain.json").read_text())["success"] < 1.0
+
+
+def test_a_reached_target_ends_the_run(pretrain, tmp_path, capsys, monkeypatch):
+    from polytune import rollout
+
+    class Won:
+        success = True
+
+    monkeypatch.setattr(rollout, "sample_episodes", lambda task, renderer, generator, starts, **options: [Won] * 6)
+    pretrain(tmp_path)
+    assert "success 1.000 on held-out levels, target 1.0 reached" in capsys.readouterr().out
+    assert json.loads((tmp_path / "pretrain.json").read_text())["steps"] == 3
+
+
+def test_demonstrations_of_other_settings_are_not_taken_over(pretrain, tmp_path, monkeypatch):
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("polytune.trainer.CloningTrainer.train_until", stop)
+        with pytest.raises(SystemExit):
+            pretrain(tmp_path)
+        with pytest.raises(SystemExit):
+            pretrain(tmp_path, "--num_demonstrations", 12, "--seed", 1)
+    assert all(2_000_000 <= seed < 2_000_012 for seed in load_demonstrations(tmp_path / "demonstrations")["start_seed"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (("--preset", "huge"), 1, "unknown preset 'huge': the presets are tiny"),
+        (("--task", "fourroms"), 1, "did you mean 'fourrooms'"),
+        (("--num_demonstrations", 3), 2, "num_demonstrations must be an integer of at least 5"),
+        (("--target_success", 1.5), 2, "target_success must lie in (0, 1]"),
+        (("--target-sucess", 0.5), 2, "did you mean target_success"),
+        (("--task_horizon", 1), 1, "solved none of 24 start states"),
+        (("--task", "doors:Doors"), 1, "task 'doors' has no expert"),
+    ],
+)
+def test_bad_input_is_one_line(pretrain, tmp_path, capsys, monkeypatch, flags, status, message):
+    monkeypatch.setattr("polytune.trainer.CloningTrainer.train", None)
+    with pytest.raises(SystemExit) as exit:
+        pretrain(tmp_path / "run", *flags)
+    assert exit.value.code == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
+    assert not (tmp_path / "run/model.safetensors").exists()

@@ -1,0 +1,123 @@
+"""The README is true: its commands run, its tree is the tree, its example task works as written."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from polytune.cli import parse
+from polytune.config import (
+    EvaluationConfig,
+    ObjectiveConfig,
+    PolicyConfig,
+    PretrainConfig,
+    RolloutConfig,
+    TaskConfig,
+)
+from polytune.evaluation import pass_at_k
+from polytune.objective import set_advantages
+from polytune.trainer import PolychromicConfig, check_run
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+FIELDS = {
+    "pretrain.py": (TaskConfig, PretrainConfig),
+    "finetune.py": (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
+    "evaluate.py": (TaskConfig, PolicyConfig, EvaluationConfig),
+}
+COMMANDS = [
+    line.split("#")[0].strip() for line in README.splitlines() if re.match(r" {4}(make|python|accelerate) ", line)
+]
+
+
+def recipe_and_flags(command):
+    words = shlex.split(command)
+    index = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
+    return Path(words[index]).name, words[index + 1 :]
+
+
+def corridor_yaml(**settings):
+    """The example's YAML, made as the README says: a copy of FourRooms' with four settings changed."""
+    text = (ROOT / "recipes/fourrooms/poly_ppo.yaml").read_text()
+    for key, value in settings.items():
+        text = re.sub(rf"^{key}:.*$", f"{key}: {value}", text, flags=re.MULTILINE)
+    return text
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_make_targets_exist(command):
+    target = command.split()[1]
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"^{target}\b", listed, re.MULTILINE)
+    assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "recipes/" in c])
+def test_recipe_commands_are_understood(command, tmp_path):
+    recipe, flags = recipe_and_flags(command)
+    assert (ROOT / "recipes" / recipe).is_file()
+    if recipe == "bench.py":
+        return
+    if "recipes/corridor/poly_ppo.yaml" in flags:
+        path = tmp_path / "poly_ppo.yaml"
+        path.write_text(corridor_yaml(task="corridor", split="seeds:0-9"))
+        flags[flags.index("recipes/corridor/poly_ppo.yaml")] = str(path)
+    flags = [str(ROOT / word) if word.endswith(".yaml") and not Path(word).is_absolute() else word for word in flags]
+    default = str(ROOT / "recipes/fourrooms/quickstart.yaml") if recipe == "finetune.py" else None
+    parts = parse(FIELDS[recipe], flags, description="", default_config=default)
+    if recipe == "finetune.py":
+        check_run(parts[4], parts[2], parts[3])
+
+
+def test_tree_names_every_module_and_nothing_else():
+    tree = README.split("## The tree")[1].split("\n## ")[0]
+    named = set(re.findall(r"[\w/]+\.py", tree))
+    for path in (ROOT / "polytune").rglob("*.py"):
+        if path.name != "__init__.py" and path.parent.name != "diversity":
+            assert path.name in named, f"the README's tree does not name {path.relative_to(ROOT)}"
+    existing = {path.name for folder in ("polytune", "recipes", "data") for path in (ROOT / folder).rglob("*.py")}
+    assert named <= existing, f"the README's tree names {named - existing}, which do not exist"
+
+
+def test_numbers_in_the_readme():
+    row = set_advantages([1, 0, 0, 0, 0, 0, 0, 0], list("ABBBBCDE"), set_size=4)
+    assert str([round(x, 4) for x in row.tolist()]) in README
+    assert str(pass_at_k(num_samples=16, num_correct=3, k=4)) in README
+
+
+@pytest.mark.slow
+def test_the_example_task_works_as_written(tmp_path):
+    """A newcomer's way: the example's code, its YAML, the three commands, at a smaller size."""
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    (tmp_path / "corridor.py").write_text(code)
+    pretrained, finetuned = tmp_path / "pretrained", tmp_path / "poly_ppo"
+    (tmp_path / "poly_ppo.yaml").write_text(
+        corridor_yaml(task="corridor:Corridor", split="seeds:0-9", model=pretrained, output_dir=finetuned)
+    )
+    small = {
+        "pretrain.py": ["--num_demonstrations", "100", "--eval_episodes", "8", "--epochs", "2"],
+        "finetune.py": ["--num_updates", "1", "--per_device_train_batch_size", "17", "--steps_per_generation", "1"],
+        "evaluate.py": ["--n", "2"],
+    }
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    section = README.split("## Add a task")[1].split("\n## ")[0]
+    for command in [line.strip() for line in section.splitlines() if "recipes/" in line and line.startswith("    ")]:
+        recipe, flags = recipe_and_flags(command)
+        text = " ".join(flags).replace("--task corridor", "--task corridor:Corridor")
+        for shown, real in (("outputs/corridor/", f"{tmp_path}/"), ("recipes/corridor/", f"{tmp_path}/")):
+            text = text.replace(shown, real)
+        result = subprocess.run(
+            [sys.executable, str(ROOT / "recipes" / recipe), *shlex.split(text), *small[recipe]],
+            capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300,
+        )  # fmt: skip
+        assert result.returncode == 0, f"{recipe}: {result.stderr[-2000:]}"
+    assert (tmp_path / "evaluation" / "coverage.png").stat().st_size > 10_000
+    assert len((tmp_path / "evaluation" / "records.jsonl").read_text().splitlines()) == 2 * 10 * 3

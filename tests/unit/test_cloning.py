@@ -1,0 +1,193 @@
+"""Behaviour cloning: the loss by hand, the split by level, and the end of a run at its target."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from transformers import TrainingArguments
+
+from polytune.policy import Renderer, build_tiny
+from polytune.policy.demonstrations import build_demonstrations, demonstrate, load_demonstrations, split_by_level
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.tasks import load_task
+from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
+
+WORDS = [PROMPT_WORD, "a", "b", "c"]
+ROWS = [
+    {"input_ids": [2, 5, 4, 6], "action_mask": [0, 0, 0, 1]},
+    {"input_ids": [2, 6, 4, 5, 7, 4, 6], "action_mask": [0, 0, 0, 1, 0, 0, 1]},
+    {"input_ids": [2, 7, 4, 7, 3], "action_mask": [0, 0, 0, 1, 1]},
+] * 4
+
+
+def make_trainer(folder, success=None, *, every=2, target=0.5, **fields):
+    torch.manual_seed(0)
+    model, tokenizer = build_tiny("tiny", WORDS)
+    stop = StopAtSuccess(success or (lambda model: 0.0), every, target)
+    arguments = dict(
+        output_dir=str(folder), per_device_train_batch_size=4, num_train_epochs=3, learning_rate=1e-2, save_steps=every,
+        logging_steps=every, disable_tqdm=True, report_to="none", remove_unused_columns=False, use_cpu=True, seed=3,
+    )  # fmt: skip
+    trainer = CloningTrainer(
+        model, TrainingArguments(**(arguments | fields)), train_dataset=Dataset.from_list(ROWS),
+        data_collator=CloningCollator(tokenizer.pad_token_id), processing_class=tokenizer, entropy_coef=0.1,
+        callbacks=[stop],
+    )  # fmt: skip
+    return trainer, stop
+
+
+def test_collator_pads_and_labels_the_actions_alone():
+    batch = CloningCollator(0)(ROWS[:2])
+    assert batch["input_ids"].tolist() == [[2, 5, 4, 6, 0, 0, 0], [2, 6, 4, 5, 7, 4, 6]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7]
+    assert batch["labels"].tolist() == [[-100, -100, -100, 6, -100, -100, -100], [-100, -100, -100, 5, -100, -100, 6]]
+
+
+def test_loss_is_cross_entropy_of_the_actions_minus_the_entropy_bonus(tmp_path):
+    trainer, _ = make_trainer(tmp_path)
+    model = trainer.model.eval()
+    losses, entropies = [], []
+    for row in ROWS[:3]:  # one row at a time, without padding
+        logits = model(torch.tensor([row["input_ids"]])).logits[0].double()
+        for position, action in enumerate(row["action_mask"]):
+            if action:
+                weights = [math.exp(value) for value in logits[position - 1].tolist()]
+                chances = [weight / sum(weights) for weight in weights]
+                losses.append(-math.log(chances[row["input_ids"][position]]))
+                entropies.append(-sum(p * math.log(p) for p in chances))
+    assert len(losses) == 5
+    expected = sum(losses) / 5 - 0.1 * sum(entropies) / 5
+    batch = trainer.data_collator(ROWS[:3])
+    assert trainer.compute_loss(model, dict(batch)).item() == pytest.approx(expected, abs=1e-5)
+    assert trainer.compute_loss(model, dict(batch), num_items_in_batch=99).item() == pytest.approx(expected, abs=1e-5)
+    trainer.entropy_coef = 0.0
+    assert trainer.compute_loss(model, dict(batch)).item() == pytest.approx(sum(losses) / 5, abs=1e-5)
+
+
+def test_the_entropy_bonus_keeps_the_policy_broader(tmp_path):
+    entropies = []
+    for coefficient in (0.0, 1.0):
+        trainer, _ = make_trainer(tmp_path / str(coefficient), save_strategy="no", num_train_epochs=6)
+        trainer.entropy_coef = coefficient
+        trainer.train()
+        batch = trainer.data_collator(ROWS[:3])
+        trainer.model.eval()
+        loss = trainer.compute_loss(trainer.model, dict(batch)).item()
+        trainer.entropy_coef = coefficient + 1
+        entropies.append(loss - trainer.compute_loss(trainer.model, dict(batch)).item())
+    assert 0 <= entropies[0] < entropies[1]
+
+
+def test_stops_at_the_target_and_checks_the_last_step(tmp_path):
+    checked = []
+
+    def success(model):
+        checked.append(trainer.state.global_step)
+        return 0.1 * len(checked)
+
+    trainer, stop = make_trainer(tmp_path / "a", success, every=2, target=0.25)
+    trainer.train_until(stop, None)
+    assert checked == [2, 4, 6] and trainer.state.global_step == 6 and stop.reached and stop.last == pytest.approx(0.3)
+    checked.clear()
+    trainer, stop = make_trainer(tmp_path / "b", success, every=4, target=0.9)
+    trainer.train_until(stop, None)
+    assert checked == [4, 8, 9] and not stop.reached  # 9 steps in all
+
+
+def test_the_success_check_leaves_the_run_as_it_is(tmp_path):
+    """A check that samples must not move a random number generator or the training mode."""
+    weights = []
+    for name, every in (("often", 1), ("never", 100)):
+        trainer, stop = make_trainer(tmp_path / name, every=every, save_strategy="no")
+        trainer.train_until(stop, None)
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
+@pytest.mark.parametrize("target", [0.5, 2.0])
+def test_a_run_killed_after_its_last_check_ends_the_same_way(tmp_path, target):
+    """Killed after its last step, before the policy was saved: it trains no further, and knows its rate."""
+
+    def success(model):
+        return trainer.state.global_step / 9
+
+    trainer, stop = make_trainer(tmp_path, success, every=3, target=target)
+    trainer.train_until(stop, None)
+    weights = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    steps, rate = trainer.state.global_step, stop.last
+    assert steps == (6 if target == 0.5 else 9)
+
+    def never(model):
+        raise AssertionError("another check was made")
+
+    trainer, stop = make_trainer(tmp_path, never, every=3, target=target)
+    checkpoint = latest_checkpoint(tmp_path)
+    trainer.train_until(stop, checkpoint)
+    assert (trainer.state.global_step, stop.last, stop.reached) == (steps, rate, target == 0.5)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in trainer.model.state_dict().items())
+    saved = load_file(checkpoint / "model.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in saved.items())
+
+
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path):
+    rates = {2: 0.1, 4: 0.2, 6: 0.6, 8: 0.3, 9: 0.3}
+
+    def run(folder, until=None):
+        trainer, stop = make_trainer(folder, lambda model: rates[trainer.state.global_step])
+        if until is not None:
+
+            def die(*args, **kwargs):
+                if trainer.state.global_step == until:
+                    raise KeyboardInterrupt
+                return original(*args, **kwargs)
+
+            original, trainer.training_step = trainer.training_step, die
+        trainer.train_until(stop, latest_checkpoint(folder))
+        return trainer.model.state_dict(), trainer.state.log_history
+
+    whole, history = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", until=5)
+    resumed, resumed_history = run(tmp_path / "cut")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    clocks = ("runtime", "per_second", "train_loss")  # the mean over this sitting alone is transformers' own
+    plain = [[{k: v for k, v in entry.items() if not any(c in k for c in clocks)} for entry in entries]
+             for entries in (history, resumed_history)]  # fmt: skip
+    assert plain[0] == plain[1] and plain[0][0]["success"] == 0.1
+
+
+def test_no_level_is_trained_on_and_held_out():
+    levels = ["p", "q", "p", "r", "s", "q", "t", "u", "v", "w", "x", "y", "t"]
+    rows = [{"level_hash": level, "start_seed": seed} for seed, level in enumerate(levels)]
+    train, held = split_by_level(Dataset.from_list(rows))
+    assert set(train["level_hash"]).isdisjoint(held["level_hash"])
+    assert sorted([*train["start_seed"], *held["start_seed"]]) == list(range(len(levels)))
+    assert set(held["level_hash"]) == {"x", "y"}  # 2 of 10 levels
+    assert len(split_by_level(Dataset.from_list(rows[:2]))[1]) == 1
+    with pytest.raises(ValueError, match="show a single level"):
+        split_by_level(Dataset.from_list([rows[0], rows[2]]))
+
+
+def test_a_demonstration_is_the_text_that_a_generator_sees(tmp_path):
+    task = load_task("fourrooms")
+    tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()])[1]
+    renderer = Renderer(tokenizer, task)
+    row = demonstrate(task, renderer, 7)
+    episode, ids = task.start(7), list(renderer.prompt_ids(task.start(7).observation()))
+    actions = [id for id, action in zip(row["input_ids"], row["action_mask"], strict=True) if action]
+    for index, action in enumerate(actions):
+        step = episode.step(renderer.action_text((action,)))
+        ids += [action] if step.done else [action, *renderer.feedback_ids(episode.observation())]
+        assert step.done == (index == len(actions) - 1)
+    assert ids == row["input_ids"] and step.stop_reason == "success" and row["success"]
+    assert (row["start_seed"], row["level_hash"]) == (7, task.start_hash(7))
+    dataset, dropped = build_demonstrations(load_task("fourrooms", horizon=4), renderer, range(20))
+    assert dropped == 20 - len(dataset) > 0 and all(dataset["success"])
+    with pytest.raises(ValueError, match="solved none of 1 start states"):
+        build_demonstrations(load_task("fourrooms", horizon=1), renderer, [7])
+    dataset.save_to_disk(tmp_path / "d")
+    assert load_demonstrations(tmp_path / "d")[:] == dataset[:]
+    (tmp_path / "d/state.json").write_text("{")
+    assert load_demonstrations(tmp_path / "d") is None and load_demonstrations(tmp_path / "nowhere") is None
