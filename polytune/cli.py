@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import HfArgumentParser
-from transformers.utils import logging as transformers_logging
+
+# Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
+# a thousand rounds costs nothing on an idle machine. Read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from transformers import HfArgumentParser  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: not the whole repository: `make install` puts the virtual environment there, too
@@ -147,16 +152,12 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
     ``POLYTUNE_DEBUG=1`` shows the traceback as well.
     """
-    from transformers.utils import logging
-
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # the recipes' own bars say what takes time
     transformers_logging.disable_progress_bar()
     from polytune.policy.loading import CheckpointError
     from polytune.rollout import RolloutError
     from polytune.trainer.checkpoints import SaveError
 
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()  # the bars of loading and saving weights
     try:
         main(sys.argv[1:] if argv is None else argv)
     except (ValueError, NotImplementedError, RolloutError, FloatingPointError, OSError) as error:

@@ -49,13 +49,13 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
         record_run(args.output_dir, settings)
+        carry_provenance(policy.model, args.output_dir)
         print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} start states of {task.name}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # ---------------------------------------------------------------- save
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
-        carry_provenance(policy.model, args.output_dir)
         print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
 
 

@@ -8,6 +8,7 @@ that was stopped at any point continues from its last checkpoint when the same c
 """
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def main(argv: Sequence[str]) -> None:
             report_to="none",
             remove_unused_columns=False,
             dataloader_pin_memory=False,
+            disable_tqdm=not sys.stderr.isatty(),
         ),
         train_dataset=train,
         eval_dataset=held,

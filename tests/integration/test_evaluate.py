@@ -99,8 +99,8 @@ def test_every_attempt_is_kept_and_policies_are_paired(reference, evaluate, walk
     records = records_of(reference)
     attempts = {name: [(r["start_seed"], r["attempt"]) for r in records if r["policy"] == name] for name in walkers}
     assert attempts["slow"] == attempts["quick"] and len(set(attempts["slow"])) == 8 * (5 + 1)
-    twins = records_of(evaluate(policies={"one": walkers["slow"], "two": walkers["slow"]}))
-    one, two = ([r | {"policy": ""} for r in twins if r["policy"] == name] for name in ("one", "two"))
+    twins = records_of(evaluate(policies={"one": walkers["slow"], "another": walkers["slow"]}))
+    one, two = ([r | {"policy": ""} for r in twins if r["policy"] == name] for name in ("one", "another"))
     assert one == two  # the same start states and the same random numbers
 
 

@@ -60,9 +60,7 @@ def outcome(folder):
     return load_file(folder / "model.safetensors"), json.loads((folder / "pretrain.json").read_text())
 
 
-@pytest.mark.parametrize(
-    ("place", "count"), [("demonstrations", 10), ("step", 5), ("final", 1)]
-)
+@pytest.mark.parametrize(("place", "count"), [("demonstrations", 10), ("step", 5), ("final", 1)])
 def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, place, count):
     arguments = [place, str(count), str(ROOT / "recipes/pretrain.py"), *SIZE, "--output_dir", str(tmp_path)]
     killed = subprocess.run(
