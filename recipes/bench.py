@@ -84,6 +84,64 @@ def shares(profile: cProfile.Profile) -> dict[str, float]:
     return {part: own / total for part, own in sorted(spent.items(), key=lambda item: -item[1])}
 
 
+def measure_vines(task, renderer, model, starts: list) -> dict:
+    """Tokens run for the vines of each rollout state, against replaying their prefix for each of them."""
+    from polytune.config import RolloutConfig
+    from polytune.policy import TransformersGenerator
+    from polytune.rollout import RolloutCounters, grow_trees
+
+    def tokens(turns) -> int:
+        return sum(len(turn.action_ids) + len(turn.feedback_ids) for turn in turns)
+
+    generator, counters = TransformersGenerator(model, stop_ids=renderer.stop_ids), RolloutCounters()
+    begin = time.perf_counter()
+    shape = RolloutConfig(num_seeds=1, num_rollout_states=2, num_vines=8)
+    trees = grow_trees(task, renderer, generator, starts, shape, run_seed=0, counters=counters)
+    rate = counters.env_steps / (time.perf_counter() - begin)
+    by_state: list[list[tuple[int, int]]] = [[] for _ in range(shape.num_rollout_states)]
+    for tree in trees:
+        for k, group in enumerate(tree.vines[0]):
+            own = sum(tokens(vine.turns) for vine in group)
+            by_state[k].append((own, sum(len(tree.prompt_ids) + tokens(vine.shared_turns) for vine in group)))
+    assert sum(prefix for state in by_state for _, prefix in state) == generator.counters.reused
+    per_state = [sum(own + prefix for own, prefix in state) / sum(own for own, _ in state) for state in by_state]
+    flat = [pair for state in by_state for pair in state]
+    report = {"groups": len(flat), "recomputed": generator.counters.recomputed, "env_steps_per_s": rate, "goal": 2,
+              "ratio": sum(own + prefix for own, prefix in flat) / sum(own for own, _ in flat),
+              "ratio_per_group": spread([(own + prefix) / own for own, prefix in flat]),
+              "ratio_per_rollout_state": per_state}  # fmt: skip
+    print(f"vines, p=2, N=8, {len(trees)} trees: tokens if prefixes were replayed / tokens run (goal 2)")
+    print(f"  all groups {report['ratio']:8.2f} (turns 33 and 66 of 100 leave at most 1.98)")
+    for k, ratio in enumerate(per_state, start=1):
+        print(f"  state {k}    {ratio:8.2f}")
+    print(f"  recomputed {report['recomputed']:8} tokens (goal 0); {rate:,.0f} env steps/s")
+    return report
+
+
+def measure_sets(repeats: int) -> dict:
+    """Set advantages in closed form against enumeration, and at a size that enumeration cannot reach."""
+    from polytune.objective import enumerate_set_advantages, set_advantages
+
+    def group(members: int) -> tuple[list[float], list[int]]:
+        return [float(i % 3 == 0) for i in range(members)], [i * i % 7 for i in range(members)]
+
+    closed = seconds(lambda: set_advantages(*group(20), 10), 50)
+    loops = seconds(lambda: enumerate_set_advantages(*group(20), 10), repeats)
+    vectorised = seconds(lambda: set_advantages(*group(20), 10, credit="max"), repeats)
+    large = seconds(lambda: set_advantages(*group(256), 32), 20)
+    speedup = statistics.median(loops) / statistics.median(closed)
+    report = {"closed_form_s": spread(closed), "enumeration_s": spread(loops),
+                                "vectorised_enumeration_s": spread(vectorised), "ratio": speedup, "goal": 1000,
+                                "n256_set32_ms": {k: 1e3 * v for k, v in spread(large).items()},
+                                "n256_goal_ms": 20}  # fmt: skip
+    print("set advantages, N=20, n=10: median ms")
+    print(f"  closed     {1e3 * statistics.median(closed):8.2f}")
+    print(f"  loops      {1e3 * statistics.median(loops):8.0f} ratio {speedup:,.0f} (goal 1,000)")
+    print(f"  vectorised {1e3 * statistics.median(vectorised):8.0f}")
+    print(f"  N=256      {1e3 * statistics.median(large):8.2f} n=32 (goal 20)")
+    return report
+
+
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     (config,) = parse((BenchConfig,), argv, description=__doc__)
@@ -92,12 +150,10 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
 
-    from polytune.config import RolloutConfig
-    from polytune.objective import enumerate_set_advantages, set_advantages
     from polytune.policy import Renderer, TransformersGenerator, build_tiny
     from polytune.policy.provenance import write_json
     from polytune.policy.rendering import PROMPT_WORD
-    from polytune.rollout import RolloutCounters, Start, equally_spaced, grow_trees, sample_episodes
+    from polytune.rollout import RolloutCounters, Start, sample_episodes
     from polytune.tasks import load_task
 
     task = load_task("fourrooms")
@@ -162,49 +218,9 @@ def main(argv: Sequence[str]) -> None:
     print("  whole text {min:8,.1f} {median:8,.1f} {max:8,.1f}".format(**spread(naive_rates)))
     print(f"  ratio      {ratio:8.1f} (goal 15)")
 
-    # ---------------------------------------------------------------- vines: tokens run vs replayed prefixes
-    shape = RolloutConfig(num_seeds=1, num_rollout_states=2, num_vines=8)
-    vine_starts = starts[: 2 if config.quick else 8]
-    tokens = []
-    for rollout in (RolloutConfig(num_rollout_states=0), shape):  # the seed trajectories are the same in both
-        generator, counters = TransformersGenerator(model, stop_ids=renderer.stop_ids), RolloutCounters()
-        begin = time.perf_counter()
-        trees = grow_trees(task, renderer, generator, vine_starts, rollout, run_seed=0, counters=counters)
-        rate = counters.env_steps / (time.perf_counter() - begin)
-        tokens.append(generator.counters)
-    groups = sum(len(list(tree.vine_groups())) for tree in trees)
-    recomputed, reused = tokens[1].recomputed, tokens[1].reused
-    forked = (tokens[1].prefilled - tokens[0].prefilled + recomputed) / groups
-    replayed = forked + reused / groups
-    spaced = equally_spaced(task.horizon, shape.num_rollout_states)
-    limit = len(spaced) * task.horizon / sum(task.horizon - turn for turn in spaced)
-    report["vines"] = {"groups": groups, "tokens_per_group": forked, "tokens_per_group_replayed": replayed,
-                       "ratio": replayed / forked, "goal": 2, "ratio_of_full_length": limit,
-                       "recomputed": recomputed, "env_steps_per_s": rate}  # fmt: skip
-    print(
-        f"vines, p=2, N={shape.num_vines}: {forked:,.0f} tokens run a group, {replayed:,.0f} if prefixes were replayed"
-    )
-    print(f"  ratio      {replayed / forked:8.2f} (goal 2; {limit:.2f} if every vine runs to turn {task.horizon})")
-    print(f"  recomputed {recomputed:8} tokens (goal 0); {rate:,.0f} env steps/s")
-
-    # ---------------------------------------------------------------- set advantages: closed form vs enumeration
-    def group(members: int) -> tuple[list[float], list[int]]:
-        return [float(i % 3 == 0) for i in range(members)], [i * i % 7 for i in range(members)]
-
-    closed = seconds(lambda: set_advantages(*group(20), 10), 50)
-    loops = seconds(lambda: enumerate_set_advantages(*group(20), 10), repeats)
-    vectorised = seconds(lambda: set_advantages(*group(20), 10, credit="max"), repeats)
-    large = seconds(lambda: set_advantages(*group(256), 32), 20)
-    speedup = statistics.median(loops) / statistics.median(closed)
-    report["set_advantages"] = {"closed_form_s": spread(closed), "enumeration_s": spread(loops),
-                                "vectorised_enumeration_s": spread(vectorised), "ratio": speedup, "goal": 1000,
-                                "n256_set32_ms": {k: 1e3 * v for k, v in spread(large).items()},
-                                "n256_goal_ms": 20}  # fmt: skip
-    print("set advantages, N=20, n=10: median ms")
-    print(f"  closed     {1e3 * statistics.median(closed):8.2f}")
-    print(f"  loops      {1e3 * statistics.median(loops):8.0f} ratio {speedup:,.0f} (goal 1,000)")
-    print(f"  vectorised {1e3 * statistics.median(vectorised):8.0f}")
-    print(f"  N=256      {1e3 * statistics.median(large):8.2f} n=32 (goal 20)")
+    # ---------------------------------------------------------------- vines, set advantages
+    report["vines"] = measure_vines(task, renderer, model, starts[: 2 if config.quick else 8])
+    report["set_advantages"] = measure_sets(repeats)
 
     # ---------------------------------------------------------------- share of the arithmetic limit, and the rest
     square = torch.rand(1024, 1024)
