@@ -14,45 +14,27 @@ import os
 from pathlib import Path
 
 import torch
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require
 from polytune.policy import Renderer, TransformersGenerator
 from polytune.policy.loading import check_pad_token
-from polytune.rollout import RolloutCounters, Start, Tree, grow_trees, tree_rows
+from polytune.rollout import RolloutCounters, Start, grow_trees, tree_rows
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, EnvStepBudget, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance
+from polytune.trainer.metrics import rollout_metrics, rollout_sums
+from polytune.trainer.schedule import start_state_schedule
+from polytune.trainer.scoring import SCORED_ROWS, behaviour_kl, length_chunks
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
 from trl import GRPOTrainer  # noqa: E402
 
 STATE_FILE = "polytune_state.json"
-#: rows that are scored together: fewer waste less on padding, more fill the cores better
-SCORED_ROWS = 16
-
-
-def start_state_schedule(
-    task: Task, seeds: list[int], *, updates: int, prompts_per_update: int, run_seed: int
-) -> Dataset:
-    """The start states of a whole run in order: shuffled passes over ``seeds``, each visit with its attempt number.
-
-    Columns: ``prompt`` (first observation), ``start_seed``, ``attempt``. A longer run begins with the same rows.
-    """
-    rows: list[dict] = []
-    observations = {seed: task.start(seed).observation() for seed in seeds}
-    generator = torch.Generator().manual_seed(run_seed)
-    attempt = 0
-    while len(rows) < updates * prompts_per_update:
-        for index in torch.randperm(len(seeds), generator=generator).tolist():
-            rows.append({"prompt": observations[seeds[index]], "start_seed": seeds[index], "attempt": attempt})
-        attempt += 1
-    return Dataset.from_list(rows[: updates * prompts_per_update])
 
 
 def episode_return(prompts, completions, episode_return, **kwargs) -> list[float]:
@@ -262,30 +244,13 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         self._metrics["train" if self.model.training else "eval"][name].append(value)
 
     def _log_rollouts(self, turns: TurnAdvantages, values_B_T: torch.Tensor | None) -> None:
-        trees: list[Tree] = self._trees
-        seeds = [seed for tree in trees for seed in tree.seeds]
-        counters, groups = self._counters, turns.groups
-        env_steps, episodes, invalid = self._sum([counters.env_steps, counters.episodes, counters.invalid_actions])
-        self.env_steps += int(env_steps)
-        count, returns, success, length = self._sum(
-            [len(seeds), sum(s.discounted_return() for s in seeds), sum(s.success for s in seeds),
-             sum(len(s.turns) for s in seeds)]
-        )  # fmt: skip
-        self._record("rollout/return", returns / count)
-        self._record("rollout/success", success / count)
-        self._record("rollout/turns", length / count)
-        self._record("rollout/env_steps", self.env_steps)
-        self._record("rollout/episodes", episodes)
-        self._record("actions/invalid_rate", invalid / env_steps)
+        seeds = [seed for tree in self._trees for seed in tree.seeds]
+        sums = self._sum(rollout_sums(seeds, self._counters, turns.groups))
+        self.env_steps += int(sums[0])
+        for name, value in rollout_metrics(sums, self.env_steps).items():
+            self._record(name, value)
         for name, value in self.generator.counters.as_dict().items():
             self._record(name, self._sum([value])[0])
-        total, *sums = self._sum([groups.groups, groups.without_signal, groups.equal_rewards, groups.equal_signatures,
-                                  groups.diversity, groups.distinct_signatures, groups.distinct_winning])  # fmt: skip
-        if total:
-            names = ("without_signal", "equal_rewards", "equal_signatures", "diversity", "distinct_signatures",
-                     "distinct_winning")  # fmt: skip
-            for name, value in zip(names, sums, strict=True):
-                self._record(f"groups/{name}", value / total)
         if values_B_T is not None:
             mask = turns.turns_mask_B_T
             self._record("critic/explained_variance", explained_variance(values_B_T[mask], turns.returns_B_T[mask]))
@@ -387,35 +352,6 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         state = json.loads((folder / STATE_FILE).read_text())
         self.env_steps = state["env_steps"]
         self.generator.counters = type(self.generator.counters)(**state["tokens"])
-
-
-def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> torch.Tensor:
-    """KL(pi_beta || pi_theta), mean over sampled tokens, by the estimator r - 1 - log r with r = pi_theta / pi_beta.
-
-    Unbiased for samples of pi_beta, never negative, and its gradient is the gradient of the KL (Schulman,
-    "Approximating KL divergence", 2020, estimator k3). Poly-PPO, loss: KL(pi_beta || pi_theta) per visited state.
-    """
-    log_ratio_B_C = (logprobs_B_C - old_B_C) * mask_B_C
-    return ((log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C).sum() / mask_B_C.sum().clamp(min=1)
-
-
-def length_chunks(attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None) -> list[tuple[torch.Tensor, int, int]]:
-    """Rows sorted by length and cut into chunks: (row indices, padding columns on the left, on the right) of each.
-
-    ``rows_per_chunk`` None: one chunk in the given order.
-    """
-    mask_B_L = attention_mask_B_L.bool()
-    length = mask_B_L.size(1)
-    positions_L = torch.arange(length, device=mask_B_L.device)
-    first_B = torch.where(mask_B_L, positions_L, length).amin(dim=1)
-    last_B = torch.where(mask_B_L, positions_L, -1).amax(dim=1)
-    order_B = torch.arange(len(mask_B_L), device=mask_B_L.device)
-    if rows_per_chunk is not None:
-        order_B = last_B.argsort(stable=True)
-    return [
-        (rows_b, int(first_B[rows_b].min()), length - 1 - int(last_B[rows_b].max()))
-        for rows_b in order_B.split(rows_per_chunk or len(order_B))
-    ]
 
 
 def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:

@@ -11,7 +11,8 @@ from polytune.objective import enumerate_set_advantages, gae
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
-from polytune.trainer.polychromic import behaviour_kl, length_chunks
+from polytune.trainer.schedule import start_state_schedule
+from polytune.trainer.scoring import behaviour_kl, length_chunks
 
 TREE = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3)
 SETS = ObjectiveConfig(set_size=2, window=2, set_normalise="none", gae_normalise="none")
@@ -332,8 +333,6 @@ def test_a_split_tree_is_refused(tmp_path):
 
 
 def test_start_state_schedule_visits_every_state_equally():
-    from polytune.trainer.polychromic import start_state_schedule
-
     task = Doors()
     long = start_state_schedule(task, [3, 5, 8], updates=4, prompts_per_update=3, run_seed=1)
     assert sorted(long["start_seed"]) == [3] * 4 + [5] * 4 + [8] * 4

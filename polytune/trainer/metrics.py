@@ -1,0 +1,53 @@
+"""What is logged of an update's rollouts: sums that add up over processes, then the metrics they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from polytune.rollout import RolloutCounters, Trajectory
+from polytune.trainer.advantages import GroupStatistics
+
+#: averages over groups, in the order in which :func:`rollout_sums` lists them
+GROUP_METRICS = (
+    "without_signal",
+    "equal_rewards",
+    "equal_signatures",
+    "diversity",
+    "distinct_signatures",
+    "distinct_winning",
+)
+
+
+def rollout_sums(seeds: Sequence[Trajectory], counters: RolloutCounters, groups: GroupStatistics) -> list[float]:
+    """Sums of one process: environment steps, episodes, invalid actions; of seed trajectories; of groups."""
+    return [
+        counters.env_steps,
+        counters.episodes,
+        counters.invalid_actions,
+        len(seeds),
+        sum(seed.discounted_return() for seed in seeds),
+        sum(seed.success for seed in seeds),
+        sum(len(seed.turns) for seed in seeds),
+        groups.groups,
+        *(getattr(groups, name) for name in GROUP_METRICS),
+    ]
+
+
+def rollout_metrics(sums: Sequence[float], env_steps: int) -> dict[str, float]:
+    """Metrics from the sums over all processes.
+
+    Return, success and turns are those of the seed trajectories: vines start in mid-episode, so they say nothing about
+    how the policy does from the start. ``env_steps`` is the run's total so far.
+    """
+    update_steps, episodes, invalid, seeds, returns, successes, turns, groups, *of_groups = sums
+    metrics = {
+        "rollout/return": returns / seeds,
+        "rollout/success": successes / seeds,
+        "rollout/turns": turns / seeds,
+        "rollout/env_steps": env_steps,
+        "rollout/episodes": episodes,
+        "actions/invalid_rate": invalid / update_steps,
+    }
+    if groups:
+        metrics |= {f"groups/{name}": value / groups for name, value in zip(GROUP_METRICS, of_groups, strict=True)}
+    return metrics
