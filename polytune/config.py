@@ -239,9 +239,9 @@ class PretrainConfig:
     batch_size: int = field(default=32, metadata={"help": "Episodes in a batch."})
     epochs: int = field(default=20, metadata={"help": "Passes over the demonstrations at most."})
     target_success: float = field(
-        default=0.3, metadata={"help": "Stop as soon as sampled success on held-out levels reaches this."}
+        default=0.35, metadata={"help": "Stop as soon as sampled success on held-out levels reaches this."}
     )
-    eval_every: int = field(default=20, metadata={"help": "Optimiser steps between two success checks."})
+    eval_every: int = field(default=15, metadata={"help": "Optimiser steps between two success checks."})
     eval_episodes: int = field(default=128, metadata={"help": "Episodes of a success check."})
     seed: int = field(default=0, metadata={"help": "Seed of weights, demonstrations and checks."})
 
