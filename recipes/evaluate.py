@@ -43,11 +43,11 @@ def main(argv: Sequence[str]) -> None:
         write_json,
     )
     from polytune.tasks import load_task
-    from polytune.tasks.splits import load_split
+    from polytune.tasks.splits import load_split, says_unseen
 
     # ---------------------------------------------------------------- task, start states, policies
     task = load_task(task_config.task, **task_config.task_options)
-    unseen = task_config.split == "unseen"
+    unseen = says_unseen(task_config.split)
     shown = {name: demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
     seeds = load_split(
         task,

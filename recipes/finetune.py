@@ -31,10 +31,10 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import load_policy
     from polytune.policy.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
     from polytune.tasks import load_task
-    from polytune.tasks.splits import load_split
+    from polytune.tasks.splits import load_split, says_unseen
 
     task = load_task(task_config.task, **task_config.task_options)
-    hashes = demonstration_hashes(policy.model) if task_config.split == "unseen" else []
+    hashes = demonstration_hashes(policy.model) if says_unseen(task_config.split) else []
     seeds = load_split(task, task_config.split, data_dir=task_config.data_dir, unseen_of=hashes)
     seeds = seeds[: task_config.num_start_states]
     model, tokenizer = load_policy(policy.model)

@@ -28,7 +28,7 @@ def load_split(
     `split`: "train" or "unseen" (`<data_dir>/<task name>/<split>.jsonl`, by default in the repository's data folder),
     a path ending in .jsonl, or "seeds:0-49" (both ends included) for a task without files. Each row of a file is
     {"seed": int, "level_hash": str}. `unseen_of`: level hashes that the split may not contain (the demonstrations');
-    "unseen" may not contain those of "train" either.
+    "train" and "unseen" may not share any either, whichever is loaded.
 
     Raises ValueError (naming file, line, seed, values) for an unknown split, a bad row, a duplicate, a hash that is not
     that of the level generated now, or an overlap; FileNotFoundError if there is no such file.
@@ -43,8 +43,18 @@ def load_split(
     if split == "unseen":
         train = load_split(task, "train", data_dir)
         check_unseen(task, seeds, (task.start_hash(seed) for seed in train), "the train split")
+    elif split == "train":
+        unseen = _split_file(task, split, data_dir).with_name("unseen.jsonl")
+        lines = unseen.read_text(encoding="utf-8").splitlines() if unseen.is_file() else []
+        hashes = (_parse_row(line, f"{unseen}, line {number}")[1] for number, line in enumerate(lines, start=1))
+        check_unseen(task, seeds, hashes, "the unseen split")
     check_unseen(task, seeds, unseen_of, f"the levels that split {split!r} must not share")
     return seeds
+
+
+def says_unseen(split: str | Path) -> bool:
+    """Whether a split promises levels that the policy has not met: "unseen", or a file whose name says so."""
+    return "unseen" in Path(split).stem and not str(split).startswith("seeds:")
 
 
 def check_unseen(task: Task, seeds: Iterable[int], forbidden_hashes: Iterable[str], what: str) -> None:

@@ -15,6 +15,7 @@ from polytune.tasks.splits import (
     UNSEEN_SEEDS_START,
     check_unseen,
     load_split,
+    says_unseen,
 )
 
 
@@ -114,6 +115,8 @@ def test_unseen_refuses_levels_of_train_and_of_the_demonstrations(task, tmp_path
     write(tmp_path / "fourrooms" / "unseen.jsonl", [row(task, 3), row(task, 2)])
     with pytest.raises(ValueError, match=r"1 'fourrooms' levels are not unseen.*train split: seeds \[2\]"):
         load_split(task, "unseen", data_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"the unseen split: seeds \[2\]"):
+        load_split(task, "train", data_dir=tmp_path)
     write(tmp_path / "fourrooms" / "unseen.jsonl", [row(task, 3), row(task, 4)])
     assert load_split(task, "unseen", data_dir=tmp_path) == [3, 4]
     with pytest.raises(ValueError, match=r"seeds \[4\]"):
@@ -121,3 +124,10 @@ def test_unseen_refuses_levels_of_train_and_of_the_demonstrations(task, tmp_path
     with pytest.raises(ValueError, match="also in the demonstrations: seeds .0, 1, 2, 3, 4. and more"):
         check_unseen(task, range(8), [task.start_hash(seed) for seed in range(8)], "the demonstrations")
     check_unseen(task, range(8), [task.start_hash(9)], "the demonstrations")
+
+
+@pytest.mark.parametrize(
+    ("split", "says"), [("unseen", True), ("my/unseen.jsonl", True), ("train", False), ("seeds:0-9", False)]
+)
+def test_which_splits_promise_unseen_levels(split, says):
+    assert says_unseen(split) is says
