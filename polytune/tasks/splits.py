@@ -41,7 +41,7 @@ def load_split(
     else:
         raise ValueError(f'unknown split {split!r}: use "train", "unseen", a path ending in .jsonl, or "seeds:0-49"')
     if split == "unseen":
-        train = load_split(task, "train", data_dir)
+        train = _verified_seeds(task, _split_file(task, "train", data_dir))
         check_unseen(task, seeds, (task.start_hash(seed) for seed in train), "the train split")
     elif split == "train":
         unseen = _split_file(task, split, data_dir).with_name("unseen.jsonl")
