@@ -107,6 +107,14 @@ def parse(
     return tuple(item for item in parsed if dataclasses.is_dataclass(item))
 
 
+def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
+    """Refuse fields that the recipe would ignore: ``reasons`` maps each to what to do instead."""
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    for name, reason in reasons.items():
+        if getattr(config, name) != defaults[name]:
+            raise UsageError(f"{name} is {getattr(config, name)!r}, but has no effect here: {reason}.")
+
+
 def _as_flags(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [f"--{key}", *map(str, value)]

@@ -30,13 +30,16 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def parse_num_sets(value: str | int) -> str | int:
-    """``num_sets`` as ``set_advantages`` takes it: ``"all"`` or an integer of at least 1 (YAML and flags give text)."""
+    """``num_sets`` as training takes it: ``"all"`` or an integer of at least 2 (YAML and flags give text).
+
+    One set is its own baseline, so its advantages would all be 0.
+    """
     if value == "all":
         return "all"
     text = str(value)
     require(
-        text.isdigit() and int(text) >= 1,
-        f"num_sets must be 'all' or an integer of at least 1, got {value!r}: 'all' scores every set.",
+        text.isdigit() and int(text) >= 2,
+        f"num_sets must be 'all' or an integer of at least 2, got {value!r}: 'all' scores every set.",
     )
     return int(text)
 

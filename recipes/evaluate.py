@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from polytune.cli import UsageError, parse, run, set_cpu_threads
+from polytune.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,6 +25,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.config import EvaluationConfig, PolicyConfig, TaskConfig
 
     task_config, policy_config, config = parse((TaskConfig, PolicyConfig, EvaluationConfig), argv, description=__doc__)
+    refuse_unused(policy_config, {"model": "name the checkpoints with --policies"})
     set_cpu_threads(policy_config.cpu_threads)
     paths = named_policies(config.policies)
     output_dir = Path(config.output_dir)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from polytune.cli import parse, run
+from polytune.cli import parse, refuse_unused, run
 
 
 def main(argv: Sequence[str]) -> None:
@@ -20,6 +20,8 @@ def main(argv: Sequence[str]) -> None:
     from polytune.config import PretrainConfig, TaskConfig
 
     task_config, config = parse((TaskConfig, PretrainConfig), argv, description=__doc__)
+    reason = "demonstrations have seeds of their own"
+    refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), reason))
     output_dir = Path(config.output_dir)
 
     from tqdm.auto import tqdm

@@ -56,7 +56,7 @@ class TokenCounters:
     recomputed: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        return {f"tokens/{name}": getattr(self, name) for name in ("sampled", "prefilled", "reused", "recomputed")}
+        return {name: getattr(self, name) for name in ("sampled", "prefilled", "reused", "recomputed")}
 
 
 class Generator(Protocol):

@@ -35,6 +35,10 @@ def _naming(task: Task, episode_seed: int, turn: int, doing: str) -> Iterator[No
         ) from error
 
 
+#: branch number of an episode of no tree, so that an evaluation never meets the random numbers of a rollout
+NO_TREE = -1
+
+
 class Start(NamedTuple):
     """A start state (by its seed) and which attempt at it this is; together with the run seed they seed the samples."""
 
@@ -65,10 +69,11 @@ class _Live:
 def equally_spaced(num_turns: int, num_states: int) -> list[int]:
     """Turns floor(k * T / (p + 1)), k = 1..p, before which the rollout states lie (Poly-PPO, step 2).
 
-    A trajectory of T <= p turns has too few distinct ones: the formula then names some turns more than once, of
-    T = 1 the start state alone.
+    A trajectory of T <= p turns has too few distinct ones: the start state, turn 0, takes the place of each that the
+    formula names again.
     """
-    return [k * num_turns // (num_states + 1) for k in range(1, num_states + 1)]
+    turns = [k * num_turns // (num_states + 1) for k in range(1, num_states + 1)]
+    return [0 if turn in turns[:k] else turn for k, turn in enumerate(turns)]
 
 
 def sample_episodes(
@@ -96,7 +101,7 @@ def sample_episodes(
     for offset in range(0, len(starts), max_branches):
         cohort = []
         for start in starts[offset : offset + max_branches]:
-            key = SampleKey(run_seed, start.seed, start.attempt, 0)
+            key = SampleKey(run_seed, start.seed, start.attempt, NO_TREE)
             cohort.append(_open(task, renderer, generator, start, key, keep_points=False))
         index = {id(live): offset + i for i, live in enumerate(cohort)}
 
@@ -178,8 +183,10 @@ def _grow_vines(task, renderer, generator, seeds, rollout, run_seed, max_branche
 
 def _open(task, renderer, generator, start: Start, key: SampleKey, *, keep_points: bool) -> _Live:
     """A fresh episode and its branch."""
-    episode = task.start(start.seed)
-    prompt_ids = renderer.prompt_ids(episode.observation())
+    with _naming(task, start.seed, 0, "at its start"):
+        episode = task.start(start.seed)
+        observation = episode.observation()
+    prompt_ids = renderer.prompt_ids(observation)
     return _Live(episode, generator.open(prompt_ids, key, forkable=keep_points), Trajectory(), keep_points)
 
 

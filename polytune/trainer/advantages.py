@@ -13,6 +13,8 @@ import torch
 
 from polytune.config import ObjectiveConfig
 from polytune.objective import (
+    DIVERSITY,
+    draw_sets,
     gae,
     group_signal,
     mean_diversity,
@@ -86,9 +88,13 @@ def turn_advantages(
     statistics = GroupStatistics()
     window = None if objective.window in (None, -1) else objective.window
     for batch in set_groups(trees, objective.set_scope):
-        scores_P_N = _score(batch, objective, seed, statistics)
-        for group, scores_N in zip(batch, scores_P_N, strict=True):
-            for trajectory, score in zip(group, scores_N.tolist(), strict=True):
+        sets_P = drawn_sets(batch, objective, seed)
+        scores_P_N = _score(batch, objective, seed, sets_P, statistics)
+        for index, (group, scores_N) in enumerate(zip(batch, scores_P_N, strict=True)):
+            scored = None if sets_P is None else set(sets_P[index].flatten().tolist())
+            for member, (trajectory, score) in enumerate(zip(group, scores_N.tolist(), strict=True)):
+                if scored is not None and member not in scored:
+                    continue  # in none of the drawn sets: never scored, so the critic's advantage stays
                 row, count = rows[id(trajectory)], len(trajectory.turns)
                 inside = polychromic_window(count, window)
                 advantages_B_T[row, :count][inside] = score
@@ -98,8 +104,28 @@ def turn_advantages(
     return TurnAdvantages(advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, statistics)
 
 
+def drawn_sets(batch: list[list[Trajectory]], objective: ObjectiveConfig, seed: int) -> list[torch.Tensor] | None:
+    """The random sets (M, n) of each group that ``set_advantages`` draws from ``seed``; None when all are scored."""
+    if objective.num_sets == "all":
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    return [draw_sets(len(group), objective.set_size, objective.num_sets, generator) for group in batch]
+
+
+def _group_diversity(signatures: list, objective: ObjectiveConfig, sets_M_n: torch.Tensor | None) -> float:
+    """Mean d of a group's sets: of all of them, or of those drawn when the measure has no closed form."""
+    measure = DIVERSITY[objective.diversity]
+    if sets_M_n is None or measure.count_form is not None:
+        return mean_diversity(signatures, objective.set_size, objective.diversity)
+    return sum(measure.of_set([signatures[i] for i in members]) for members in sets_M_n.tolist()) / len(sets_M_n)
+
+
 def _score(
-    batch: list[list[Trajectory]], objective: ObjectiveConfig, seed: int, statistics: GroupStatistics
+    batch: list[list[Trajectory]],
+    objective: ObjectiveConfig,
+    seed: int,
+    sets_P: list[torch.Tensor] | None,
+    statistics: GroupStatistics,
 ) -> torch.Tensor:
     """Set advantages (P, N) of a batch of groups; adds to ``statistics``."""
     rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
@@ -116,11 +142,11 @@ def _score(
     )
     statistics.groups += len(batch)
     statistics.without_signal += int((~group_signal(scores_P_N)).sum())
-    for group_rewards, group_signatures, group in zip(rewards, signatures, batch, strict=True):
+    for index, (group_rewards, group_signatures, group) in enumerate(zip(rewards, signatures, batch, strict=True)):
         distinct = len(set(group_signatures) - {None})
         statistics.equal_rewards += len(set(group_rewards)) == 1
         statistics.equal_signatures += distinct <= 1
         statistics.distinct_signatures += distinct
         statistics.distinct_winning += len({t.signature for t in group if t.success} - {None})
-        statistics.diversity += float(mean_diversity(group_signatures, objective.set_size, objective.diversity))
+        statistics.diversity += _group_diversity(group_signatures, objective, None if sets_P is None else sets_P[index])
     return scores_P_N

@@ -137,6 +137,7 @@ class AtomicCheckpoints:
         self._staging = True
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # every process has written its part before the manifest lists them
             if self.is_world_process_zero():
                 self._save_extra_state(staged)
                 write_manifest(staged)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from trl import GRPOConfig
 
 from polytune.config import require, require_choice, require_integer
+
+#: fields of GRPOConfig that would be silently ignored -> what does the work instead
+NO_EFFECT = {
+    "scale_rewards": "set_normalise and gae_normalise scale advantages",
+    "reward_weights": "the task's return is the only reward",
+    "multi_objective_aggregation": "the task's return is the only reward",
+    "generation_kwargs": "polytune samples with its own generator",
+    "use_transformers_continuous_batching": "polytune samples with its own generator",
+    "mask_truncated_completions": "an episode ends by success or horizon",
+    "shuffle_dataset": "the order of start states follows from seed",
+    "num_generations_eval": "recipes/evaluate.py evaluates",
+    "num_train_epochs": "num_updates sets the length of a run",
+    "save_steps": "save_updates sets it",
+    "save_strategy": "save_updates sets it",
+    "logging_steps": "every update is logged",
+    "logging_strategy": "every update is logged",
+}
 
 
 @dataclass
@@ -34,7 +51,10 @@ class PolychromicConfig(GRPOConfig):
     kl_coef: float = field(default=0.02, metadata={"help": "Weight of the KL term."})
     kl_reference: str = field(
         default="behaviour",
-        metadata={"help": "KL to the policy that sampled the rollouts ('behaviour') or to the 'pretrained' one."},
+        metadata={
+            "help": "KL(behaviour || policy), behaviour being what sampled the rollouts, or TRL's "
+            "KL(policy || pretrained)."
+        },
     )
 
     num_generations: int | None = field(
@@ -74,6 +94,17 @@ class PolychromicConfig(GRPOConfig):
             f"max_steps is {self.max_steps}: set num_updates instead, max_steps follows from it.",
         )
         require(self.beta == 0.0, f"beta is {self.beta}: set kl_coef and kl_reference instead.")
+        defaults = {f.name: f.default for f in fields(GRPOConfig)} | {"scale_rewards": "none"}
+        for name, instead in NO_EFFECT.items():
+            require(
+                getattr(self, name) == defaults[name],
+                f"{name} is {getattr(self, name)!r}, but has no effect: {instead}.",
+            )
+        require_choice("loss_type", self.loss_type, ("dapo", "bnpo", "dr_grpo", "grpo"))
+        require(0.0 < self.epsilon < 1.0, f"epsilon must lie between 0 and 1, got {self.epsilon}.")
+        require_integer("seed", self.seed, 0)
+        require(not self.fp16, "fp16 is not supported (gradients of policy and critic are clipped apart): use bf16.")
+        require(not self.save_only_model, "save_only_model would make a run that cannot be resumed: leave it off.")
         if self.kl_reference == "pretrained":
             self.beta = self.kl_coef
         if self.bf16 is None and not self.fp16:

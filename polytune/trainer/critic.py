@@ -40,7 +40,15 @@ class Critic(nn.Module):
         self.load_state_dict(load_file(Path(folder) / CRITIC_FILE))
 
 
-def explained_variance(values: torch.Tensor, returns: torch.Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns), over flat tensors; NaN when all returns are alike."""
-    variance = returns.var(correction=0)
-    return float("nan") if variance < 1e-12 else float(1 - (returns - values).var(correction=0) / variance)
+def variance_sums(values: torch.Tensor, returns: torch.Tensor) -> list[float]:
+    """Sums of flat tensors that add up over processes: count, values, returns, their squares, errors, their squares."""
+    errors = returns - values
+    return [float(len(values)), float(values.sum()), float(returns.sum()), float((returns**2).sum()),
+            float(errors.sum()), float((errors**2).sum())]  # fmt: skip
+
+
+def explained_variance(sums: list[float]) -> float:
+    """1 - Var(returns - values) / Var(returns) from :func:`variance_sums`; NaN when all returns are alike."""
+    count, _, returns, returns_squared, errors, errors_squared = sums
+    variance = returns_squared / count - (returns / count) ** 2
+    return float("nan") if variance < 1e-12 else 1 - (errors_squared / count - (errors / count) ** 2) / variance

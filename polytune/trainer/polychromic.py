@@ -8,7 +8,7 @@ and a checkpoint also holds the critic and the counters.
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require
+from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require, require_choice
+from polytune.objective import CREDIT, DIVERSITY, OBJECTIVES
 from polytune.policy import Renderer, TransformersGenerator
 from polytune.policy.loading import check_pad_token
 from polytune.rollout import RolloutCounters, Start, grow_trees, tree_rows
@@ -26,7 +27,7 @@ from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, EnvStepBudget, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.config import PolychromicConfig
-from polytune.trainer.critic import Critic, explained_variance
+from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import SCORED_ROWS, behaviour_kl, length_chunks
@@ -123,16 +124,17 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         """TRL's ``rollout_func``: ``self._starts`` holds this process's start states, one per tree."""
         self.generator.reset()  # the weights have changed since the last rollouts
         counters = RolloutCounters()
-        self._trees = grow_trees(
-            self.task,
-            self.renderer,
-            self.generator,
-            self._starts,
-            self.rollout,
-            run_seed=self.args.seed,
-            max_branches=self.policy.max_branches,
-            counters=counters,
-        )
+        with self.accelerator.autocast():  # rows are scored under it, too
+            self._trees = grow_trees(
+                self.task,
+                self.renderer,
+                self.generator,
+                self._starts,
+                self.rollout,
+                run_seed=self.args.seed,
+                max_branches=self.policy.max_branches,
+                counters=counters,
+            )
         self.generator.reset()
         self._rows = [row for tree in self._trees for row in tree_rows(tree)]
         self._counters = counters
@@ -164,10 +166,11 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         if self.critic is not None:
-            if self._scored is None:  # TRL needed no pass over the rows, the critic does
+            if "old_per_token_logps" not in output:  # TRL needed no pass of the policy over the rows, the critic does
+                self._scored = None
                 self._score_rows(output)
             values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)
-        turns = turn_advantages(self._trees, self.objective, values_B_T, seed=self.state.global_step)
+        turns = turn_advantages(self._trees, self.objective, values_B_T, seed=self._draw_seed())
         self._scale(turns)
         index_B_C = turn_index_B_C.clamp(min=0)
         own_B_C = turn_index_B_C >= 0
@@ -177,6 +180,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             returns_B_T = turns.returns_B_T.float().to(index_B_C.device)
             output["value_targets"] = torch.where(first_B_C, returns_B_T.gather(1, index_B_C), 0.0)
             output["value_mask"] = first_B_C
+            output["num_decisions"] = self.accelerator.gather(first_B_C.sum()).sum()
         self._log_rollouts(turns, values_B_T)
         del self._trees, self._rows
         return output
@@ -218,6 +222,11 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         values_B_T[rows, turn_index_B_C.cpu()[rows, columns]] = values_B_C.double().cpu()[rows, columns]
         return values_B_T
 
+    def _draw_seed(self) -> int:
+        """Seed of random sets: another one in every run, update and process."""
+        key = f"{self.args.seed} {self.state.global_step} {self.accelerator.process_index}".encode()
+        return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
+
     def _scale(self, turns: TurnAdvantages) -> None:
         """Scale the two populations apart, over all processes, and note their sizes."""
         for name, mask_B_T, mode, weight in (
@@ -249,12 +258,15 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         self.env_steps += int(sums[0])
         for name, value in rollout_metrics(sums, self.env_steps).items():
             self._record(name, value)
-        for name, value in self.generator.counters.as_dict().items():
-            self._record(name, self._sum([value])[0])
+        tokens = self.generator.counters.as_dict()
+        self._tokens = dict(zip(tokens, map(int, self._sum(list(tokens.values()))), strict=True))
+        for name, value in self._tokens.items():
+            self._record(f"tokens/{name}", value)
         if values_B_T is not None:
             mask = turns.turns_mask_B_T
-            self._record("critic/explained_variance", explained_variance(values_B_T[mask], turns.returns_B_T[mask]))
-            self._record("critic/value_mean", float(values_B_T[mask].mean()))
+            sums = self._sum(variance_sums(values_B_T[mask], turns.returns_B_T[mask]))
+            self._record("critic/explained_variance", explained_variance(sums))
+            self._record("critic/value_mean", sums[1] / sums[0])
 
     # ------------------------------------------------------------------ loss
 
@@ -272,9 +284,11 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         Also leaves ``self._scored = (logprobs (B, C), values (B, C) or None)`` for the loss and the advantages.
         """
         results = []
-        chunks = length_chunks(attention_mask, SCORED_ROWS if self.accelerator.num_processes == 1 else None)
+        # with gradients, DDP takes one forward pass for each backward pass
+        one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
+        chunks = length_chunks(attention_mask, None if one_pass else SCORED_ROWS)
         for rows_b, left, right in chunks:
-            self._completion_width = logits_to_keep - right
+            self._completion_width, self._values_b_C = logits_to_keep - right, None
             columns = slice(left, input_ids.size(1) - right)
             try:
                 logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
@@ -282,34 +296,46 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
                 )
             finally:
                 self._completion_width = None
-            values = self._values_b_C if self.critic is not None else None
             widened = [None if x is None else torch.nn.functional.pad(x, (0, right))
-                       for x in (logprobs, entropies, values)]  # fmt: skip
+                       for x in (logprobs, entropies, self._values_b_C)]  # fmt: skip
             results.append((*widened, aux_loss))
         order = torch.cat([rows_b for rows_b, _, _ in chunks]).argsort()
         logprobs, entropies, values = (
             None if parts[0] is None else torch.cat(parts)[order] for parts in list(zip(*results, strict=True))[:3]
         )
         aux_losses = [result[3] for result in results if result[3] is not None]
-        self._scored = (logprobs, values)
+        if self._scored is None:  # the policy is scored first, the reference after it
+            self._scored = (logprobs, values)
         return logprobs, entropies, torch.stack(aux_losses).mean() if aux_losses else None
 
     def _compute_loss(self, model, inputs):
+        self._scored = None
         loss = super()._compute_loss(model, inputs)
         logprobs_B_C, values_B_C = self._scored
         mask_B_C = inputs["completion_mask"] * inputs["tool_mask"]
-        scale = self.current_gradient_accumulation_steps if self.model.training else 1
         if self.beta == 0.0 and self.args.kl_coef > 0.0:
             old_B_C = inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"])
-            kl = behaviour_kl(logprobs_B_C, old_B_C, mask_B_C)
-            loss = loss + self.args.kl_coef * kl / scale
-            self._record("kl", self.accelerator.reduce(kl.detach(), reduction="mean").item())
+            kl_B_C = behaviour_kl(logprobs_B_C, old_B_C, mask_B_C)
+            loss = loss + self.args.kl_coef * kl_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])
+            self._record_mean("kl", kl_B_C, mask_B_C)
         if self.critic is not None:
-            error_B_C = (values_B_C - inputs["value_targets"]) ** 2 * inputs["value_mask"]
-            value_loss = 0.5 * error_B_C.sum() / inputs["value_mask"].sum().clamp(min=1)
-            loss = loss + self.args.value_coef * value_loss / scale
-            self._record("critic/loss", self.accelerator.reduce(value_loss.detach(), reduction="mean").item())
+            error_B_C = 0.5 * (values_B_C - inputs["value_targets"]) ** 2 * inputs["value_mask"]
+            loss = loss + self.args.value_coef * error_B_C.sum() / self._normaliser(inputs["num_decisions"])
+            self._record_mean("critic/loss", error_B_C, inputs["value_mask"])
         return loss
+
+    def _normaliser(self, count: torch.Tensor) -> torch.Tensor:
+        """What a sum over a minibatch is divided by, so that a step's gradient is that of a mean over its share of
+        ``count`` (tokens or decisions of the update, over all processes), however it is split."""
+        share = count.clamp(min=1) / self.accelerator.num_processes
+        if self.model.training:
+            share = share * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return share
+
+    def _record_mean(self, name: str, values_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> None:
+        """Log a mean over the masked entries of all processes."""
+        total, count = self._sum([float(values_B_C.detach().sum()), float(mask_B_C.sum())])
+        self._record(name, total / max(count, 1.0))
 
     # ------------------------------------------------------------------ optimiser and checkpoints
 
@@ -341,7 +367,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
     def _save_extra_state(self, folder: Path) -> None:
         if self.critic is not None:
             self.accelerator.unwrap_model(self.critic).save(folder)
-        state = {"env_steps": self.env_steps, "tokens": dataclasses.asdict(self.generator.counters)}
+        state = {"env_steps": self.env_steps, "tokens": self._tokens}
         (folder / STATE_FILE).write_text(json.dumps(state))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
@@ -351,12 +377,15 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             self.accelerator.unwrap_model(self.critic).load(folder)
         state = json.loads((folder / STATE_FILE).read_text())
         self.env_steps = state["env_steps"]
-        self.generator.counters = type(self.generator.counters)(**state["tokens"])
+        if self.is_world_process_zero():  # totals over all processes: one of them goes on with them
+            self.generator.counters = type(self.generator.counters)(**state["tokens"])
 
 
 def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """Cross-checks between the parts of a run, before anything is loaded or rolled out."""
     check_sets(rollout, objective)
+    for name, table in (("objective", OBJECTIVES), ("diversity", DIVERSITY), ("credit", CREDIT)):
+        require_choice(name, getattr(objective, name), tuple(table))
     require(
         args.num_generations == rollout.rows_per_prompt,
         f"num_generations is {args.num_generations}, but a tree has num_seeds * (1 + num_rollout_states * num_vines) = "
@@ -366,4 +395,9 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     require(
         args.critic or objective.set_scope != "none",
         "critic is off and set_scope is 'none', so no action would be scored: switch one of them on.",
+    )
+    require(
+        args.critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
+        f"set_scope is 'seeds' and critic is off, so nobody would score the vines of {rollout.num_rollout_states} "
+        "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
     )

@@ -9,13 +9,13 @@ SCORED_ROWS = 16
 
 
 def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> torch.Tensor:
-    """KL(pi_beta || pi_theta), mean over sampled tokens, by the estimator r - 1 - log r with r = pi_theta / pi_beta.
+    """KL(pi_beta || pi_theta) per sampled token, (B, C), by r - 1 - log r with r = pi_theta / pi_beta; 0 elsewhere.
 
     Unbiased for samples of pi_beta, never negative, and its gradient is the gradient of the KL (Schulman,
     "Approximating KL divergence", 2020, estimator k3). Poly-PPO, loss: KL(pi_beta || pi_theta) per visited state.
     """
     log_ratio_B_C = (logprobs_B_C - old_B_C) * mask_B_C
-    return ((log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C).sum() / mask_B_C.sum().clamp(min=1)
+    return (log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C
 
 
 def length_chunks(attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None) -> list[tuple[torch.Tensor, int, int]]:

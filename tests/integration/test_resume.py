@@ -47,7 +47,7 @@ def run(*arguments):
     )
 
 
-def outcome(folder):
+def outcome(folder, *, rng=True):
     """Weights, critic, metrics without clocks, and the last checkpoint's optimiser, schedule, RNG and counters."""
     metrics = [
         {k: v for k, v in json.loads(line).items() if not any(clock in k for clock in CLOCKS)}
@@ -59,7 +59,7 @@ def outcome(folder):
         "critic": load_file(last / "critic.safetensors"),
         "optimizer": torch.load(last / "optimizer.pt", weights_only=True)["state"],
         "scheduler": torch.load(last / "scheduler.pt", weights_only=True),
-        "rng": torch.load(last / "rng_state.pth", weights_only=False),
+        "rng": torch.load(last / "rng_state.pth", weights_only=False) if rng else None,
         "counters": json.loads((last / "polytune_state.json").read_text()),
         "steps": last.name,
         "metrics": metrics,
@@ -157,3 +157,26 @@ def test_a_run_that_spent_its_budget_stays_ended(policy, tmp_path):
     found = outcome(folder)
     assert found["steps"] == "checkpoint-4" and len(found["metrics"]) == 1  # one update, not two
     assert_same(found["weights"], load_file(folder / "checkpoint-4/model.safetensors"))
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(policy, tmp_path):
+    """Whole trees per process, one gradient: the same weights, critic and metrics up to rounding."""
+    flags = ["--steps_per_generation", "1", "--num_updates", "2", "--kl_coef", "0.3"]
+    one = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "one"), *flags,
+              "--per_device_train_batch_size", "18")  # fmt: skip
+    assert one.returncode == 0, one.stderr[-3000:]
+    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--mixed_precision", "no",
+                "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", "0"]  # fmt: skip
+    two = run(*launcher, ROOT / "recipes/finetune.py", *command(policy, tmp_path / "two"), *flags,
+              "--per_device_train_batch_size", "9")  # fmt: skip
+    assert two.returncode == 0, two.stderr[-3000:]
+    a, b = outcome(tmp_path / "one", rng=False), outcome(tmp_path / "two", rng=False)
+    assert a["counters"] == b["counters"] and a["steps"] == b["steps"]
+    for part in ("weights", "critic"):
+        for name in a[part]:
+            torch.testing.assert_close(a[part][name], b[part][name], atol=2e-4, rtol=1e-3)
+    for x, y in zip(a["metrics"], b["metrics"], strict=True):
+        for name in ("critic/loss", "kl", "grad_norm", "critic/grad_norm", "rollout/return", "advantages/set_scale",
+                     "advantages/gae_scale", "critic/explained_variance", "groups/without_signal"):  # fmt: skip
+            assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name

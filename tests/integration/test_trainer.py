@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from doors import Doors
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.objective import enumerate_set_advantages, gae
@@ -85,7 +87,8 @@ def reference_values(trainer, output):
         for row in range(len(values)):
             prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
             completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
-            hidden = trainer.model.model(torch.cat([prompt, completion])[None]).last_hidden_state[0]
+            model = trainer.model.get_base_model() if hasattr(trainer.model, "peft_config") else trainer.model
+            hidden = model.model(torch.cat([prompt, completion])[None]).last_hidden_state[0]
             values[row, : len(completion)] = trainer.critic(hidden[len(prompt) - 1 : -1]).double()
     return values
 
@@ -134,7 +137,7 @@ def test_loss_equals_ppo_written_by_hand(tmp_path, kl_coef):
     assert clipped > 0
     # 'dapo' divides by the tokens of the whole update, spread over its minibatches (here: 2)
     policy = total / (count / 2)
-    expected = policy + kl_coef * kl / count + 0.5 * 0.5 * value_error / decisions
+    expected = policy + kl_coef * kl / (count / 2) + 0.5 * 0.5 * value_error / (decisions / 2)
     assert math.isclose(loss.item(), expected, rel_tol=1e-4, abs_tol=1e-6)
 
 
@@ -190,33 +193,59 @@ def test_gradients_do_not_outlive_their_step(tmp_path):
     [
         (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="none"), {}),  # PPO
         (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="seeds", set_size=2, window=-1), {"critic": False}),
-        (RolloutConfig(2, 1, 2), ObjectiveConfig(set_scope="both", set_size=2), {"kl_reference": "pretrained"}),
+        (RolloutConfig(2, 1, 2), ObjectiveConfig(set_scope="both", set_size=2), {}),
         (RolloutConfig(1, 2, 3), ObjectiveConfig(set_size=2, credit="max", num_sets="4"), {"num_iterations": 1}),
     ],
     ids=["ppo", "poly_epo", "both", "sampled_sets"],
 )
 def test_other_algorithms_are_configurations(tmp_path, rollout, objective, fields):
-    if fields.get("kl_reference") == "pretrained":  # TRL loads the reference from the policy's folder
-        task = Doors(horizon=14)
-        model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=0)
-        model.save_pretrained(tmp_path / "policy")
-        trainer_model = tmp_path / "policy"
-    trainer = None
-    if fields.get("kl_reference") == "pretrained":
-        from polytune.policy.tiny import Qwen3ForCausalLM
-
-        loaded = Qwen3ForCausalLM.from_pretrained(trainer_model)
-        args = PolychromicConfig(
-            output_dir=str(tmp_path / "run"), num_generations=rollout.rows_per_prompt, use_cpu=True,
-            per_device_train_batch_size=rollout.rows_per_prompt, steps_per_generation=1, num_updates=1,
-            disable_tqdm=True, **fields,
-        )  # fmt: skip
-        trainer = PolychromicTrainer(loaded, args, task, [0, 1], rollout, objective, PolicyConfig(), tokenizer)
-    else:
-        trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, num_updates=1, **fields)
+    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, num_updates=1, **fields)
     trainer.train()
     assert trainer.state.global_step == trainer.args.steps_per_update
     assert math.isfinite(trainer.state.log_history[0]["loss"])
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2])  # TRL scores the policy of its own accord only with 2
+@pytest.mark.parametrize("lora", [False, True])
+def test_the_reference_does_not_touch_the_critics_values(tmp_path, num_iterations, lora):
+    """KL to the pretrained policy: TRL scores the reference through the same method, 28 rows in two chunks."""
+    task = Doors(horizon=14)
+    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=3)
+    model.save_pretrained(tmp_path / "policy")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    args = PolychromicConfig(
+        output_dir=str(tmp_path / "run"), num_generations=14, per_device_train_batch_size=28, steps_per_generation=1,
+        num_iterations=num_iterations, num_updates=1, kl_reference="pretrained", disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    trainer = PolychromicTrainer(model, args, task, [0, 1], TREE, SETS, PolicyConfig(), tokenizer)
+    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)
+    seen = {}
+    original = trainer._per_turn
+    trainer._per_turn = lambda values, *rest: original(seen.setdefault("values", values), *rest)
+    output, _, _ = rollouts_of(trainer)
+    own = (output["completion_mask"] * output["tool_mask"]).bool()
+    reference = reference_values(trainer, output)
+    torch.testing.assert_close(seen["values"][own].double(), reference[own], atol=1e-5, rtol=1e-5)
+    trainer.train()
+    assert math.isfinite(trainer.state.log_history[0]["kl"])
+
+
+def test_members_of_no_drawn_set_keep_the_critics_advantage(tmp_path):
+    """Never scored is not scored with 0 (N 3, n 1, M 2: at least one vine of three is in no set)."""
+    objective = ObjectiveConfig(set_size=1, window=2, num_sets="2", set_normalise="none", gae_normalise="none")
+    trainer = make_trainer(tmp_path, objective=objective, model_seed=3)
+    seen = {}
+    original = trainer._scale
+    trainer._scale = lambda turns: (original(turns), seen.setdefault("turns", turns))
+    _, trees, _ = rollouts_of(trainer)
+    turns = seen["turns"]
+    in_sets = [bool(row.any()) for row in turns.set_mask_B_T]
+    vines = [t.parent is not None for tree in trees for t in tree.trajectories()]
+    assert 0 < sum(in_sets) < sum(vines)
+    assert not any(scored and not vine for scored, vine in zip(in_sets, vines, strict=True))
+    assert torch.equal(turns.set_mask_B_T | turns.gae_mask_B_T, turns.turns_mask_B_T)
 
 
 def test_without_critic_only_windows_are_scored(tmp_path):
@@ -309,9 +338,9 @@ def test_behaviour_kl_is_the_kl_and_so_is_its_gradient():
     for logits in (new, theta):
         logprobs = torch.log_softmax(logits, -1)
         exact = (old.exp() * (old - logprobs)).sum()
-        weights = old.exp()
+        one = torch.ones(1, 1)
         estimate = sum(
-            weights[a] * behaviour_kl(logprobs[a].view(1, 1), old[a].view(1, 1), torch.ones(1, 1)) for a in range(6)
+            old[a].exp() * behaviour_kl(logprobs[a].view(1, 1), old[a].view(1, 1), one).sum() for a in range(6)
         )
         assert torch.allclose(exact, estimate)
         exact_gradient = torch.autograd.grad(exact, logits, retain_graph=True)[0]
