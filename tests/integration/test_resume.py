@@ -164,12 +164,11 @@ def test_two_processes_learn_what_one_learns(policy, tmp_path):
     """Whole trees per process, one gradient: the same weights, critic and metrics up to rounding."""
     flags = ["--steps_per_generation", "1", "--num_updates", "2", "--kl_coef", "0.3"]
     one = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "one"), *flags,
-              "--per_device_train_batch_size", "18")  # fmt: skip
+              "--per_device_train_batch_size", "18", "--use_cpu", "true")  # fmt: skip
     assert one.returncode == 0, one.stderr[-3000:]
-    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu", "--mixed_precision", "no",
-                "--dynamo_backend", "no", "--num_machines", "1", "--main_process_port", "0"]  # fmt: skip
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     two = run(*launcher, ROOT / "recipes/finetune.py", *command(policy, tmp_path / "two"), *flags,
-              "--per_device_train_batch_size", "9")  # fmt: skip
+              "--per_device_train_batch_size", "9", "--use_cpu", "true")  # fmt: skip
     assert two.returncode == 0, two.stderr[-3000:]
     a, b = outcome(tmp_path / "one", rng=False), outcome(tmp_path / "two", rng=False)
     assert a["counters"] == b["counters"] and a["steps"] == b["steps"]
