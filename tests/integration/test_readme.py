@@ -30,7 +30,9 @@ FIELDS = {
     "evaluate.py": (TaskConfig, PolicyConfig, EvaluationConfig),
 }
 COMMANDS = [
-    line.split("#")[0].strip() for line in README.splitlines() if re.match(r" {4}(make|python|accelerate) ", line)
+    line.split("#")[0].strip()
+    for line in README.splitlines()
+    if re.match(r" {4}(make|python|accelerate|torchrun) ", line)
 ]
 
 
