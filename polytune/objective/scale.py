@@ -31,12 +31,18 @@ def normalise(values: torch.Tensor, mask: Any, mode: str) -> tuple[torch.Tensor,
     if not torch.isfinite(chosen).all():
         raise ValueError(f"{int((~torch.isfinite(chosen)).sum())} of {chosen.numel()} advantages are not finite")
     std = chosen.std(correction=0).item() if chosen.numel() else 0.0
-    if mode == "none" or std < MIN_STD:
-        return values.clone(), std
-    shift = chosen.mean() if mode == "mean_std" else 0.0
     result = values.clone()
-    result[mask] = ((chosen - shift) / std).to(values.dtype)
+    if mode != "none" and std >= MIN_STD:
+        result[mask] = rescale(chosen, chosen.mean().item(), std, mode).to(values.dtype)
     return result, std
+
+
+def rescale(values: torch.Tensor, mean: float, std: float, mode: str) -> torch.Tensor:
+    """`values` under one of `normalise`'s modes, given the mean and std of their whole population (which may be spread
+    over processes); as they are with mode "none" or a std below 1e-8."""
+    if mode == "none" or std < MIN_STD:
+        return values
+    return (values - (mean if mode == "mean_std" else 0.0)) / std
 
 
 MODES = ("std", "mean_std", "none")

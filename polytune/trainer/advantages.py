@@ -7,7 +7,7 @@ recorded by both masks being False; *scored without signal* is an advantage of 0
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -34,7 +34,7 @@ class TurnAdvantages:
     gae_mask_B_T: torch.Tensor
     returns_B_T: torch.Tensor
     turns_mask_B_T: torch.Tensor
-    groups: GroupStatistics = field(default_factory=lambda: GroupStatistics())
+    groups: GroupStatistics
 
 
 @dataclass

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require, require_choice
-from polytune.objective import CREDIT, DIVERSITY, OBJECTIVES
+from polytune.objective import CREDIT, DIVERSITY, OBJECTIVES, rescale
 from polytune.policy import Renderer, TransformersGenerator
 from polytune.policy.loading import check_pad_token
 from polytune.rollout import RolloutCounters, Start, grow_trees, tree_rows
@@ -191,11 +191,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
         with torch.no_grad():
             self._get_per_token_logps_and_entropies(
-                self.model,
-                input_ids,
-                attention_mask,
-                output["completion_ids"].size(1),
-                batch_size=self.args.per_device_train_batch_size,
+                self.model, input_ids, attention_mask, output["completion_ids"].size(1)
             )
 
     # ------------------------------------------------------------------ tokens and turns
@@ -237,9 +233,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             count, total, squares = self._sum([len(values), float(values.sum()), float((values**2).sum())])
             mean = total / max(count, 1)
             std = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
-            if mode != "none" and std > 1e-8:
-                values = (values - (mean if mode == "mean_std" else 0.0)) / std
-            turns.advantages_B_T[mask_B_T] = values * weight
+            turns.advantages_B_T[mask_B_T] = rescale(values, mean, std, mode) * weight
             if count:
                 self._record(f"advantages/{name}_scale", std)
                 self._record(f"advantages/{name}_mean", mean)
