@@ -111,11 +111,19 @@ class RolloutConfig:
 
     num_seeds: int = field(default=1, metadata={"help": "Seed trajectories from each start state (S)."})
     num_rollout_states: int = field(
-        default=2, metadata={"help": "Rollout states on each seed trajectory (p), equally spaced; 0: no vines."}
+        default=2, metadata={"help": "Rollout states on each seed trajectory (p); 0: no vines."}
+    )
+    rollout_states: str = field(
+        default="equally_spaced",
+        metadata={
+            "help": "Where they lie: 'equally_spaced' (the paper), 'uncertain' (the critic sees an open outcome), "
+            "'entropy' (the policy hesitates), 'start' (whole episodes)."
+        },
     )
     num_vines: int = field(default=8, metadata={"help": "Vines from each rollout state (N)."})
 
     def __post_init__(self) -> None:
+        require_choice("rollout_states", self.rollout_states, ("equally_spaced", "uncertain", "entropy", "start"))
         require_integer("num_seeds", self.num_seeds, 1)
         require_integer("num_rollout_states", self.num_rollout_states, 0)
         require_integer("num_vines", self.num_vines, 0)
@@ -254,3 +262,63 @@ class PretrainConfig:
         require(0.0 < self.target_success <= 1.0, f"target_success must lie in (0, 1], got {self.target_success}.")
         require(self.entropy_coef >= 0.0, f"entropy_coef must not be negative, got {self.entropy_coef}.")
         require(self.learning_rate > 0.0, f"learning_rate must be above 0, got {self.learning_rate}.")
+
+
+def parse_seeds(entries: list[str]) -> list[int]:
+    """Training seeds: one number N stands for 0..N-1, ``3-7`` for 3..7, several numbers for themselves."""
+    seeds: list[int] = []
+    for entry in map(str, entries):
+        first, _, last = entry.partition("-")
+        last = last or first
+        require(
+            first.isdigit() and last.isdigit() and int(first) <= int(last),
+            f"seeds has {entry!r}: give a number of seeds (5), a range (3-7) or the seeds themselves (0 1 4).",
+        )
+        seeds += range(int(first), int(last) + 1)
+    if len(entries) == 1 and str(entries[0]).isdigit():
+        seeds = list(range(seeds[0]))
+    require(bool(seeds), f"seeds is {' '.join(map(str, entries))!r}, which names no seed: give at least 1.")
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    require(not twice, f"seeds names {', '.join(map(str, twice))} more than once: give each training seed once.")
+    return seeds
+
+
+@dataclass
+class ComparisonConfig:
+    """What ``recipes/compare.py`` runs: methods x seeds from one pretrained policy, at equal budgets."""
+
+    methods: list[str] = field(
+        default_factory=list, metadata={"help": "YAML files of recipes/finetune.py; NAME=FILE.yaml gives one a name."}
+    )
+    seeds: list[str] = field(
+        default_factory=lambda: ["5"],
+        metadata={"help": "Training seeds of every method: how many (5), a range (3-7), or a list (0 1 4)."},
+    )
+    baseline: str | None = field(
+        default=None, metadata={"help": "Method that the others are compared with, paired; unset: the first one."}
+    )
+    set: list[str] = field(
+        default_factory=list,
+        metadata={"help": "FIELD=VALUE ...: fields of recipes/finetune.py, the same in every run of every method."},
+    )
+    n: int = field(default=16, metadata={"help": "Independent samples of each start state in every evaluation."})
+    evaluation_seed: int = field(default=0, metadata={"help": "Seed of the samples, the same in every evaluation."})
+    level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
+    output_dir: str = field(
+        default="outputs/comparison", metadata={"help": "Where runs, table and plots go: METHOD/seed_S, summary.json."}
+    )
+    workers: int | None = field(default=None, metadata={"help": "Runs at a time; unset: one for each CPU core."})
+    keep: str | None = field(
+        default=None, metadata={"help": "JSON file, under data/results/ say, that keeps everything; unset: none."}
+    )
+
+    def __post_init__(self) -> None:
+        parse_seeds(self.seeds)
+        require_integer("n", self.n, 1)
+        require_integer("evaluation_seed", self.evaluation_seed, 0)
+        require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
+        if self.workers is not None:
+            require_integer("workers", self.workers, 1)
+        require(
+            self.keep is None or self.keep.endswith(".json"), f"keep must name a .json file, got {self.keep!r}."
+        )

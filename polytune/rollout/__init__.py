@@ -1,26 +1,29 @@
 """Rollouts: typed trees, the growth of vines, and the training rows they become."""
 
-from polytune.rollout.rows import Row, tree_rows
+from polytune.rollout.branching import BRANCHING, SeedView
+from polytune.rollout.rows import Row, blank_row, trajectory_row, tree_rows
 from polytune.rollout.tree import Trajectory, Tree, Turn
 from polytune.rollout.vines import (
     RolloutCounters,
     RolloutError,
     Start,
-    equally_spaced,
     grow_trees,
     sample_episodes,
 )
 
 __all__ = [
+    "BRANCHING",
     "RolloutCounters",
     "RolloutError",
     "Row",
+    "SeedView",
     "Start",
     "Trajectory",
     "Tree",
     "Turn",
-    "equally_spaced",
+    "blank_row",
     "grow_trees",
     "sample_episodes",
+    "trajectory_row",
     "tree_rows",
 ]

@@ -33,6 +33,13 @@ class Row:
         self.turn_index.extend([turn if own else -1] * len(ids))
 
 
+def blank_row(prompt_ids: tuple[int, ...], pad_id: int) -> Row:
+    """A row on which nothing is trained, to fill a batch."""
+    row = Row(prompt_ids=list(prompt_ids))
+    row.add((pad_id,), None, -1)
+    return row
+
+
 def trajectory_row(prompt_ids: tuple[int, ...], trajectory: Trajectory) -> Row:
     """The row of one trajectory."""
     row = Row(prompt_ids=list(prompt_ids))

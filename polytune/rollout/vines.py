@@ -1,4 +1,4 @@
-"""Growing rollout trees: seed trajectories, equally spaced rollout states, vines (Poly-PPO, steps 1 to 3).
+"""Growing rollout trees: seed trajectories, rollout states on them, vines (Poly-PPO, steps 1 to 3).
 
 All episodes of a cohort run in lock-step: one generator call samples every live branch's next action. A vine restores
 the environment's snapshot and forks the generator's branch, so neither the world nor the model replays the prefix.
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from polytune.config import RolloutConfig
 from polytune.policy.generator import Branch, Generator, SampleKey
 from polytune.policy.rendering import Renderer
+from polytune.rollout.branching import BRANCHING, SeedView
 from polytune.rollout.tree import Trajectory, Tree, Turn
 from polytune.tasks.base import Episode, Task
 
@@ -66,16 +67,6 @@ class _Live:
     points: list[tuple[bytes, int]] = field(default_factory=list)
 
 
-def equally_spaced(num_turns: int, num_states: int) -> list[int]:
-    """Turns floor(k * T / (p + 1)), k = 1..p, before which the rollout states lie (Poly-PPO, step 2).
-
-    A trajectory of T <= p turns has too few distinct ones: the start state, turn 0, takes the place of each that the
-    formula names again.
-    """
-    turns = [k * num_turns // (num_states + 1) for k in range(1, num_states + 1)]
-    return [0 if turn in turns[:k] else turn for k, turn in enumerate(turns)]
-
-
 def sample_episodes(
     task: Task,
     renderer: Renderer,
@@ -125,14 +116,23 @@ def grow_trees(
     run_seed: int,
     max_branches: int = 256,
     counters: RolloutCounters | None = None,
+    look: Callable[[list[Tree]], list[list[SeedView]]] | None = None,
 ) -> list[Tree]:
     """Grow one tree of S * (1 + p * N) trajectories from each start state.
 
     A trajectory's branch number, which enters its samples' seeds, is its row number within the tree.
 
+    Args:
+        look: called with the trees when their seed trajectories have ended; returns a view of each seed trajectory of
+            each tree, for rules of ``rollout_states`` that need values or entropies.
+
     Raises:
         RolloutError: the task raised, or returned a reward that is not finite.
+        ValueError: the rule of ``rollout_states`` needs a ``look`` and there is none.
     """
+    rule = BRANCHING[rollout.rollout_states]
+    if rollout.num_rollout_states and (rule.needs_values or rule.needs_entropies) and look is None:
+        raise ValueError(f"rollout_states {rollout.rollout_states!r} needs a look at the seed trajectories: pass look")
     counters = counters if counters is not None else RolloutCounters()
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
     trees: list[Tree] = []
@@ -155,16 +155,20 @@ def grow_trees(
     for offset in range(0, len(seeds), max_branches):
         _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
     if rollout.num_rollout_states:
-        _grow_vines(task, renderer, generator, seeds, rollout, run_seed, max_branches, counters)
+        views = None if look is None else [view for views in look(trees) for view in views]
+        if views is None:
+            views = [SeedView(len(live.trajectory.turns)) for *_, live in seeds]
+        _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters)
     return trees
 
 
-def _grow_vines(task, renderer, generator, seeds, rollout, run_seed, max_branches, counters) -> None:
+def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters) -> None:
     """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end."""
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
+    choose = BRANCHING[rollout.rollout_states].choose
     vines: list[_Live] = []
-    for tree, s, start, live in seeds:
-        for k, turn in enumerate(equally_spaced(len(live.trajectory.turns), rollout.num_rollout_states)):
+    for (tree, s, start, live), view in zip(seeds, views, strict=True):
+        for k, turn in enumerate(choose(view, rollout.num_rollout_states)):
             snapshot, length = live.points[turn]
             group = []
             for i in range(rollout.num_vines):

@@ -1,4 +1,4 @@
-"""Callbacks: one line an update, plain JSONL metrics that survive a kill, the end of a run at its budget."""
+"""Callbacks: one line an update, plain JSONL metrics that survive a kill, gradients of the critic."""
 
 from __future__ import annotations
 
@@ -102,22 +102,3 @@ class ClearCriticGradients(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs) -> None:
         self.critic.zero_grad()
-
-
-class EnvStepBudget(TrainerCallback):
-    """Ends the run at the first update whose rollouts reached ``max_env_steps``.
-
-    Args:
-        trainer: counts ``env_steps`` over all processes.
-        max_env_steps: budget.
-        steps_per_update: optimiser steps of one update; the run ends between updates only.
-    """
-
-    def __init__(self, trainer, max_env_steps: int, steps_per_update: int):
-        self.trainer, self.max_env_steps, self.steps_per_update = trainer, max_env_steps, steps_per_update
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.steps_per_update == 0 and self.trainer.env_steps >= self.max_env_steps:
-            control.should_training_stop = True
-            control.should_save = True
-        return control

@@ -39,7 +39,11 @@ class PolychromicConfig(GRPOConfig):
     output_dir: str | None = field(default="outputs/quickstart/finetuned", metadata={"help": "Where the run goes."})
     num_updates: int = field(default=20, metadata={"help": "Updates of the run (each begins with fresh rollouts)."})
     max_env_steps: int | None = field(
-        default=None, metadata={"help": "End the run at the first update that reaches this many environment steps."}
+        default=None,
+        metadata={
+            "help": "Environment steps of the run, spread evenly over num_updates: an update grows as many trees "
+            "as fit. Unset: all of them, whatever they take."
+        },
     )
     save_updates: int = field(default=1, metadata={"help": "Updates between two checkpoints."})
     critic: bool = field(

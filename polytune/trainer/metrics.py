@@ -18,10 +18,13 @@ GROUP_METRICS = (
 )
 
 
-def rollout_sums(seeds: Sequence[Trajectory], counters: RolloutCounters, groups: GroupStatistics) -> list[float]:
-    """Sums of one process: environment steps, episodes, invalid actions; of seed trajectories; of groups."""
+def rollout_sums(
+    trees: int, seeds: Sequence[Trajectory], counters: RolloutCounters, groups: GroupStatistics
+) -> list[float]:
+    """Sums of one process: environment steps, trees, episodes, invalid actions; of seed trajectories; of groups."""
     return [
         counters.env_steps,
+        trees,
         counters.episodes,
         counters.invalid_actions,
         len(seeds),
@@ -39,12 +42,13 @@ def rollout_metrics(sums: Sequence[float], env_steps: int) -> dict[str, float]:
     Return, success and turns are those of the seed trajectories: vines start in mid-episode, so they say nothing about
     how the policy does from the start. ``env_steps`` is the run's total so far.
     """
-    update_steps, episodes, invalid, seeds, returns, successes, turns, groups, *of_groups = sums
+    update_steps, trees, episodes, invalid, seeds, returns, successes, turns, groups, *of_groups = sums
     metrics = {
         "rollout/return": returns / seeds,
         "rollout/success": successes / seeds,
         "rollout/turns": turns / seeds,
         "rollout/env_steps": env_steps,
+        "rollout/trees": trees,
         "rollout/episodes": episodes,
         "actions/invalid_rate": invalid / update_steps,
     }

@@ -11,26 +11,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require, require_choice
 from polytune.objective import CREDIT, DIVERSITY, OBJECTIVES, rescale
 from polytune.policy import Renderer, TransformersGenerator
 from polytune.policy.loading import check_pad_token
-from polytune.rollout import RolloutCounters, Start, grow_trees, tree_rows
+from polytune.rollout import (
+    BRANCHING,
+    RolloutCounters,
+    SeedView,
+    Start,
+    Tree,
+    blank_row,
+    grow_trees,
+    trajectory_row,
+    tree_rows,
+)
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
-from polytune.trainer.callbacks import ClearCriticGradients, EnvStepBudget, MetricsFile, replace_progress
+from polytune.trainer.budget import grow_to_budget
+from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.schedule import start_state_schedule
-from polytune.trainer.scoring import SCORED_ROWS, behaviour_kl, length_chunks
+from polytune.trainer.scoring import SCORED_ROWS, behaviour_kl, length_chunks, pad
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
 from trl import GRPOTrainer  # noqa: E402
@@ -81,6 +92,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         )
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.env_steps = 0
+        self._steps_per_tree: float | None = None  # mean of the last update
         self._completion_width: int | None = None  # set while rows are being scored, read by the critic's hook
         super().__init__(
             model=model,
@@ -115,36 +127,85 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         )
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
-        if args.max_env_steps is not None:
-            self.add_callback(EnvStepBudget(self, args.max_env_steps, args.steps_per_update))
 
     # ------------------------------------------------------------------ rollouts
 
     def _roll_out(self, prompts: list[str]) -> dict[str, list]:
         """TRL's ``rollout_func``: ``self._starts`` holds this process's start states, one per tree."""
         self.generator.reset()  # the weights have changed since the last rollouts
-        counters = RolloutCounters()
+        self._counters = RolloutCounters()
         with self.accelerator.autocast():  # rows are scored under it, too
-            self._trees = grow_trees(
-                self.task,
-                self.renderer,
-                self.generator,
-                self._starts,
-                self.rollout,
-                run_seed=self.args.seed,
-                max_branches=self.policy.max_branches,
-                counters=counters,
-            )
+            if self.args.max_env_steps is None:
+                self._trees, _ = self._grow(self._starts)
+            else:
+                self._trees = grow_to_budget(self._starts, self._grow, self._env_steps_due(), self._steps_per_tree)
         self.generator.reset()
         self._rows = [row for tree in self._trees for row in tree_rows(tree)]
-        self._counters = counters
+        returns = [t.discounted_return() for tree in self._trees for t in tree.trajectories()]
+        blank = blank_row(self._trees[0].prompt_ids, self.processing_class.pad_token_id)
+        missing = len(prompts) - len(self._rows)  # rows of trees for which the budget had no room
+        rows = self._rows + [blank] * missing
         return {
-            "prompt_ids": [row.prompt_ids for row in self._rows],
-            "completion_ids": [row.completion_ids for row in self._rows],
-            "logprobs": [row.logprobs for row in self._rows],
-            "env_mask": [row.env_mask for row in self._rows],
-            "episode_return": [t.discounted_return() for tree in self._trees for t in tree.trajectories()],
+            "prompt_ids": [row.prompt_ids for row in rows],
+            "completion_ids": [row.completion_ids for row in rows],
+            "logprobs": [row.logprobs for row in rows],
+            "env_mask": [row.env_mask for row in rows],
+            "episode_return": returns + [0.0] * missing,
         }
+
+    def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
+        """Trees from ``starts`` and the environment steps they took."""
+        before = self._counters.env_steps
+        rule = BRANCHING[self.rollout.rollout_states]
+        trees = grow_trees(
+            self.task,
+            self.renderer,
+            self.generator,
+            starts,
+            self.rollout,
+            run_seed=self.args.seed,
+            max_branches=self.policy.max_branches,
+            counters=self._counters,
+            look=self._look if rule.needs_values or rule.needs_entropies else None,
+        )
+        return trees, self._counters.env_steps - before
+
+    def _env_steps_due(self) -> float:
+        """This process's share of what the run should have spent after this update and has not."""
+        done = self.state.global_step // self.args.steps_per_update + 1
+        due = self.args.max_env_steps * done / self.args.num_updates - self.env_steps
+        return due / self.accelerator.num_processes
+
+    def _look(self, trees: list[Tree]) -> list[list[SeedView]]:
+        """The critic's values and the policy's entropies along the seed trajectories, in one pass over them."""
+        rows = [trajectory_row(tree.prompt_ids, seed) for tree in trees for seed in tree.seeds]
+        device, pad_id = self.accelerator.device, self.processing_class.pad_token_id
+        prompts = [torch.tensor(row.prompt_ids) for row in rows]
+        completions = [torch.tensor(row.completion_ids) for row in rows]
+        ids = [pad(prompts, pad_id, "left"), pad(completions, pad_id)]
+        masks = [pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions])]
+        self._scored, training = None, self.model.training
+        with torch.no_grad():
+            _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
+                self.accelerator.unwrap_model(self.model),
+                torch.cat(ids, dim=1).to(device),
+                torch.cat(masks, dim=1).to(device),
+                ids[1].size(1),
+                compute_entropy=True,
+            )
+        values_B_C, self._scored = self._scored[1], None
+        self.model.train(training)
+        views = []
+        for index, row in enumerate(rows):
+            entropies, values = [0.0] * (max(row.turn_index) + 1), []
+            for column, turn in enumerate(row.turn_index):
+                if turn >= 0:
+                    if values_B_C is not None and len(values) == turn:
+                        values.append(float(values_B_C[index, column]))
+                    entropies[turn] += float(entropies_B_C[index, column])
+            views.append(SeedView(len(entropies), values or None, entropies))
+        seeds = self.rollout.num_seeds
+        return [views[start : start + seeds] for start in range(0, len(views), seeds)]
 
     def _starts_of(self, inputs: list[dict]) -> list[Start]:
         """The start states of a batch; refuses one that splits a tree over processes."""
@@ -169,16 +230,12 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             if "old_per_token_logps" not in output:  # TRL needed no pass of the policy over the rows, the critic does
                 self._scored = None
                 self._score_rows(output)
-            values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)
+            values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)[: len(self._rows)]
         turns = turn_advantages(self._trees, self.objective, values_B_T, seed=self._draw_seed())
         self._scale(turns)
-        index_B_C = turn_index_B_C.clamp(min=0)
-        own_B_C = turn_index_B_C >= 0
-        advantages_B_T = turns.advantages_B_T.float().to(index_B_C.device)
-        output["advantages"] = torch.where(own_B_C, advantages_B_T.gather(1, index_B_C), 0.0)
+        output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)
         if self.critic is not None:
-            returns_B_T = turns.returns_B_T.float().to(index_B_C.device)
-            output["value_targets"] = torch.where(first_B_C, returns_B_T.gather(1, index_B_C), 0.0)
+            output["value_targets"] = torch.where(first_B_C, self._per_token(turns.returns_B_T, turn_index_B_C), 0.0)
             output["value_mask"] = first_B_C
             output["num_decisions"] = self.accelerator.gather(first_B_C.sum()).sum()
         self._log_rollouts(turns, values_B_T)
@@ -202,6 +259,14 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         for row, data in enumerate(self._rows):
             index_B_C[row, : len(data.turn_index)] = torch.tensor(data.turn_index)
         return index_B_C
+
+    @staticmethod
+    def _per_token(numbers_B_T: torch.Tensor, turn_index_B_C: torch.Tensor) -> torch.Tensor:
+        """Numbers (B, C), float32, of the tokens from those of the turns; 0 off own turns and in blank rows."""
+        numbers_B_T = numbers_B_T.float().to(turn_index_B_C.device)
+        missing = len(turn_index_B_C) - len(numbers_B_T)
+        padded_B_T = torch.nn.functional.pad(numbers_B_T, (0, 0, 0, missing))
+        return torch.where(turn_index_B_C >= 0, padded_B_T.gather(1, turn_index_B_C.clamp(min=0)), 0.0)
 
     @staticmethod
     def _first_tokens(turn_index_B_C: torch.Tensor) -> torch.Tensor:
@@ -248,8 +313,9 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
 
     def _log_rollouts(self, turns: TurnAdvantages, values_B_T: torch.Tensor | None) -> None:
         seeds = [seed for tree in self._trees for seed in tree.seeds]
-        sums = self._sum(rollout_sums(seeds, self._counters, turns.groups))
+        sums = self._sum(rollout_sums(len(self._trees), seeds, self._counters, turns.groups))
         self.env_steps += int(sums[0])
+        self._steps_per_tree = sums[0] / sums[1]
         for name, value in rollout_metrics(sums, self.env_steps).items():
             self._record(name, value)
         tokens = self.generator.counters.as_dict()
@@ -333,16 +399,6 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
 
     # ------------------------------------------------------------------ optimiser and checkpoints
 
-    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """TRL's ``train``; a checkpoint that had reached ``max_env_steps`` is loaded and nothing more."""
-        if resume_from_checkpoint is not None and self.args.max_env_steps is not None:
-            state = json.loads((Path(resume_from_checkpoint) / STATE_FILE).read_text())
-            if state["env_steps"] >= self.args.max_env_steps:
-                self._load_from_checkpoint(resume_from_checkpoint)
-                self.state = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / TRAINER_STATE_NAME))
-                return None
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
         if self.critic is not None and not getattr(self, "_critic_in_optimizer", False):
@@ -361,7 +417,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
     def _save_extra_state(self, folder: Path) -> None:
         if self.critic is not None:
             self.accelerator.unwrap_model(self.critic).save(folder)
-        state = {"env_steps": self.env_steps, "tokens": self._tokens}
+        state = {"env_steps": self.env_steps, "steps_per_tree": self._steps_per_tree, "tokens": self._tokens}
         (folder / STATE_FILE).write_text(json.dumps(state))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
@@ -370,7 +426,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         if self.critic is not None:
             self.accelerator.unwrap_model(self.critic).load(folder)
         state = json.loads((folder / STATE_FILE).read_text())
-        self.env_steps = state["env_steps"]
+        self.env_steps, self._steps_per_tree = state["env_steps"], state["steps_per_tree"]
         if self.is_world_process_zero():  # totals over all processes: one of them goes on with them
             self.generator.counters = type(self.generator.counters)(**state["tokens"])
 

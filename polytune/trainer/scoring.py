@@ -8,6 +8,11 @@ import torch
 SCORED_ROWS = 16
 
 
+def pad(rows: list[torch.Tensor], value: int = 0, side: str = "right") -> torch.Tensor:
+    """Rows of unlike length as one tensor (B, L)."""
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
+
+
 def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> torch.Tensor:
     """KL(pi_beta || pi_theta) per sampled token, (B, C), by r - 1 - log r with r = pi_theta / pi_beta; 0 elsewhere.
 

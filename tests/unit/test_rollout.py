@@ -11,12 +11,13 @@ from polytune.policy.rendering import PROMPT_WORD
 from polytune.rollout import (
     RolloutCounters,
     RolloutError,
+    SeedView,
     Start,
-    equally_spaced,
     grow_trees,
     sample_episodes,
     tree_rows,
 )
+from polytune.rollout.branching import equally_spaced
 from polytune.tasks import Episode, Task, load_task
 
 HORIZON = 12
@@ -115,7 +116,7 @@ def all_logprobs(trees):
     (100, [[], [50], [33, 66], [25, 50, 75], [20, 40, 60, 80]]),
 ])  # fmt: skip
 def test_equally_spaced(num_turns, expected):
-    assert [equally_spaced(num_turns, num_states) for num_states in range(5)] == expected
+    assert [equally_spaced(SeedView(num_turns), num_states) for num_states in range(5)] == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 0, 0), (3, 0, 0), (1, 1, 1), (1, 2, 4), (2, 2, 3), (3, 1, 2)])
@@ -128,7 +129,7 @@ def test_tree_shape_and_rows(lab, shape):
         assert all(seed.parent is None and seed.branch_turn == 0 for seed in tree.seeds)
         for seed, groups in zip(tree.seeds, tree.vines, strict=True):
             assert [len(group) for group in groups] == [num_vines] * num_states
-            spaced = equally_spaced(len(seed.turns), num_states)
+            spaced = equally_spaced(SeedView(len(seed.turns)), num_states)
             for turn, group in zip(spaced, groups, strict=True):
                 assert all(vine.parent is seed and vine.branch_turn == turn for vine in group)
         assert len(tree_rows(tree)) == len(list(tree.trajectories())) == num_seeds * (1 + num_states * num_vines)

@@ -1,0 +1,75 @@
+"""Where to branch: which turns of a seed trajectory become rollout states, one short function per rule.
+
+A rule takes a :class:`SeedView` and p, and returns p turns before which the rollout states lie. ``entropy`` and
+``uncertain`` cut the trajectory into p stretches of equal length and take the best turn of each (the earliest of equal
+ones), since neighbouring turns of one trajectory say the same thing twice. Degenerate case for every rule: a trajectory
+of T <= p turns has too few distinct turns; the start state, turn 0, takes the place of each that is named again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+
+class SeedView(NamedTuple):
+    """What a rule may look at: T turns; per turn, the critic's value and the policy's entropy (None: not looked up)."""
+
+    num_turns: int
+    values: Sequence[float] | None = None
+    entropies: Sequence[float] | None = None
+
+
+class Branching(NamedTuple):
+    """A rule, and what has to be looked up for it before the vines grow."""
+
+    choose: Callable[[SeedView, int], list[int]]
+    needs_values: bool = False
+    needs_entropies: bool = False
+
+
+def equally_spaced(seed: SeedView, num_states: int) -> list[int]:
+    """Turns floor(k * T / (p + 1)), k = 1..p (Poly-PPO, arXiv 2509.25424, step 2)."""
+    return _distinct([k * seed.num_turns // (num_states + 1) for k in range(1, num_states + 1)])
+
+
+def start(seed: SeedView, num_states: int) -> list[int]:
+    """The start state, p times: every vine is a whole episode, and no turn is trained more often for lying late."""
+    return [0] * num_states
+
+
+def entropy(seed: SeedView, num_states: int) -> list[int]:
+    """Where the policy hesitates: the highest entropy of the next action, in each of p stretches."""
+    return _best_of_stretches(seed.entropies, num_states)
+
+
+def uncertain(seed: SeedView, num_states: int) -> list[int]:
+    """Where the outcome is open: the highest v (1 - v), v the critic's value cut to [0, 1], in each of p stretches.
+
+    v (1 - v) is the variance of a 0/1 outcome with chance v. Vines from a state whose outcome is settled all succeed
+    or all fail, and sets of them tie. Assumes returns in [0, 1]. A critic that has learnt nothing gives equal values
+    everywhere, hence the first turn of each stretch.
+    """
+    return _best_of_stretches([v * (1 - v) for v in (min(max(v, 0.0), 1.0) for v in seed.values)], num_states)
+
+
+#: name -> rule: the values of ``rollout_states``
+BRANCHING: dict[str, Branching] = {
+    "equally_spaced": Branching(equally_spaced),
+    "uncertain": Branching(uncertain, needs_values=True),
+    "entropy": Branching(entropy, needs_entropies=True),
+    "start": Branching(start),
+}
+
+
+def _best_of_stretches(scores: Sequence[float], num_states: int) -> list[int]:
+    total = len(scores)
+    turns = []
+    for k in range(num_states):
+        first, last = k * total // num_states, (k + 1) * total // num_states
+        turns.append(max(range(first, last), key=lambda turn: scores[turn]) if last > first else 0)
+    return _distinct(turns)
+
+
+def _distinct(turns: list[int]) -> list[int]:
+    return [0 if turn in turns[:k] else turn for k, turn in enumerate(turns)]
