@@ -1,22 +1,39 @@
 """Set objectives, diversity measures, credit rules and single-trajectory estimators: pure functions on tensors."""
 
-from polytune.objective.credit import CREDIT
-from polytune.objective.diversity import DIVERSITY, CountForm, Diversity
+from polytune.objective.credit import CREDIT, Credit, ScoredSets
+from polytune.objective.diversity import DIVERSITY, CountForm, Diversity, PairForm, find_diversity
 from polytune.objective.estimators import gae, returns_to_go
+from polytune.objective.groups import Groups
+from polytune.objective.judge import JUDGES, SignatureJudge, find_judge
+from polytune.objective.ngram_judge import NGramJudge
 from polytune.objective.reference import enumerate_set_advantages
 from polytune.objective.scale import group_signal, normalise, rescale
-from polytune.objective.sets import OBJECTIVES, Objective, draw_sets, mean_diversity, set_advantages
+from polytune.objective.scores import GroupScores, mean_diversity, score_groups, set_advantages
+from polytune.objective.set_objectives import OBJECTIVES, Objective, find_objective
+from polytune.objective.sets import Sets, draw_sets
 from polytune.objective.window import polychromic_window
 
 __all__ = [
     "CREDIT",
     "DIVERSITY",
+    "JUDGES",
     "OBJECTIVES",
     "CountForm",
+    "Credit",
     "Diversity",
+    "GroupScores",
+    "Groups",
+    "NGramJudge",
     "Objective",
+    "PairForm",
+    "ScoredSets",
+    "Sets",
+    "SignatureJudge",
     "draw_sets",
     "enumerate_set_advantages",
+    "find_diversity",
+    "find_judge",
+    "find_objective",
     "gae",
     "group_signal",
     "mean_diversity",
@@ -24,5 +41,6 @@ __all__ = [
     "polychromic_window",
     "rescale",
     "returns_to_go",
+    "score_groups",
     "set_advantages",
 ]

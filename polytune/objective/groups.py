@@ -35,13 +35,6 @@ def integer(name: str, value: Any, minimum: int) -> int:
     return number
 
 
-def named(kind: str, name: str, table: dict[str, Any]) -> Any:
-    """The row `name` of `table`; ValueError that lists the known names otherwise."""
-    if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}; known: {', '.join(sorted(table))}")
-    return table[name]
-
-
 def check_set_size(set_size: Any, num_members: int) -> int:
     """`set_size` as an int in 1..N; ValueError otherwise."""
     size = integer("set_size (members per set, n)", set_size, minimum=1)

@@ -26,12 +26,29 @@ class CountForm(NamedTuple):
         return self.slope * counts_S.double() + self.constant + self.at_one * one_S + self.at_zero * zero_S
 
 
+class PairForm(NamedTuple):
+    """d written in a matrix over pairs of members: computed once per group, cut to every set.
+
+    matrix(signatures_N) -> (N, N) float64; of_sets(matrix_S_n_n) -> d of each set, (S,) float64. The rows and columns
+    of None members are 0, the diagonal included.
+    """
+
+    matrix: Callable[[Signatures], torch.Tensor]
+    of_sets: Callable[[torch.Tensor], torch.Tensor]
+
+    def of_set(self, signatures: Signatures) -> float:
+        """d of one set."""
+        return self.of_sets(self.matrix(signatures)[None]).item()
+
+
 @dataclass(frozen=True)
 class Diversity:
-    """`of_set(signatures) -> d in [0, 1]`; `count_form(set_size)` gives the same numbers, None where there is none."""
+    """`of_set(signatures) -> d in [0, 1]`. `count_form(set_size)` or `pair_form` give the same numbers faster, None
+    where there is none."""
 
     of_set: Callable[[Signatures], float]
     count_form: Callable[[int], CountForm] | None = None
+    pair_form: PairForm | None = None
 
 
 def num_distinct(signatures: Signatures) -> int:

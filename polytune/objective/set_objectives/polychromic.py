@@ -13,19 +13,23 @@ sum over all less the own class, so a group costs O(N + classes) instead of C(N,
 Degenerate cases: n = N has one set, so every advantage is 0; a group with equal rewards and one class likewise.
 """
 
+import dataclasses
+
 import torch
 
 from polytune.objective.binomial import PoolTables, pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import NO_CLASS, Groups
+from polytune.objective.set_objectives.base import Objective
+from polytune.objective.sets import Sets
 
 
-def polychromic(rewards_S_n: torch.Tensor, diversity_S: torch.Tensor) -> torch.Tensor:
-    """Scores (S,) of S sets from their members' rewards and their diversities."""
-    return rewards_S_n.mean(dim=-1) * diversity_S
+def score(sets: Sets) -> torch.Tensor:
+    """f of each set, (S,)."""
+    return sets.rewards_S_n.mean(dim=1) * sets.diversity_S
 
 
-def polychromic_given_member(groups: Groups, set_size: int, form: CountForm) -> torch.Tensor:
+def given_member(groups: Groups, set_size: int, form: CountForm, diversity_coef: float) -> torch.Tensor:
     """E[f(G) | i in G] over all sets G of `set_size` members, float64 (P, N)."""
     tables, rewards_P_N, num_members = pool_tables(groups.num_members, set_size), groups.rewards_P_N, groups.num_members
     num_classes = int(groups.classes_P_N.max()) + 1 if groups.classes_P_N.numel() else 0
@@ -54,6 +58,12 @@ def polychromic_given_member(groups: Groups, set_size: int, form: CountForm) -> 
     return total_P_N / set_size
 
 
+def diversity_given_member(groups: Groups, set_size: int, form: CountForm) -> torch.Tensor:
+    """E[d(G) | i in G], float64 (P, N): f with every reward set to 1."""
+    ones = dataclasses.replace(groups, rewards_P_N=torch.ones_like(groups.rewards_P_N))
+    return given_member(ones, set_size, form, 0.0)
+
+
 def _pool(sizes: torch.Tensor, sums: torch.Tensor, tables: PoolTables) -> tuple[torch.Tensor, torch.Tensor]:
     """(c, w) of pools with the given sizes and reward sums, in their shape."""
     pair = tables.pair[sizes]
@@ -70,3 +80,6 @@ def _other_classes(
     """Pool values summed over all classes but the member's own; None members (the last column) have no own class."""
     own_c_P_N, own_w_P_N = (torch.nn.functional.pad(part, (0, 1)).gather(1, own_P_N) for part in (c_P_K, w_P_K))
     return c_P_K.sum(dim=1, keepdim=True) - own_c_P_N + rewards_P_N * (w_P_K.sum(dim=1, keepdim=True) - own_w_P_N)
+
+
+POLYCHROMIC = Objective(score, given_member)

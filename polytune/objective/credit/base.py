@@ -1,0 +1,55 @@
+"""What a credit rule is: from the scores of sets to one number per member."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+ExpectedScore = Callable[[int], torch.Tensor]
+
+
+@dataclass
+class ScoredSets:
+    """Sets of one group with their scores f(G); `_score` scores other sets of the same group."""
+
+    scores_S: torch.Tensor
+    members_S_n: torch.Tensor
+    num_members: int
+    _score: Callable[[torch.Tensor], torch.Tensor]
+
+    @property
+    def advantages_S(self) -> torch.Tensor:
+        """A(G) = f(G) - mean score of the sets, (S,)."""
+        return self.scores_S - self.scores_S.mean()
+
+    @functools.cached_property
+    def scores_without_S_n(self) -> torch.Tensor:
+        """f of each set without its j-th member, (S, n); f of the empty set is 0."""
+        num_sets, size = self.members_S_n.shape
+        if size == 1:
+            return torch.zeros(num_sets, 1, dtype=torch.float64)
+        others_n_m = torch.arange(size).repeat(size, 1)[~torch.eye(size, dtype=torch.bool)].reshape(size, size - 1)
+        return self._score(self.members_S_n[:, others_n_m].reshape(-1, size - 1)).reshape(num_sets, size)
+
+    def member_mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over the sets of each member of values (S,) or (S, n), as (N,); NaN for a member in no set."""
+        values_S_n = values if values.ndim == 2 else values[:, None].expand_as(self.members_S_n)
+        index = self.members_S_n.reshape(-1)
+        sums_N = torch.zeros(self.num_members, dtype=torch.float64).index_add_(0, index, values_S_n.reshape(-1))
+        return sums_N / torch.bincount(index, minlength=self.num_members)  # 0 / 0 = NaN
+
+
+@dataclass(frozen=True)
+class Credit:
+    """A rule on explicit sets, and over all sets in expectation where it has such a form.
+
+    of_sets(scored) -> (N,): advantages of one group; NaN for a member in no set.
+    of_expectations(expected, n) -> (P, N): the same over all sets, from expected(m) = E[f(G) | i in G] over all sets
+        of m members, (P, N). None: the rule needs the sets themselves.
+    rows(scored) -> (gains (N,), losses (N,)): see `per_set`; None for a rule that has no rows of its own.
+    """
+
+    of_sets: Callable[[ScoredSets], torch.Tensor]
+    of_expectations: Callable[[ExpectedScore, int], torch.Tensor] | None = None
+    rows: Callable[[ScoredSets], tuple[torch.Tensor, torch.Tensor]] | None = None

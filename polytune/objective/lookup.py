@@ -1,0 +1,49 @@
+"""Finds an objective, a diversity measure or a judge by name: a row of a table, or the path of a user's own.
+
+"package.module:name" imports the module and takes its attribute; dots after the colon reach into it. The module must be
+importable where polytune runs (installed, or on PYTHONPATH). An object that is no string passes as it is.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+
+def find(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
+    """What `name` stands for. ValueError with near misses for an unknown name, with the cause for a bad path."""
+    if not isinstance(name, str):
+        return name
+    if name in table:
+        return table[name]
+    if ":" not in name:
+        raise ValueError(f'{unknown(kind, name, table)}; one of your own is named by its path, "package.module:name"')
+    module_name, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything while it loads
+        raise ValueError(
+            f"{kind} {name!r}: cannot import {module_name!r}: {type(error).__name__}: {error}; install it or put its "
+            f"folder on PYTHONPATH"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise ValueError(f"{kind} {name!r}: {module_name!r} has no {attribute!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def named(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
+    """The row `name` of `table`; ValueError that lists near misses and the known names otherwise."""
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(unknown(kind, name, table))
+    return table[name]
+
+
+def unknown(kind: str, name: Any, table: Mapping[str, Any]) -> str:
+    """The message for a name that is in no row."""
+    near = difflib.get_close_matches(str(name), table, n=3)
+    hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"unknown {kind} {name!r};{hint} known: {', '.join(sorted(table))}"

@@ -1,0 +1,207 @@
+"""Set advantages: what each of N generations gains from the sets of n it belongs to (Poly-EPO, arXiv 2604.17654).
+
+    baseline = mean over sets of f(G);   A(G) = f(G) - baseline;   advantage of y = mean A(G) over the sets with y
+No division by a standard deviation. Other rules than the mean: `credit`.
+"""
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from polytune.objective.credit import CREDIT, Credit, ScoredSets
+from polytune.objective.diversity import Diversity, find_diversity
+from polytune.objective.diversity.of_sets import GroupDiversity
+from polytune.objective.groups import Groups, as_groups, as_sequence, check_set_size, integer
+from polytune.objective.lookup import named
+from polytune.objective.set_objectives import Objective, find_objective
+from polytune.objective.set_objectives.polychromic import diversity_given_member
+from polytune.objective.sets import Sets, all_sets, draw_sets
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """What `score_groups` finds out about P groups of N members; float64 on the CPU.
+
+    advantages_P_N: 0 for a member in no drawn set.
+    scored_P_N: bool, True for a member in at least one set; all True when every set was taken.
+    gains_P_N, losses_P_N: mean of max(A(G), 0) and of max(-A(G), 0) over the member's sets, for credit "per_set"; None
+        with every other rule. See `credit/per_set.py` for the loss they stand for.
+    diversity_P: mean d of a group's sets. Of all its sets, in closed form, for a measure that counts classes; else of
+        the sets that were scored; None for such a measure when the objective never read d, which is not worth
+        enumerating for a log.
+    """
+
+    advantages_P_N: torch.Tensor
+    scored_P_N: torch.Tensor
+    gains_P_N: torch.Tensor | None
+    losses_P_N: torch.Tensor | None
+    diversity_P: torch.Tensor | None
+
+
+def set_advantages(
+    rewards: Any,
+    signatures: Any,
+    set_size: int,
+    *,
+    objective: Any = "polychromic",
+    diversity: Any = "distinct_fraction",
+    credit: str = "mean",
+    num_sets: int | str = "all",
+    seed: int = 0,
+    diversity_coef: float = 0.5,
+) -> torch.Tensor:
+    """Advantage of each member of one group (N,) or of P groups (P, N); float64 on the CPU, same shape as `rewards`.
+
+    signatures: nested like rewards, any hashables; equal signatures are one strategy. None marks a degenerate member:
+    it adds no strategy (two None members add none either), while its reward still counts in the mean.
+    set_size: n, members per set. objective, diversity, credit: rows of OBJECTIVES, DIVERSITY, CREDIT; the first two
+    also by a path, "package.module:name", or as an object (see `find_objective`, `find_diversity`).
+    num_sets: "all" takes every set: in closed form, O(N * classes) or O(N log N), for credit "mean" and
+    "leave_one_out" with an objective that has one (and, where it reads d, a diversity that counts classes), else by
+    enumeration up to MAX_SETS. An int M draws M sets per group with `seed` (see `draw_sets`), the baseline is their
+    mean score, and a member in no set gets 0: it keeps the policy where it is, yet it was never scored. It happens
+    with probability (1 - n/N)^M (6 % at N = 8, n = 4, M = 4), and then the advantages, weighted by the number of sets
+    per member, sum to 0, not the plain ones. Vary the seed from step to step.
+    diversity_coef: weight of d in the objective `additive`; the other built-in ones do not use it.
+
+    Raises ValueError for set_size < 1 or > N, shapes that differ, a NaN or infinite reward, an unhashable signature,
+    an unknown name, a num_sets that is no positive int or "all", an enumeration that is too large, and an objective or
+    a diversity of your own whose output does not fit.
+    """
+    scores = score_groups(
+        rewards,
+        signatures,
+        set_size,
+        objective=objective,
+        diversity=diversity,
+        credit=credit,
+        num_sets=num_sets,
+        seed=seed,
+        diversity_coef=diversity_coef,
+    )
+    return scores.advantages_P_N.reshape(np.shape(rewards))
+
+
+def score_groups(
+    rewards: Any,
+    signatures: Any,
+    set_size: int,
+    *,
+    objective: Any = "polychromic",
+    diversity: Any = "distinct_fraction",
+    credit: str = "mean",
+    num_sets: int | str = "all",
+    seed: int = 0,
+    diversity_coef: float = 0.5,
+) -> GroupScores:
+    """All that `set_advantages` works out, with the same arguments and errors; a single group counts as P = 1."""
+    goal, measure, rule = find_objective(objective), find_diversity(diversity), named("credit", credit, CREDIT)
+    if not isinstance(diversity_coef, numbers.Real) or not math.isfinite(diversity_coef):
+        raise ValueError(f"diversity_coef must be a finite number, got {diversity_coef!r}")
+    groups = as_groups(rewards, signatures)
+    size = check_set_size(set_size, groups.num_members)
+    scorer = _Scorer(groups, goal, measure, float(diversity_coef))
+    if num_sets == "all" and rule.of_expectations is not None:
+        advantages_P_N = rule.of_expectations(scorer.expected, size)
+        scored_P_N, gains_P_N, losses_P_N = torch.ones_like(advantages_P_N, dtype=torch.bool), None, None
+    else:
+        chosen = _chosen_sets(groups, size, num_sets, seed)
+        advantages_P_N, scored_P_N, gains_P_N, losses_P_N = scorer.credited(rule, chosen)
+    return GroupScores(advantages_P_N, scored_P_N, gains_P_N, losses_P_N, scorer.mean_diversity(size))
+
+
+def mean_diversity(signatures: Any, set_size: int, diversity: Any = "distinct_fraction") -> float:
+    """Expected d over all sets of `set_size` out of one group's N signatures (for logging).
+
+    In closed form where the diversity counts classes, by enumeration otherwise. ValueError as in `set_advantages`.
+    """
+    measure, row = find_diversity(diversity), as_sequence(signatures)
+    size = check_set_size(set_size, len(row))
+    groups = as_groups([0.0] * len(row), row)
+    if measure.count_form is not None:
+        return diversity_given_member(groups, size, measure.count_form(size)).mean().item()
+    return GroupDiversity(measure, groups.classes_P_N[0], row).of_members(all_sets(len(row), size)).mean().item()
+
+
+class _Scorer:
+    """Scores sets of checked groups, and remembers the mean d of what it scored."""
+
+    def __init__(self, groups: Groups, goal: Objective, measure: Diversity, diversity_coef: float):
+        self.groups, self.goal, self.measure, self.diversity_coef = groups, goal, measure, diversity_coef
+        rows = zip(groups.classes_P_N, groups.signatures_P_N, strict=True)
+        self.diversity = [GroupDiversity(measure, classes_N, row) for classes_N, row in rows]
+        self.mean_read: dict[tuple[int, int], float] = {}  # (group, set size) -> mean d, where the objective read it
+
+    def expected(self, size: int) -> torch.Tensor:
+        """E[f(G) | i in G] over all sets of `size` members, (P, N): in closed form where there is one."""
+        groups, form = self.groups, self.measure.count_form
+        if self.goal.given_member is not None and (form is not None or not self.goal.reads_diversity):
+            values_P_N = self.goal.given_member(groups, size, form(size) if form else None, self.diversity_coef)
+            return _checked("closed form", values_P_N, tuple(groups.rewards_P_N.shape))
+        members_S_n = all_sets(groups.num_members, size)
+        rows = [self._scored(p, members_S_n) for p in range(len(groups.rewards_P_N))]
+        return _stack([scored.member_mean(scored.scores_S) for scored in rows], groups)
+
+    def credited(self, rule: Credit, chosen: list[torch.Tensor]) -> tuple:
+        """(advantages, scored, gains, losses), each (P, N), from explicit sets per group."""
+        sets_P = [self._scored(p, members_S_n) for p, members_S_n in enumerate(chosen)]
+        raw_P_N = _stack([rule.of_sets(scored) for scored in sets_P], self.groups)
+        gains_P_N = losses_P_N = None
+        if rule.rows is not None:
+            rows = [rule.rows(scored) for scored in sets_P]
+            gains_P_N = _stack([gains_N for gains_N, _ in rows], self.groups).nan_to_num(nan=0.0)
+            losses_P_N = _stack([losses_N for _, losses_N in rows], self.groups).nan_to_num(nan=0.0)
+        return raw_P_N.nan_to_num(nan=0.0), ~raw_P_N.isnan(), gains_P_N, losses_P_N
+
+    def mean_diversity(self, size: int) -> torch.Tensor | None:
+        """Mean d of each group's sets, (P,); see `GroupScores`."""
+        if self.measure.count_form is not None:  # each set has n members: the mean over members is that over sets
+            return diversity_given_member(self.groups, size, self.measure.count_form(size)).mean(dim=1)
+        values = [self.mean_read.get((p, size)) for p in range(len(self.groups.rewards_P_N))]
+        return None if None in values else torch.tensor(values, dtype=torch.float64)
+
+    def _scored(self, p: int, members_S_n: torch.Tensor) -> ScoredSets:
+        return ScoredSets(
+            self._score(p, members_S_n), members_S_n, self.groups.num_members, lambda members: self._score(p, members)
+        )
+
+    def _score(self, p: int, members_S_n: torch.Tensor) -> torch.Tensor:
+        sets = Sets.of_group(self.groups.rewards_P_N[p], self.diversity[p], members_S_n, self.diversity_coef)
+        scores_S = _checked("scores", self.goal.score(sets), (len(sets),))
+        if "diversity_S" in vars(sets):
+            self.mean_read[p, members_S_n.shape[1]] = sets.diversity_S.mean().item()
+        return scores_S
+
+
+def _chosen_sets(groups: Groups, size: int, num_sets: int | str, seed: int) -> list[torch.Tensor]:
+    """The explicit sets of each group: all of them, or random ones."""
+    if num_sets == "all":
+        return [all_sets(groups.num_members, size)] * len(groups.rewards_P_N)
+    if isinstance(num_sets, str):
+        raise ValueError(f'num_sets must be "all" or an integer of at least 1, got {num_sets!r}')
+    count = integer('num_sets (or "all")', num_sets, minimum=1)
+    generator = torch.Generator().manual_seed(seed)
+    return [draw_sets(groups.num_members, size, count, generator) for _ in groups.rewards_P_N]
+
+
+def _checked(what: str, values: Any, shape: tuple[int, ...]) -> torch.Tensor:
+    """float64 `values`; ValueError unless they are a real tensor of this shape without NaN or infinity."""
+    if not isinstance(values, torch.Tensor) or values.is_complex():
+        kind = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
+        raise ValueError(f"the objective's {what} must be a torch tensor of real numbers, got {kind}: {values!r}")
+    if tuple(values.shape) != shape:
+        raise ValueError(f"the objective's {what} must have shape {shape}, got {tuple(values.shape)}")
+    values = values.detach().to(device="cpu", dtype=torch.float64)
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        index = tuple(bad[0].tolist())
+        raise ValueError(f"the objective's {what} at {index} are {values[index].item()}, not finite")
+    return values
+
+
+def _stack(rows: list[torch.Tensor], groups: Groups) -> torch.Tensor:
+    return torch.stack(rows) if rows else torch.zeros_like(groups.rewards_P_N)
