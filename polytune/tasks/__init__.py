@@ -17,6 +17,8 @@ __all__ = ["TASKS", "Episode", "Step", "Task", "load_task"]
 
 TASKS: dict[str, str | Callable[..., Task]] = {
     "fourrooms": "polytune.tasks.grid.fourrooms:FourRooms",
+    "bandit": "polytune.tasks.tabular.worlds:bandit",
+    "two-step": "polytune.tasks.tabular.worlds:two_step",
 }
 """Task name -> "package.module:ClassName", or the class itself. A new task is one row."""
 

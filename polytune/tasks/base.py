@@ -1,7 +1,8 @@
 """What a world is: `Task` starts and restores episodes, `Episode` shows text and takes text, `Step` is what comes back.
 
 A new world is two small classes: a `Task` with its words and an `Episode` with three hooks (`_begin`, `observation`,
-`_act`) and, for set objectives, a fourth (`_place`). Turns, horizon, reward, strict parsing and snapshots are here.
+`_act`) and, for set objectives, a fourth (`_place`). Turns, horizon, reward, strict parsing and snapshots are here; a
+world that pays otherwise, or ends without success, says so in `_reward` and `_failure`.
 """
 
 from __future__ import annotations
@@ -70,6 +71,14 @@ class Episode(ABC):
         """Where the current state counts as being (a room, say); `None` for nowhere. Signatures are sets of these."""
         return None
 
+    def _failure(self) -> str | None:
+        """Why the episode is over without success (a word for `stop_reason`); `None` as long as it goes on."""
+        return None
+
+    def _reward(self) -> float:
+        """What the turn just taken pays: by default `1 - 0.5 * turns taken / horizon` if it solved the task, else 0."""
+        return 1.0 - 0.5 * self.turn / self.task.horizon if self.stop_reason == "success" else 0.0
+
     # What every world shares
 
     @property
@@ -79,7 +88,8 @@ class Episode(ABC):
     def step(self, action: str) -> Step:
         """Take one turn with the policy's text. Text that is not one legal action spends the turn and does nothing.
 
-        The reward is `1 - 0.5 * turns taken / horizon` on the turn that solves the task and 0 otherwise.
+        The reward is `1 - 0.5 * turns taken / horizon` on the turn that solves the task and 0 otherwise, unless the
+        world says something else (`_reward`).
         Raises RuntimeError on a finished episode and TypeError if `action` is not a string.
         """
         if self.stop_reason is not None:
@@ -95,13 +105,9 @@ class Episode(ABC):
         else:
             solved = self._act(word)
         self._trail.append(self._place())
-        if solved:
-            self.stop_reason = "success"
-            return Step(1.0 - 0.5 * self.turn / self.task.horizon, True, "success")
-        if self.turn >= self.task.horizon:
-            self.stop_reason = "horizon"
-            return Step(0.0, True, "horizon")
-        return Step(0.0, False, None)
+        out_of_turns = "horizon" if self.turn >= self.task.horizon else None
+        self.stop_reason = "success" if solved else self._failure() or out_of_turns
+        return Step(self._reward(), self.done, self.stop_reason)
 
     def signature(self, since_turn: int = 0) -> Hashable | None:
         """The frozenset of places (`_place`, without None) of the states from turn `since_turn` to now, both included.
