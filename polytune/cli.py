@@ -162,6 +162,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     """
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # the recipes' own bars say what takes time
     transformers_logging.disable_progress_bar()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # tasks, objectives and judges of a user's own are found where they run
     from polytune.policy.loading import CheckpointError
     from polytune.rollout import RolloutError
     from polytune.trainer.checkpoints import SaveError

@@ -113,6 +113,7 @@ class RolloutConfig:
     num_rollout_states: int = field(
         default=2, metadata={"help": "Rollout states on each seed trajectory (p); 0: no vines."}
     )
+    num_vines: int = field(default=8, metadata={"help": "Vines from each rollout state (N)."})
     rollout_states: str = field(
         default="equally_spaced",
         metadata={
@@ -120,7 +121,6 @@ class RolloutConfig:
             "'entropy' (the policy hesitates), 'start' (whole episodes)."
         },
     )
-    num_vines: int = field(default=8, metadata={"help": "Vines from each rollout state (N)."})
 
     def __post_init__(self) -> None:
         require_choice("rollout_states", self.rollout_states, ("equally_spaced", "uncertain", "entropy", "start"))
@@ -143,12 +143,34 @@ class RolloutConfig:
 class ObjectiveConfig:
     """The set objective, its credit, the critic's estimator and how the two kinds of advantages are scaled."""
 
-    objective: str = field(default="polychromic", metadata={"help": "Set objective (polytune.objective.OBJECTIVES)."})
+    objective: str = field(
+        default="polychromic",
+        metadata={
+            "help": "Set objective: polychromic, mean, pass_at_k, max_at_k, additive, coverage, or your own as "
+            "package.module:name."
+        },
+    )
     diversity: str = field(
-        default="distinct_fraction", metadata={"help": "Diversity measure of a set (polytune.objective.DIVERSITY)."}
+        default="distinct_fraction",
+        metadata={
+            "help": "Diversity of a set: distinct_fraction, zero_if_identical, excess, vendi, action_distance, or your "
+            "own as package.module:name."
+        },
+    )
+    diversity_coef: float = field(
+        default=0.5, metadata={"help": "Weight of the diversity in objective 'additive' (lambda)."}
+    )
+    signature: str = field(
+        default="task",
+        metadata={
+            "help": "What tells strategies apart: the 'task' (rooms, say), the 'actions' themselves, or a judge that "
+            "clusters the texts of a group: 'ngram', or your own as package.module:name."
+        },
     )
     set_size: int = field(default=4, metadata={"help": "Members of a set (n)."})
-    credit: str = field(default="mean", metadata={"help": "How sets credit their members (polytune.objective.CREDIT)."})
+    credit: str = field(
+        default="mean", metadata={"help": "How sets credit their members: mean, max, per_set or leave_one_out."}
+    )
     num_sets: str = field(default="all", metadata={"help": "'all' sets, exactly, or a number M of random sets."})
     set_scope: str = field(
         default="vines",
@@ -167,7 +189,11 @@ class ObjectiveConfig:
     gamma: float = field(default=1.0, metadata={"help": "Discount per turn."})
     gae_lambda: float = field(default=0.95, metadata={"help": "Lambda of GAE, over turns."})
     set_normalise: str = field(
-        default="std", metadata={"help": "Scaling of set advantages: 'std' (unit size), 'mean_std' or 'none'."}
+        default="std",
+        metadata={
+            "help": "Scaling of set advantages: 'std' (unit size over the update), 'mean_std', 'group_std' (each group "
+            "by its own, as in GRPO) or 'none'."
+        },
     )
     gae_normalise: str = field(
         default="mean_std", metadata={"help": "Scaling of the critic's advantages: 'mean_std', 'std' or 'none'."}
@@ -175,14 +201,32 @@ class ObjectiveConfig:
     set_weight: float = field(
         default=1.0, metadata={"help": "Factor on set advantages after scaling: their size beside the critic's."}
     )
+    ucb_coef: float = field(
+        default=0.0,
+        metadata={"help": "Exploration bonus: this times min(1, N(s,a)^-1/2) is added to advantages; 0: none."},
+    )
+    collapse_share: float = field(
+        default=0.2,
+        metadata={
+            "help": "Warn when a group's distinct signatures fall under this share of its members; 0: never."
+        },
+    )
 
     def __post_init__(self) -> None:
         require_integer("set_size", self.set_size, 1)
         require_choice("set_scope", self.set_scope, ("vines", "seeds", "both", "none"))
         if self.window is not None and self.window != -1:
             require_integer("window", self.window, 0)
-        for name in ("set_normalise", "gae_normalise"):
-            require_choice(name, getattr(self, name), ("none", "std", "mean_std"))
+        require_choice("set_normalise", self.set_normalise, ("none", "std", "mean_std", "group_std"))
+        require_choice("gae_normalise", self.gae_normalise, ("none", "std", "mean_std"))
+        require(
+            self.credit != "per_set" or self.set_normalise != "mean_std",
+            "credit 'per_set' keeps what sets gain and lose apart, and set_normalise 'mean_std' would shift both: use "
+            "'std' or 'none'.",
+        )
+        for name in ("diversity_coef", "ucb_coef", "collapse_share"):
+            value = getattr(self, name)
+            require(value >= 0.0, f"{name} must not be negative, got {value}.")
         for name in ("gamma", "gae_lambda"):
             value = getattr(self, name)
             require(0.0 <= value <= 1.0, f"{name} must lie in [0, 1], got {value}.")
@@ -319,6 +363,4 @@ class ComparisonConfig:
         require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
         if self.workers is not None:
             require_integer("workers", self.workers, 1)
-        require(
-            self.keep is None or self.keep.endswith(".json"), f"keep must name a .json file, got {self.keep!r}."
-        )
+        require(self.keep is None or self.keep.endswith(".json"), f"keep must name a .json file, got {self.keep!r}.")

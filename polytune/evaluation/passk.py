@@ -75,6 +75,21 @@ def coverage_ks(n: int) -> list[int]:
     return [2**power for power in range((last - 1).bit_length())] + [last]
 
 
+def coverage_area(ks: ArrayLike, values: ArrayLike) -> Any:
+    """Area under the coverage curve: the mean of pass@k over log2 k from the first to the last k, trapezoid rule.
+
+    values: (..., ks). In [0, 1] as pass@k is; a single k gives its own value. ValueError for ks that do not rise.
+    """
+    logs_K, values_K = np.log2(np.asarray(ks, dtype=np.float64)), np.asarray(values, dtype=np.float64)
+    steps = np.diff(logs_K)
+    if logs_K.ndim != 1 or values_K.shape[-1] != len(logs_K) or not (steps > 0).all():
+        raise ValueError(f"ks must rise and match the last axis of values, got ks {ks} and shape {values_K.shape}")
+    if len(logs_K) == 1:
+        return values_K[..., 0]
+    heights = (values_K[..., 1:] + values_K[..., :-1]) / 2
+    return (heights * steps).sum(axis=-1) / (logs_K[-1] - logs_K[0])
+
+
 def _whole(name: str, value: Any) -> int:
     try:
         number = operator.index(value)

@@ -8,6 +8,7 @@ and the file ends bit for bit the same, rounding in the last place included.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes
 from polytune.tasks.base import Task
 
+#: what every record has; ``logprob``, the sum over the sampled tokens, came later, and old files do without
 FIELDS = frozenset(
     {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
 )
@@ -71,6 +73,7 @@ def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> d
         "stop_reason": trajectory.stop_reason,
         "signature": signature,
         "invalid_actions": trajectory.invalid_actions,
+        "logprob": round(math.fsum(logprob for turn in trajectory.turns for logprob in turn.logprobs), 3),
         "actions": " ".join(renderer.action_text(turn.action_ids) for turn in trajectory.turns),
     }
 

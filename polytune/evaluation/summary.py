@@ -6,8 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from polytune.evaluation.intervals import mean_interval, paired_difference_interval
-from polytune.evaluation.passk import coverage_ks, pass_at_k, pass_at_k_interval
+from polytune.evaluation.passk import coverage_area, coverage_ks, pass_at_k, pass_at_k_interval
 
 
 def _interval(values: tuple[float, float | None, float | None]) -> dict[str, float | None]:
@@ -17,6 +19,13 @@ def _interval(values: tuple[float, float | None, float | None]) -> dict[str, flo
 def _distinct(records: Sequence[dict[str, Any]]) -> int:
     """Distinct signatures; a degenerate one (None) does not count."""
     return len({json.dumps(r["signature"]) for r in records if r["signature"] is not None})
+
+
+def _entropy(records: Sequence[dict[str, Any]]) -> float | None:
+    """Nats per decision, estimated from the samples: -sum of log probabilities / decisions; None for old records."""
+    if any(record.get("logprob") is None for record in records):
+        return None
+    return -sum(r["logprob"] for r in records) / sum(r["turns"] for r in records)
 
 
 def per_start(records: Sequence[dict[str, Any]], policy: str) -> dict[int, dict[str, Any]]:
@@ -34,12 +43,13 @@ def per_start(records: Sequence[dict[str, Any]], policy: str) -> dict[int, dict[
             "distinct": _distinct(cell["samples"]),
             "distinct_winning": _distinct([r for r in cell["samples"] if r["success"]]),
             "greedy": float(cell["greedy"][0]["success"]),
+            "entropy": _entropy(cell["samples"]),
         }
         for seed, cell in sorted(table.items())
     }
 
 
-def _columns(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dict[str, list[float]]:
+def per_start_values(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dict[str, list[float]]:
     """Per-start values of every reported measure."""
     columns = {
         "success": [cell["correct"] / cell["n"] for cell in table.values()],
@@ -50,16 +60,21 @@ def _columns(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dict[str, l
     }
     for k in ks:
         columns[f"pass@{k}"] = [pass_at_k(cell["n"], cell["correct"], k) for cell in table.values()]
+    columns["coverage_area"] = coverage_area(ks, np.transpose([columns[f"pass@{k}"] for k in ks])).tolist()
+    if all(cell["entropy"] is not None for cell in table.values()):
+        columns["entropy"] = [cell["entropy"] for cell in table.values()]
     return columns
 
 
-def _bounds(name: str, values: Sequence[float]) -> tuple[float, float] | None:
+def measure_bounds(name: str, values: Sequence[float]) -> tuple[float, float] | None:
     """The range of a measure at one start state, given its values for all policies.
 
     Counts end at the largest one seen; a return lies in [0, 1] (PAPER.md, Objective) unless one lies outside.
     """
     if name.startswith("distinct"):
         return 0.0, max(1.0, *values)
+    if name == "entropy":
+        return None
     if name == "mean_return" and not all(0.0 <= value <= 1.0 for value in values):
         return None
     return 0.0, 1.0
@@ -85,8 +100,11 @@ def summarise(
     samples = min(cell["n"] for cell in base.values())
     ks = coverage_ks(samples)
     summary: dict[str, Any] = {"policies": {}, "differences": {}, "ks": ks, "level": level}
-    columns = {policy: _columns(table, ks) for policy, table in tables.items()}
-    bounds = {name: _bounds(name, [value for own in columns.values() for value in own[name]])
+    columns = {policy: per_start_values(table, ks) for policy, table in tables.items()}
+    if not all("entropy" in own for own in columns.values()):  # some records are older than this measure
+        for own in columns.values():
+            own.pop("entropy", None)
+    bounds = {name: measure_bounds(name, [value for own in columns.values() for value in own[name]])
               for name in columns[policies[0]]}  # fmt: skip
     for policy, table in tables.items():
         measures: dict[str, Any] = {}

@@ -1,6 +1,7 @@
 """Rollouts: typed trees, the growth of vines, and the training rows they become."""
 
 from polytune.rollout.branching import BRANCHING, SeedView
+from polytune.rollout.duplicates import Duplicates, count_duplicates
 from polytune.rollout.rows import Row, blank_row, trajectory_row, tree_rows
 from polytune.rollout.tree import Trajectory, Tree, Turn
 from polytune.rollout.vines import (
@@ -13,6 +14,7 @@ from polytune.rollout.vines import (
 
 __all__ = [
     "BRANCHING",
+    "Duplicates",
     "RolloutCounters",
     "RolloutError",
     "Row",
@@ -22,6 +24,7 @@ __all__ = [
     "Tree",
     "Turn",
     "blank_row",
+    "count_duplicates",
     "grow_trees",
     "sample_episodes",
     "trajectory_row",

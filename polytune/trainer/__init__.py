@@ -1,9 +1,10 @@
 """Training: Poly-PPO on TRL's ``GRPOTrainer``, the critic, behaviour cloning, atomic checkpoints."""
 
 from polytune.trainer.checkpoints import SaveError, check_space, latest_checkpoint
+from polytune.trainer.checks import check_run
 from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSuccess
 from polytune.trainer.config import PolychromicConfig
-from polytune.trainer.polychromic import PolychromicTrainer, check_run
+from polytune.trainer.polychromic import PolychromicTrainer
 
 __all__ = [
     "CloningCollator",

@@ -7,47 +7,76 @@ recorded by both masks being False; *scored without signal* is an advantage of 0
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from polytune.config import ObjectiveConfig
 from polytune.objective import (
-    DIVERSITY,
-    draw_sets,
+    GroupScores,
     gae,
     group_signal,
-    mean_diversity,
     polychromic_window,
     returns_to_go,
-    set_advantages,
+    score_groups,
 )
 from polytune.rollout import Trajectory, Tree
+
+#: added to a group's standard deviation before dividing by it, as GRPO does
+GROUP_STD_FLOOR = 1e-4
 
 
 @dataclass
 class TurnAdvantages:
-    """Advantages of B rows with T turns at most, float64. The two masks never overlap."""
+    """Advantages of B rows with T turns at most, float64. The two masks never overlap.
+
+    ``losses_B_T`` (credit ``per_set`` only): what a member's losing sets take from it, >= 0, averaged over all its
+    sets; its advantage is what the winning ones give less this.
+    """
 
     advantages_B_T: torch.Tensor
     set_mask_B_T: torch.Tensor
     gae_mask_B_T: torch.Tensor
     returns_B_T: torch.Tensor
     turns_mask_B_T: torch.Tensor
+    losses_B_T: torch.Tensor | None
     groups: GroupStatistics
 
 
 @dataclass
 class GroupStatistics:
-    """Sums over groups, to be averaged over processes."""
+    """Sums over groups, to be averaged over processes.
+
+    A group without signal has one cause, the first that holds: all its rewards are equal, all its signatures are, or
+    the scores of its sets tie although neither is.
+    """
 
     groups: int = 0
     without_signal: int = 0
+    without_signal_equal_rewards: int = 0
+    without_signal_equal_signatures: int = 0
+    without_signal_ties: int = 0
     equal_rewards: int = 0
     equal_signatures: int = 0
     diversity: float = 0.0
     distinct_signatures: int = 0
+    distinct_share: float = 0.0
     distinct_winning: int = 0
+
+    def add(self, group: Sequence[Trajectory], rewards: Sequence[float], signal: bool, diversity: float) -> None:
+        distinct = len({trajectory.signature for trajectory in group} - {None})
+        equal_rewards, equal_signatures = len(set(rewards)) == 1, distinct <= 1
+        self.groups += 1
+        self.without_signal += not signal
+        self.without_signal_equal_rewards += not signal and equal_rewards
+        self.without_signal_equal_signatures += not signal and equal_signatures and not equal_rewards
+        self.without_signal_ties += not signal and not equal_signatures and not equal_rewards
+        self.equal_rewards += equal_rewards
+        self.equal_signatures += equal_signatures
+        self.diversity += diversity
+        self.distinct_signatures += distinct
+        self.distinct_share += distinct / len(group)
+        self.distinct_winning += len({t.signature for t in group if t.success} - {None})
 
 
 def set_groups(trees: Sequence[Tree], scope: str) -> list[list[list[Trajectory]]]:
@@ -58,6 +87,11 @@ def set_groups(trees: Sequence[Tree], scope: str) -> list[list[list[Trajectory]]
     if scope in ("seeds", "both"):
         batches.append([tree.seeds for tree in trees])
     return [batch for batch in batches if batch]
+
+
+def sibling_groups(trees: Sequence[Tree]) -> list[list[Trajectory]]:
+    """All groups of independent attempts from one state: vines of a rollout state, seed trajectories of a tree."""
+    return [*(group for tree in trees for group in tree.vine_groups()), *(tree.seeds for tree in trees)]
 
 
 def turn_advantages(
@@ -85,68 +119,50 @@ def turn_advantages(
         advantages_B_T = gae(rewards_B_T, values_B_T, turns_mask_B_T, objective.gamma, objective.gae_lambda)
         gae_mask_B_T = turns_mask_B_T.clone()
     set_mask_B_T = torch.zeros_like(turns_mask_B_T)
+    losses_B_T = torch.zeros_like(rewards_B_T) if objective.credit == "per_set" else None
     statistics = GroupStatistics()
     window = None if objective.window in (None, -1) else objective.window
     for batch in set_groups(trees, objective.set_scope):
-        sets_P = drawn_sets(batch, objective, seed)
-        scores_P_N = _score(batch, objective, seed, sets_P, statistics)
-        for index, (group, scores_N) in enumerate(zip(batch, scores_P_N, strict=True)):
-            scored = None if sets_P is None else set(sets_P[index].flatten().tolist())
-            for member, (trajectory, score) in enumerate(zip(group, scores_N.tolist(), strict=True)):
-                if scored is not None and member not in scored:
+        scores = score_batch(batch, objective, seed, statistics)
+        for p, group in enumerate(batch):
+            for member, trajectory in enumerate(group):
+                if not scores.scored_P_N[p, member]:
                     continue  # in none of the drawn sets: never scored, so the critic's advantage stays
                 row, count = rows[id(trajectory)], len(trajectory.turns)
                 inside = polychromic_window(count, window)
-                advantages_B_T[row, :count][inside] = score
+                advantages_B_T[row, :count][inside] = scores.advantages_P_N[p, member]
                 set_mask_B_T[row, :count] |= inside
+                if losses_B_T is not None:
+                    losses_B_T[row, :count][inside] = scores.losses_P_N[p, member]
     gae_mask_B_T &= ~set_mask_B_T
     returns_B_T = returns_to_go(rewards_B_T, turns_mask_B_T, objective.gamma)
-    return TurnAdvantages(advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, statistics)
+    return TurnAdvantages(
+        advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, losses_B_T, statistics
+    )
 
 
-def drawn_sets(batch: list[list[Trajectory]], objective: ObjectiveConfig, seed: int) -> list[torch.Tensor] | None:
-    """The random sets (M, n) of each group that ``set_advantages`` draws from ``seed``; None when all are scored."""
-    if objective.num_sets == "all":
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    return [draw_sets(len(group), objective.set_size, objective.num_sets, generator) for group in batch]
-
-
-def _group_diversity(signatures: list, objective: ObjectiveConfig, sets_M_n: torch.Tensor | None) -> float:
-    """Mean d of a group's sets: of all of them, or of those drawn when the measure has no closed form."""
-    measure = DIVERSITY[objective.diversity]
-    if sets_M_n is None or measure.count_form is not None:
-        return mean_diversity(signatures, objective.set_size, objective.diversity)
-    return sum(measure.of_set([signatures[i] for i in members]) for members in sets_M_n.tolist()) / len(sets_M_n)
-
-
-def _score(
-    batch: list[list[Trajectory]],
-    objective: ObjectiveConfig,
-    seed: int,
-    sets_P: list[torch.Tensor] | None,
-    statistics: GroupStatistics,
-) -> torch.Tensor:
-    """Set advantages (P, N) of a batch of groups; adds to ``statistics``."""
+def score_batch(
+    batch: list[list[Trajectory]], objective: ObjectiveConfig, seed: int, statistics: GroupStatistics
+) -> GroupScores:
+    """Set advantages (P, N) of P groups of one size; adds to ``statistics``."""
     rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
-    signatures = [[trajectory.signature for trajectory in group] for group in batch]
-    scores_P_N = set_advantages(
+    scores = score_groups(
         rewards,
-        signatures,
+        [[trajectory.signature for trajectory in group] for group in batch],
         objective.set_size,
         objective=objective.objective,
         diversity=objective.diversity,
+        diversity_coef=objective.diversity_coef,
         credit=objective.credit,
         num_sets=objective.num_sets,
         seed=seed,
     )
-    statistics.groups += len(batch)
-    statistics.without_signal += int((~group_signal(scores_P_N)).sum())
-    for index, (group_rewards, group_signatures, group) in enumerate(zip(rewards, signatures, batch, strict=True)):
-        distinct = len(set(group_signatures) - {None})
-        statistics.equal_rewards += len(set(group_rewards)) == 1
-        statistics.equal_signatures += distinct <= 1
-        statistics.distinct_signatures += distinct
-        statistics.distinct_winning += len({t.signature for t in group if t.success} - {None})
-        statistics.diversity += _group_diversity(group_signatures, objective, None if sets_P is None else sets_P[index])
-    return scores_P_N
+    signal_P = group_signal(scores.advantages_P_N).tolist()
+    diversity_P = [float("nan")] * len(batch) if scores.diversity_P is None else scores.diversity_P.tolist()
+    for group, group_rewards, signal, diversity in zip(batch, rewards, signal_P, diversity_P, strict=True):
+        statistics.add(group, group_rewards, signal, diversity)
+    if objective.set_normalise == "group_std" and len(batch[0]) > 1:
+        scale_P_1 = scores.advantages_P_N.std(dim=1, keepdim=True) + GROUP_STD_FLOOR
+        losses_P_N = None if scores.losses_P_N is None else scores.losses_P_N / scale_P_1
+        scores = replace(scores, advantages_P_N=scores.advantages_P_N / scale_P_1, losses_P_N=losses_P_N)
+    return scores

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import fields
 
 from polytune.rollout import RolloutCounters, Trajectory
 from polytune.trainer.advantages import GroupStatistics
 
 #: averages over groups, in the order in which :func:`rollout_sums` lists them
-GROUP_METRICS = (
-    "without_signal",
-    "equal_rewards",
-    "equal_signatures",
-    "diversity",
-    "distinct_signatures",
-    "distinct_winning",
-)
+GROUP_METRICS = tuple(field.name for field in fields(GroupStatistics) if field.name != "groups")
 
 
 def rollout_sums(
@@ -54,4 +49,4 @@ def rollout_metrics(sums: Sequence[float], env_steps: int) -> dict[str, float]:
     }
     if groups:
         metrics |= {f"groups/{name}": value / groups for name, value in zip(GROUP_METRICS, of_groups, strict=True)}
-    return metrics
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}  # d that nobody worked out

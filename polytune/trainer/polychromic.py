@@ -11,37 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, check_sets, require, require_choice
-from polytune.objective import CREDIT, DIVERSITY, OBJECTIVES, rescale
+from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
+from polytune.objective import find_judge, rescale
 from polytune.policy import Renderer, TransformersGenerator
 from polytune.policy.loading import check_pad_token
-from polytune.rollout import (
-    BRANCHING,
-    RolloutCounters,
-    SeedView,
-    Start,
-    Tree,
-    blank_row,
-    grow_trees,
-    trajectory_row,
-    tree_rows,
-)
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
-from polytune.trainer.budget import grow_to_budget
 from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
+from polytune.trainer.checks import OWN_SIGNATURES, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
+from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
-from polytune.trainer.scoring import SCORED_ROWS, behaviour_kl, length_chunks, pad
+from polytune.trainer.scoring import SCORED_ROWS, behaviour_kl, length_chunks, per_set_correction
+from polytune.trainer.ucb import VisitCounts, visits
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
 from trl import GRPOTrainer  # noqa: E402
@@ -54,7 +45,7 @@ def episode_return(prompts, completions, episode_return, **kwargs) -> list[float
     return episode_return
 
 
-class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
+class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
     Args:
@@ -85,12 +76,11 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         check_run(args, rollout, objective)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
-        require(
-            objective.set_scope == "none" or task.gives_signatures,
-            f"task {task.name!r} gives no signatures, so every set would have diversity 0 and no signal: write _place "
-            "(or signature) in its episode class, or set set_scope to 'none'.",
-        )
+        check_signatures(task, objective)
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
+        self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
+        self.counts = VisitCounts() if objective.ucb_coef > 0 else None
+        self._collapsed = self._said_unspent = False
         self.env_steps = 0
         self._steps_per_tree: float | None = None  # mean of the last update
         self._completion_width: int | None = None  # set while rows are being scored, read by the critic's hook
@@ -128,97 +118,7 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
 
-    # ------------------------------------------------------------------ rollouts
-
-    def _roll_out(self, prompts: list[str]) -> dict[str, list]:
-        """TRL's ``rollout_func``: ``self._starts`` holds this process's start states, one per tree."""
-        self.generator.reset()  # the weights have changed since the last rollouts
-        self._counters = RolloutCounters()
-        with self.accelerator.autocast():  # rows are scored under it, too
-            if self.args.max_env_steps is None:
-                self._trees, _ = self._grow(self._starts)
-            else:
-                self._trees = grow_to_budget(self._starts, self._grow, self._env_steps_due(), self._steps_per_tree)
-        self.generator.reset()
-        self._rows = [row for tree in self._trees for row in tree_rows(tree)]
-        returns = [t.discounted_return() for tree in self._trees for t in tree.trajectories()]
-        blank = blank_row(self._trees[0].prompt_ids, self.processing_class.pad_token_id)
-        missing = len(prompts) - len(self._rows)  # rows of trees for which the budget had no room
-        rows = self._rows + [blank] * missing
-        return {
-            "prompt_ids": [row.prompt_ids for row in rows],
-            "completion_ids": [row.completion_ids for row in rows],
-            "logprobs": [row.logprobs for row in rows],
-            "env_mask": [row.env_mask for row in rows],
-            "episode_return": returns + [0.0] * missing,
-        }
-
-    def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
-        """Trees from ``starts`` and the environment steps they took."""
-        before = self._counters.env_steps
-        rule = BRANCHING[self.rollout.rollout_states]
-        trees = grow_trees(
-            self.task,
-            self.renderer,
-            self.generator,
-            starts,
-            self.rollout,
-            run_seed=self.args.seed,
-            max_branches=self.policy.max_branches,
-            counters=self._counters,
-            look=self._look if rule.needs_values or rule.needs_entropies else None,
-        )
-        return trees, self._counters.env_steps - before
-
-    def _env_steps_due(self) -> float:
-        """This process's share of what the run should have spent after this update and has not."""
-        done = self.state.global_step // self.args.steps_per_update + 1
-        due = self.args.max_env_steps * done / self.args.num_updates - self.env_steps
-        return due / self.accelerator.num_processes
-
-    def _look(self, trees: list[Tree]) -> list[list[SeedView]]:
-        """The critic's values and the policy's entropies along the seed trajectories, in one pass over them."""
-        rows = [trajectory_row(tree.prompt_ids, seed) for tree in trees for seed in tree.seeds]
-        device, pad_id = self.accelerator.device, self.processing_class.pad_token_id
-        prompts = [torch.tensor(row.prompt_ids) for row in rows]
-        completions = [torch.tensor(row.completion_ids) for row in rows]
-        ids = [pad(prompts, pad_id, "left"), pad(completions, pad_id)]
-        masks = [pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions])]
-        self._scored, training = None, self.model.training
-        with torch.no_grad():
-            _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
-                self.accelerator.unwrap_model(self.model),
-                torch.cat(ids, dim=1).to(device),
-                torch.cat(masks, dim=1).to(device),
-                ids[1].size(1),
-                compute_entropy=True,
-            )
-        values_B_C, self._scored = self._scored[1], None
-        self.model.train(training)
-        views = []
-        for index, row in enumerate(rows):
-            entropies, values = [0.0] * (max(row.turn_index) + 1), []
-            for column, turn in enumerate(row.turn_index):
-                if turn >= 0:
-                    if values_B_C is not None and len(values) == turn:
-                        values.append(float(values_B_C[index, column]))
-                    entropies[turn] += float(entropies_B_C[index, column])
-            views.append(SeedView(len(entropies), values or None, entropies))
-        seeds = self.rollout.num_seeds
-        return [views[start : start + seeds] for start in range(0, len(views), seeds)]
-
-    def _starts_of(self, inputs: list[dict]) -> list[Start]:
-        """The start states of a batch; refuses one that splits a tree over processes."""
-        size = self.num_generations
-        starts = [Start(row["start_seed"], row["attempt"]) for row in inputs]
-        for index in range(0, len(starts), size):
-            if len(starts[index : index + size]) < size or len(set(starts[index : index + size])) != 1:
-                raise ValueError(
-                    f"process {self.accelerator.process_index} got rows of different start states where one tree of "
-                    f"{size} rows was due: make per_device_train_batch_size * steps_per_generation a multiple of "
-                    f"{size}, so that a tree lives in one process."
-                )
-        return starts[::size]
+    # ------------------------------------------------------------------ advantages
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         self._starts = self._starts_of(inputs)
@@ -233,7 +133,10 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)[: len(self._rows)]
         turns = turn_advantages(self._trees, self.objective, values_B_T, seed=self._draw_seed())
         self._scale(turns)
+        self._add_bonus(turns)
         output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)
+        if turns.losses_B_T is not None:
+            output["set_losses"] = self._per_token(turns.losses_B_T, turn_index_B_C)
         if self.critic is not None:
             output["value_targets"] = torch.where(first_B_C, self._per_token(turns.returns_B_T, turn_index_B_C), 0.0)
             output["value_mask"] = first_B_C
@@ -298,10 +201,26 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             count, total, squares = self._sum([len(values), float(values.sum()), float((values**2).sum())])
             mean = total / max(count, 1)
             std = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
+            mode = "none" if mode == "group_std" else mode  # each group has been scaled by its own already
             turns.advantages_B_T[mask_B_T] = rescale(values, mean, std, mode) * weight
+            if name == "set" and turns.losses_B_T is not None:
+                turns.losses_B_T[mask_B_T] = rescale(turns.losses_B_T[mask_B_T], 0.0, std, mode) * weight
             if count:
                 self._record(f"advantages/{name}_scale", std)
                 self._record(f"advantages/{name}_mean", mean)
+
+    def _add_bonus(self, turns: TurnAdvantages) -> None:
+        """Add the exploration bonus to every scored action, then count the visits of all processes."""
+        if self.counts is None:
+            return
+        keys_B = [visits(tree, trajectory) for tree in self._trees for trajectory in tree.trajectories()]
+        scored_B_T = turns.set_mask_B_T | turns.gae_mask_B_T
+        bonus_B_T = self.counts.bonus(keys_B, scored_B_T.size(1)) * scored_B_T
+        turns.advantages_B_T += self.objective.ucb_coef * bonus_B_T
+        total, count = self._sum([float(bonus_B_T.sum()), float(scored_B_T.sum())])
+        self._record("ucb/bonus", self.objective.ucb_coef * total / max(count, 1))
+        self.counts.add(gather_object([key for keys in keys_B for key in keys]))
+        self._record("ucb/visited", len(self.counts))
 
     def _sum(self, numbers: list[float]) -> list[float]:
         """Sums over all processes."""
@@ -316,8 +235,10 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         sums = self._sum(rollout_sums(len(self._trees), seeds, self._counters, turns.groups))
         self.env_steps += int(sums[0])
         self._steps_per_tree = sums[0] / sums[1]
-        for name, value in rollout_metrics(sums, self.env_steps).items():
+        metrics = rollout_metrics(sums, self.env_steps)
+        for name, value in metrics.items():
             self._record(name, value)
+        self._warn_of_collapse(metrics.get("groups/distinct_share"))
         tokens = self.generator.counters.as_dict()
         self._tokens = dict(zip(tokens, map(int, self._sum(list(tokens.values()))), strict=True))
         for name, value in self._tokens.items():
@@ -327,6 +248,18 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
             sums = self._sum(variance_sums(values_B_T[mask], turns.returns_B_T[mask]))
             self._record("critic/explained_variance", explained_variance(sums))
             self._record("critic/value_mean", sums[1] / sums[0])
+
+    def _warn_of_collapse(self, share: float | None) -> None:
+        """One line when the distinct signatures of a group fall under ``collapse_share`` of its members."""
+        collapsed = share is not None and share < self.objective.collapse_share
+        if collapsed and not self._collapsed and self.is_world_process_zero():
+            print(
+                f"warning: collapse: a group's distinct signatures are down to {share:.2f} of its members, below "
+                f"collapse_share {self.objective.collapse_share}: siblings do the same, and sets of them teach little. "
+                "Raise kl_coef or entropy_coef, lower learning_rate, or branch elsewhere (rollout_states).",
+                flush=True,
+            )
+        self._collapsed = collapsed
 
     # ------------------------------------------------------------------ loss
 
@@ -373,8 +306,14 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         loss = super()._compute_loss(model, inputs)
         logprobs_B_C, values_B_C = self._scored
         mask_B_C = inputs["completion_mask"] * inputs["tool_mask"]
+        old_B_C = inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"])
+        if "set_losses" in inputs:
+            ratio_B_C = (logprobs_B_C - old_B_C).exp()
+            extra_B_C = mask_B_C * per_set_correction(
+                ratio_B_C, inputs["advantages"], inputs["set_losses"], self.epsilon_low, self.epsilon_high
+            )
+            loss = loss + extra_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])
         if self.beta == 0.0 and self.args.kl_coef > 0.0:
-            old_B_C = inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"])
             kl_B_C = behaviour_kl(logprobs_B_C, old_B_C, mask_B_C)
             loss = loss + self.args.kl_coef * kl_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])
             self._record_mean("kl", kl_B_C, mask_B_C)
@@ -417,6 +356,8 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
     def _save_extra_state(self, folder: Path) -> None:
         if self.critic is not None:
             self.accelerator.unwrap_model(self.critic).save(folder)
+        if self.counts is not None:
+            self.counts.save(folder)
         state = {"env_steps": self.env_steps, "steps_per_tree": self._steps_per_tree, "tokens": self._tokens}
         (folder / STATE_FILE).write_text(json.dumps(state))
 
@@ -425,29 +366,9 @@ class PolychromicTrainer(AtomicCheckpoints, GRPOTrainer):
         folder = Path(resume_from_checkpoint)
         if self.critic is not None:
             self.accelerator.unwrap_model(self.critic).load(folder)
+        if self.counts is not None:
+            self.counts.load(folder)
         state = json.loads((folder / STATE_FILE).read_text())
         self.env_steps, self._steps_per_tree = state["env_steps"], state["steps_per_tree"]
         if self.is_world_process_zero():  # totals over all processes: one of them goes on with them
             self.generator.counters = type(self.generator.counters)(**state["tokens"])
-
-
-def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
-    """Cross-checks between the parts of a run, before anything is loaded or rolled out."""
-    check_sets(rollout, objective)
-    for name, table in (("objective", OBJECTIVES), ("diversity", DIVERSITY), ("credit", CREDIT)):
-        require_choice(name, getattr(objective, name), tuple(table))
-    require(
-        args.num_generations == rollout.rows_per_prompt,
-        f"num_generations is {args.num_generations}, but a tree has num_seeds * (1 + num_rollout_states * num_vines) = "
-        f"{rollout.num_seeds} * (1 + {rollout.num_rollout_states} * {rollout.num_vines}) = {rollout.rows_per_prompt} "
-        f"rows: set num_generations to {rollout.rows_per_prompt}.",
-    )
-    require(
-        args.critic or objective.set_scope != "none",
-        "critic is off and set_scope is 'none', so no action would be scored: switch one of them on.",
-    )
-    require(
-        args.critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
-        f"set_scope is 'seeds' and critic is off, so nobody would score the vines of {rollout.num_rollout_states} "
-        "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
-    )

@@ -23,6 +23,22 @@ def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: to
     return (log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C
 
 
+def per_set_correction(
+    ratio: torch.Tensor, advantages: torch.Tensor, losses: torch.Tensor, epsilon_low: float, epsilon_high: float
+) -> torch.Tensor:
+    """What is added to the clipped loss of the mean advantage to make it the mean of the clipped losses of one row per
+    set (credit ``per_set``; Poly-PPO, arXiv 2509.25424, step 5), elementwise.
+
+    With g = advantages + losses what the member's winning sets give it and l = losses what the others take, the rows'
+    surrogates min(r A, clip(r) A) add up to g min(r, 1 + e_high) - l max(r, 1 - e_low): clipping acts on each set's
+    sign, not on that of the mean. 0 where r is inside the clip range, or l or g is 0.
+    """
+    gains = advantages + losses
+    rows = gains * ratio.clamp(max=1 + epsilon_high) - losses * ratio.clamp(min=1 - epsilon_low)
+    mean = torch.min(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
+    return mean - rows
+
+
 def length_chunks(attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None) -> list[tuple[torch.Tensor, int, int]]:
     """Rows sorted by length and cut into chunks: (row indices, padding columns on the left, on the right) of each.
 

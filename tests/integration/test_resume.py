@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
+from polytune.trainer.ucb import VisitCounts
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = 4
@@ -148,15 +149,20 @@ def test_other_settings_do_not_continue_a_run(policy, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_spent_its_budget_stays_ended(policy, tmp_path):
-    folder, budget = tmp_path / "run", ["--max_env_steps", "1"]
-    died = run(ROOT / "tests/integration/run_and_die.py", "final", 2, *command(policy, folder), *budget)
-    assert died.returncode == -signal.SIGKILL  # while the finished policy was being saved
-    again = run(ROOT / "recipes/finetune.py", *command(policy, folder), *budget)
-    assert again.returncode == 0, again.stderr[-3000:]
-    found = outcome(folder)
-    assert found["steps"] == "checkpoint-4" and len(found["metrics"]) == 1  # one update, not two
-    assert_same(found["weights"], load_file(folder / "checkpoint-4/model.safetensors"))
+def test_budget_and_visit_counts_resume_bit_for_bit(policy, tmp_path):
+    """Steps left, tree size and N(s, a) are in the checkpoint; so is what ``uncertain`` asks the critic for."""
+    flags = ["--max_env_steps", "600", "--ucb_coef", "0.1", "--rollout_states", "uncertain"]
+    whole = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "whole"), *flags)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    died = run(ROOT / "tests/integration/run_and_die.py", "update", 9, *command(policy, tmp_path / "cut"), *flags)
+    assert died.returncode == -signal.SIGKILL
+    again = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "cut"), *flags)
+    assert again.returncode == 0 and "continuing from" in again.stdout, again.stderr[-3000:]
+    assert_same(outcome(tmp_path / "whole"), outcome(tmp_path / "cut"))
+    counts = [VisitCounts(), VisitCounts()]
+    for name, count in zip(("whole", "cut"), counts, strict=True):
+        count.load(max((tmp_path / name).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])))
+    assert counts[0]._counts == counts[1]._counts and len(counts[0]) > 3
 
 
 @pytest.mark.slow

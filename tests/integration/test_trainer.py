@@ -1,6 +1,7 @@
 """The trainer against independent computations: rows, advantages, loss, parameters, the seams of TRL."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.objective import enumerate_set_advantages, gae
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
+from polytune.rollout import BRANCHING, RolloutError, SeedView
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import behaviour_kl, length_chunks
+from polytune.trainer.ucb import visits
 
 TREE = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3)
 SETS = ObjectiveConfig(set_size=2, window=2, set_normalise="none", gae_normalise="none")
@@ -347,11 +350,233 @@ def test_behaviour_kl_is_the_kl_and_so_is_its_gradient():
         assert torch.allclose(exact_gradient, torch.autograd.grad(estimate, logits)[0])
 
 
-def test_env_step_budget_ends_the_run(tmp_path):
-    trainer = make_trainer(tmp_path, num_updates=5, max_env_steps=1)
+def test_the_budget_of_environment_steps_is_spent_evenly_and_exactly(tmp_path):
+    """Trees that do not fit leave blank rows: the steps of the optimiser stay what they were."""
+    updates, budget = 4, 1400
+    trainer = make_trainer(
+        tmp_path, num_updates=updates, max_env_steps=budget, per_device_train_batch_size=42, learning_rate=1e-5
+    )
+    spent, grown = [], []
+    log = trainer._log_rollouts
+
+    def watch(*arguments):
+        log(*arguments)
+        spent.append(trainer.env_steps)
+        grown.append(len(trainer._trees))
+
+    trainer._log_rollouts = watch
+    before = [p.clone() for p in trainer.model.parameters()]
     trainer.train()
-    assert trainer.state.global_step == trainer.args.steps_per_update  # the first update went past the budget
-    assert trainer.env_steps >= 1
+    tree = budget / sum(grown)
+    assert trainer.state.global_step == updates * trainer.args.steps_per_update
+    assert max(grown) < 6 and min(grown) >= 1  # there is room for 6 trees
+    for update, steps in enumerate(spent):
+        assert abs(steps - budget * (update + 1) / updates) < 1.5 * tree
+    assert abs(spent[-1] - budget) < tree
+    assert all(torch.isfinite(p).all() for p in trainer.model.parameters())
+    assert any(not torch.equal(p, q) for p, q in zip(before, trainer.model.parameters(), strict=True))
+
+
+def test_a_budget_that_the_batch_cannot_spend_is_said(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, max_env_steps=100_000)
+    trainer.train()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: the budget")]
+    assert len(said) == 1 and "room for 2 trees" in said[0] and "50,000" in said[0]
+
+
+def test_blank_rows_change_nothing(tmp_path):
+    """Two trees and no room for more give the gradient of two trees alone."""
+    gradients = []
+    for name, size, budget in (("two", 14, None), ("six", 42, 1)):
+        trainer = make_trainer(tmp_path / name, per_device_train_batch_size=size, max_env_steps=budget, model_seed=3)
+        if budget:
+            trainer._env_steps_due = lambda: 0.0
+            grow = trainer._grow
+            trainer._grow = lambda starts, grow=grow, trainer=trainer: grow(trainer._starts[:2])
+        inputs = [trainer.train_dataset[i // 14] for i in range(2 * size)]
+        trainer.model.train()
+        trainer.current_gradient_accumulation_steps = 1
+        output = trainer._generate_and_score_completions(inputs)
+        assert output["completion_ids"].size(0) == 2 * size and int(output["num_decisions"]) > 100
+        assert output["advantages"][28:].abs().sum() == 0 and output["value_mask"][28:].sum() == 0
+        trainer._compute_loss(trainer.model, output).backward()
+        gradients.append([p.grad for p in [*trainer.model.parameters(), *trainer.critic.parameters()]])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["uncertain", "entropy", "start"])
+def test_rollout_states_lie_where_the_rule_says(tmp_path, rule):
+    rollout = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3, rollout_states=rule)
+    trainer = make_trainer(tmp_path, rollout=rollout, model_seed=3)
+    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)
+    torch.nn.init.constant_(trainer.critic.layers[-1].bias, 0.4)
+    output, trees, rows = rollouts_of(trainer)
+    values, row = reference_values(trainer, output), 0
+    seen = set()
+    for tree in trees:
+        for seed, groups in zip(tree.seeds, tree.vines, strict=True):
+            own = [j for j, index in enumerate(rows[row].turn_index) if index >= 0]
+            prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
+            completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
+            with torch.no_grad():
+                logits = trainer.model(torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+            entropies = torch.distributions.Categorical(logits=logits).entropy()[own].tolist()
+            view = SeedView(len(own), values[row, own].tolist(), entropies)
+            expected = BRANCHING[rule].choose(view, 2)
+            assert [group[0].branch_turn for group in groups] == expected
+            assert all(vine.parent is seed for group in groups for vine in group)
+            seen.update(expected)
+            row += 1 + 6
+    assert rule == "start" or len(seen) > 2
+
+
+def test_per_set_equals_one_row_per_set(tmp_path):
+    """The loss of credit ``per_set`` against the mean of the clipped losses of explicit sets, on a moved policy."""
+    objective = ObjectiveConfig(
+        set_size=2, window=-1, set_scope="seeds", credit="per_set", set_normalise="none", objective="polychromic"
+    )
+    rollout = RolloutConfig(num_seeds=5, num_rollout_states=0, num_vines=0)
+    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic=False, kl_coef=0.0, model_seed=3)
+    output, trees, rows = rollouts_of(trainer)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.03)
+    loss = trainer._compute_loss(trainer.model, output)
+    logprobs = trainer._scored[0]
+    ratio = (logprobs - output["old_per_token_logps"]).exp()
+    total, differs = 0.0, False
+    for index, tree in enumerate(trees):
+        returns = [t.discounted_return() for t in tree.seeds]
+        scores = {
+            (i, j): (returns[i] + returns[j]) / 2 * len({tree.seeds[i].signature, tree.seeds[j].signature}) / 2
+            for i in range(5) for j in range(i + 1, 5)
+        }  # fmt: skip
+        baseline = sum(scores.values()) / len(scores)
+        for member in range(5):
+            row = index * 5 + member
+            own = [j for j, turn in enumerate(rows[row].turn_index) if turn >= 0]
+            advantages = [score - baseline for pair, score in scores.items() if member in pair]
+            r = ratio[row, own]
+            clipped = [torch.min(r * a, r.clamp(0.8, 1.2) * a) for a in advantages]
+            mean = sum(advantages) / len(advantages)
+            total = total - (sum(clipped) / len(clipped)).sum()
+            differs |= bool(
+                ((sum(clipped) / len(clipped)) - torch.min(r * mean, r.clamp(0.8, 1.2) * mean)).abs().max() > 1e-4
+            )
+    share = (output["tool_mask"] * output["completion_mask"]).sum() / 2
+    assert differs  # the mean advantage alone would give another loss
+    torch.testing.assert_close(loss, (total / share).to(loss.dtype), atol=1e-5, rtol=1e-4)
+
+
+def test_a_generator_that_repeats_itself_is_refused(tmp_path):
+    """One seed for every attempt: all siblings alike although the policy is far from certain."""
+    trainer = make_trainer(tmp_path)
+    sample = trainer.generator.sample
+
+    def one_seed(branches, turns):
+        for branch in branches:
+            branch.key = branch.key._replace(branch=0, start_state=0)
+        return sample(branches, turns)
+
+    trainer.generator.sample = one_seed
+    with pytest.raises(RolloutError, match="attempts repeat an earlier one word for word.*one seed for every attempt"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_honest_rollouts_log_duplicates_as_expected(tmp_path):
+    trainer = make_trainer(tmp_path, num_updates=1)
+    trainer.train()
+    logs = trainer.state.log_history[0]
+    assert (
+        0 <= logs["duplicates/observed"] <= 1 and abs(logs["duplicates/observed"] - logs["duplicates/expected"]) < 0.2
+    )
+    causes = [logs[f"groups/without_signal_{cause}"] for cause in ("equal_rewards", "equal_signatures", "ties")]
+    assert sum(causes) == pytest.approx(logs["groups/without_signal"])
+
+
+def test_collapse_is_said_once_until_it_is_over(tmp_path, capsys):
+    trainer = make_trainer(tmp_path, objective=replace(SETS, collapse_share=0.5))
+    for share in (0.6, 0.4, 0.3, 0.7, 0.2):
+        trainer._warn_of_collapse(share)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: collapse")]
+    assert len(lines) == 2 and "down to 0.40" in lines[0] and "down to 0.20" in lines[1]
+
+
+@pytest.mark.parametrize("signature", ["actions", "ngram", "test_trainer:first_letters"])
+def test_signatures_may_come_from_the_actions_or_a_judge(tmp_path, signature):
+    trainer = make_trainer(tmp_path, objective=replace(SETS, signature=signature), horizon=6)
+    _, trees, _ = rollouts_of(trainer)
+    for group in (group for tree in trees for group in tree.vine_groups()):
+        texts = [[trainer.renderer.action_text(turn.action_ids) for turn in t.turns] for t in group]
+        if signature == "actions":
+            assert [t.signature for t in group] == [tuple(text) for text in texts]
+        elif signature == "ngram":
+            alike = [(i, j) for i in range(3) for j in range(3) if texts[i] == texts[j]]
+            assert all(group[i].signature == group[j].signature for i, j in alike)
+        else:
+            assert [t.signature for t in group] == [" ".join(text)[:1] for text in texts]
+
+
+def first_letters(texts):
+    """A judge of a user's own."""
+    return [text[:1] for text in texts]
+
+
+def test_group_std_is_grpo(tmp_path):
+    """Objective mean, sets of one, group_std: (return - mean) / (std + 1e-4) of each group on every token."""
+    objective = ObjectiveConfig(
+        objective="mean", set_size=1, set_scope="seeds", window=-1, set_normalise="group_std", diversity="excess"
+    )
+    rollout = RolloutConfig(num_seeds=6, num_rollout_states=0, num_vines=0)
+    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic=False, model_seed=3)
+    output, trees, rows = rollouts_of(trainer)
+    signal = 0
+    for index, tree in enumerate(trees):
+        returns = torch.tensor([t.discounted_return() for t in tree.seeds], dtype=torch.float64)
+        expected = (returns - returns.mean()) / (returns.std() + 1e-4)
+        signal += bool(expected.abs().max() > 0.1)
+        for member in range(6):
+            row = index * 6 + member
+            own = [j for j, turn in enumerate(rows[row].turn_index) if turn >= 0]
+            assert torch.allclose(output["advantages"][row, own].double(), expected[member], atol=1e-5)
+    assert signal
+
+
+def test_rloo_is_leave_one_out_over_the_whole_group(tmp_path):
+    """Objective mean, one set of all N, credit leave_one_out, times N: return minus the mean of the others."""
+    objective = ObjectiveConfig(
+        objective="mean", set_size=6, credit="leave_one_out", set_scope="seeds", window=-1, set_normalise="none",
+        set_weight=6.0,
+    )  # fmt: skip
+    rollout = RolloutConfig(num_seeds=6, num_rollout_states=0, num_vines=0)
+    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic=False, model_seed=3)
+    output, trees, rows = rollouts_of(trainer)
+    for index, tree in enumerate(trees):
+        returns = [t.discounted_return() for t in tree.seeds]
+        for member in range(6):
+            row = index * 6 + member
+            own = [j for j, turn in enumerate(rows[row].turn_index) if turn >= 0]
+            others = (sum(returns) - returns[member]) / 5
+            expected = torch.tensor(returns[member] - others)
+            assert torch.allclose(output["advantages"][row, own], expected.float(), atol=1e-5)
+
+
+def test_ucb_adds_to_scored_actions_and_counts_once_an_update(tmp_path):
+    plain, bonus = (
+        make_trainer(tmp_path / name, objective=replace(SETS, ucb_coef=coef), model_seed=3)
+        for name, coef in (("plain", 0.0), ("bonus", 0.25))
+    )
+    first, trees, _ = rollouts_of(plain)
+    second, _, _ = rollouts_of(bonus)
+    own = second["value_mask"]
+    torch.testing.assert_close(second["advantages"][own], first["advantages"][own] + 0.25)  # nothing was tried before
+    assert torch.equal(second["advantages"][~own], first["advantages"][~own])
+    keys = [key for tree in trees for t in tree.trajectories() for key in visits(tree, t)]
+    assert plain.counts is None and len(bonus.counts) == len(set(keys))
+    most = max(set(keys), key=keys.count)
+    assert bonus.counts.bonus([[most]], 1).item() == pytest.approx(keys.count(most) ** -0.5)
 
 
 def test_a_split_tree_is_refused(tmp_path):

@@ -21,8 +21,10 @@ class Objective:
         without one. `form` is the measure's `CountForm`, or None where the measure has none.
     reads_diversity: False promises that f does not depend on d; then `given_member` is used with every measure, else
         with those that have a `CountForm`.
+    reads_signatures: False promises that f does not tell strategies apart; then tasks without signatures will do.
     """
 
     score: Callable[[Sets], torch.Tensor]
     given_member: GivenMember | None = None
     reads_diversity: bool = True
+    reads_signatures: bool = True

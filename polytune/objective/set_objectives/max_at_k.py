@@ -34,4 +34,4 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     return torch.empty_like(at_place_P_N).scatter_(1, order_P_N, at_place_P_N.gather(1, last_of_run_P_N))
 
 
-MAX_AT_K = Objective(score, given_member, reads_diversity=False)
+MAX_AT_K = Objective(score, given_member, reads_diversity=False, reads_signatures=False)

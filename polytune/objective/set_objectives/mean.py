@@ -26,4 +26,4 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     return (groups.rewards_P_N + together * others_P_N) / set_size
 
 
-MEAN = Objective(score, given_member, reads_diversity=False)
+MEAN = Objective(score, given_member, reads_diversity=False, reads_signatures=False)

@@ -27,4 +27,4 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     return torch.where(success_P_N, 1.0, 1 - all_fail_P_1)
 
 
-PASS_AT_K = Objective(score, given_member, reads_diversity=False)
+PASS_AT_K = Objective(score, given_member, reads_diversity=False, reads_signatures=False)

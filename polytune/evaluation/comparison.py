@@ -1,0 +1,236 @@
+"""What a comparison found: figures of every run, the check of its budgets, intervals, paired differences.
+
+Values of a method lie in arrays (R, P): training seeds x start states. Intervals: `crossed.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from polytune.evaluation.comparison_runs import PRETRAINED, Run, read_note
+from polytune.evaluation.crossed import crossed_difference_interval, crossed_mean_interval, needed_to_resolve
+from polytune.evaluation.passk import coverage_ks
+from polytune.evaluation.records import read_records
+from polytune.evaluation.summary import measure_bounds, per_start, per_start_values
+
+#: budgets may differ by so much: max / min - 1
+TOLERANCE = 0.01
+
+
+@dataclass
+class Figures:
+    """One run, evaluated: per start state its measures, and what its training cost and logged."""
+
+    run: Run
+    starts: list[int]
+    samples: int
+    values: dict[str, list[float]]
+    metrics: list[dict[str, Any]]
+    train_seconds: float
+
+    @property
+    def env_steps(self) -> int:
+        return int(self.metrics[-1]["rollout/env_steps"]) if self.metrics else 0
+
+    @property
+    def gradient_steps(self) -> int:
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The updates of a run from its ``metrics.jsonl``.
+
+    Raises:
+        ValueError: the file is missing, damaged or without rollouts.
+    """
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        records = [line for line in lines if "rollout/env_steps" in line]
+    except (FileNotFoundError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): remove {path.parent} and run the same command again."
+        ) from error
+    if not records:
+        raise ValueError(f"{path} holds no update: remove {path.parent} and run the same command again.")
+    return records
+
+
+def read_figures(run: Run) -> Figures:
+    """What a finished run left in its folder.
+
+    Raises:
+        ValueError: records of an older version, or a damaged file.
+    """
+    records = read_records(run.records)
+    if any("logprob" not in record for record in records):
+        raise ValueError(
+            f"{run.records} was written before records held log probabilities, which entropy needs: remove "
+            f"{run.records.parent} and run the same command again."
+        )
+    table = per_start(records, run.policy_name)
+    samples = min(cell["n"] for cell in table.values())
+    return Figures(
+        run=run,
+        starts=list(table),
+        samples=samples,
+        values=per_start_values(table, coverage_ks(samples)),
+        metrics=[] if run.method is None else read_metrics(run.folder / "metrics.jsonl"),
+        train_seconds=read_note(run)["train_seconds"],
+    )
+
+
+def check_budgets(figures: Sequence[Figures], tolerance: float = TOLERANCE) -> None:
+    """Refuse runs that did not cost the same: environment steps within ``tolerance``, gradient steps exactly.
+
+    Raises:
+        ValueError: names the runs, their figures and the fix.
+    """
+    least, most = min(figures, key=lambda f: f.env_steps), max(figures, key=lambda f: f.env_steps)
+    if most.env_steps > least.env_steps * (1 + tolerance):
+        excess = 100 * (most.env_steps / max(least.env_steps, 1) - 1)
+        raise ValueError(
+            f"no table: environment steps differ by {excess:.1f} %, {100 * tolerance:g} % is allowed ({most.run.name} "
+            f"took {most.env_steps:,}, {least.run.name} {least.env_steps:,}; "
+            f"{_ranges([(f.run.method.name, f.env_steps) for f in figures])}). Give all methods one max_env_steps that "
+            "each of them spends (--set max_env_steps=...), with rollouts large enough to reach max_env_steps / "
+            "num_updates in every update, and run into another output_dir."
+        )
+    if len({f.gradient_steps for f in figures}) > 1:
+        raise ValueError(
+            f"no table: gradient steps differ ({_ranges([(f.run.method.name, f.gradient_steps) for f in figures])}). "
+            "Give all methods the same num_updates, steps_per_generation, num_iterations and "
+            "gradient_accumulation_steps (--set ...), with max_env_steps that lasts for all updates, and run into "
+            "another output_dir."
+        )
+
+
+def _ranges(pairs: Sequence[tuple[str, int]]) -> str:
+    """``ppo 1,000 to 1,200, grpo 1,000``."""
+    numbers: dict[str, list[int]] = {}
+    for name, number in pairs:
+        numbers.setdefault(name, []).append(number)
+    return ", ".join(
+        f"{name} {min(own):,}" + (f" to {max(own):,}" if max(own) > min(own) else "") for name, own in numbers.items()
+    )
+
+
+def compare(
+    pretrained: Figures, methods: Mapping[str, Sequence[Figures]], *, baseline: str, level: float, seed: int = 0
+) -> dict[str, Any]:
+    """Measures of each policy with intervals over training seeds and start states, paired differences, signals.
+
+    Args:
+        methods: the evaluated runs of each method, the same seeds in the same order.
+        baseline: the method that the others are taken from.
+        seed: of the bootstrap, which serves where there is one run only.
+
+    Raises:
+        ValueError: runs were not evaluated on the same start states equally often, or have unlike seeds.
+    """
+    every = [pretrained, *(figure for own in methods.values() for figure in own)]
+    for figure in every:
+        if (figure.starts, figure.samples) != (pretrained.starts, pretrained.samples):
+            raise ValueError(
+                f"{figure.run.name} and {pretrained.run.name} were not sampled equally often at the same start states: "
+                f"remove {figure.run.folder}/evaluation and run the same command again."
+            )
+    seeds = [figure.run.seed for figure in methods[baseline]]
+    if any([figure.run.seed for figure in own] != seeds for own in methods.values()):
+        raise ValueError("differences are paired by seed, but the methods have unlike seeds")
+    measures = list(pretrained.values)
+    values = {PRETRAINED: _stack([pretrained])} | {name: _stack(own) for name, own in methods.items()}
+    bounds = {m: measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
+    summary: dict[str, Any] = {
+        "baseline": baseline,
+        "seeds": seeds,
+        "start_states": len(pretrained.starts),
+        "samples_per_start_state": pretrained.samples,
+        "level": level,
+        "ks": coverage_ks(pretrained.samples),
+        "policies": {},
+        "differences": {},
+    }
+    for name, own in values.items():
+        summary["policies"][name] = {m: _mean(own[m], level, bounds[m], seed) for m in measures}
+    for other in (baseline, PRETRAINED):
+        summary["differences"][other] = {
+            name: {m: _difference(own[m] - values[other][m], level, bounds[m], seed) for m in measures}
+            for name, own in values.items()
+            if name not in (other, PRETRAINED)
+        }
+    for name, own in methods.items():
+        summary["policies"][name]["cost"] = {
+            "train_seconds": fmean(f.train_seconds for f in own),
+            "env_steps": fmean(f.env_steps for f in own),
+            "gradient_steps": fmean(f.gradient_steps for f in own),
+        }
+    summary["signals"] = {name: signals(own) for name, own in methods.items()}
+    summary["runs"] = {name: {str(f.run.seed): run_row(f) for f in own} for name, own in methods.items()}
+    return summary
+
+
+def _stack(figures: Sequence[Figures]) -> dict[str, np.ndarray]:
+    """Values (R, P) of each measure."""
+    return {measure: np.array([f.values[measure] for f in figures]) for measure in figures[0].values}
+
+
+def _mean(values_R_P: np.ndarray, level: float, bounds: tuple[float, float] | None, seed: int) -> dict[str, Any]:
+    if values_R_P.size == 1 and bounds is None:
+        return {"estimate": float(values_R_P.item()), "low": None, "high": None}
+    return _as_dict(crossed_mean_interval(values_R_P, level, bounds=bounds, seed=seed))
+
+
+def _difference(values_R_P: np.ndarray, level: float, bounds: tuple[float, float] | None, seed: int) -> dict[str, Any]:
+    """The difference, whether its interval excludes 0, and if not, what would resolve it."""
+    if values_R_P.size == 1 and bounds is None:
+        found = {"estimate": float(values_R_P.item()), "low": None, "high": None}
+    else:
+        found = _as_dict(crossed_difference_interval(values_R_P, level, bounds=bounds, seed=seed))
+    resolved = found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
+    found["resolved"] = resolved
+    if not resolved:
+        needed = needed_to_resolve(values_R_P, level, bounds=bounds)
+        found["needed"] = {"seeds": needed.runs, "start_states": needed.problems, "at_seeds": needed.problem_runs}
+    return found
+
+
+def _as_dict(interval: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("estimate", "low", "high"), map(float, interval), strict=True))
+
+
+def signals(figures: Sequence[Figures]) -> dict[str, float]:
+    """What explains a loser: group metrics and advantage scales, means over updates and seeds; entropy at the end."""
+    names = sorted(
+        {
+            name
+            for figure in figures
+            for record in figure.metrics
+            for name in record
+            if name.startswith("groups/") or (name.startswith("advantages/") and name.endswith("_scale"))
+        }
+    )
+    found = {}
+    for name in names:
+        values = [record[name] for figure in figures for record in figure.metrics if record.get(name) is not None]
+        if values:
+            found[name] = fmean(values)
+    ends = [figure.metrics[-1]["entropy"] for figure in figures if "entropy" in figure.metrics[-1]]
+    return found | ({"entropy at the end": fmean(ends)} if ends else {})
+
+
+def run_row(figure: Figures) -> dict[str, float]:
+    """One run's own figures."""
+    return {
+        **{measure: fmean(values) for measure, values in figure.values.items()},
+        "train_seconds": round(figure.train_seconds, 1),
+        "env_steps": figure.env_steps,
+        "gradient_steps": figure.gradient_steps,
+        "updates": len(figure.metrics),
+    }

@@ -1,0 +1,65 @@
+"""One JSON that keeps a comparison: how it was made, on what, and all that it found; no path of this machine in it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from polytune.evaluation.comparison_runs import Method
+
+PACKAGES = ("polytune", "torch", "transformers", "trl", "minigrid", "numpy")
+_ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/,;:'\"]+/)+[^\s,;:'\"]*")
+
+
+def portable(value: Any, root: Path | None = None) -> Any:
+    """``value`` with absolute paths made relative to ``root`` (unset: the working folder), or cut to their name."""
+    root = Path.cwd() if root is None else root
+
+    def shorten(match: re.Match[str]) -> str:
+        path = Path(match[0])
+        return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
+
+    if isinstance(value, str):
+        return _ABSOLUTE.sub(shorten, value)
+    if isinstance(value, Mapping):
+        return {portable(str(key), root): portable(item, root) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(item, root) for item in value]
+    return value
+
+
+def method_settings(method: Method) -> dict[str, Any]:
+    """Every field of polytune's own; of TRL's and transformers' those that the YAML names or that are not at default.
+
+    Seed and output folder differ from run to run and are left out.
+    """
+    kept = {}
+    for part, config in method.settings.items():
+        values = config.to_dict() if hasattr(config, "to_dict") else asdict(config)
+        inherited = {f.name for base in type(config).__mro__[1:] for f in fields(base)} if part == "trainer" else set()
+        own = {f.name: f.default for f in fields(config)}
+        for name, value in json.loads(json.dumps(values, default=str)).items():
+            changed = name in method.yaml or value != own.get(name)
+            if name not in ("seed", "output_dir", "logging_dir", "run_name") and (name not in inherited or changed):
+                kept[name] = value
+    return kept
+
+
+def provenance(command: Sequence[str], methods: Sequence[Method], common: Mapping[str, Any]) -> dict[str, Any]:
+    """Command, date, versions, machine, settings."""
+    return {
+        "command": "python " + " ".join(command),
+        "date": datetime.date.today().isoformat(),
+        "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "settings": dict(common),
+        "methods": {method.name: {"config": str(method.config), **method_settings(method)} for method in methods},
+    }

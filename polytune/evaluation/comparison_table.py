@@ -1,0 +1,136 @@
+"""A comparison as text: aligned Markdown tables, read on a terminal as they are in table.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: a measure's title where its name is not clear by itself
+TITLES = {
+    "mean_return": "mean return",
+    "greedy_success": "greedy success",
+    "distinct_signatures": "distinct signatures",
+    "distinct_winning_signatures": "distinct winning signatures",
+    "coverage_area": "area under the coverage curve",
+    "entropy": "entropy (nats per decision)",
+    "train_seconds": "training seconds",
+    "env_steps": "environment steps",
+    "gradient_steps": "gradient steps",
+}
+
+
+def measures_of(summary: dict[str, Any]) -> list[str]:
+    """Measures in the order of the tables; pass@1 is the success rate, so it is named once."""
+    names = [m for m in next(iter(summary["policies"].values())) if m not in ("cost", "pass@1")]
+    first = ["success", "mean_return", *(f"pass@{k}" for k in summary["ks"][1:]), "coverage_area"]
+    return first + [name for name in names if name not in first]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first being the header, as an aligned Markdown table."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def number(value: float | None, sign: str = "") -> str:
+    """Three digits after the point below 10, fewer above; a dash for an end that is not known."""
+    if value is None:
+        return "-"
+    text = f"{value:{sign}.{3 if abs(value) < 1 else 2 if abs(value) < 100 else 0}f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("+-").startswith("0.") else text
+
+
+def cell(value: dict[str, Any], sign: str = "") -> str:
+    return f"{number(value['estimate'], sign)} [{number(value['low'], sign)}, {number(value['high'], sign)}]"
+
+
+def main_table(summary: dict[str, Any]) -> str:
+    """Measures down, policies across; costs below."""
+    policies = summary["policies"]
+    rows = [["", *policies]]
+    for measure in measures_of(summary):
+        rows.append([TITLES.get(measure, measure), *(cell(own[measure]) for own in policies.values())])
+    for cost in ("train_seconds", "env_steps", "gradient_steps"):
+        costs = [own.get("cost", {}).get(cost) for own in policies.values()]
+        rows.append([TITLES[cost], *("-" if c is None else f"{c:,.0f}" for c in costs)])
+    return markdown(rows)
+
+
+def verdict(value: dict[str, Any]) -> str:
+    """``higher``, ``lower``, or ``not resolved`` with what would resolve a difference of this size."""
+    if value["resolved"]:
+        return "higher" if value["estimate"] > 0 else "lower"
+    needed = value["needed"]
+    if value["estimate"] == 0:
+        return "not resolved (no difference seen)"
+    if needed["seeds"] is not None:
+        return f"not resolved ({needed['seeds']:,} seeds would)"
+    if needed["start_states"] is not None:
+        return (
+            f"not resolved (no number of seeds would; {needed['start_states']:,} start states x {needed['at_seeds']} "
+            "seeds, or more samples of each)"
+        )
+    return "not resolved (more start states, seeds or samples; how many is not known)"
+
+
+def difference_table(summary: dict[str, Any], other: str) -> str:
+    """One row for each method and measure."""
+    rows = [["", "measure", f"difference to {other}", f"{100 * summary['level']:.4g} % interval", ""]]
+    for name, differences in summary["differences"][other].items():
+        for index, measure in enumerate(measures_of(summary)):
+            value = differences[measure]
+            ends = f"[{number(value['low'], '+')}, {number(value['high'], '+')}]"
+            title = TITLES.get(measure, measure)
+            rows.append([name if index == 0 else "", title, number(value["estimate"], "+"), ends, verdict(value)])
+    return markdown(rows)
+
+
+def signal_table(summary: dict[str, Any]) -> str:
+    """What the groups of each method gave: means over updates and seeds."""
+    names = list(dict.fromkeys(name for own in summary["signals"].values() for name in own))
+    names = [name for name in names if name != "entropy at the end"] + ["entropy at the end"]
+    rows = [["", *summary["signals"]]]
+    for name in names:
+        rows.append([name, *(number(own.get(name)) for own in summary["signals"].values())])
+    return markdown(rows)
+
+
+def seed_table(summary: dict[str, Any]) -> str:
+    """Success, pass@k and costs of every run."""
+    shown = ["success", *(f"pass@{k}" for k in summary["ks"][1:]), "coverage_area", "distinct_winning_signatures"]
+    rows = [["run", *(TITLES.get(m, m) for m in shown), "environment steps", "gradient steps"]]
+    for name, runs in summary["runs"].items():
+        for seed, own in runs.items():
+            figures = [number(own[m]) for m in shown]
+            rows.append([f"{name} seed {seed}", *figures, f"{own['env_steps']:,}", f"{own['gradient_steps']:,}"])
+    return markdown(rows)
+
+
+def headline(summary: dict[str, Any]) -> str:
+    seeds = summary["seeds"]
+    return (
+        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
+        f"{summary['start_states']} start states x {summary['samples_per_start_state']} samples, "
+        f"{100 * summary['level']:.4g} % intervals over seeds and start states (pretrained: over start states)"
+    )
+
+
+def report(summary: dict[str, Any], title: str) -> str:
+    """The whole comparison as Markdown."""
+    parts = [f"# {title}", headline(summary), main_table(summary)]
+    for other, differences in summary["differences"].items():
+        if differences:
+            parts += [f"## Paired differences to {other}", difference_table(summary, other)]
+    parts += ["## Signal of the groups (means over updates and seeds)", signal_table(summary)]
+    return "\n\n".join([*parts, "## Runs", seed_table(summary)]) + "\n"
+
+
+def on_screen(summary: dict[str, Any], title: str) -> str:
+    """What a terminal shows: the tables without those of every run and of the differences to the pretrained policy."""
+    parts = [title, headline(summary), main_table(summary)]
+    if summary["differences"][summary["baseline"]]:
+        parts.append(difference_table(summary, summary["baseline"]))
+    return "\n\n".join([*parts, signal_table(summary)])

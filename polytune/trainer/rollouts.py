@@ -1,0 +1,167 @@
+"""The rollouts of an update: trees within the budget, their signatures, and what is wrong with their samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from polytune.rollout import (
+    BRANCHING,
+    Duplicates,
+    RolloutCounters,
+    RolloutError,
+    SeedView,
+    Start,
+    Tree,
+    blank_row,
+    count_duplicates,
+    grow_trees,
+    trajectory_row,
+    tree_rows,
+)
+from polytune.trainer.advantages import sibling_groups
+from polytune.trainer.budget import grow_to_budget
+from polytune.trainer.scoring import pad
+
+
+class GrowsTrees:
+    """The part of a trainer that fills TRL's ``rollout_func``.
+
+    Leaves ``self._trees`` and ``self._rows`` (those that were grown; the batch is filled with blank rows after them)
+    and ``self._counters``.
+    """
+
+    def _roll_out(self, prompts: list[str]) -> dict[str, list]:
+        """TRL's ``rollout_func``: ``self._starts`` holds this process's start states, one per tree."""
+        self.generator.reset()  # the weights have changed since the last rollouts
+        self._counters = RolloutCounters()
+        with self.accelerator.autocast():  # rows are scored under it, too
+            if self.args.max_env_steps is None:
+                self._trees, _ = self._grow(self._starts)
+            else:
+                due = self._env_steps_due()
+                self._trees = grow_to_budget(self._starts, self._grow, due, self._steps_per_tree)
+                self._warn_of_unspent(due - self._counters.env_steps)
+        self.generator.reset()
+        self._sign(self._trees)
+        self._check_duplicates(self._trees)
+        self._rows = [row for tree in self._trees for row in tree_rows(tree)]
+        returns = [t.discounted_return() for tree in self._trees for t in tree.trajectories()]
+        blank = blank_row(self._trees[0].prompt_ids, self.processing_class.pad_token_id)
+        missing = len(prompts) - len(self._rows)  # rows of trees for which the budget had no room
+        rows = self._rows + [blank] * missing
+        return {
+            "prompt_ids": [row.prompt_ids for row in rows],
+            "completion_ids": [row.completion_ids for row in rows],
+            "logprobs": [row.logprobs for row in rows],
+            "env_mask": [row.env_mask for row in rows],
+            "episode_return": returns + [0.0] * missing,
+        }
+
+    def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
+        """Trees from ``starts`` and the environment steps they took."""
+        before = self._counters.env_steps
+        rule = BRANCHING[self.rollout.rollout_states]
+        trees = grow_trees(
+            self.task,
+            self.renderer,
+            self.generator,
+            starts,
+            self.rollout,
+            run_seed=self.args.seed,
+            max_branches=self.policy.max_branches,
+            counters=self._counters,
+            look=self._look if rule.needs_values or rule.needs_entropies else None,
+        )
+        return trees, self._counters.env_steps - before
+
+    def _sign(self, trees: list[Tree]) -> None:
+        """Replace the task's signatures where ``signature`` asks for the actions or for a judge's clusters."""
+        if self.objective.signature == "task":
+            return
+        for group in sibling_groups(trees):
+            texts = [[self.renderer.action_text(turn.action_ids) for turn in trajectory.turns] for trajectory in group]
+            if self.judge is None:
+                signatures = [tuple(actions) for actions in texts]
+            else:
+                signatures = self.judge([" ".join(actions) for actions in texts])
+            for trajectory, signature in zip(group, signatures, strict=True):
+                trajectory.signature = signature
+
+    def _check_duplicates(self, trees: list[Tree]) -> None:
+        """Log repeated attempts; refuse more of them than the policy's own probabilities could bring about."""
+        found = count_duplicates(sibling_groups(trees))
+        found = Duplicates(*self._sum([found.attempts, found.observed, found.expected]))
+        if found.alarm:
+            raise RolloutError(
+                f"{found}: the generator repeats its random numbers (one seed for every attempt?) or samples a sharper "
+                "distribution than its logprobs say (temperature?). Nothing was trained on them."
+            )
+        if found.attempts:
+            self._record("duplicates/observed", found.observed / found.attempts)
+            self._record("duplicates/expected", found.expected / found.attempts)
+
+    def _env_steps_due(self) -> float:
+        """This process's share of what the run should have spent after this update and has not."""
+        done = self.state.global_step // self.args.steps_per_update + 1
+        due = self.args.max_env_steps * done / self.args.num_updates - self.env_steps
+        return due / self.accelerator.num_processes
+
+    def _warn_of_unspent(self, left: float) -> None:
+        """One line when the batch has too little room for what an update should spend."""
+        mean = self._counters.env_steps / len(self._trees)
+        if len(self._trees) < len(self._starts) or left < mean or self._said_unspent:
+            return
+        self._said_unspent = True
+        if self.is_world_process_zero():
+            print(
+                f"warning: the budget allows this update {left + self._counters.env_steps:,.0f} environment steps, but "
+                f"the batch has room for {len(self._trees)} trees of about {mean:,.0f}: raise "
+                "per_device_train_batch_size, or lower max_env_steps.",
+                flush=True,
+            )
+
+    def _look(self, trees: list[Tree]) -> list[list[SeedView]]:
+        """The critic's values and the policy's entropies along the seed trajectories, in one pass over them."""
+        rows = [trajectory_row(tree.prompt_ids, seed) for tree in trees for seed in tree.seeds]
+        device, pad_id = self.accelerator.device, self.processing_class.pad_token_id
+        prompts = [torch.tensor(row.prompt_ids) for row in rows]
+        completions = [torch.tensor(row.completion_ids) for row in rows]
+        ids = [pad(prompts, pad_id, "left"), pad(completions, pad_id)]
+        masks = [pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions])]
+        self._scored, training = None, self.model.training
+        with torch.no_grad():
+            _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
+                self.accelerator.unwrap_model(self.model),
+                torch.cat(ids, dim=1).to(device),
+                torch.cat(masks, dim=1).to(device),
+                ids[1].size(1),
+                compute_entropy=True,
+            )
+        values_B_C, self._scored = self._scored[1], None
+        self.model.train(training)
+        views = []
+        for index, row in enumerate(rows):
+            entropies, values = [0.0] * (max(row.turn_index) + 1), []
+            for column, turn in enumerate(row.turn_index):
+                if turn >= 0:
+                    if values_B_C is not None and len(values) == turn:
+                        values.append(float(values_B_C[index, column]))
+                    entropies[turn] += float(entropies_B_C[index, column])
+            views.append(SeedView(len(entropies), values or None, entropies))
+        seeds = self.rollout.num_seeds
+        return [views[start : start + seeds] for start in range(0, len(views), seeds)]
+
+    def _starts_of(self, inputs: list[dict]) -> list[Start]:
+        """The start states of a batch; refuses one that splits a tree over processes."""
+        size = self.num_generations
+        starts = [Start(row["start_seed"], row["attempt"]) for row in inputs]
+        for index in range(0, len(starts), size):
+            if len(starts[index : index + size]) < size or len(set(starts[index : index + size])) != 1:
+                raise ValueError(
+                    f"process {self.accelerator.process_index} got rows of different start states where one tree of "
+                    f"{size} rows was due: make per_device_train_batch_size * steps_per_generation a multiple of "
+                    f"{size}, so that a tree lives in one process."
+                )
+        return starts[::size]

@@ -1,0 +1,124 @@
+"""Compare methods fairly: every method x seed from one pretrained policy, at equal environment and gradient steps.
+
+    python recipes/compare.py                                        # recipes/fourrooms/compare.yaml
+    python recipes/compare.py --methods recipes/fourrooms/ppo.yaml mine=my.yaml --seeds 3 --set num_updates=12 \\
+        --model outputs/quickstart/pretrained --output_dir outputs/mine --keep data/results/mine.json
+
+Trains each method with each seed (recipes/finetune.py) and samples each policy (recipes/evaluate.py), --workers runs at
+a time, the first seed of every method first. Writes table.md, summary.json, coverage.png and training.png: measures with
+95 % intervals over seeds and start states, paired differences, and how many seeds would resolve those that are not. The
+table is refused when budgets differ by over 1 %. The same command continues what was stopped and retries what failed;
+with fewer --seeds it shows what is finished.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from polytune.cli import REPOSITORY, UsageError, load_yaml, parse, run
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    from polytune.config import ComparisonConfig, PolicyConfig, TaskConfig, parse_seeds
+
+    flagged = {word.split("=")[0] for word in argv}
+    task_config, policy_config, config = parse(
+        (TaskConfig, PolicyConfig, ComparisonConfig),
+        argv,
+        description=__doc__,
+        default_config=None if "--methods" in flagged else str(REPOSITORY / "recipes/fourrooms/compare.yaml"),
+    )
+    policy_config.cpu_threads = policy_config.cpu_threads or 1
+    seeds, output_dir = parse_seeds(config.seeds), Path(config.output_dir)
+
+    from polytune.evaluation import comparison_runs
+
+    shared = comparison_runs.shared_flags(task_config, policy_config)
+    overrides = comparison_runs.override_flags(config.set)
+    flags = [*shared, *overrides, "--model", policy_config.model]
+    methods = [read_method(*entry, flags) for entry in comparison_runs.named_methods(config.methods).items()]
+    notes = comparison_runs.check_methods(methods, config, task_config, policy_config)
+    baseline = config.baseline or methods[0].name
+
+    # ---------------------------------------------------------------- task, start states, policy, before hours are spent
+    from polytune.policy import load_policy
+    from polytune.tasks import load_task
+    from polytune.tasks.splits import load_split
+
+    task = load_task(task_config.task, **task_config.task_options)
+    starts = load_split(task, task_config.split, data_dir=task_config.data_dir)[: task_config.num_start_states]
+    load_policy(policy_config.model)
+    programs = comparison_runs.Programs(REPOSITORY / "recipes", policy_config.model, shared, overrides, config)
+    runs = comparison_runs.plan_runs(methods, seeds, output_dir)
+    for one in runs:
+        programs.check(one)
+
+    # ---------------------------------------------------------------- train and evaluate
+    from polytune.evaluation.comparison_report import Progress, tell_failures
+    from polytune.evaluation.run_queue import run_jobs
+
+    due = {one.name: one for one in runs if not programs.is_done(one)}
+    workers = config.workers or len(os.sched_getaffinity(0))
+    print(f"{len(methods)} methods x {len(seeds)} seeds, {len(starts)} start states of {task.name}: "
+          f"{len(runs) - len(due)} of {len(runs)} runs are done, {workers} at a time")  # fmt: skip
+    for note in notes:
+        print(f"note: {note}")
+    with Progress(due, workers) as progress:
+        jobs = {name: programs.job(one) for name, one in due.items()}
+        outcomes = run_jobs(jobs, workers=workers, folder=output_dir, on_outcome=progress.tell)
+    failed = {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
+
+    # ---------------------------------------------------------------- budgets, intervals, tables, plots, JSON
+    from polytune.evaluation import comparison, comparison_keep, comparison_plot, comparison_table
+    from polytune.policy.provenance import write_json
+
+    whole = [seed for seed in seeds if not any(one.name in failed for one in runs if one.method and one.seed == seed)]
+    try:
+        if whole and runs[0].name not in failed:
+            by_method = {
+                m.name: [comparison.read_figures(one) for one in runs if one.method is m and one.seed in whole]
+                for m in methods
+            }
+            comparison.check_budgets([figures for own in by_method.values() for figures in own])
+            summary = comparison.compare(comparison.read_figures(runs[0]), by_method, baseline=baseline,
+                                         level=config.level, seed=config.evaluation_seed)  # fmt: skip
+            title = f"{task.name}, {task_config.split}: {', '.join(by_method)}"
+            common = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
+            origin = comparison_keep.provenance(["recipes/compare.py", *argv], methods, common)
+            kept = comparison_keep.portable({"title": title, **origin, **summary, "failed": sorted(failed)})
+            write_json(output_dir / "summary.json", kept)
+            (output_dir / "table.md").write_text(comparison_table.report(summary, title))
+            comparison_plot.plot_coverage_curves(summary, output_dir / "coverage.png", title=title)
+            comparison_plot.plot_training(by_method, output_dir / "training.png", title=title)
+            print(f"\n{comparison_table.on_screen(summary, title)}\n")
+            print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")
+            if config.keep and not failed:
+                write_json(Path(config.keep), kept)
+                print(f"kept as {config.keep}")
+    finally:
+        tell_failures(failed)
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}), the others are done: mend the "
+                         "cause and give the same command again.")  # fmt: skip
+
+
+def read_method(name: str, path: Path, flags: Sequence[str]):
+    """A method's YAML as recipes/finetune.py will take it, errors with its name."""
+    from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+    from polytune.evaluation.comparison_runs import Method
+    from polytune.trainer import PolychromicConfig, check_run
+
+    parts = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
+    try:
+        found = parse(parts, ["--config", str(path), *flags], description="")
+        settings = dict(zip(("task", "policy", "rollout", "objective", "trainer"), found, strict=True))
+        check_run(settings["trainer"], settings["rollout"], settings["objective"])
+    except ValueError as error:
+        raise UsageError(f"method {name} ({path}): {error}") from error
+    return Method(name, path, load_yaml(path), settings)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,51 @@
+"""The environment-step budget: spent to within half a tree, whatever a tree takes."""
+
+import random
+
+import pytest
+
+from polytune.rollout import Start
+from polytune.trainer.budget import grow_to_budget
+
+STARTS = [Start(seed, 0) for seed in range(40)]
+
+
+class World:
+    """Trees of random size; remembers in what lots they were grown."""
+
+    def __init__(self, mean, spread, seed=0):
+        self.rng, self.mean, self.spread = random.Random(seed), mean, spread
+        self.spent, self.lots = 0, []
+
+    def grow(self, starts):
+        sizes = [max(1, round(self.rng.gauss(self.mean, self.spread))) for _ in starts]
+        self.spent += sum(sizes)
+        self.lots.append(len(starts))
+        return list(starts), sum(sizes)
+
+
+@pytest.mark.parametrize("known", [None, 80.0, 100.0, 130.0])
+@pytest.mark.parametrize("seed", range(20))
+def test_one_update_ends_within_a_tree_of_its_budget(known, seed):
+    world = World(100, 15, seed)
+    trees = grow_to_budget(STARTS, world.grow, 2000, known)
+    assert trees == STARTS[: len(trees)]  # the first ones, in order
+    assert abs(world.spent - 2000) < (100 if known != 80.0 else 400)
+    assert len(world.lots) <= 8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_makes_up_for_its_updates_while_trees_shrink(seed):
+    """Ten updates, trees from 300 steps down to 120: within half a per cent of the whole budget."""
+    total, updates, spent, mean = 30_000, 10, 0, None
+    for update in range(updates):
+        world = World(300 - 20 * update, 40, seed * 100 + update)
+        trees = grow_to_budget(STARTS, world.grow, total * (update + 1) / updates - spent, mean)
+        spent, mean = spent + world.spent, world.spent / len(trees)
+    assert abs(spent / total - 1) < 0.01
+
+
+def test_bounds():
+    world = World(100, 0)
+    assert len(grow_to_budget(STARTS, world.grow, 10**9, 100.0)) == len(STARTS)  # no more than there are
+    assert len(grow_to_budget(STARTS, world.grow, -500, 100.0)) == 1  # at least one, though the budget is overdrawn
