@@ -4,11 +4,11 @@
     python recipes/compare.py --methods recipes/fourrooms/ppo.yaml mine=my.yaml --seeds 3 --set num_updates=12 \\
         --model outputs/quickstart/pretrained --output_dir outputs/mine --keep data/results/mine.json
 
-Trains each method with each seed (recipes/finetune.py) and samples each policy (recipes/evaluate.py), --workers runs at
-a time, the first seed of every method first. Writes table.md, summary.json, coverage.png and training.png: measures with
-95 % intervals over seeds and start states, paired differences, and how many seeds would resolve those that are not. The
-table is refused when budgets differ by over 1 %. The same command continues what was stopped and retries what failed;
-with fewer --seeds it shows what is finished.
+Trains each method with each seed (recipes/finetune.py) and samples each policy (recipes/evaluate.py), --workers runs
+at a time, the first seed of every method first. Writes table.md, summary.json, coverage.png and training.png: measures
+with 95 % intervals over seeds and start states, paired differences, and how many seeds would resolve those that are
+not. The table is refused when budgets differ by over 1 %. The same command continues what was stopped and retries what
+failed; with fewer --seeds it shows what is finished.
 """
 
 import os
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     notes = comparison_runs.check_methods(methods, config, task_config, policy_config)
     baseline = config.baseline or methods[0].name
 
-    # ---------------------------------------------------------------- task, start states, policy, before hours are spent
+    # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import load_policy
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split
@@ -100,8 +100,10 @@ def main(argv: Sequence[str]) -> None:
     finally:
         tell_failures(failed)
     if failed:
-        raise ValueError(f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}), the others are done: mend the "
-                         "cause and give the same command again.")  # fmt: skip
+        raise ValueError(
+            f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}), the others are done: mend the cause and "
+            "give the same command again."
+        )
 
 
 def read_method(name: str, path: Path, flags: Sequence[str]):

@@ -16,6 +16,8 @@ from typing import Any
 from polytune.evaluation.comparison_runs import Method
 
 PACKAGES = ("polytune", "torch", "transformers", "trl", "minigrid", "numpy")
+#: fields that differ from run to run, or are nobody's business
+PER_RUN = {"seed", "output_dir", "logging_dir", "run_name", "hub_token"}
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/,;:'\"]+/)+[^\s,;:'\"]*")
 
 
@@ -42,13 +44,13 @@ def method_settings(method: Method) -> dict[str, Any]:
     Seed and output folder differ from run to run and are left out.
     """
     kept = {}
-    for part, config in method.settings.items():
+    for config in method.settings.values():
         values = config.to_dict() if hasattr(config, "to_dict") else asdict(config)
-        inherited = {f.name for base in type(config).__mro__[1:] for f in fields(base)} if part == "trainer" else set()
-        own = {f.name: f.default for f in fields(config)}
+        defaults = {f.name: f.default for f in fields(config)}
+        ours = type(config).__annotations__  # TRL's and transformers' fields are inherited
         for name, value in json.loads(json.dumps(values, default=str)).items():
-            changed = name in method.yaml or value != own.get(name)
-            if name not in ("seed", "output_dir", "logging_dir", "run_name") and (name not in inherited or changed):
+            changed = name in method.yaml or value != defaults.get(name)
+            if name not in PER_RUN and not isinstance(value, dict) and (name in ours or (changed and value != [])):
                 kept[name] = value
     return kept
 
