@@ -21,6 +21,7 @@ from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, requir
 from polytune.objective import find_judge, rescale
 from polytune.policy import Renderer, TransformersGenerator
 from polytune.policy.loading import check_pad_token
+from polytune.rollout import RolloutError
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
@@ -38,6 +39,8 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned
 from trl import GRPOTrainer  # noqa: E402
 
 STATE_FILE = "polytune_state.json"
+#: mean |logprob of the sampler - logprob of the trainer| in nats beyond which ratios would be wrong; bf16 stays below
+MAX_LOGPROB_GAP = 0.1
 
 
 def episode_return(prompts, completions, episode_return, **kwargs) -> list[float]:
@@ -131,6 +134,9 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
                 self._scored = None
                 self._score_rows(output)
             values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)[: len(self._rows)]
+        scored_B_C = output.get("old_per_token_logps", None if self._scored is None else self._scored[0])
+        if scored_B_C is not None:
+            self._check_sampler(output["sampling_per_token_logps"], scored_B_C, turn_index_B_C >= 0)
         turns = turn_advantages(self._trees, self.objective, values_B_T, seed=self._draw_seed())
         self._scale(turns)
         self._add_bonus(turns)
@@ -144,6 +150,19 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         self._log_rollouts(turns, values_B_T)
         del self._trees, self._rows
         return output
+
+    def _check_sampler(self, sampled_B_C: torch.Tensor, scored_B_C: torch.Tensor, own_B_C: torch.Tensor) -> None:
+        """Log how far the sampler's logprobs are from the trainer's; refuse those of another distribution."""
+        gaps = (sampled_B_C - scored_B_C)[own_B_C].abs().double()
+        total, count = self._sum([float(gaps.sum()), float(len(gaps))])
+        gap = total / max(count, 1.0)
+        self._record("sampling/logprob_gap", gap)
+        if gap > MAX_LOGPROB_GAP:
+            raise RolloutError(
+                f"the generator's logprobs are {gap:.3g} nats from the trainer's on average (limit {MAX_LOGPROB_GAP}): "
+                "it samples another distribution than the ratios assume. Check its temperature, and that it has the "
+                "current weights."
+            )
 
     def _score_rows(self, output: dict[str, torch.Tensor]) -> None:
         """One pass over the rows without gradients, for the critic's values."""
