@@ -4,7 +4,7 @@ rule            advantage of member i                                    expecte
 mean            mean over i's sets of f(G) - baseline (the default)      (N-n)/n: unbiased in direction
 per_set         the same, but every set clips on its own                 (N-n)/n before clipping
 leave_one_out   mean over i's sets of f(G) - f(G without i)              N/n: unbiased, n = N allowed
-max             best of i's sets minus baseline                          biased
+max             best of i's sets minus baseline                          biased, against grad E[f] for pass_at_k
 `tests/unit/test_credit_bias.py` measures them on a softmax bandit.
 """
 

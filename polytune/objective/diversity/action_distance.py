@@ -24,7 +24,8 @@ def distance_matrix(signatures: Signatures) -> torch.Tensor:
     present = [index for index, signature in enumerate(signatures) if signature is not None]
     matrix = torch.zeros(len(signatures), len(signatures), dtype=torch.float64)
     distances = normalised_edit_distances([signatures[index] for index in present])
-    matrix[torch.tensor(present)[:, None], torch.tensor(present)] = torch.from_numpy(distances)
+    rows = torch.tensor(present, dtype=torch.int64)
+    matrix[rows[:, None], rows] = torch.from_numpy(distances)
     return matrix
 
 
