@@ -233,6 +233,8 @@ def test_leave_one_out_of_a_single_set_still_tells_members_apart():
     # f = 2/3; without 0: 1/2, without 1: 1, without 2: 1/2
     torch.testing.assert_close(got, torch.tensor([1 / 6, -1 / 3, 1 / 6], dtype=torch.float64))
     assert set_advantages([0.2, 0.9], "ab", 1, objective="mean", credit="leave_one_out").tolist() == [0.2, 0.9]
+    alike = set_advantages([1, 1, 1, 1], "aaaa", 2, credit="leave_one_out")  # no signal, and yet not 0: 1/2 - 1
+    assert alike.tolist() == pytest.approx([-0.5] * 4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

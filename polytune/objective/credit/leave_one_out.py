@@ -8,9 +8,10 @@ which takes two closed forms instead of enumeration.
 Bias: none in direction. f(G without i) does not depend on y_i, so E[sum_i A_i grad log pi(y_i)] = (N/n) grad E[f], for
 every n up to N; with M random sets (N/n) (1 - (1 - n/N)^M) grad E[f]. Beside `mean` it is less noisy for a maximum
 (pass_at_k, max_at_k) and noisier where f shrinks with every failure (polychromic, coverage): see test_credit_bias.py.
-Degenerate cases: n = 1 is the plain score, without any baseline: unbiased and noisy; n = N has one set and still a
-signal, unlike `mean`; objectives of an average (mean, polychromic) change their divisor from n to n-1 as well, so
-equal rewards need not give 0; a member in no drawn set is not scored.
+Degenerate cases: n = 1 is the plain score, without any baseline: unbiased and noisy. n = N has one set and still a
+signal, unlike `mean`. A group whose sets all tie need not give 0: for an objective that divides by n (polychromic with
+u/n, coverage) members alike that all win, one class, get f (1/n - 1/(n-1)) < 0 each, which is noise that cancels over
+groups, not within one. A member in no drawn set is not scored.
 """
 
 import torch
