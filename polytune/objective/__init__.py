@@ -10,7 +10,7 @@ from polytune.objective.reference import enumerate_set_advantages
 from polytune.objective.scale import group_signal, normalise, rescale
 from polytune.objective.scores import GroupScores, mean_diversity, score_groups, set_advantages
 from polytune.objective.set_objectives import OBJECTIVES, Objective, find_objective
-from polytune.objective.sets import Sets, draw_sets
+from polytune.objective.sets import Sets, check_enumerable, draw_sets
 from polytune.objective.window import polychromic_window
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ScoredSets",
     "Sets",
     "SignatureJudge",
+    "check_enumerable",
     "draw_sets",
     "enumerate_set_advantages",
     "find_diversity",

@@ -49,8 +49,8 @@ class Sets:
         return len(self.members_S_n)
 
 
-def all_sets(num_members: int, set_size: int) -> torch.Tensor:
-    """Every set of `set_size` of `num_members` members as indices (C(N, n), n); ValueError beyond MAX_SETS."""
+def check_enumerable(num_members: int, set_size: int) -> int:
+    """C(N, n); ValueError beyond MAX_SETS."""
     count = math.comb(num_members, set_size)
     if count > MAX_SETS or count * set_size > MAX_MEMBERSHIPS:
         raise ValueError(
@@ -58,6 +58,12 @@ def all_sets(num_members: int, set_size: int) -> torch.Tensor:
             f'{MAX_MEMBERSHIPS} memberships): use num_sets=M, or credit "mean" or "leave_one_out" with an objective '
             "and a diversity that have a closed form"
         )
+    return count
+
+
+def all_sets(num_members: int, set_size: int) -> torch.Tensor:
+    """Every set of `set_size` of `num_members` members as indices (C(N, n), n); ValueError beyond MAX_SETS."""
+    count = check_enumerable(num_members, set_size)
     flat = itertools.chain.from_iterable(itertools.combinations(range(num_members), set_size))
     return torch.from_numpy(np.fromiter(flat, dtype=np.int64, count=count * set_size)).reshape(count, set_size)
 

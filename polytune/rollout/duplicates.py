@@ -44,7 +44,7 @@ class Duplicates:
 
     def __str__(self) -> str:
         return (
-            f"{self.observed:.0f} of {self.attempts:.0f} attempts repeat an earlier one word for word, where their logprobs "
+            f"{self.observed:.0f} of {self.attempts:.0f} attempts repeat an earlier one word for word, where logprobs "
             f"expect {self.expected:.2g} (chance below {max(self.chance, 1e-300):.0e})"
         )
 

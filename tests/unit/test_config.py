@@ -6,6 +6,7 @@ import pytest
 
 from polytune.cli import UsageError, parse
 from polytune.config import (
+    ComparisonConfig,
     EvaluationConfig,
     ObjectiveConfig,
     PolicyConfig,
@@ -31,6 +32,10 @@ def finetune(*flags, config=QUICKSTART):
 def test_every_yaml_is_a_valid_run(path):
     if "pretrain" in path.name:
         task, _ = parse((TaskConfig, PretrainConfig), ["--config", str(path)], description="test")
+    elif "compare" in path.name:
+        parts = (TaskConfig, PolicyConfig, ComparisonConfig)
+        task, _, comparison = parse(parts, ["--config", str(path)], description="test")
+        assert all((ROOT / entry.split("=")[-1]).is_file() for entry in comparison.methods)
     else:
         task, policy, rollout, objective, args = finetune(config=path)
         check_run(args, rollout, objective)
@@ -71,7 +76,21 @@ def test_flags_override_the_yaml():
         ("num_sets: 1", ["num_sets", "1", "at least 2"]),
         ("objective: magic", ["objective", "polychromic", "magic"]),
         ("diversity: magic", ["diversity", "distinct_fraction", "magic"]),
-        ("credit: per_set", ["credit", "mean", "max", "per_set"]),
+        ("objective: no.module:f", ["objective", "no.module", "PYTHONPATH"]),
+        ("credit: best", ["credit", "mean", "leave_one_out", "best"]),
+        ("credit: max\nobjective: pass_at_k", ["credit 'max'", "pass_at_k", "leave_one_out"]),
+        ("credit: per_set\nset_normalise: mean_std", ["per_set", "mean_std"]),
+        ("credit: per_set\nloss_type: grpo", ["per_set", "dapo", "grpo"]),
+        (
+            "diversity: vendi\nnum_vines: 40\nset_size: 20\nnum_generations: 81\nper_device_train_batch_size: 81",
+            ["C(40, 20)", "num_sets"],
+        ),
+        ("signature: magic", ["judge", "magic", "ngram"]),
+        ("rollout_states: middle", ["rollout_states", "uncertain", "middle"]),
+        ("rollout_states: uncertain\ncritic: false", ["rollout_states", "critic", "entropy"]),
+        ("ucb_coef: -1", ["ucb_coef", "-1"]),
+        ("diversity_coef: -1", ["diversity_coef", "-1"]),
+        ("max_env_steps: 0", ["max_env_steps", "0"]),
         ("epsilon: -1", ["epsilon", "-1"]),
         ("seed: -1", ["seed", "-1"]),
         ("loss_type: magic", ["loss_type", "dapo", "magic"]),
