@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
             comparison.check_budgets([figures for own in by_method.values() for figures in own])
             summary = comparison.compare(comparison.read_figures(runs[0]), by_method, baseline=baseline,
                                          level=config.level, seed=config.evaluation_seed)  # fmt: skip
-            title = f"{task.name}, {task_config.split}: {', '.join(by_method)}"
+            title = f"{task.name}, {task_config.split}"
             common = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
             origin = comparison_keep.provenance(["recipes/compare.py", *argv], methods, common)
             kept = comparison_keep.portable({"title": title, **origin, **summary, "failed": sorted(failed)})

@@ -15,83 +15,98 @@ from polytune.evaluation.comparison_runs import PRETRAINED
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX*"
 DASHES = ("-", "--", "-.", ":")
 TRAINING = (
-    ("rollout/success", "success of rollouts", (0, 1)),
-    ("rollout/return", "return of rollouts", (0, 1)),
-    ("entropy", "entropy (nats per token)", (0, None)),
-    ("groups/distinct_signatures", "distinct signatures per group", (0, None)),
-    ("groups/without_signal", "share of groups without signal", (0, 1)),
+    ("rollout/success", "success of rollouts"),
+    ("rollout/return", "return of rollouts"),
+    ("entropy", "entropy of rollouts (nats per token)"),
+    ("groups/distinct_signatures", "distinct signatures per group"),
+    ("groups/without_signal", "share of groups without signal"),
 )
 
 
-def _style(index: int) -> dict[str, Any]:
-    """Colour first, then dashes when the colours are used up."""
+def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """A method's colour is its place among the methods; dashes tell those apart that are more than the colours."""
+    if name == PRETRAINED:
+        return {"color": "black", "linestyle": (0, (5, 3))}
+    index = list(names).index(name)
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
 
 
 def plot_coverage_curves(summary: dict[str, Any], path: str | Path, *, title: str) -> None:
-    """pass@k against k: one line per method, its band over seeds and start states; the pretrained policy dashed."""
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
-    axes, ks = figure.subplots(), summary["ks"]
+    """pass@k against k with bands (the pretrained policy dashed), and each method's paired difference to one."""
+    figure = Figure(figsize=(12.5, 5.6), layout="constrained")
+    curves, gaps = figure.subplots(1, 2)
+    ks, baseline = summary["ks"], summary["baseline"]
     methods = [name for name in summary["policies"] if name != PRETRAINED]
-    lowest = 1.0
-    for index, name in enumerate([PRETRAINED, *methods]):
-        cells = [summary["policies"][name][f"pass@{k}"] for k in ks]
-        style = {"color": "black", "linestyle": (0, (5, 3))} if name == PRETRAINED else _style(index - 1)
-        marker = "" if name == PRETRAINED else MARKERS[(index - 1) % len(MARKERS)]
-        axes.fill_between(ks, [c["low"] for c in cells], [c["high"] for c in cells], color=style["color"], alpha=0.1,
-                          linewidth=0)  # fmt: skip
-        axes.plot(ks, [c["estimate"] for c in cells], marker=marker, markersize=5, linewidth=1.8, label=name,
-                  clip_on=False, zorder=3, **style)  # fmt: skip
-        lowest = min(lowest, *(c["low"] for c in cells))
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ks, [str(k) for k in ks])
-    axes.minorticks_off()
-    floor = max(0.0, np.floor(10 * lowest) / 10)
-    axes.set(xlabel="samples k", ylabel="pass@k", ylim=(floor, 1.0), xlim=(ks[0] / 1.08, ks[-1] * 1.08))
-    over = f"{100 * summary['level']:.4g} % bands over {len(summary['seeds'])} seeds and "
-    axes.set_title(f"{title}\n{over}{summary['start_states']} start states", fontsize=10)
-    _tidy(axes)
-    axes.legend(frameon=False, loc="lower right")
-    figure.savefig(path, dpi=140)
+    for name in [PRETRAINED, *methods]:
+        low, middle, high = _pass_at_k(summary["policies"][name], ks)
+        style = _style(name, methods)
+        marker = "" if name == PRETRAINED else MARKERS[methods.index(name) % len(MARKERS)]
+        curves.fill_between(ks, low, high, color=style["color"], alpha=0.08, linewidth=0)
+        curves.plot(ks, middle, marker=marker, markersize=5, linewidth=1.8, label=name, clip_on=False, **style)
+    others = [name for name in methods if name != baseline]
+    gaps.axhline(0, color=_style(baseline, methods)["color"], linewidth=1.8)
+    for index, name in enumerate(others):
+        low, middle, high = _pass_at_k(summary["differences"][baseline][name], ks)
+        beside = [k * 1.045 ** (index - (len(others) - 1) / 2) for k in ks]  # side by side, so that none hides another
+        marker = MARKERS[methods.index(name) % len(MARKERS)]
+        gaps.errorbar(beside, middle, [middle - low, high - middle], marker=marker, markersize=5, elinewidth=1.1,
+                      capsize=2.5, linewidth=1.0, **_style(name, methods))  # fmt: skip
+    if not others:
+        gaps.text(0.5, 0.6, "one method only", transform=gaps.transAxes, ha="center", color="gray")
+    for axes in (curves, gaps):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.minorticks_off()
+        axes.set(xlabel="samples k", xlim=(ks[0] / 1.25, ks[-1] * 1.25))
+        _tidy(axes)
+    floor = min(curves.get_ylim()[0], 0.9)
+    curves.set(ylabel="pass@k", ylim=(max(0.0, floor), 1.0))
+    gaps.set(ylabel=f"pass@k minus that of {baseline}")
+    level = f"{100 * summary['level']:.4g} %"
+    curves.set_title(f"Coverage, {level} bands", fontsize=11)
+    gaps.set_title(f"Paired difference to {baseline}, {level} intervals", fontsize=11)
+    handles, labels = curves.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 6))
+    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} start states")
+    figure.savefig(path, dpi=130)
+
+
+def _pass_at_k(measures: dict[str, Any], ks: Sequence[int]) -> np.ndarray:
+    """Low ends, estimates and high ends over k."""
+    return np.array([[measures[f"pass@{k}"][end] for k in ks] for end in ("low", "estimate", "high")])
 
 
 def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, *, title: str) -> None:
     """Metrics against environment steps: the mean over seeds, and each seed as a thin line."""
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    figure = Figure(figsize=(12.5, 7), layout="constrained")
     grid = figure.subplots(2, 3)
-    for axes, (metric, label, (low, high)) in zip(grid.flat, TRAINING, strict=False):
-        drawn = False
-        for index, (name, own) in enumerate(by_method.items()):
-            curves = [
-                np.array([(r["rollout/env_steps"], r[metric]) for r in f.metrics if r.get(metric) is not None])
-                for f in own
+    handles: dict[str, Any] = {}
+    for axes, (metric, label) in zip(grid.flat, TRAINING, strict=False):
+        for name, own in by_method.items():
+            points = [
+                [(r["rollout/env_steps"], r[metric]) for r in f.metrics if r.get(metric) is not None] for f in own
             ]
-            curves = [curve for curve in curves if len(curve)]
+            curves = [np.array(curve) for curve in points if curve]
             if not curves:
                 continue
-            drawn = True
-            if len(curves) > 1:
-                for curve in curves:
-                    axes.plot(*curve.T, linewidth=0.6, alpha=0.4, **_style(index))
-            length = min(map(len, curves))
+            style, length = _style(name, list(by_method)), min(map(len, curves))
+            for curve in curves:
+                axes.plot(*curve.T, linewidth=0.6, alpha=0.3, **style)
             mean = np.mean([curve[:length] for curve in curves], axis=0)
-            axes.plot(*mean.T, linewidth=2, marker="o" if length == 1 else "", label=name, **_style(index))
-        axes.set(ylabel=label, xlabel="environment steps", xlim=(0, None), ylim=(low, high))
+            handles[name] = axes.plot(*mean.T, linewidth=2, marker="o" if length == 1 else "", **style)[0]
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color="gray")
+        axes.set_title(label, fontsize=11)
+        axes.set(xlabel="environment steps", xlim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
-        if not drawn:
-            axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color="gray")
         _tidy(axes)
-    last = grid.flat[-1]
-    last.axis("off")
-    handles = {
-        label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    last.legend(handles.values(), handles.keys(), frameon=False, loc="center", fontsize=11,
-                title="mean over seeds (thin: each seed)")  # fmt: skip
+    grid.flat[-1].axis("off")
+    grid.flat[-1].legend(handles.values(), handles.keys(), frameon=False, loc="center", fontsize=11,
+                         title="mean over seeds\n(thin: each seed)")  # fmt: skip
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
 

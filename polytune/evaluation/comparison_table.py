@@ -36,11 +36,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, sign: str = "") -> str:
-    """Three digits after the point below 10, fewer above; a dash for an end that is not known."""
+    """Three digits after the point below 1, two below 100, none above; a dash for an end that is not known."""
     if value is None:
         return "-"
-    text = f"{value:{sign}.{3 if abs(value) < 1 else 2 if abs(value) < 100 else 0}f}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 and text.lstrip("+-").startswith("0.") else text
+    size = round(abs(value), 3)
+    text = f"{value:{sign}.{3 if size < 1 else 2 if size < 100 else 0}f}"
+    return text.replace("0.", ".", 1) if size < 1 else text
 
 
 def cell(value: dict[str, Any], sign: str = "") -> str:
@@ -70,10 +71,10 @@ def verdict(value: dict[str, Any]) -> str:
         return f"not resolved ({needed['seeds']:,} seeds would)"
     if needed["start_states"] is not None:
         return (
-            f"not resolved (no number of seeds would; {needed['start_states']:,} start states x {needed['at_seeds']} "
-            "seeds, or more samples of each)"
+            f"not resolved (no seeds alone would; {needed['start_states']:,} start states x {needed['at_seeds']} "
+            "seeds, or more samples)"
         )
-    return "not resolved (more start states, seeds or samples; how many is not known)"
+    return "not resolved (how many seeds or start states would is not known)"
 
 
 def difference_table(summary: dict[str, Any], other: str) -> str:
