@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from transformers import PreTrainedModel
 
+from polytune.evaluation.plot import COLOURS, MARKERS
 from polytune.policy import Renderer
-from polytune.tasks.tabular.exact import World
+from polytune.tasks.tabular.exact import World, distinct_wins
 
 
 def action_logprobs(model: PreTrainedModel, renderer: Renderer, world: World, *, seed: int = 0) -> torch.Tensor:
@@ -37,3 +42,32 @@ def action_logprobs(model: PreTrainedModel, renderer: Renderer, world: World, *,
 def action_table(model: PreTrainedModel, renderer: Renderer, world: World, *, seed: int = 0) -> np.ndarray:
     """pi(a | s) of each state and action of `world`, (S, A), for `exact.py`."""
     return action_logprobs(model, renderer, world, seed=seed).exp().cpu().numpy()
+
+
+def plot_arms(world: World, tables: Mapping[str, np.ndarray], path: str | Path, *, title: str) -> None:
+    """One group of bars an arm, one bar a policy; beside it how many winning arms k pulls find. Writes a PNG."""
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    bars, found = figure.subplots(1, 2, width_ratios=(3, 2))
+    width, ks = 0.8 / len(tables), range(1, len(world.actions) + 1)
+    winning = sum(outcome.success for outcome in world.outcomes)
+    for index, (name, table_S_A) in enumerate(tables.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        places = np.arange(len(world.actions) + 1) + width * (index - (len(tables) - 1) / 2)
+        bars.bar(places, table_S_A[0], width * 0.92, color=colour, label=name)
+        wins = [distinct_wins(world, table_S_A, k) for k in ks]
+        found.plot(ks, wins, f"{MARKERS[index % len(MARKERS)]}-", color=colour, markersize=4.5, clip_on=False)
+    bars.axhline(1 / winning, color="black", linewidth=0.8, linestyle=":")
+    bars.text(len(world.actions) + 0.45, 1 / winning, f"1/{winning}", va="bottom", ha="right")
+    wins = {outcome.actions[0] for outcome in world.outcomes if outcome.success}
+    labels = [f"{arm}\nwins" if arm in wins else f"{arm}\nfails" for arm in world.actions]
+    bars.set_xticks(range(len(world.actions) + 1), [*labels, "no arm\nfails"])
+    bars.set(ylabel="probability", ylim=(0, 1))
+    bars.set_title("What is pulled")
+    found.set(xlabel="pulls k", ylabel="different winning arms, expected", ylim=(0, winning), xlim=(1, len(ks)))
+    found.set_title("How many of the winning arms k pulls find")
+    for axes in (bars, found):
+        axes.grid(alpha=0.25, axis="y")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(frameon=False, loc="outside lower center", ncols=len(tables))
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)

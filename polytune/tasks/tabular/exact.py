@@ -80,6 +80,7 @@ def tabulate(task: Task, seed: int = 0, after: Sequence[str] = ()) -> World:
     while stack:
         history, snapshot, earned = stack.pop()
         states.append(history)
+        children = []
         for action in (*task.actions, JUNK):
             episode = task.restore(snapshot)
             step = episode.step(action)
@@ -90,10 +91,11 @@ def tabulate(task: Task, seed: int = 0, after: Sequence[str] = ()) -> World:
                     f"action: set its horizon to the number of decisions"
                 )
             if not (step.done or action == JUNK):
-                stack.append((taken, episode.snapshot(), reward))
+                children.append((taken, episode.snapshot(), reward))
                 continue
             signature = None if action == JUNK else episode.signature(len(after))
             outcomes.append(Outcome(taken[len(after) :], reward, step.stop_reason == "success", signature))
+        stack += reversed(children)
         if len(outcomes) > MAX_OUTCOMES:
             raise ValueError(f"task {task.name!r} has over {MAX_OUTCOMES} trajectories: too many for a table")
     rows, columns = {state: row for row, state in enumerate(states)}, (*task.actions, JUNK)
@@ -143,6 +145,12 @@ def success_rate(world: World, probs_S_A: np.ndarray) -> float:
 def pass_at_k(world: World, probs_S_A: np.ndarray, k: int) -> float:
     """1 - (1 - success)^k: the chance that one of k independent trajectories succeeds."""
     return 1.0 - (1.0 - success_rate(world, probs_S_A)) ** k
+
+
+def distinct_wins(world: World, probs_S_A: np.ndarray, k: int) -> float:
+    """Expected number of different winning signatures among k independent trajectories: sum_i 1 - (1 - p_i)^k."""
+    winning = signature_probabilities(world, probs_S_A, success_only=True)
+    return sum(1.0 - (1.0 - p) ** k for p in winning.values())
 
 
 def decision_entropy(probs_S_A: np.ndarray) -> np.ndarray:
