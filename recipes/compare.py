@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
           f"{len(runs) - len(due)} of {len(runs)} runs are done, {workers} at a time")  # fmt: skip
     for note in notes:
         print(f"note: {note}")
-    with Progress(due, workers) as progress:
+    with Progress(due) as progress:
         jobs = {name: programs.job(one) for name, one in due.items()}
         outcomes = run_jobs(jobs, workers=workers, folder=output_dir, on_outcome=progress.tell)
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}

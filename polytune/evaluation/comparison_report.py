@@ -22,15 +22,10 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """A line for each run that ends: when, which, its success, what is left; on a terminal also a bar.
+    """A line for each of ``runs`` that ends: when, which, its success, what is left; on a terminal also a bar."""
 
-    Args:
-        runs: those to be done, by name.
-        workers: how many at a time.
-    """
-
-    def __init__(self, runs: Mapping[str, Run], workers: int):
-        self.runs, self.workers, self.begun, self.ended = runs, workers, time.monotonic(), 0
+    def __init__(self, runs: Mapping[str, Run]):
+        self.runs, self.begun, self.ended = runs, time.monotonic(), 0
 
     def __enter__(self) -> Progress:
         self.bar = tqdm(total=len(self.runs), unit="run", disable=not sys.stderr.isatty())
