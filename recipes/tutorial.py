@@ -14,7 +14,7 @@ mean reward R is d R / d logit_i = p_i (r_i - R), so for two arms that win, log(
 the rich get richer as long as anything fails, and once nothing fails nothing restores what was lost. The row "mean,
 exact gradient" shows that this is the method and not the noise of eight pulls an update: gradient ascent on a table,
 without a network and without one sample drawn, ends on one arm, too. (Pulling all three equally often would score the
-same. The mean reward has no opinion on that.)
+same. The mean reward has no opinion on that.) The trainer's own warnings of the collapse are in mean/stdout.txt.
 
 `polychromic` scores sets of four pulls by mean reward x share of distinct arms. A winner that is rarely pulled makes
 its sets more diverse, so it gets a larger advantage than the favourite; an arm that fails adds diversity as well, but
@@ -39,7 +39,7 @@ from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
 
 METHODS = ("mean", "polychromic")
 COLUMNS = ("red", "green", "blue", "success", "pass@3", "pass@6", "entropy", "arms kept", "wins in 6", "without red")
-FORM = {"arms kept": "12.0f"}
+FORM = {"arms kept": "13.0f"}
 
 
 @dataclass
@@ -98,9 +98,9 @@ def main(argv: Sequence[str]) -> None:
     rows = {seed: {name: measures(world, table) for name, table in tables.items()} for seed, tables in seeds.items()}
     for seed, policies in rows.items():
         print(f"\nseed {seed}: six arms, three win; {' and '.join(METHODS)} from one start\n")
-        print(f"{'':28}" + "".join(f"{column:>12}" for column in COLUMNS))
+        print(f"{'':28}" + "".join(f"{column:>13}" for column in COLUMNS))
         for name, cells in policies.items():
-            print(f"{name:28}" + "".join(f"{cells[column]:{FORM.get(column, '12.3f')}}" for column in COLUMNS))
+            print(f"{name:28}" + "".join(f"{cells[column]:{FORM.get(column, '13.3f')}}" for column in COLUMNS))
     print("\nleast likely winning arm, trained:")
     for method in METHODS:
         least = sorted(policies[method]["least"] for policies in rows.values())

@@ -63,8 +63,8 @@ def plot_arms(world: World, tables: Mapping[str, np.ndarray], path: str | Path, 
     bars.set_xticks(range(len(world.actions) + 1), [*labels, "no arm\nfails"])
     bars.set(ylabel="probability", ylim=(0, 1))
     bars.set_title("What is pulled")
-    found.set(xlabel="pulls k", ylabel="different winning arms, expected", ylim=(0, winning), xlim=(1, len(ks)))
-    found.set_title("How many of the winning arms k pulls find")
+    found.set(xlabel="pulls k", ylabel="expected number of different ones", ylim=(0, winning), xlim=(1, len(ks)))
+    found.set_title("Winning arms that k pulls find")
     for axes in (bars, found):
         axes.grid(alpha=0.25, axis="y")
         axes.spines[["top", "right"]].set_visible(False)

@@ -10,7 +10,8 @@ P(tau) = prod_t pi(a_t | s_t), and for n independent trajectories and a symmetri
 
 The last line is what a set advantage estimates: with N independent trajectories, all sets of n of them and the mean
 rule, the mean over members of A_i d log P(tau_i) has the expectation (1 - n/N)/n * d E[f]/d logits, since the baseline
-holds each member in a share n/N of its sets. Numpy only, float64.
+holds each member in a share n/N of its sets. Numpy only, float64. Axes: `S` states, `A` actions and `JUNK`, `O`
+outcomes (trajectories), `T` turns, `K` kinds of outcomes, `M` multisets.
 """
 
 from __future__ import annotations
