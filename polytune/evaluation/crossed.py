@@ -13,7 +13,10 @@ the interval over problems of `intervals.py` reaches beyond it.
 One run leaves its problems only, one problem its runs only: `intervals.py`.
 
 Assumes runs and problems drawn independently from populations. That a whole run may fail where none of a few did is
-not in saturated data, and not in their intervals.
+not in saturated data, and not in their intervals. Coverage of 95 % intervals, 5 runs x 50 problems, 2,000 simulations
+(test_crossed.py): Gaussian components 94.1 to 95.4 % (98.6 % for noise alone); pass@k of 16 samples 94.2 to 96.2 %,
+their differences 94.7 to 98.7 %; saturated pass@k 99.4 % and more, too wide. Worst case found: 92.2 %, runs that differ
+much (sd .5 on the logit) and pass@k near .96.
 """
 
 import math
@@ -27,9 +30,9 @@ from polytune.evaluation.intervals import (
     MIN_INFORMATIVE,
     PRIOR_WEIGHT,
     Interval,
-    _gains_and_losses,
-    _informative,
     check_level,
+    gains_and_losses,
+    informative,
     mean_interval,
     paired_difference_interval,
     t_quantile,
@@ -108,7 +111,7 @@ def crossed_mean_interval(
     unit, problems = float(unit_R_P.mean()), unit_R_P.shape[1]
     bernoulli = unit * (1 - unit)
     share = variance / width**2 / bernoulli if bernoulli > 0 else 1 / problems
-    weight = _informative(unit_R_P.mean(axis=0), np.round(unit)) ** 2
+    weight = informative(unit_R_P.mean(axis=0), np.round(unit)) ** 2
     share = max(share, (weight * share + PRIOR_WEIGHT / problems) / (weight + PRIOR_WEIGHT))
     ratio = quantile((1 + level) / 2, dof) ** 2 * share
     centre = (unit + ratio / 2) / (1 + ratio)
@@ -200,13 +203,13 @@ def needed_to_resolve(
 def _tells_little(difference_R_P: np.ndarray, bounds: tuple[float, float]) -> bool:
     """Whether fewer than 8 problems tell the two sides of a difference apart."""
     unit_P = difference_R_P.mean(axis=0) / (bounds[1] - bounds[0])
-    return _informative(unit_P, np.round(unit_P.mean())) < MIN_INFORMATIVE
+    return informative(unit_P, np.round(unit_P.mean())) < MIN_INFORMATIVE
 
 
 def _over_problems(difference_R_P: np.ndarray, bounds: tuple[float, float], level: float) -> tuple[float, float]:
     """The interval over problems alone, for differences of few problems."""
     width = bounds[1] - bounds[0]
-    low, high = _gains_and_losses((difference_R_P.mean(axis=0) / width).clip(-1.0, 1.0), level)
+    low, high = gains_and_losses((difference_R_P.mean(axis=0) / width).clip(-1.0, 1.0), level)
     return low * width, high * width
 
 

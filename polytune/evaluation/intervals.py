@@ -58,7 +58,7 @@ def mean_interval(
         return (mean, *(_student(values_P, level) if small else _bootstrap(values_P, level, seed, resamples)))
     low, width = bounds[0], bounds[1] - bounds[0]
     unit_P = (values_P - low) / width
-    if _informative(unit_P, np.round(unit_P.mean())) >= MIN_INFORMATIVE and np.ptp(values_P):
+    if informative(unit_P, np.round(unit_P.mean())) >= MIN_INFORMATIVE and np.ptp(values_P):
         return (mean, *_bootstrap(values_P, level, seed, resamples))
     score_low, score_high = _score(unit_P, level)
     return mean, min(mean, low + width * score_low), max(mean, low + width * score_high)
@@ -90,10 +90,10 @@ def paired_difference_interval(
     mean = float(unit_P.mean())
     if len(unit_P) == 1:
         return mean * width, -width, width
-    if _informative(unit_P, np.round(mean)) >= MIN_INFORMATIVE and np.ptp(unit_P):
+    if informative(unit_P, np.round(mean)) >= MIN_INFORMATIVE and np.ptp(unit_P):
         low, high = _bootstrap(unit_P, level, seed, resamples)
     else:
-        low, high = _gains_and_losses(unit_P, level)
+        low, high = gains_and_losses(unit_P, level)
     return mean * width, low * width, high * width
 
 
@@ -127,7 +127,7 @@ def check_level(level: float) -> None:
         raise ValueError(f"level must lie in (0, 1), got {level}")
 
 
-def _informative(unit_P: np.ndarray, bound: float) -> float:
+def informative(unit_P: np.ndarray, bound: float) -> float:
     """K: how many problems carry the distance from `bound`."""
     distance_P = np.abs(unit_P - bound)
     squares = float(distance_P @ distance_P)
@@ -164,7 +164,7 @@ def _score(unit_P: np.ndarray, level: float) -> tuple[float, float]:
     num, mean = len(unit_P), float(unit_P.mean())
     bernoulli = mean * (1 - mean)
     dispersion = min(1.0, float(unit_P.var(ddof=1)) / bernoulli) if bernoulli > 0 else 1.0
-    weight = _informative(unit_P, np.round(mean)) ** 2
+    weight = informative(unit_P, np.round(mean)) ** 2
     dispersion = (weight * dispersion + PRIOR_WEIGHT) / (weight + PRIOR_WEIGHT)
     ratio = t_quantile((1 + level) / 2, num - 1) ** 2 * dispersion / num
     centre = (mean + ratio / 2) / (1 + ratio)
@@ -172,7 +172,7 @@ def _score(unit_P: np.ndarray, level: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _gains_and_losses(unit_P: np.ndarray, level: float) -> tuple[float, float]:
+def gains_and_losses(unit_P: np.ndarray, level: float) -> tuple[float, float]:
     """Interval of mean gain - mean loss, each in [0, 1], by the method of variance estimates recovery."""
     gain_P, loss_P = unit_P.clip(min=0), (-unit_P).clip(min=0)
     (gain_low, gain_high), (loss_low, loss_high) = _score(gain_P, level), _score(loss_P, level)
