@@ -1,5 +1,6 @@
 """The README is true: its commands run, its tree is the tree, its example task works as written."""
 
+import json
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ import pytest
 
 from polytune.cli import parse
 from polytune.config import (
+    ComparisonConfig,
     EvaluationConfig,
     ObjectiveConfig,
     PolicyConfig,
@@ -20,6 +22,9 @@ from polytune.config import (
 )
 from polytune.evaluation import pass_at_k
 from polytune.objective import set_advantages
+from polytune.policy import build_tiny
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +33,10 @@ FIELDS = {
     "pretrain.py": (TaskConfig, PretrainConfig),
     "finetune.py": (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
     "evaluate.py": (TaskConfig, PolicyConfig, EvaluationConfig),
+    "compare.py": (TaskConfig, PolicyConfig, ComparisonConfig),
 }
+#: folders of one file a row, named as folders
+ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit")
 COMMANDS = [
     line.split("#")[0].strip()
     for line in README.splitlines()
@@ -40,6 +48,12 @@ def recipe_and_flags(command):
     words = shlex.split(command)
     index = next(i for i, word in enumerate(words) if word.startswith("recipes/"))
     return Path(words[index]).name, words[index + 1 :]
+
+
+def write_example_objective(folder):
+    """The README's `my_objectives.py`."""
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def reliable" in block]
+    (folder / "my_objectives.py").write_text(code)
 
 
 def corridor_yaml(**settings):
@@ -63,10 +77,12 @@ def test_make_targets_exist(command):
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "recipes/" in c])
-def test_recipe_commands_are_understood(command, tmp_path):
+def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
     recipe, flags = recipe_and_flags(command)
+    write_example_objective(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     assert (ROOT / "recipes" / recipe).is_file()
-    if recipe == "bench.py":
+    if recipe in ("bench.py", "tutorial.py"):  # commands of their own, run by tests of their own
         return
     if "recipes/corridor/poly_ppo.yaml" in flags:
         path = tmp_path / "poly_ppo.yaml"
@@ -83,7 +99,7 @@ def test_tree_names_every_module_and_nothing_else():
     tree = README.split("## The tree")[1].split("\n## ")[0]
     named = set(re.findall(r"[\w/]+\.py", tree))
     for path in (ROOT / "polytune").rglob("*.py"):
-        if path.name != "__init__.py" and path.parent.name != "diversity":
+        if path.name != "__init__.py" and path.parent.name not in ONE_FILE_A_ROW:
             assert path.name in named, f"the README's tree does not name {path.relative_to(ROOT)}"
     existing = {path.name for folder in ("polytune", "recipes", "data") for path in (ROOT / folder).rglob("*.py")}
     assert named <= existing, f"the README's tree names {named - existing}, which do not exist"
@@ -93,6 +109,30 @@ def test_numbers_in_the_readme():
     row = set_advantages([1, 0, 0, 0, 0, 0, 0, 0], list("ABBBBCDE"), set_size=4)
     assert str([round(x, 4) for x in row.tolist()]) in README
     assert str(pass_at_k(num_samples=16, num_correct=3, k=4)) in README
+
+
+@pytest.mark.slow
+def test_the_example_objective_and_judge_work_as_written(tmp_path):
+    """The example's file in the folder one runs from, its command, at a smaller size on an untrained policy."""
+    write_example_objective(tmp_path)
+    task = load_task("fourrooms")
+    for part in build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()]):
+        part.save_pretrained(tmp_path / "policy")
+    command = next(c for c in COMMANDS if "my_objectives:" in c)
+    recipe, flags = recipe_and_flags(command)
+    flags = [str(ROOT / word) if word.endswith(".yaml") else word for word in flags]
+    small = ["--num_updates", "1", "--per_device_train_batch_size", "34", "--steps_per_generation", "1",
+             "--task_horizon", "8", "--model", "policy", "--output_dir", "run", "--max_env_steps", "200",
+             "--num_rollout_states", "2", "--num_generations", "17"]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "recipes" / recipe), *flags, *small],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    settings = json.loads((tmp_path / "run/run.json").read_text())
+    assert settings["objective"]["objective"] == "my_objectives:reliable"
+    [line] = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["groups/distinct_signatures"] > 1  # endings: forward, left, right
 
 
 @pytest.mark.slow
