@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test smoke quickstart bench clean
+.PHONY: help install style quality test smoke quickstart tutorial compare bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,16 +33,23 @@ quality: install ## check format and lint
 test: install ## run the tests (no hub, no GPU)
 	$(BIN)/python -m pytest -n 2
 
-smoke: install ## the main job end to end at its smallest, about a minute
+smoke: install ## the main job end to end at its smallest, two minutes
 	rm -rf outputs/smoke
 	$(BIN)/python recipes/pretrain.py --config recipes/fourrooms/smoke_pretrain.yaml
 	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 recipes/finetune.py --config recipes/fourrooms/smoke.yaml
 	$(BIN)/python recipes/evaluate.py --policies outputs/smoke/pretrained outputs/smoke/finetuned --num_start_states 4 --n 4 --output_dir outputs/smoke/evaluation
+	$(BIN)/python recipes/compare.py --config recipes/fourrooms/compare_smoke.yaml
 
 quickstart: install ## pretrain, fine-tune with Poly-PPO, compare both policies (minutes on 2 cores)
 	$(BIN)/python recipes/pretrain.py --output_dir $(OUT)/pretrained
 	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 recipes/finetune.py --model $(OUT)/pretrained --output_dir $(OUT)/finetuned
 	$(BIN)/python recipes/evaluate.py --policies $(OUT)/pretrained $(OUT)/finetuned --output_dir $(OUT)/evaluation
+
+tutorial: install ## why sets: a bandit on which standard RL collapses and the polychromic objective does not, 30 seconds
+	$(BIN)/python recipes/tutorial.py
+
+compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 cores; continues when stopped
+	$(BIN)/python recipes/compare.py
 
 bench: install ## speed, as ratios within one run; writes outputs/bench/bench.json
 	$(BIN)/python recipes/bench.py
