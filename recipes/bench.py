@@ -120,7 +120,7 @@ def measure_vines(task, renderer, model, starts: list) -> dict:
 
 def measure_sets(repeats: int) -> dict:
     """Set advantages in closed form against enumeration, and at a size that enumeration cannot reach."""
-    from polytune.objective import enumerate_set_advantages, set_advantages
+    from polytune.objective import OBJECTIVES, enumerate_set_advantages, set_advantages
 
     def group(members: int) -> tuple[list[float], list[int]]:
         return [float(i % 3 == 0) for i in range(members)], [i * i % 7 for i in range(members)]
@@ -129,16 +129,21 @@ def measure_sets(repeats: int) -> dict:
     loops = seconds(lambda: enumerate_set_advantages(*group(20), 10), repeats)
     vectorised = seconds(lambda: set_advantages(*group(20), 10, credit="max"), repeats)
     large = seconds(lambda: set_advantages(*group(256), 32), 20)
+    huge = {goal: seconds(lambda goal=goal: set_advantages(*group(512), 64, objective=goal), 20) for goal in OBJECTIVES}
     speedup = statistics.median(loops) / statistics.median(closed)
     report = {"closed_form_s": spread(closed), "enumeration_s": spread(loops),
                                 "vectorised_enumeration_s": spread(vectorised), "ratio": speedup, "goal": 1000,
                                 "n256_set32_ms": {k: 1e3 * v for k, v in spread(large).items()},
-                                "n256_goal_ms": 20}  # fmt: skip
+                                "n256_goal_ms": 20, "n512_goal_ms": 50,
+                                "n512_set64_ms": {goal: {k: 1e3 * v for k, v in spread(times).items()}
+                                                  for goal, times in huge.items()}}  # fmt: skip
     print("set advantages, N=20, n=10: median ms")
     print(f"  closed     {1e3 * statistics.median(closed):8.2f}")
     print(f"  loops      {1e3 * statistics.median(loops):8.0f} ratio {speedup:,.0f} (goal 1,000)")
     print(f"  vectorised {1e3 * statistics.median(vectorised):8.0f}")
     print(f"  N=256      {1e3 * statistics.median(large):8.2f} n=32 (goal 20)")
+    medians = ", ".join(f"{goal} {1e3 * statistics.median(times):.2f}" for goal, times in huge.items())
+    print(f"  N=512      n=64 (goal 50): {medians}")
     return report
 
 
