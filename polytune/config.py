@@ -7,6 +7,7 @@ nothing but the standard library, so reading a configuration is instant.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -21,6 +22,16 @@ def require_integer(name: str, value: object, minimum: int) -> None:
     require(
         isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
         f"{name} must be an integer of at least {minimum}, got {value!r}: change {name} in the YAML or with --{name}.",
+    )
+
+
+def require_number(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number in [minimum, maximum]."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    bounds = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
+    require(
+        number and minimum <= value <= maximum,
+        f"{name} must be a number {bounds}, got {value!r}: change {name} in the YAML or with --{name}.",
     )
 
 
@@ -206,9 +217,9 @@ class ObjectiveConfig:
         metadata={"help": "Exploration bonus: this times min(1, N(s,a)^-1/2) is added to advantages; 0: none."},
     )
     collapse_share: float = field(
-        default=0.2,
+        default=0.1,
         metadata={
-            "help": "Warn when a group's distinct signatures fall under this share of its members; 0: never."
+            "help": "Warn when (distinct signatures - 1) / (members - 1) of a group falls under this share; 0: never."
         },
     )
 
@@ -224,13 +235,10 @@ class ObjectiveConfig:
             "credit 'per_set' keeps what sets gain and lose apart, and set_normalise 'mean_std' would shift both: use "
             "'std' or 'none'.",
         )
-        for name in ("diversity_coef", "ucb_coef", "collapse_share"):
-            value = getattr(self, name)
-            require(value >= 0.0, f"{name} must not be negative, got {value}.")
-        for name in ("gamma", "gae_lambda"):
-            value = getattr(self, name)
-            require(0.0 <= value <= 1.0, f"{name} must lie in [0, 1], got {value}.")
-        require(self.set_weight >= 0.0, f"set_weight must not be negative, got {self.set_weight}.")
+        for name in ("diversity_coef", "ucb_coef", "set_weight"):
+            require_number(name, getattr(self, name), 0.0)
+        for name in ("gamma", "gae_lambda", "collapse_share"):
+            require_number(name, getattr(self, name), 0.0, 1.0)
         self.num_sets = parse_num_sets(self.num_sets)
 
 

@@ -1,6 +1,6 @@
 """How much sets can teach at each point of an episode: groups of vines all along a policy's own trajectories.
 
-    python recipes/branch_points.py --task_horizon 40                                  # the quick start's pretrained policy
+    python recipes/branch_points.py --task_horizon 40              # the quick start's pretrained policy
     python recipes/branch_points.py --model outputs/fourrooms/ppo --num_rollout_states 9 --output_dir outputs/ppo_points
 
 From each start state a group of seed trajectories, and from equally spaced turns of each of them a group of vines.

@@ -33,8 +33,9 @@ def main(argv: Sequence[str]) -> None:
     policy_config.cpu_threads = policy_config.cpu_threads or 1
     seeds, output_dir = parse_seeds(config.seeds), Path(config.output_dir)
 
-    from polytune.evaluation import comparison_runs
+    from polytune.evaluation import comparison_keep, comparison_runs
 
+    comparison_keep.check_folder(config.keep)
     shared = comparison_runs.shared_flags(task_config, policy_config)
     overrides = comparison_runs.override_flags(config.set)
     flags = [*shared, *overrides, "--model", policy_config.model]
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
     task = load_task(task_config.task, **task_config.task_options)
     starts = load_split(task, task_config.split, data_dir=task_config.data_dir)[: task_config.num_start_states]
     load_policy(policy_config.model)
+    notes += [note for method in methods for note in comparison_runs.check_task(method, task, starts)]
     programs = comparison_runs.Programs(REPOSITORY / "recipes", policy_config.model, shared, overrides, config)
     runs = comparison_runs.plan_runs(methods, seeds, output_dir)
     for one in runs:
@@ -71,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
 
     # ---------------------------------------------------------------- budgets, intervals, tables, plots, JSON
-    from polytune.evaluation import comparison, comparison_keep, comparison_plot, comparison_table
+    from polytune.evaluation import comparison, comparison_plot, comparison_table
     from polytune.policy.provenance import write_json
 
     whole = [seed for seed in seeds if not any(one.name in failed for one in runs if one.method and one.seed == seed)]

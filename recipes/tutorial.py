@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
+from polytune.config import require, require_integer
 
 METHODS = ("mean", "polychromic")
 COLUMNS = ("red", "green", "blue", "success", "pass@3", "pass@6", "entropy", "arms kept", "wins in 6", "without red")
@@ -49,6 +50,13 @@ class TutorialConfig:
     output_dir: str = field(default="outputs/tutorial", metadata={"help": "Where runs, summary and plot go."})
     seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Training seeds; each has its own start."})
     num_updates: int | None = field(default=None, metadata={"help": "Updates of both methods; unset: the YAML's."})
+
+    def __post_init__(self) -> None:
+        for seed in self.seeds:
+            require_integer("seeds", seed, 0)
+        require(len(set(self.seeds)) == len(self.seeds) > 0, f"seeds must be distinct, got {self.seeds}.")
+        if self.num_updates is not None:
+            require_integer("num_updates", self.num_updates, 1)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -14,14 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from polytune.evaluation.comparison_runs import PRETRAINED, Run, read_note
+from polytune.evaluation.comparison_runs import PRETRAINED, TOLERANCE, Run, read_note
 from polytune.evaluation.crossed import crossed_difference_interval, crossed_mean_interval, needed_to_resolve
 from polytune.evaluation.passk import coverage_ks
 from polytune.evaluation.records import read_records
 from polytune.evaluation.summary import measure_bounds, per_start, per_start_values
-
-#: budgets may differ by so much: max / min - 1
-TOLERANCE = 0.01
 
 
 @dataclass

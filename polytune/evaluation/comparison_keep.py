@@ -21,6 +21,20 @@ PER_RUN = {"seed", "output_dir", "logging_dir", "run_name", "hub_token"}
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/,;:'\"]+/)+[^\s,;:'\"]*")
 
 
+def check_folder(path: str | None) -> None:
+    """Make the folder of ``keep`` before any work is spent; ValueError where that cannot be done."""
+    if path is None:
+        return
+    folder = Path(path).resolve().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK) and not Path(path).is_dir()
+    except OSError:
+        usable = False
+    if not usable:
+        raise ValueError(f"keep is {path!r}, and nothing can be written there: choose another file, or mend {folder}.")
+
+
 def portable(value: Any, root: Path | None = None) -> Any:
     """``value`` with absolute paths made relative to ``root`` (unset: the working folder), or cut to their name."""
     root = Path.cwd() if root is None else root

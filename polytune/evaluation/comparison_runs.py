@@ -18,8 +18,12 @@ from typing import Any
 from polytune.config import ComparisonConfig, PolicyConfig, TaskConfig, require
 from polytune.evaluation.run_queue import Launcher
 from polytune.policy.provenance import check_same_run, fingerprint, write_json
+from polytune.tasks import Task
+from polytune.trainer.checks import check_budget, check_signatures
 
 PRETRAINED = "pretrained"
+#: budgets may differ by so much: max / min - 1
+TOLERANCE = 0.01
 NOTE_FILE = "comparison_run.json"
 #: fields of recipes/finetune.py that the comparison itself gives to every run
 OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)} | {"output_dir", "seed"}
@@ -143,6 +147,23 @@ def check_methods(
         return ["max_env_steps is unset, so runs spend what their episodes take: the table is refused if that differs "
                 "by more than 1 %"]  # fmt: skip
     return []
+
+
+def check_task(method: Method, task: Task, starts: Sequence[int]) -> list[str]:
+    """Refuse what a run of the method would refuse once it knows the task; notes on budgets too small to be met."""
+    trainer, rollout, objective = (method.settings[name] for name in ("trainer", "rollout", "objective"))
+    try:
+        check_budget(trainer, rollout, task)
+        check_signatures(task, starts[0], rollout, objective)
+    except ValueError as error:
+        raise ValueError(f"method {method.name} ({method.config}): {error}") from error
+    largest = rollout.rows_per_prompt * task.horizon
+    if trainer.max_env_steps is None or largest / 2 <= TOLERANCE * trainer.max_env_steps:
+        return []
+    return [
+        f"{method.name}: trees of up to {largest:,} environment steps may miss the budget of "
+        f"{trainer.max_env_steps:,} by more than {TOLERANCE:.0%}, and then the table is refused"
+    ]
 
 
 def plan_runs(methods: Sequence[Method], seeds: Sequence[int], output_dir: Path) -> list[Run]:

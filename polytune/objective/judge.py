@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from polytune.objective.lookup import find
+from polytune.objective.lookup import find, said
 from polytune.objective.ngram_judge import NGramJudge
 
 
@@ -56,7 +56,7 @@ def find_judge(name: Any) -> CheckedJudge:
     without arguments first. ValueError for an unknown name, a path that leads nowhere, or what cannot be called."""
     found = find("judge", name, JUDGES)
     if isinstance(found, type):
-        found = found()
+        found = said("judge", name, found)()
     if not callable(found):
         raise ValueError(f"judge {name!r} is {found!r}: give a function judge(texts) -> list of cluster ids")
-    return found if isinstance(found, CheckedJudge) else CheckedJudge(str(name), found)
+    return found if isinstance(found, CheckedJudge) else CheckedJudge(str(name), said("judge", name, found))

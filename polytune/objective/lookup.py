@@ -5,8 +5,9 @@ importable where polytune runs (installed, or on PYTHONPATH). An object that is 
 """
 
 import difflib
+import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -33,6 +34,26 @@ def find(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
             raise ValueError(f"{kind} {name!r}: {module_name!r} has no {attribute!r}{hint}")
         found = getattr(found, part)
     return found
+
+
+def is_path(name: Any) -> bool:
+    """Whether `name` is the path of a user's own object."""
+    return isinstance(name, str) and ":" in name
+
+
+def said(kind: str, name: Any, function: Callable) -> Callable:
+    """A user's `function`; whatever it raises becomes a ValueError that says which one it was."""
+    if not is_path(name):
+        return function
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:  # a user's code may raise anything
+            raise ValueError(f"{kind} {name!r} raised {type(error).__name__}: {error}") from error
+
+    return call
 
 
 def named(kind: str, name: Any, table: Mapping[str, Any]) -> Any:

@@ -192,7 +192,9 @@ def _checked(what: str, values: Any, shape: tuple[int, ...]) -> torch.Tensor:
     """float64 `values`; ValueError unless they are a real tensor of this shape without NaN or infinity."""
     if not isinstance(values, torch.Tensor) or values.is_complex():
         kind = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
-        raise ValueError(f"the objective's {what} must be a torch tensor of real numbers, got {kind}: {values!r}")
+        raise ValueError(
+            f"the objective's {what} must be a torch tensor of real numbers, got {kind}: {repr(values)[:100]}"
+        )
     if tuple(values.shape) != shape:
         raise ValueError(f"the objective's {what} must have shape {shape}, got {tuple(values.shape)}")
     values = values.detach().to(device="cpu", dtype=torch.float64)

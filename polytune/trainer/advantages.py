@@ -75,7 +75,7 @@ class GroupStatistics:
         self.equal_signatures += equal_signatures
         self.diversity += diversity
         self.distinct_signatures += distinct
-        self.distinct_share += distinct / len(group)
+        self.distinct_share += max(distinct - 1, 0) / max(len(group) - 1, 1)
         self.distinct_winning += len({t.signature for t in group if t.success} - {None})
 
 
@@ -141,28 +141,40 @@ def turn_advantages(
     )
 
 
+def score_with(objective: ObjectiveConfig, rewards_P_N: list, signatures_P_N: list, seed: int) -> GroupScores:
+    """``score_groups`` by the fields of a run; a ValueError also says which objective and diversity it was."""
+    try:
+        return score_groups(
+            rewards_P_N,
+            signatures_P_N,
+            objective.set_size,
+            objective=objective.objective,
+            diversity=objective.diversity,
+            diversity_coef=objective.diversity_coef,
+            credit=objective.credit,
+            num_sets=objective.num_sets,
+            seed=seed,
+        )
+    except ValueError as error:
+        raise ValueError(f"objective {objective.objective!r}, diversity {objective.diversity!r}: {error}") from error
+
+
 def score_batch(
     batch: list[list[Trajectory]], objective: ObjectiveConfig, seed: int, statistics: GroupStatistics
 ) -> GroupScores:
     """Set advantages (P, N) of P groups of one size; adds to ``statistics``."""
     rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
-    scores = score_groups(
-        rewards,
-        [[trajectory.signature for trajectory in group] for group in batch],
-        objective.set_size,
-        objective=objective.objective,
-        diversity=objective.diversity,
-        diversity_coef=objective.diversity_coef,
-        credit=objective.credit,
-        num_sets=objective.num_sets,
-        seed=seed,
-    )
-    signal_P = group_signal(scores.advantages_P_N).tolist()
+    scores = score_with(objective, rewards, [[trajectory.signature for trajectory in group] for group in batch], seed)
+    # leave_one_out gives all members of a tied group one and the same number, which need not be 0
+    signal_P = group_signal(scores.advantages_P_N - scores.advantages_P_N.mean(dim=1, keepdim=True)).tolist()
     diversity_P = [float("nan")] * len(batch) if scores.diversity_P is None else scores.diversity_P.tolist()
     for group, group_rewards, signal, diversity in zip(batch, rewards, signal_P, diversity_P, strict=True):
         statistics.add(group, group_rewards, signal, diversity)
     if objective.set_normalise == "group_std" and len(batch[0]) > 1:
-        scale_P_1 = scores.advantages_P_N.std(dim=1, keepdim=True) + GROUP_STD_FLOOR
+        scale_P_1 = torch.stack(
+            [a_N[scored_N].std() if scored_N.sum() > 1 else a_N.new_zeros(())
+             for a_N, scored_N in zip(scores.advantages_P_N, scores.scored_P_N, strict=True)]
+        )[:, None] + GROUP_STD_FLOOR  # fmt: skip
         losses_P_N = None if scores.losses_P_N is None else scores.losses_P_N / scale_P_1
         scores = replace(scores, advantages_P_N=scores.advantages_P_N / scale_P_1, losses_P_N=losses_P_N)
     return scores

@@ -3,14 +3,14 @@
 How many steps a tree takes changes as the policy learns, so a fixed number of trees per update spends another budget
 with every method and seed. Here ``max_env_steps`` is spread evenly over the updates. Each update grows nine tenths of
 the trees that should fit, at the mean size seen so far, then the same of what is left, until less than half a tree is
-left. The rows of trees that were not grown stay blank: nothing is trained on them, and the number of gradient steps
-is what it would have been. What an update spends too much or too little, the next ones make up for; the whole run ends
-within about a tree of its budget.
+left; the first update feels its way from a single tree. The rows of trees that were not grown stay
+blank: nothing is trained on them, and the number of gradient steps is what it would have been. What an update spends
+too much or too little, the next ones make up for. A run ends within about a tree of its budget for each process, or a
+tenth of an update where trees grow from one update to the next.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from polytune.rollout import Start, Tree
@@ -30,7 +30,7 @@ def grow_to_budget(
     Args:
         grow: start states -> their trees and the environment steps these took.
         budget: environment steps left for this update, possibly none.
-        steps_per_tree: mean of the update before; None before the first one, which begins with a quarter of the trees.
+        steps_per_tree: mean of the update before; None before the first one.
     """
     trees: list[Tree] = []
     spent, mean = 0, steps_per_tree
@@ -38,7 +38,9 @@ def grow_to_budget(
         left = budget - spent
         if trees and left < mean / 2:
             break
-        count = math.ceil(len(starts) / 4) if mean is None else max(1, int(SHARE * left / mean))
+        count = 1 if mean is None else max(1, int(SHARE * left / mean))
+        if steps_per_tree is None and trees:
+            count = min(count, 3 * len(trees))  # a mean over few trees is a rough guess
         grown, steps = grow(starts[len(trees) : len(trees) + count])
         trees += grown
         spent += steps

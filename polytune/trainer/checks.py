@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from polytune.config import ObjectiveConfig, RolloutConfig, check_sets, require, require_choice
-from polytune.objective import CREDIT, check_enumerable, find_diversity, find_judge, find_objective
+from polytune.objective import CREDIT, OBJECTIVES, check_enumerable, find_diversity, find_judge, find_objective
 from polytune.rollout import BRANCHING
 from polytune.tasks.base import Task
+from polytune.trainer.advantages import score_with
 from polytune.trainer.config import PolychromicConfig
 
 #: values of ``signature`` that need no judge
 OWN_SIGNATURES = ("task", "actions")
+#: TRL's fields that change the ratio or the mask of the clipped term -> the values that do not
+PER_SET_NEEDS = {
+    "importance_sampling_level": "token",
+    "delta": None,
+    "off_policy_mask_threshold": None,
+    "top_entropy_quantile": 1.0,
+}
+#: measures over pairs, of which a set of one has none
+FLAT_ALONE = ("action_distance", "vendi")
 #: objectives that are the best member's score: some set with the group's best holds any other member, too
 BEST_OF_SET = ("pass_at_k", "max_at_k")
 
@@ -24,6 +34,19 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     require(
         objective.credit != "per_set" or args.loss_type == "dapo",
         f"credit 'per_set' corrects the clipped loss over all tokens, loss_type 'dapo', not {args.loss_type!r}.",
+    )
+    require(
+        args.max_env_steps is None or args.loss_type in ("dapo", "bnpo"),
+        f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",
+    )
+    for name, neutral in PER_SET_NEEDS.items():
+        require(
+            objective.credit != "per_set" or getattr(args, name) == neutral,
+            f"credit 'per_set' knows nothing of {name} {getattr(args, name)!r}: leave it at {neutral!r}.",
+        )
+    require(
+        rollout.num_rollout_states > 0 or rollout.rollout_states == RolloutConfig.rollout_states,
+        f"rollout_states is {rollout.rollout_states!r}, but num_rollout_states is 0: no vine branches anywhere.",
     )
     rule = BRANCHING[rollout.rollout_states]
     require(
@@ -51,22 +74,60 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
 def _check_scoring(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """Objective, diversity and credit: known, not at odds, and no enumeration that would never end."""
     goal, measure = find_objective(objective.objective), find_diversity(objective.diversity)
+    if objective.set_scope == "none":
+        for name in ("objective", "diversity", "credit", "signature", "set_size", "num_sets"):
+            value, default = getattr(objective, name), getattr(ObjectiveConfig, name)
+            require(
+                value == default,
+                f"{name} is {value!r}, but has no effect without sets: set set_scope to 'vines', 'seeds' or 'both'.",
+            )
+        return
+    require(
+        objective.diversity_coef == ObjectiveConfig.diversity_coef
+        or objective.objective not in OBJECTIVES
+        or objective.objective == "additive",
+        f"diversity_coef is {objective.diversity_coef}, but objective {objective.objective!r} has no such weight: "
+        "objective 'additive' has.",
+    )
     require(
         objective.credit != "max" or objective.objective not in BEST_OF_SET or objective.set_size == 1,
         f"credit 'max' with objective {objective.objective!r} gives every member the score of the group's best set, so "
         "nothing tells actions apart: use credit 'mean' or 'leave_one_out'.",
     )
+    members = [("num_vines", rollout.num_vines)] * (objective.set_scope in ("vines", "both"))
+    members += [("num_seeds", rollout.num_seeds)] * (objective.set_scope in ("seeds", "both"))
+    names, numbers = zip(*members, strict=True)
+    require(
+        objective.set_size < max(numbers) or objective.credit == "leave_one_out" or objective.num_sets != "all",
+        f"set_size {objective.set_size} takes all of {' and '.join(names)}: there is one set, it is its own baseline, "
+        f"and every advantage is 0. Raise {' or '.join(names)}, lower set_size, or set credit to 'leave_one_out'.",
+    )
+    flat = objective.set_size == 1 and measure.count_form is not None and measure.count_form(1).slope == 0
+    require(
+        not (flat or (objective.set_size == 1 and objective.diversity in FLAT_ALONE)) or not goal.reads_diversity,
+        f"diversity {objective.diversity!r} of a set of one is always the same, so set_size 1 leaves objective "
+        f"{objective.objective!r} without it: raise set_size, or use objective 'mean'.",
+    )
     read = measure.count_form is not None or not goal.reads_diversity
     closed = CREDIT[objective.credit].of_expectations is not None and goal.given_member is not None and read
-    if objective.set_scope == "none" or objective.num_sets != "all" or closed:
-        return
-    for scope, members in (("vines", rollout.num_vines), ("seeds", rollout.num_seeds)):
-        if objective.set_scope in (scope, "both"):
-            check_enumerable(members, objective.set_size)
+    if objective.num_sets == "all" and not closed:
+        for number in numbers:
+            check_enumerable(number, objective.set_size)
 
 
-def check_signatures(task: Task, objective: ObjectiveConfig) -> None:
-    """ValueError when the objective tells strategies apart and nothing gives it any."""
+def check_budget(args: PolychromicConfig, rollout: RolloutConfig, task: Task) -> None:
+    """ValueError for environment steps that the batches cannot hold even if every episode takes the whole horizon."""
+    most = args.prompts_per_update * rollout.rows_per_prompt * task.horizon * args.num_updates
+    require(
+        args.max_env_steps is None or args.max_env_steps <= most,
+        f"max_env_steps is {args.max_env_steps}, but {args.num_updates} updates of {args.prompts_per_update} trees of "
+        f"{rollout.rows_per_prompt} episodes of {task.horizon} turns take {most} at most: raise "
+        "per_device_train_batch_size or num_updates.",
+    )
+
+
+def check_signatures(task: Task, start_seed: int, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
+    """ValueError when the objective tells strategies apart and nothing gives it any, or cannot be scored at all."""
     require(
         objective.set_scope == "none"
         or objective.signature != "task"
@@ -75,3 +136,8 @@ def check_signatures(task: Task, objective: ObjectiveConfig) -> None:
         f"task {task.name!r} gives no signatures, so objective {objective.objective!r} would see no diversity: write "
         "_place (or signature) in its episode class, set signature to 'actions' or to a judge, or set_scope to 'none'.",
     )
+    if objective.set_scope == "none":
+        return
+    example = {"task": task.start(start_seed).signature(), "actions": (task.actions[0],)}.get(objective.signature, 0)
+    number = rollout.num_seeds if objective.set_scope == "seeds" else rollout.num_vines
+    score_with(objective, [[0.5] * number], [[example] * number], seed=0)  # a user's own shows its faults here

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from trl import GRPOConfig
 
-from polytune.config import require, require_choice, require_integer
+from polytune.config import require, require_choice, require_integer, require_number
 
 #: fields of GRPOConfig that would be silently ignored -> what does the work instead
 NO_EFFECT = {
@@ -83,7 +83,7 @@ class PolychromicConfig(GRPOConfig):
         if self.max_env_steps is not None:
             require_integer("max_env_steps", self.max_env_steps, 1)
         for name in ("value_coef", "kl_coef"):
-            require(getattr(self, name) >= 0.0, f"{name} must not be negative, got {getattr(self, name)}.")
+            require_number(name, getattr(self, name), 0.0)
         for name in ("critic_learning_rate", "learning_rate", "temperature"):
             require(getattr(self, name) > 0.0, f"{name} must be above 0, got {getattr(self, name)}.")
         require_choice("kl_reference", self.kl_reference, ("behaviour", "pretrained"))

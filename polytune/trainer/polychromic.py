@@ -26,7 +26,7 @@ from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
-from polytune.trainer.checks import OWN_SIGNATURES, check_run, check_signatures
+from polytune.trainer.checks import OWN_SIGNATURES, check_budget, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
@@ -79,7 +79,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         check_run(args, rollout, objective)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
-        check_signatures(task, objective)
+        check_signatures(task, start_seeds[0], rollout, objective)
+        check_budget(args, rollout, task)
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
         self.counts = VisitCounts() if objective.ucb_coef > 0 else None
@@ -127,6 +128,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         self._starts = self._starts_of(inputs)
         self._scored = None
         output = super()._generate_and_score_completions(inputs)
+        self._drop_row_means()
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         if self.critic is not None:
@@ -150,6 +152,12 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         self._log_rollouts(turns, values_B_T)
         del self._trees, self._rows
         return output
+
+    def _drop_row_means(self) -> None:
+        """TRL's means over rows take vines and blank rows for whole episodes; ``rollout/*`` holds what they mean."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in [name for name in metrics if name.startswith(("reward", "frac_reward", "completions/"))]:
+            del metrics[name]
 
     def _check_sampler(self, sampled_B_C: torch.Tensor, scored_B_C: torch.Tensor, own_B_C: torch.Tensor) -> None:
         """Log how far the sampler's logprobs are from the trainer's; refuse those of another distribution."""
@@ -269,13 +277,13 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
             self._record("critic/value_mean", sums[1] / sums[0])
 
     def _warn_of_collapse(self, share: float | None) -> None:
-        """One line when the distinct signatures of a group fall under ``collapse_share`` of its members."""
+        """One line when (distinct signatures - 1) / (members - 1) of a group falls under ``collapse_share``."""
         collapsed = share is not None and share < self.objective.collapse_share
         if collapsed and not self._collapsed and self.is_world_process_zero():
             print(
-                f"warning: collapse: a group's distinct signatures are down to {share:.2f} of its members, below "
-                f"collapse_share {self.objective.collapse_share}: siblings do the same, and sets of them teach little. "
-                "Raise kl_coef or entropy_coef, lower learning_rate, or branch elsewhere (rollout_states).",
+                f"warning: collapse: of the signatures that a group's members could add to the first, {share:.2f} are "
+                f"left, below collapse_share {self.objective.collapse_share}: siblings do the same. Raise "
+                "kl_coef or entropy_coef, lower learning_rate, or branch elsewhere (rollout_states).",
                 flush=True,
             )
         self._collapsed = collapsed
@@ -353,7 +361,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
     def _record_mean(self, name: str, values_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> None:
         """Log a mean over the masked entries of all processes."""
         total, count = self._sum([float(values_B_C.detach().sum()), float(mask_B_C.sum())])
-        self._record(name, total / max(count, 1.0))
+        if count:
+            self._record(name, total / count)
 
     # ------------------------------------------------------------------ optimiser and checkpoints
 

@@ -31,12 +31,13 @@ def per_set_correction(
 
     With g = advantages + losses what the member's winning sets give it and l = losses what the others take, the rows'
     surrogates min(r A, clip(r) A) add up to g min(r, 1 + e_high) - l max(r, 1 - e_low): clipping acts on each set's
-    sign, not on that of the mean. 0 where r is inside the clip range, or l or g is 0.
+    sign, not on that of the mean. 0 where r is inside the clip range, or l or g is 0, and for g < 0: such a token was
+    scored by no set, and A is the critic's.
     """
     gains = advantages + losses
     rows = gains * ratio.clamp(max=1 + epsilon_high) - losses * ratio.clamp(min=1 - epsilon_low)
     mean = torch.min(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
-    return mean - rows
+    return torch.where(gains >= 0, mean - rows, 0.0)
 
 
 def length_chunks(attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None) -> list[tuple[torch.Tensor, int, int]]:

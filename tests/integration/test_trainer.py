@@ -196,7 +196,7 @@ def test_gradients_do_not_outlive_their_step(tmp_path):
     [
         (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="none"), {}),  # PPO
         (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="seeds", set_size=2, window=-1), {"critic": False}),
-        (RolloutConfig(2, 1, 2), ObjectiveConfig(set_scope="both", set_size=2), {}),
+        (RolloutConfig(2, 1, 3), ObjectiveConfig(set_scope="both", set_size=2), {}),
         (RolloutConfig(1, 2, 3), ObjectiveConfig(set_size=2, credit="max", num_sets="4"), {"num_iterations": 1}),
     ],
     ids=["ppo", "poly_epo", "both", "sampled_sets"],
@@ -378,10 +378,14 @@ def test_the_budget_of_environment_steps_is_spent_evenly_and_exactly(tmp_path):
 
 
 def test_a_budget_that_the_batch_cannot_spend_is_said(tmp_path, capsys):
-    trainer = make_trainer(tmp_path, max_env_steps=100_000)
+    with pytest.raises(
+        ValueError, match="max_env_steps is 100000, but 2 updates of 2 trees of 14 episodes of 14 turns"
+    ):
+        make_trainer(tmp_path, max_env_steps=100_000)
+    trainer = make_trainer(tmp_path, max_env_steps=750)
     trainer.train()
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: the budget")]
-    assert len(said) == 1 and "room for 2 trees" in said[0] and "50,000" in said[0]
+    assert len(said) == 1 and "room for 2 trees" in said[0] and "375" in said[0]
 
 
 def test_blank_rows_change_nothing(tmp_path):
@@ -469,6 +473,33 @@ def test_per_set_equals_one_row_per_set(tmp_path):
     torch.testing.assert_close(loss, (total / share).to(loss.dtype), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("num_sets", ["all", 2])
+def test_per_set_leaves_the_critics_tokens_to_ppo(tmp_path, num_sets):
+    """With a critic and a window, tokens outside it (and members of no drawn set) take PPO's clipped term."""
+    objective = replace(SETS, window=0, credit="per_set", num_sets=num_sets)
+    trainer = make_trainer(tmp_path, objective=objective, kl_coef=0.0, value_coef=0.0, model_seed=3)
+    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.5)
+    output, trees, rows = rollouts_of(trainer)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.03)
+    loss = trainer._compute_loss(trainer.model, output)
+    ratio = (trainer._scored[0] - output["old_per_token_logps"]).exp()
+    advantages, losses = output["advantages"], output["set_losses"]
+    mask = (output["tool_mask"] * output["completion_mask"]).bool()
+    ppo = torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+    rows_of_sets = (advantages + losses) * ratio.clamp(max=1.2) - losses * ratio.clamp(min=0.8)
+    turns = torch.full_like(advantages, -1)
+    for row, data in enumerate(rows):
+        turns[row, : len(data.turn_index)] = torch.tensor(data.turn_index, dtype=turns.dtype)
+    vines = torch.tensor([t.parent is not None for tree in trees for t in tree.trajectories()])[:, None]
+    in_sets = (turns == 0) & vines & ((losses > 0) | (advantages >= 0) if num_sets == 2 else True)
+    outside = mask & ~in_sets & (advantages < 0)
+    assert ((ratio < 0.8) & outside).any() and ((ratio > 1.2) & outside).any()  # where the two would differ
+    expected = -torch.where(in_sets, rows_of_sets, ppo)[mask].sum() / (mask.sum() / 2)
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_a_generator_that_repeats_itself_is_refused(tmp_path):
     """One seed for every attempt: all siblings alike although the policy is far from certain."""
     trainer = make_trainer(tmp_path)
@@ -501,7 +532,7 @@ def test_collapse_is_said_once_until_it_is_over(tmp_path, capsys):
     for share in (0.6, 0.4, 0.3, 0.7, 0.2):
         trainer._warn_of_collapse(share)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: collapse")]
-    assert len(lines) == 2 and "down to 0.40" in lines[0] and "down to 0.20" in lines[1]
+    assert len(lines) == 2 and "0.40 are left" in lines[0] and "0.20 are left" in lines[1]
 
 
 @pytest.mark.parametrize("signature", ["actions", "ngram", "test_trainer:first_letters"])

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from polytune.cli import parse
-from polytune.config import ComparisonConfig, PolicyConfig, TaskConfig, parse_seeds
+from polytune.config import ComparisonConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, parse_seeds
 from polytune.evaluation import comparison, comparison_keep, comparison_plot, comparison_runs, comparison_table
 from polytune.evaluation.comparison_runs import Method, Run
+from polytune.tasks import load_task
+from polytune.trainer import PolychromicConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -324,6 +326,33 @@ def test_flags_of_the_programs(tmp_path):
 def test_overrides_that_are_no_overrides(entry):
     with pytest.raises(ValueError, match=f"set has '{entry}'"):
         comparison_runs.override_flags(["learning_rate=1e-4", entry])
+
+
+def test_a_file_that_cannot_be_kept_is_refused_at_once(tmp_path):
+    comparison_keep.check_folder(None)
+    comparison_keep.check_folder(str(tmp_path / "a/b/c.json"))
+    assert (tmp_path / "a/b").is_dir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file/c.json", tmp_path / "a", "/proc/none/c.json"):
+        with pytest.raises(ValueError, match="nothing can be written there"):
+            comparison_keep.check_folder(str(path))
+
+
+def test_budgets_are_held_against_the_task():
+    """What no batch can spend is refused; what a large tree may miss by over 1 % is said."""
+    world = load_task("fourrooms", horizon=40)
+    rollout = RolloutConfig(num_seeds=8, num_rollout_states=0, num_vines=0)
+    objective = ObjectiveConfig(set_scope="seeds")
+    for budget, notes in ((None, 0), (60_000, 0), (5_000, 1)):
+        trainer = PolychromicConfig(
+            output_dir="none", num_generations=8, per_device_train_batch_size=56, steps_per_generation=4,
+            num_updates=12, max_env_steps=budget, use_cpu=True,
+        )  # fmt: skip
+        found = replace(method("a"), settings={"trainer": trainer, "rollout": rollout, "objective": objective})
+        assert len(comparison_runs.check_task(found, world, [0])) == notes
+    trainer.max_env_steps = 12 * 28 * 8 * 40 + 1
+    with pytest.raises(ValueError, match=r"method a \(a.yaml\): max_env_steps is 107521, but 12 updates of 28 trees"):
+        comparison_runs.check_task(found, world, [0])
 
 
 def test_paths_of_this_machine_are_not_kept(tmp_path):

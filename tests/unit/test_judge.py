@@ -13,6 +13,11 @@ class Lengths:
     def __call__(self, texts): return [len(t) // self.unit if t else None for t in texts]
 
 LENGTHS = Lengths(5)
+def slow(texts): raise TimeoutError("no answer in 30 s")
+
+class NeedsKey:
+    def __init__(self, key): pass
+
 def few(texts): return [0]
 def numbers(texts): return {"a": 1}
 def lists(texts): return [[1] for _ in texts]
@@ -84,6 +89,8 @@ def test_a_judge_of_ones_own():
         ("my_judge:NUMBER", "judge 'my_judge:NUMBER' is 3"),
         ("my_judge:few", "judge 'my_judge:few' returned 1 ids for 2 texts"),
         ("my_judge:numbers", "returned dict"),
+        ("my_judge:slow", "judge 'my_judge:slow' raised TimeoutError: no answer in 30 s"),
+        ("my_judge:NeedsKey", "judge 'my_judge:NeedsKey' raised TypeError: .*key"),
         ("my_judge:lists", r"id 0 = \[1\] is not hashable"),
     ],
 )

@@ -50,6 +50,10 @@ def complex_numbers(sets): return sets.rewards_S_n.mean(dim=1) * 1j
 def bad_closed_form(groups, set_size, form, diversity_coef): return torch.zeros(3)
 BAD_FORM = Objective(worst, bad_closed_form, reads_diversity=False)
 
+def raises(sets): return {}["reward"]
+RAISES = Objective(raises)
+def divides(signatures): return 1 / 0
+
 def words(signatures): return "many"
 def infinite(signatures): return float("inf")
 def not_a_number(signatures): return float("nan")
@@ -120,6 +124,8 @@ def test_names_and_objects_are_found():
         ("my_sets:matrix", r"scores must have shape \(10,\), got \(10, 2\)"),
         ("my_sets:nan", r"scores at \(\d,\) are (inf|nan), not finite"),
         ("my_sets:BAD_FORM", r"closed form must have shape \(1, 5\), got \(3,\)"),
+        ("my_sets:raises", "objective 'my_sets:raises' raised KeyError: 'reward'"),
+        ("my_sets:RAISES", "objective 'my_sets:RAISES' raised KeyError"),
         (None, "objective None is None"),
     ],
 )
@@ -134,6 +140,7 @@ def test_objective_errors(objective, message):
         ("vendy", "did you mean 'vendi'"),
         ("nowhere.at_all:d", "cannot import 'nowhere.at_all'"),
         ("my_sets:NUMBER", "diversity 'my_sets:NUMBER' is 3: give a Diversity or a function"),
+        ("my_sets:divides", "diversity 'my_sets:divides' raised ZeroDivisionError: division by zero"),
         ("my_sets:words", r"returned 'many' \(str\): it must be one number"),
         ("my_sets:pair", "it must be one number"),
         ("my_sets:infinite", r"diversity of \['a', 'a'\] is inf: it must be a number in \[0, 1\]"),

@@ -5,6 +5,7 @@ alone may add its `count_form`, and then advantages cost O(N * classes) per grou
 may add its `pair_form`: a matrix once per group, cut to every enumerated or sampled set. Any other is called per set.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from polytune.objective.diversity.action_distance import ACTION_DISTANCE
@@ -13,7 +14,7 @@ from polytune.objective.diversity.distinct_fraction import DISTINCT_FRACTION
 from polytune.objective.diversity.excess import EXCESS
 from polytune.objective.diversity.vendi import VENDI
 from polytune.objective.diversity.zero_if_identical import ZERO_IF_IDENTICAL
-from polytune.objective.lookup import find
+from polytune.objective.lookup import find, is_path, said
 
 DIVERSITY: dict[str, Diversity] = {
     "distinct_fraction": DISTINCT_FRACTION,
@@ -31,10 +32,10 @@ def find_diversity(name: Any) -> Diversity:
     """
     found = find("diversity", name, DIVERSITY)
     if isinstance(found, Diversity):
-        return found
+        return replace(found, of_set=said("diversity", name, found.of_set)) if is_path(name) else found
     if isinstance(found, type) or not callable(found):
         raise ValueError(f"diversity {name!r} is {found!r}: give a Diversity or a function d(signatures) -> float")
-    return Diversity(found)
+    return Diversity(said("diversity", name, found))
 
 
 __all__ = ["DIVERSITY", "CountForm", "Diversity", "PairForm", "find_diversity"]

@@ -3,9 +3,10 @@
 An objective is a function of `Sets`; one that can may add its closed form of E[f(G) | i in G].
 """
 
+from dataclasses import replace
 from typing import Any
 
-from polytune.objective.lookup import find
+from polytune.objective.lookup import find, is_path, said
 from polytune.objective.set_objectives.additive import ADDITIVE
 from polytune.objective.set_objectives.base import Objective
 from polytune.objective.set_objectives.coverage import COVERAGE
@@ -31,10 +32,10 @@ def find_objective(name: Any) -> Objective:
     """
     found = find("objective", name, OBJECTIVES)
     if isinstance(found, Objective):
-        return found
+        return replace(found, score=said("objective", name, found.score)) if is_path(name) else found
     if isinstance(found, type) or not callable(found):
         raise ValueError(f"objective {name!r} is {found!r}: give an Objective or a function f(sets) -> (S,) scores")
-    return Objective(found)
+    return Objective(said("objective", name, found))
 
 
 __all__ = ["OBJECTIVES", "Objective", "find_objective"]
