@@ -8,6 +8,7 @@ An algorithm is a YAML file; every field can be overridden by a flag. A run that
 from its last checkpoint when the same command is given again.
 """
 
+import time
 from collections.abc import Sequence
 
 from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
@@ -57,6 +58,10 @@ def main(argv: Sequence[str]) -> None:
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
         print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
+    trainer.accelerator.end_training()
+    if trainer.accelerator.num_processes > 1:
+        # gloo's threads drop their last tensors: one that still holds some aborts an interpreter that ends
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -180,10 +180,11 @@ def run_jobs(
         launcher = Launcher(lock)
         pool = ThreadPoolExecutor(workers)
         try:
-            pending = {pool.submit(timed, name) for name in jobs}
+            futures = [pool.submit(timed, name) for name in jobs]
+            pending = set(futures)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
+                for future in sorted(done, key=futures.index):  # a set has no order of its own
                     outcome = future.result()
                     outcomes[outcome.name] = outcome
                     on_outcome(outcome)

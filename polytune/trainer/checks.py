@@ -75,7 +75,7 @@ def _check_scoring(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """Objective, diversity and credit: known, not at odds, and no enumeration that would never end."""
     goal, measure = find_objective(objective.objective), find_diversity(objective.diversity)
     if objective.set_scope == "none":
-        for name in ("objective", "diversity", "credit", "signature", "set_size", "num_sets"):
+        for name in ("objective", "diversity", "credit", "signature"):
             value, default = getattr(objective, name), getattr(ObjectiveConfig, name)
             require(
                 value == default,
@@ -116,7 +116,10 @@ def _check_scoring(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
 
 
 def check_budget(args: PolychromicConfig, rollout: RolloutConfig, task: Task) -> None:
-    """ValueError for environment steps that the batches cannot hold even if every episode takes the whole horizon."""
+    """ValueError for environment steps that the batches cannot hold even if every episode takes the whole horizon.
+
+    For comparisons, whose runs must spend their budget; a run by itself warns.
+    """
     most = args.prompts_per_update * rollout.rows_per_prompt * task.horizon * args.num_updates
     require(
         args.max_env_steps is None or args.max_env_steps <= most,

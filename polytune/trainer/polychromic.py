@@ -26,7 +26,7 @@ from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
-from polytune.trainer.checks import OWN_SIGNATURES, check_budget, check_run, check_signatures
+from polytune.trainer.checks import OWN_SIGNATURES, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
@@ -80,7 +80,6 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
         check_signatures(task, start_seeds[0], rollout, objective)
-        check_budget(args, rollout, task)
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
         self.counts = VisitCounts() if objective.ucb_coef > 0 else None

@@ -53,7 +53,6 @@ steps_per_generation: 2
 num_updates: 1
 num_iterations: 1
 learning_rate: 1.0e-3
-set_size: 2
 use_cpu: true
 """
 
@@ -63,7 +62,7 @@ def bench(tmp_path, monkeypatch, call_recipe):
     """The toy task, an untrained policy, two methods; ``bench(*flags)`` compares them within this process."""
     (tmp_path / "vault.py").write_text(TASK)
     (tmp_path / "a.yaml").write_text(METHOD + "set_scope: none\n")
-    (tmp_path / "b.yaml").write_text(METHOD + "set_scope: seeds\nwindow: -1\ncritic: false\n")
+    (tmp_path / "b.yaml").write_text(METHOD + "set_scope: seeds\nset_size: 2\nwindow: -1\ncritic: false\n")
     (tmp_path / "jam").touch()
     monkeypatch.setenv("JAM", str(tmp_path / "jam"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -378,10 +378,6 @@ def test_the_budget_of_environment_steps_is_spent_evenly_and_exactly(tmp_path):
 
 
 def test_a_budget_that_the_batch_cannot_spend_is_said(tmp_path, capsys):
-    with pytest.raises(
-        ValueError, match="max_env_steps is 100000, but 2 updates of 2 trees of 14 episodes of 14 turns"
-    ):
-        make_trainer(tmp_path, max_env_steps=100_000)
     trainer = make_trainer(tmp_path, max_env_steps=750)
     trainer.train()
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: the budget")]

@@ -76,10 +76,13 @@ def test_a_folder_has_one_queue(tmp_path):
 
 
 QUEUE = """
+import signal
 import sys
 from pathlib import Path
 from polytune.evaluation.run_queue import run_jobs
 folder = Path(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & may have had them ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
 job = lambda launcher: launcher.call([sys.executable, "-c", child], folder / "log")
 try:
