@@ -2,7 +2,7 @@
 
     accelerate launch recipes/finetune.py                                          # the quick start's run
     accelerate launch recipes/finetune.py --config recipes/fourrooms/poly_ppo.yaml --seed 1
-    torchrun --nproc_per_node 2 recipes/finetune.py --use_cpu true      # two CPU processes (accelerate starts one)
+    torchrun --nproc_per_node 2 recipes/finetune.py --use_cpu true --output_dir outputs/two   # accelerate starts one
 
 An algorithm is a YAML file; every field can be overridden by a flag. A run that was stopped at any point continues
 from its last checkpoint when the same command is given again.
