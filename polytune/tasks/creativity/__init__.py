@@ -1,0 +1,1 @@
+"""Algorithmic Creativity: structures of which a policy is to name new ones."""
