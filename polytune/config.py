@@ -8,7 +8,9 @@ nothing but the standard library, so reading a configuration is instant.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 
 def require(condition: bool, message: str) -> None:
@@ -55,6 +57,23 @@ def parse_num_sets(value: str | int) -> str | int:
     return int(text)
 
 
+def parse_options(entries: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` ... -> {name: value}; numbers, true and false as YAML has them, anything else is text."""
+    options: dict[str, Any] = {}
+    for entry in map(str, entries):
+        name, equals, text = entry.partition("=")
+        require(
+            bool(equals) and name.isidentifier() and name not in options,
+            f"task_args has {entry!r}: write NAME=VALUE, each name once, as in --task_args size=tiny lines=500.",
+        )
+        words = {"true": True, "false": False}
+        for read in (lambda text: words[text.lower()], int, float, str):
+            with suppress(KeyError, ValueError):
+                options[name] = read(text)
+                break
+    return options
+
+
 @dataclass
 class TaskConfig:
     """Which world, which start states."""
@@ -65,9 +84,16 @@ class TaskConfig:
     task_horizon: int | None = field(
         default=None, metadata={"help": "Turns after which an episode ends; unset: the task's own (100 for FourRooms)."}
     )
-    split: str = field(
-        default="train",
-        metadata={"help": "Start states: 'train', 'unseen', a JSONL file, or a range of seeds such as 'seeds:0-49'."},
+    task_args: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Options of the task, NAME=VALUE ...: size=tiny for the creativity tasks, say."},
+    )
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "Start states: 'train', 'unseen', a JSONL file, or a range of seeds such as 'seeds:0-49'; unset: "
+            "'train', in an evaluation of a creativity task its 'test' prompts."
+        },
     )
     num_start_states: int | None = field(
         default=None, metadata={"help": "Use only the first so many start states of the split; unset: all of them."}
@@ -80,10 +106,13 @@ class TaskConfig:
         if self.num_start_states is not None:
             require_integer("num_start_states", self.num_start_states, 1)
 
+        parse_options(self.task_args)
+
     @property
-    def task_options(self) -> dict[str, int]:
+    def task_options(self) -> dict[str, Any]:
         """Options for ``polytune.tasks.load_task``."""
-        return {} if self.task_horizon is None else {"horizon": self.task_horizon}
+        options = parse_options(self.task_args)
+        return options if self.task_horizon is None else {"horizon": self.task_horizon, **options}
 
 
 @dataclass
@@ -95,8 +124,10 @@ class PolicyConfig:
         metadata={"help": "Checkpoint folder or Hub id of the pretrained causal transformer."},
     )
     generator: str = field(default="transformers", metadata={"help": "What samples the policy: 'transformers'."})
-    max_action_tokens: int = field(
-        default=1, metadata={"help": "Tokens sampled for one action at most (1 for the tiny word-level policies)."}
+    max_action_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Tokens sampled for one action at most; unset: the task's longest action in words of its own "
+                          "(1 in grid worlds)."},  # fmt: skip
     )
     show_instructions: bool = field(
         default=False, metadata={"help": "Begin every episode with the task's instructions (for language models)."}
@@ -112,7 +143,8 @@ class PolicyConfig:
         if self.cpu_threads is not None:
             require_integer("cpu_threads", self.cpu_threads, 1)
         require_choice("generator", self.generator, ("transformers",))
-        require_integer("max_action_tokens", self.max_action_tokens, 1)
+        if self.max_action_tokens is not None:
+            require_integer("max_action_tokens", self.max_action_tokens, 1)
         require_integer("max_branches", self.max_branches, 1)
 
 
@@ -271,6 +303,11 @@ class EvaluationConfig:
         default_factory=lambda: ["outputs/quickstart/pretrained", "outputs/quickstart/finetuned"],
         metadata={"help": "Checkpoints to compare, paired on the same start states; NAME=PATH gives one a name."},
     )
+    completions: str | None = field(
+        default=None,
+        metadata={"help": 'Score the texts of this file instead of policies (creativity tasks): JSONL lines {"completion": '
+                          '..., "prompt": ..., optional}.'},  # fmt: skip
+    )
     n: int = field(default=16, metadata={"help": "Independent samples of each start state."})
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; greedy success is always added."})
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
@@ -292,11 +329,27 @@ class EvaluationConfig:
 
 @dataclass
 class PretrainConfig:
-    """Behaviour cloning on the task's expert."""
+    """Behaviour cloning on the task's expert, or next-token prediction on its training lines."""
 
     preset: str = field(default="tiny", metadata={"help": "Size of the new policy (polytune.policy.PRESETS)."})
     output_dir: str = field(default="outputs/quickstart/pretrained", metadata={"help": "Where the policy is saved."})
-    num_demonstrations: int = field(default=1500, metadata={"help": "Expert episodes, 80 %% to train, 20 %% held out."})
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "Begin with this causal LM (folder or Hub id, gpt2 say) instead of a preset; the words of a "
+                          "creativity task are added to its tokens."},  # fmt: skip
+    )
+    num_demonstrations: int | None = field(
+        default=None,
+        metadata={
+            "help": "Expert episodes, 80 %% to train, 20 %% held out (unset: 1500). Creativity tasks have their own "
+            "training lines, all of which are used: leave it unset."
+        },
+    )
+    teacherless_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the teacherless loss (every answer token from the prompt alone) beside next-token "
+                          "prediction, 0 to 1."},  # fmt: skip
+    )
     entropy_coef: float = field(default=0.01, metadata={"help": "Weight of the entropy regulariser."})
     learning_rate: float = field(default=1e-3, metadata={"help": "AdamW's learning rate, cosine to zero."})
     batch_size: int = field(default=32, metadata={"help": "Episodes in a batch."})
@@ -309,8 +362,11 @@ class PretrainConfig:
     seed: int = field(default=0, metadata={"help": "Seed of weights, demonstrations and checks."})
 
     def __post_init__(self) -> None:
-        for name in ("num_demonstrations", "batch_size", "epochs", "eval_every", "eval_episodes"):
-            require_integer(name, getattr(self, name), 5 if name == "num_demonstrations" else 1)
+        for name in ("batch_size", "epochs", "eval_every", "eval_episodes"):
+            require_integer(name, getattr(self, name), 1)
+        if self.num_demonstrations is not None:
+            require_integer("num_demonstrations", self.num_demonstrations, 5)
+        require_number("teacherless_weight", self.teacherless_weight, 0.0, 1.0)
         require(0.0 < self.target_success <= 1.0, f"target_success must lie in (0, 1], got {self.target_success}.")
         require(self.entropy_coef >= 0.0, f"entropy_coef must not be negative, got {self.entropy_coef}.")
         require(self.learning_rate > 0.0, f"learning_rate must be above 0, got {self.learning_rate}.")

@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> None:
     from polytune.tasks.splits import load_split
 
     task = load_task(task_config.task, **task_config.task_options)
-    starts = load_split(task, task_config.split, data_dir=task_config.data_dir)[: task_config.num_start_states]
+    split = task_config.split or task.default_split
+    starts = load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]
     load_policy(policy_config.model)
     notes += [note for method in methods for note in comparison_runs.check_task(method, task, starts)]
     programs = comparison_runs.Programs(REPOSITORY / "recipes", policy_config.model, shared, overrides, config)
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
             comparison.check_budgets([figures for own in by_method.values() for figures in own])
             summary = comparison.compare(comparison.read_figures(runs[0]), by_method, baseline=baseline,
                                          level=config.level, seed=config.evaluation_seed)  # fmt: skip
-            title = f"{task.name}, {task_config.split}"
+            title = f"{task.name}, {split}"
             common = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
             origin = comparison_keep.provenance(["recipes/compare.py", *argv], methods, common)
             kept = comparison_keep.portable({"title": title, **origin, **summary, "failed": sorted(failed)})

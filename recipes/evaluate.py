@@ -6,15 +6,19 @@
 
 Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
 success, paired differences to the first policy) and coverage.png. A run that was stopped continues where it was.
+
+Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts: validity, share seen in
+training, diversity, creativity, coverage of the unseen by all samples. Texts from elsewhere are scored, too:
+
+    python recipes/evaluate.py --task triangle --policies outputs/triangle/pretrained --n 64 --output_dir outputs/eval
+    python recipes/evaluate.py --task triangle --completions texts.jsonl --output_dir outputs/scored
 """
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from polytune.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
@@ -27,32 +31,38 @@ def main(argv: Sequence[str]) -> None:
     task_config, policy_config, config = parse((TaskConfig, PolicyConfig, EvaluationConfig), argv, description=__doc__)
     refuse_unused(policy_config, {"model": "name the checkpoints with --policies"})
     set_cpu_threads(policy_config.cpu_threads)
-    paths = named_policies(config.policies)
     output_dir = Path(config.output_dir)
+    if config.completions is not None:
+        score_completions(task_config, config, ["recipes/evaluate.py", *argv])
+        return
+    paths = named_policies(config.policies)
 
     from tqdm.auto import tqdm
 
-    from polytune.evaluation import as_table, summarise, verdict
+    from polytune.evaluation import as_table, creativity_report, summarise, verdict
     from polytune.evaluation.plot import plot_coverage
     from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records
     from polytune.policy import Renderer, TransformersGenerator, load_policy
     from polytune.policy.provenance import (
         demonstration_hashes,
         fingerprint,
+        origin,
         record_seconds,
         set_aside_other_run,
         write_json,
     )
     from polytune.tasks import load_task
+    from polytune.tasks.creativity.tasks import CreativityTask
     from polytune.tasks.splits import load_split, says_unseen
 
     # ---------------------------------------------------------------- task, start states, policies
     task = load_task(task_config.task, **task_config.task_options)
-    unseen = says_unseen(task_config.split)
+    split = task_config.split or task.default_split
+    unseen = says_unseen(split)
     shown = {name: demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
     seeds = load_split(
         task,
-        task_config.split,
+        split,
         data_dir=task_config.data_dir,
         unseen_of=[level for levels in shown.values() for level in levels],
     )[: task_config.num_start_states]
@@ -66,13 +76,13 @@ def main(argv: Sequence[str]) -> None:
         return TransformersGenerator(
             policies[name][0],
             temperature=config.temperature,
-            max_action_tokens=policy_config.max_action_tokens,
+            max_action_tokens=policy_config.max_action_tokens or task.max_action_tokens,
             stop_ids=renderers[name].stop_ids,
             greedy=greedy,
         )
 
     for name in paths:  # a policy that cannot play this task is refused before another one is sampled for hours
-        renderers[name].feedback_ids(" ".join(task.vocabulary()))
+        renderers[name].check_vocabulary()
         generator_of(name, greedy=True)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
@@ -112,19 +122,32 @@ def main(argv: Sequence[str]) -> None:
     summary = summarise(records, list(paths), level=config.level, seed=config.seed)
     for name in paths:
         summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
-    summary["command"] = " ".join([Path(sys.argv[0]).name, *argv])
+    summary |= origin(["recipes/evaluate.py", *argv])
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
-    summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": task_config.split, "n": config.n,
-                           "temperature": config.temperature, "seed": config.seed}  # fmt: skip
-    summary["versions"] = {"python": platform.python_version()} | {
-        name: version(name) for name in ("polytune", "torch", "transformers", "trl", "minigrid", "numpy")
-    }
-    write_json(output_dir / "summary.json", summary)
-    title = f"{task.name}, {task_config.split}: {len(seeds)} start states x {config.n} samples"
-    plot_coverage(summary, records, output_dir / "coverage.png", title=title)
-    print(f"\n{title}\n\n{as_table(summary)}\n")
-    print("\n".join(verdict(summary)))
-    print(f"\nrecords, summary and plot: {output_dir}{os.sep}{{records.jsonl,summary.json,coverage.png}}")
+    summary["settings"] = {"task": task.name, "task_args": task_config.task_args, "horizon": task.horizon, "split": split,
+                           "n": config.n, "temperature": config.temperature, "seed": config.seed}  # fmt: skip
+    kind = "start states" if task.answer_end is None else "prompts"
+    title = f"{task.name}, {split}: {len(seeds)} {kind} x {config.n} samples"
+    if isinstance(task, CreativityTask):
+        creativity_report.report(task, records, summary, output_dir, title=title, seed=config.seed)
+    else:
+        write_json(output_dir / "summary.json", summary)
+        plot_coverage(summary, records, output_dir / "coverage.png", title=title)
+        print(f"\n{title}\n\n{as_table(summary)}\n")
+        print("\n".join(verdict(summary)))
+        print(f"\nrecords, summary and plot: {output_dir}{os.sep}{{records.jsonl,summary.json,coverage.png}}")
+
+
+def score_completions(task_config, config, command: Sequence[str]) -> None:
+    """Grade the texts of a file; the same summary.json, of one policy called after the file."""
+    from polytune.evaluation import creativity_report
+    from polytune.tasks import load_task
+    from polytune.tasks.creativity.tasks import CreativityTask
+
+    task = load_task(task_config.task, **task_config.task_options)
+    if not isinstance(task, CreativityTask):
+        raise UsageError(f"completions are scored on sibling, triangle, circle and line, not on task {task.name!r}.")
+    creativity_report.score_file(task, config, {**origin(command), "task_args": task_config.task_args})
 
 
 def named_policies(entries: Sequence[str]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
 
     task = load_task(task_config.task, **task_config.task_options)
     hashes = demonstration_hashes(policy.model) if says_unseen(task_config.split) else []
-    seeds = load_split(task, task_config.split, data_dir=task_config.data_dir, unseen_of=hashes)
+    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir, unseen_of=hashes)
     seeds = seeds[: task_config.num_start_states]
     model, tokenizer = load_policy(policy.model)
     check_space(args.output_dir, model, keep=args.save_total_limit)

@@ -1,7 +1,9 @@
-"""Pretrain a tiny text policy by behaviour cloning on the task's expert, up to a named success rate.
+"""Pretrain a text policy on the task's expert, or on a creativity task's training lines, up to a named success rate.
 
     python recipes/pretrain.py                                              # FourRooms, the quick start's policy
     python recipes/pretrain.py --task fourrooms --preset small --target_success 0.5 --output_dir outputs/small
+    python recipes/pretrain.py --config recipes/creativity/triangle/pretrain.yaml
+    python recipes/pretrain.py --config recipes/creativity/triangle/pretrain_paper.yaml --base_model gpt2   # on a GPU
 
 The policy is saved as an ordinary transformers checkpoint. It stops early on purpose, so that RL has head-room. A run
 that was stopped at any point continues from its last checkpoint when the same command is given again.
@@ -28,7 +30,13 @@ def main(argv: Sequence[str]) -> None:
     from transformers import TrainingArguments
 
     from polytune.policy import Renderer, TransformersGenerator, build_tiny
-    from polytune.policy.demonstrations import build_demonstrations, load_demonstrations, split_by_level
+    from polytune.policy.demonstrations import (
+        build_demonstrations,
+        load_demonstrations,
+        split_by_level,
+        tokenize_lines,
+    )
+    from polytune.policy.loading import load_base
     from polytune.policy.provenance import (
         DEMONSTRATIONS_FILE,
         check_same_run,
@@ -39,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import Start, sample_episodes
     from polytune.tasks import load_task
-    from polytune.tasks.splits import DEMONSTRATION_SEEDS_START
+    from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, load_split
     from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
 
     settings = {"task": task_config, "pretrain": config}
@@ -51,34 +59,50 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, policy, demonstrations
     task = load_task(task_config.task, **task_config.task_options)
-    model, tokenizer = build_tiny(config.preset, [PROMPT_WORD, *task.vocabulary()], seed=config.seed)
+    spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
+    words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
+    if config.base_model is None:
+        model, tokenizer = build_tiny(config.preset, words, spaced=spaced, seed=config.seed)
+    else:
+        model, tokenizer = load_base(config.base_model, [w for w in words if len(w) > 1] if not spaced else [])
     renderer = Renderer(tokenizer, task)
-    first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
-    seeds = range(first, first + config.num_demonstrations)
     of_this_run = other_settings(output_dir, settings) == []
-    demonstrations = load_demonstrations(output_dir / "demonstrations") if of_this_run else None
     record_run(output_dir, settings)
-    if demonstrations is None:
-        shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
-        rows = tqdm(seeds, desc="demonstrations", unit="episode", disable=None)
-        demonstrations, dropped = build_demonstrations(task, renderer, rows)
-        demonstrations.save_to_disk(output_dir / "demonstrations")
-        print(f"{len(demonstrations)} demonstrations of {task.name}, {dropped} failures of the expert dropped")
-    train, held = split_by_level(demonstrations)
-    write_json(
-        output_dir / DEMONSTRATIONS_FILE,
-        {"task": task.name, "seeds": demonstrations["start_seed"][:], "level_hashes": demonstrations["level_hash"][:]},
-    )
+    if spaced:
+        first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
+        seeds = range(first, first + (config.num_demonstrations or 1500))
+        demonstrations = load_demonstrations(output_dir / "demonstrations") if of_this_run else None
+        if demonstrations is None:
+            shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
+            rows = tqdm(seeds, desc="demonstrations", unit="episode", disable=None)
+            demonstrations, dropped = build_demonstrations(task, renderer, rows)
+            demonstrations.save_to_disk(output_dir / "demonstrations")
+            print(f"{len(demonstrations)} demonstrations of {task.name}, {dropped} failures of the expert dropped")
+        train, held = split_by_level(demonstrations)
+        write_json(
+            output_dir / DEMONSTRATIONS_FILE,
+            {"task": task.name, "seeds": demonstrations["start_seed"][:],
+             "level_hashes": demonstrations["level_hash"][:]},
+        )  # fmt: skip
+        checked, where = held["start_seed"][:], "held-out levels"
+        beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
+    else:
+        refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
+        lines = tqdm(task.training_lines(), desc="training lines", unit="line", disable=None)
+        train, held = tokenize_lines(renderer, lines), None
+        checked, where = load_split(task, None), "test prompts"
+        beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
 
     # ---------------------------------------------------------------- behaviour cloning
     def success(model) -> float:
-        levels = held["start_seed"][:]
-        starts = [Start(levels[i % len(levels)], i // len(levels)) for i in range(config.eval_episodes)]
-        generator = TransformersGenerator(model, stop_ids=renderer.stop_ids)
+        starts = [Start(checked[i % len(checked)], i // len(checked)) for i in range(config.eval_episodes)]
+        generator = TransformersGenerator(
+            model, max_action_tokens=task.max_action_tokens, stop_ids=renderer.stop_ids
+        )
         episodes = sample_episodes(task, renderer, generator, starts, run_seed=config.seed)
         return sum(episode.success for episode in episodes) / len(episodes)
 
-    stop = StopAtSuccess(success, config.eval_every, config.target_success)
+    stop = StopAtSuccess(success, config.eval_every, config.target_success, where)
     trainer = CloningTrainer(
         model,
         TrainingArguments(
@@ -103,21 +127,21 @@ def main(argv: Sequence[str]) -> None:
         data_collator=CloningCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         entropy_coef=config.entropy_coef,
+        teacherless_weight=config.teacherless_weight,
         callbacks=[stop],
     )
     checkpoint = latest_checkpoint(output_dir)
-    beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
     print(f"continuing from {checkpoint}" if checkpoint else beginning, flush=True)
     trainer.train_until(stop, checkpoint)
-    held_out_loss = trainer.evaluate()["eval_loss"]
+    held_out_loss = None if held is None else trainer.evaluate()["eval_loss"]
 
     # ---------------------------------------------------------------- save
     trainer.save_model(str(output_dir))
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss}  # fmt: skip
     write_json(done, summary)
-    verdict = "reached" if stop.reached else "NOT reached: raise epochs or num_demonstrations"
-    print(f"saved {output_dir}: success {stop.last:.3f} on held-out levels, target {config.target_success} {verdict}")
+    verdict = "reached" if stop.reached else "NOT reached: raise epochs or the number of demonstrations"
+    print(f"saved {output_dir}: success {stop.last:.3f} on {where}, target {config.target_success} {verdict}")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from polytune.evaluation.comparison_runs import Method
+from polytune.policy.provenance import origin
 
-PACKAGES = ("polytune", "torch", "transformers", "trl", "minigrid", "numpy")
 #: fields that differ from run to run, or are nobody's business
 PER_RUN = {"seed", "output_dir", "logging_dir", "run_name", "hub_token"}
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/,;:'\"]+/)+[^\s,;:'\"]*")
@@ -72,10 +71,9 @@ def method_settings(method: Method) -> dict[str, Any]:
 def provenance(command: Sequence[str], methods: Sequence[Method], common: Mapping[str, Any]) -> dict[str, Any]:
     """Command, date, versions, machine, settings."""
     return {
-        "command": "python " + " ".join(command),
+        **origin(command),
         "date": datetime.date.today().isoformat(),
         "machine": {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
         "settings": dict(common),
         "methods": {method.name: {"config": str(method.config), **method_settings(method)} for method in methods},
     }

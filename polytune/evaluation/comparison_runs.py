@@ -28,7 +28,7 @@ NOTE_FILE = "comparison_run.json"
 #: fields of recipes/finetune.py that the comparison itself gives to every run
 OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)} | {"output_dir", "seed"}
 #: of these, what a method's YAML may not contradict: policies that are shown or sampled otherwise play another game
-SAME_GAME = ("task_horizon", "num_start_states", "generator", "max_action_tokens", "show_instructions")
+SAME_GAME = ("task_horizon", "task_args", "num_start_states", "generator", "max_action_tokens", "show_instructions")
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def named_methods(entries: Sequence[str]) -> dict[str, Path]:
 def shared_flags(task: TaskConfig, policy: PolicyConfig) -> list[str]:
     """Task and policy fields as flags of both recipes, without ``model``; what is unset stays the recipes' default."""
     values = {field.name: getattr(part, field.name) for part in (task, policy) for field in fields(part)}
-    return [word for key, value in values.items() if key != "model" and value is not None
-            for word in (f"--{key}", str(value))]  # fmt: skip
+    return [word for key, value in values.items() if key != "model" and value not in (None, [])
+            for word in (f"--{key}", *map(str, value if isinstance(value, list) else [value]))]  # fmt: skip
 
 
 def override_flags(entries: Sequence[str]) -> list[str]:

@@ -150,14 +150,14 @@ def as_table(summary: dict[str, Any]) -> str:
         cells = []
         for title, measures in columns:
             sign = "+" if title not in summary["policies"] else ""
-            cells.append(_as_text(measures[name], sign))
+            cells.append(as_text(measures[name], sign))
         rows.append([name, *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _as_text(value: dict[str, float | None], sign: str = "+") -> str:
+def as_text(value: dict[str, float | None], sign: str = "+") -> str:
     """``estimate [low, high]``, a dash for an end that is not known."""
     low, high = ("-" if end is None else f"{end:{sign}.3f}" for end in (value["low"], value["high"]))
     return f"{value['estimate']:{sign}.3f} [{low}, {high}]"
@@ -173,6 +173,6 @@ def verdict(summary: dict[str, Any]) -> list[str]:
             value = differences[name]
             resolved = value["low"] > 0 or value["high"] < 0
             word = ("higher" if value["estimate"] > 0 else "lower") if resolved else "not resolved"
-            parts.append(f"{name} {_as_text(value)} ({word})")
+            parts.append(f"{name} {as_text(value)} ({word})")
         lines.append(f"{policy} against {first}: " + "; ".join(parts))
     return lines

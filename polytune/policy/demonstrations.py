@@ -1,4 +1,4 @@
-"""Expert demonstrations as a ``datasets`` dataset of token ids, for behaviour cloning."""
+"""What a policy is pretrained on, as a ``datasets`` dataset of token ids: expert episodes or a task's training lines."""
 
 from __future__ import annotations
 
@@ -50,6 +50,21 @@ def build_demonstrations(task: Task, renderer: Renderer, seeds: Iterable[int]) -
     if not kept:
         raise ValueError(f"the expert of task {task.name!r} solved none of {len(rows)} start states: nothing to clone.")
     return Dataset.from_list(kept), len(rows) - len(kept)
+
+
+def tokenize_lines(renderer: Renderer, lines: Iterable[tuple[str, str]]) -> Dataset:
+    """(prompt, answer) lines as rows with columns ``input_ids`` and ``action_mask`` (1 on the answer).
+
+    Raises:
+        ValueError: a line has a word that the tokenizer does not know.
+    """
+    rows = [(renderer.prompt_ids(prompt), renderer.action_ids(answer)) for prompt, answer in lines]
+    return Dataset.from_dict(
+        {
+            "input_ids": [[*prompt, *answer] for prompt, answer in rows],
+            "action_mask": [[0] * len(prompt) + [1] * len(answer) for prompt, answer in rows],
+        }
+    )
 
 
 def split_by_level(demonstrations: Dataset) -> tuple[Dataset, Dataset]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -50,20 +51,8 @@ def _check_folder(path: Path) -> None:
             ) from error
 
 
-def load_policy(
-    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal transformer and its tokenizer from a folder or the Hub, in evaluation mode.
-
-    Args:
-        path: folder written by ``save_pretrained``, or a Hub id.
-        device: where the weights go.
-        dtype: of the weights.
-
-    Raises:
-        CheckpointError: the folder is missing, truncated, lacks weights, has no tokenizer, or its tokenizer has no pad
-            token.
-    """
+def _load(path: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer as they are, each way in which a folder can be wrong reported."""
     folder = Path(path)
     if folder.is_dir():
         _check_folder(folder)
@@ -87,7 +76,44 @@ def load_policy(
             f"checkpoint {str(path)!r} lacks {len(report['missing_keys'])} weights ({missing}), which would start at "
             "random: it is incomplete, or not a causal language model. Use another checkpoint."
         )
+    return model, tokenizer
+
+
+def load_policy(
+    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a policy, a causal transformer and its tokenizer, from a folder or the Hub, in evaluation mode.
+
+    Args:
+        path: folder written by ``save_pretrained``, or a Hub id.
+        device: where the weights go.
+        dtype: of the weights.
+
+    Raises:
+        CheckpointError: the folder is missing, truncated, lacks weights, has no tokenizer, or its tokenizer has no pad
+            token.
+    """
+    model, tokenizer = _load(path, dtype)
     check_pad_token(tokenizer, path)
+    return model.to(device).eval(), tokenizer
+
+
+def load_base(
+    path: str | Path, words: Iterable[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model whose tokenizer learns ``words`` as tokens, and a pad token where it has none.
+
+    The new embeddings are drawn around the mean of the old ones, as transformers does it. Raises as
+    :func:`load_policy`, but for the pad token.
+    """
+    model, tokenizer = _load(path, dtype)
+    if tokenizer.pad_token_id is None:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens([word for word in dict.fromkeys(words) if word not in known])
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
     return model.to(device).eval(), tokenizer
 
 

@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,15 @@ def write_json(path: Path, content: Any) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def origin(command: Sequence[str]) -> dict[str, Any]:
+    """How a result came about: the command and the versions it ran with."""
+    packages = ("polytune", "torch", "transformers", "trl", "minigrid", "numpy")
+    return {
+        "command": "python " + " ".join(command),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    }
 
 
 def record_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:

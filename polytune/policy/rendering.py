@@ -1,6 +1,6 @@
 """Text <-> token ids: the only place where text becomes tokens and sampled tokens become text.
 
-An episode reads ``observation > action observation > action ...``. What the policy sampled is kept as token ids and
+An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``. What the policy sampled is kept as token ids and
 never tokenised again; only the environment's text is.
 """
 
@@ -28,25 +28,39 @@ class Renderer:
         self.instructions = task.instructions + "\n\n" if show_instructions else ""
         self._cache: dict[str, tuple[int, ...]] = {}
         self._texts: dict[tuple[int, ...], str] = {}
-        newline = tokenizer.encode("\n", add_special_tokens=False)
-        ends = [tokenizer.eos_token_id, *(newline if len(newline) == 1 else [])]
+        self.free_text = task.answer_end is not None
+        ends = [tokenizer.eos_token_id]
+        for end in ["\n"] if task.answer_end is None else [task.answer_end]:
+            ids = tokenizer.encode(end, add_special_tokens=False)
+            known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
+            if self.free_text and not known:
+                raise ValueError(
+                    f"the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, as one token: "
+                    "pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
+                )
+            ends += ids if known else []
         #: tokens that end an action
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(token for token in ends if token is not None))
 
     def prompt_ids(self, observation: str) -> tuple[int, ...]:
         """Token ids of an episode's beginning: instructions if wanted, first observation, prompt word."""
         begin = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        return (*begin, *self._encode(f"{self.instructions}{observation} {PROMPT_WORD}"))
+        word = "" if self.free_text else f" {PROMPT_WORD}"
+        return (*begin, *self._encode(f"{self.instructions}{observation}{word}"))
 
     def feedback_ids(self, observation: str) -> tuple[int, ...]:
         """Token ids of what the environment answers: the next observation and the prompt word."""
         return self._encode(f"\n{observation} {PROMPT_WORD}")
 
+    def check_vocabulary(self) -> None:
+        """ValueError that names the words of the task which the tokenizer does not know."""
+        self._encode(" ".join([*self.task.vocabulary(), *([] if self.free_text else [PROMPT_WORD])]))
+
     def action_text(self, ids: tuple[int, ...]) -> str:
-        """The sampled tokens as text for ``Episode.step``, a stop token at the end left out."""
+        """The sampled tokens as text for ``Episode.step``, a stop token at the end left out; free text keeps it."""
         text = self._texts.get(ids)
         if text is None:
-            spoken = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+            spoken = ids[:-1] if ids and ids[-1] in self.stop_ids and not self.free_text else ids
             text = self.tokenizer.decode(list(spoken), skip_special_tokens=False)
             if len(self._texts) > 100_000:
                 self._texts.clear()
@@ -56,8 +70,10 @@ class Renderer:
     def action_ids(self, action: str) -> tuple[int, ...]:
         """Token ids of an expert's action (demonstrations only: sampled actions are never re-tokenised).
 
-        A stop token closes it, unless every action of the task is one token.
+        A stop token closes it, unless every action of the task is one token. Free text ends by itself.
         """
+        if self.free_text:
+            return self._encode(action)
         one_token = all(len(self._encode(f" {word}")) == 1 for word in self.task.actions)
         return self._encode(f" {action}") + (() if one_token else self.stop_ids[:1])
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import re
+
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 #: name -> (hidden size, layers, heads, feed-forward size); parameters with FourRooms' vocabulary in the comment
@@ -22,8 +24,11 @@ PRESETS: dict[str, tuple[int, int, int, int]] = {
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<bos>", "<eos>")
 
 
-def build_tokenizer(vocabulary: Iterable[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(vocabulary: Iterable[str], *, spaced: bool = True) -> PreTrainedTokenizerFast:
     """Word-level tokenizer over ``vocabulary`` (whitespace-free words); ids are stable: special tokens, then words.
+
+    Texts are words with spaces between them; with ``spaced`` off, words follow each other without (``<a_1><a_2></a>``)
+    and decoding adds none: what is in angle brackets is one word, then the longest word that fits.
 
     Raises:
         ValueError: a word is empty or contains whitespace, so it could never be one token.
@@ -35,6 +40,12 @@ def build_tokenizer(vocabulary: Iterable[str]) -> PreTrainedTokenizerFast:
     ids = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL_TOKENS, *words]))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if not spaced:
+        long = sorted((w for w in words if len(w) > 1 and not re.fullmatch("<[^<>]*>", w)), key=len, reverse=True)
+        pattern = "|".join(["<[^<>]*>", *map(re.escape, long), "."])
+        split = pre_tokenizers.Split(Regex(pattern), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([tokenizer.pre_tokenizer, split])
+        tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -46,13 +57,14 @@ def build_tokenizer(vocabulary: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def build_tiny(
-    preset: str, vocabulary: Iterable[str], *, max_positions: int = 2048, seed: int = 0
+    preset: str, vocabulary: Iterable[str], *, spaced: bool = True, max_positions: int = 2048, seed: int = 0
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """A freshly initialised tiny policy and its tokenizer.
 
     Args:
         preset: a row of :data:`PRESETS`.
         vocabulary: every word of the task's texts (``Task.vocabulary()`` and the renderer's own words).
+        spaced: whether spaces lie between the words of a text.
         max_positions: longest episode in tokens.
         seed: of the initial weights.
 
@@ -62,7 +74,7 @@ def build_tiny(
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: the presets are {', '.join(PRESETS)}.")
     hidden, layers, heads, feed_forward = PRESETS[preset]
-    tokenizer = build_tokenizer(vocabulary)
+    tokenizer = build_tokenizer(vocabulary, spaced=spaced)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

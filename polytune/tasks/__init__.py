@@ -19,6 +19,10 @@ TASKS: dict[str, str | Callable[..., Task]] = {
     "fourrooms": "polytune.tasks.grid.fourrooms:FourRooms",
     "bandit": "polytune.tasks.tabular.worlds:bandit",
     "two-step": "polytune.tasks.tabular.worlds:two_step",
+    "sibling": "polytune.tasks.creativity.tasks:Sibling",
+    "triangle": "polytune.tasks.creativity.tasks:Triangle",
+    "circle": "polytune.tasks.creativity.tasks:Circle",
+    "line": "polytune.tasks.creativity.tasks:Line",
 }
 """Task name -> "package.module:ClassName", or the class itself. A new task is one row."""
 

@@ -13,7 +13,7 @@ import pickle
 import struct
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -152,6 +152,14 @@ class Task(ABC):
     instructions: ClassVar[str]
     """A short paragraph for language models: what the world is, what its words mean, which actions exist."""
     episode_class: ClassVar[type[Episode]]
+    answer_end: ClassVar[str | None] = None
+    """How an action ends, for tasks whose actions are free text (`polytune.tasks.answers`)."""
+    max_action_tokens: int = 1
+    """Tokens of the longest action, each word of `vocabulary` being one."""
+    splits: ClassVar[Mapping[str, range]] = {}
+    """Splits without files: name -> seeds."""
+    default_split: ClassVar[str] = "train"
+    """The start states of an evaluation that names none."""
 
     def __init__(self, horizon: int = 100):
         """`horizon`: the most turns an episode takes. Raises ValueError unless it is an int in 1..2**32 - 1."""

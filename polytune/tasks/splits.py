@@ -21,25 +21,29 @@ _RANGE = re.compile(r"seeds:(\d+)-(\d+)", re.ASCII)
 
 
 def load_split(
-    task: Task, split: str | Path, data_dir: str | Path | None = None, unseen_of: Iterable[str] = ()
+    task: Task, split: str | Path | None, data_dir: str | Path | None = None, unseen_of: Iterable[str] = ()
 ) -> list[int]:
     """The seeds of a split, in file order.
 
     `split`: "train" or "unseen" (`<data_dir>/<task name>/<split>.jsonl`, by default in the repository's data folder),
-    a path ending in .jsonl, or "seeds:0-49" (both ends included) for a task without files. Each row of a file is
-    {"seed": int, "level_hash": str}. `unseen_of`: level hashes that the split may not contain (the demonstrations');
-    "train" and "unseen" may not share any either, whichever is loaded.
+    a path ending in .jsonl, "seeds:0-49" (both ends included) for a task without files, one of the task's own
+    (`Task.splits`), or None: its `default_split`. Each row of a file is {"seed": int, "level_hash": str}. `unseen_of`:
+    level hashes that the split may not contain (the demonstrations'); "train" and "unseen" may not share any either,
+    whichever is loaded.
 
     Raises ValueError (naming file, line, seed, values) for an unknown split, a bad row, a duplicate, a hash that is not
     that of the level generated now, or an overlap; FileNotFoundError if there is no such file.
     """
-    split = str(split)
+    split = task.default_split if split is None else str(split)
+    if split in task.splits:
+        return list(task.splits[split])
     if split.startswith("seeds:"):
         seeds = _seed_range(split)
     elif split in ("train", "unseen") or split.endswith(".jsonl"):
         seeds = _verified_seeds(task, _split_file(task, split, data_dir))
     else:
-        raise ValueError(f'unknown split {split!r}: use "train", "unseen", a path ending in .jsonl, or "seeds:0-49"')
+        own = " or ".join(f'"{name}"' for name in task.splits or ("train", "unseen"))
+        raise ValueError(f'unknown split {split!r}: use {own}, a path ending in .jsonl, or "seeds:0-49"')
     if split == "unseen":
         train = _verified_seeds(task, _split_file(task, "train", data_dir))
         check_unseen(task, seeds, (task.start_hash(seed) for seed in train), "the train split")
@@ -52,9 +56,9 @@ def load_split(
     return seeds
 
 
-def says_unseen(split: str | Path) -> bool:
+def says_unseen(split: str | Path | None) -> bool:
     """Whether a split promises levels that the policy has not met: "unseen", or a file whose name says so."""
-    return "unseen" in Path(split).stem and not str(split).startswith("seeds:")
+    return split is not None and "unseen" in Path(split).stem and not str(split).startswith("seeds:")
 
 
 def check_unseen(task: Task, seeds: Iterable[int], forbidden_hashes: Iterable[str], what: str) -> None:

@@ -38,23 +38,35 @@ class CloningCollator:
 
 
 class CloningTrainer(AtomicCheckpoints, Trainer):
-    """transformers' Trainer; the only changes are the entropy regulariser and atomic checkpoints."""
+    """transformers' Trainer; the only changes are the loss (see the module) and atomic checkpoints.
 
-    def __init__(self, *args, entropy_coef: float, **kwargs):
+    With ``teacherless_weight`` w the loss is (1 - w) next-token + w teacherless: there the answer's own tokens are
+    hidden behind the pad token, so each is predicted from the prompt alone (multi-token training, arXiv 2504.15266).
+    Sampling goes token by token either way.
+    """
+
+    def __init__(self, *args, entropy_coef: float, teacherless_weight: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
-        self.entropy_coef = entropy_coef
+        self.entropy_coef, self.teacherless_weight = entropy_coef, teacherless_weight
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels_B_T = inputs.pop("labels")
-        outputs = model(**inputs)
+        logits, loss = self._loss(model, inputs, labels_B_T)
+        if self.teacherless_weight > 0:
+            hidden = self.processing_class.pad_token_id
+            blind = inputs | {"input_ids": inputs["input_ids"].masked_fill(labels_B_T != -100, hidden)}
+            loss = (1 - self.teacherless_weight) * loss + self.teacherless_weight * self._loss(model, blind, labels_B_T)[1]
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def _loss(self, model, inputs, labels_B_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits_B_T_V = model(**inputs).logits
         labels = labels_B_T[:, 1:]
         mask = labels != -100
-        logprobs_A_V = torch.log_softmax(outputs.logits[:, :-1][mask].float(), dim=-1)
+        logprobs_A_V = torch.log_softmax(logits_B_T_V[:, :-1][mask].float(), dim=-1)
         cross_entropy = torch.nn.functional.nll_loss(logprobs_A_V, labels[mask])
         entropy = -(logprobs_A_V.exp() * logprobs_A_V).sum(-1).mean()
-        loss = cross_entropy - self.entropy_coef * entropy
-        return (loss, {"logits": outputs.logits}) if return_outputs else loss
+        return logits_B_T_V, cross_entropy - self.entropy_coef * entropy
 
     def train_until(self, stop: StopAtSuccess, checkpoint: Path | None) -> None:
         """Train from the start or from a checkpoint; one whose policy had reached the target is loaded, no more."""
@@ -77,10 +89,13 @@ class StopAtSuccess(TrainerCallback):
         success: returns the success rate of the model as it is now.
         every: optimiser steps between two checks; the last step is always checked.
         target: success rate that ends the run. ``last`` is the rate of the last check, None before the first.
+        where: what ``success`` is measured on, for the line that is printed.
     """
 
-    def __init__(self, success: Callable[[torch.nn.Module], float], every: int, target: float):
-        self.success, self.every, self.target = success, every, target
+    def __init__(
+        self, success: Callable[[torch.nn.Module], float], every: int, target: float, where: str = "held-out levels"
+    ):
+        self.success, self.every, self.target, self.where = success, every, target, where
         self.last: float | None = None
 
     @property
@@ -98,7 +113,7 @@ class StopAtSuccess(TrainerCallback):
             return control
         self.last = rate = self.success(model)
         state.log_history.append({"step": state.global_step, "success": rate})
-        text = f"step {state.global_step}: sampled success on held-out levels {rate:.3f} (target {self.target})"
+        text = f"step {state.global_step}: sampled success on {self.where} {rate:.3f} (target {self.target})"
         print(text, flush=True)
         if self.reached:
             control.should_training_stop = True

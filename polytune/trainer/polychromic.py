@@ -115,7 +115,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         self.generator = TransformersGenerator(
             unwrapped,
             temperature=args.temperature,
-            max_action_tokens=policy.max_action_tokens,
+            max_action_tokens=policy.max_action_tokens or task.max_action_tokens,
             stop_ids=self.renderer.stop_ids,
         )
         replace_progress(self, args.steps_per_update)

@@ -26,13 +26,27 @@ class Orders(Structure):
     question = "<q>"
     #: names that the edges touch beyond their own number
     open_ends: ClassVar[int]
+    figure: ClassVar[str]
 
     def __init__(self, names: int = 10, edges: int = 9, lines: int = 10_000, structure_seed: int = 0):
         super().__init__(structure_seed)
         self.names, self.edges, self.lines = names, edges, lines
+        self.check_sizes(edges=2, names=edges + self.open_ends, lines=1)
 
     def node_names(self) -> list[str]:
         return [f"<a_{name}>" for name in range(self.names)]
+
+    @property
+    def wanted(self) -> str:
+        walk = f"over {self.edges} of the" if self.open_ends == 0 else "over"
+        return (
+            f"Write {self.edges} edges <a_x><a_y>, joined by {SEPARATOR} and ended by {END}, in any order, that make one "
+            f"directed {self.figure} {walk} names <a_0> to <a_{self.names - 1}>."
+        )
+
+    @property
+    def answer_length(self) -> int:
+        return 3 * self.edges
 
     def training_lines(self) -> Iterator[tuple[str, str]]:
         generator = self.generator("training")
@@ -74,6 +88,8 @@ class Circles(Orders):
     """9 of 10 names on a directed cycle; there are 9!/9 canonical forms."""
 
     name = "circle"
+    figure = "cycle"
+    tiny: ClassVar = {"names": 8, "edges": 7, "lines": 600}
     open_ends = 0
 
     def edges_of(self, walk: list[int]) -> list[Edge]:
@@ -88,6 +104,8 @@ class Lines(Orders):
     """A directed path of 9 edges over 10 names; there are 9! canonical forms."""
 
     name = "line"
+    figure = "path"
+    tiny: ClassVar = {"names": 8, "edges": 7, "lines": 2000}
     open_ends = 1
 
     def edges_of(self, walk: list[int]) -> list[Edge]:

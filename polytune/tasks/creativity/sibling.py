@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator
+from typing import ClassVar
 
 from polytune.tasks.creativity.structure import END, Structure
 
@@ -22,10 +23,20 @@ class Siblings(Structure):
 
     name = "sibling"
     question = "<q>"
+    wanted = (
+        "Parents <a_0>, <a_1> and so on have children of two kinds, <b1_...> and <b2_...>. Name a child of each kind "
+        "and the parent that both have: <b1_i><b2_j><a_k></a>."
+    )
+    tiny: ClassVar = {"parents": 5, "children": 50, "lines": 2500}
+    test_prompts = 3000
+    answer_length = 4
 
     def __init__(self, parents: int = 5, children: int = 500, lines: int = 50_000, structure_seed: int = 0):
         super().__init__(structure_seed)
         self.parents, self.children, self.lines = parents, children, lines
+        self.check_sizes(parents=1, children=1, lines=1)
+        if lines > self.number_of_objects:
+            raise ValueError(f"lines of 'sibling' is {lines}, but there are {self.number_of_objects} triples to show")
 
     def node_names(self) -> list[str]:
         number = self.parents * self.children

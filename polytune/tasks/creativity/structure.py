@@ -5,13 +5,14 @@ Source: "Roll the dice & look before you leap" (arXiv 2504.15266). Sizes are arg
 
 from __future__ import annotations
 
+import inspect
 import random
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 END = "</a>"
 SEPARATOR = "<sep>"
@@ -41,13 +42,39 @@ class Structure(ABC):
     name: ClassVar[str]
     #: what stands between a seed and the answer
     question: ClassVar[str]
+    #: sizes for a 2-core machine; those of the paper are the defaults
+    tiny: ClassVar[Mapping[str, int]]
+    #: prompts of an evaluation
+    test_prompts: ClassVar[int] = 1024
 
     def __init__(self, structure_seed: int):
         self.structure_seed = structure_seed
 
+    def sizes(self) -> dict[str, Any]:
+        """Every size, as its constructor names it."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names if name != "structure_seed"}
+
+    def check_sizes(self, **least: int) -> None:
+        """ValueError unless each attribute named is a whole number of at least so many."""
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+                raise ValueError(f"{name} of {self.name!r} must be a whole number of at least {smallest}, got {value!r}")
+
     @abstractmethod
     def node_names(self) -> list[str]:
         """Every node's token, in a fixed order."""
+
+    @property
+    @abstractmethod
+    def wanted(self) -> str:
+        """What an answer is, for language models."""
+
+    @property
+    @abstractmethod
+    def answer_length(self) -> int:
+        """Words of an answer, its end included."""
 
     @abstractmethod
     def training_lines(self) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Hashable, Iterator
 from functools import cached_property
+from typing import ClassVar
 
 from polytune.tasks.creativity.structure import END, SEPARATOR, Structure
 
@@ -21,12 +23,18 @@ class Triangles(Structure):
         degree: D; each node is linked to at least so many.
         slack: alpha; links go to nodes of degree at most alpha D.
         triangles_per_node: T; triads are closed around each node until it was in so many.
-        training_lines_number: lines of the training set, a third of them triangles, the others edges.
+        lines: of the training set, a third of them triangles, the others edges.
     """
 
     name = "triangle"
-    question = "tri: "
+    question = " tri: "
     edge_question = "edge: "
+    wanted = (
+        "A graph links nodes named <a_0>, <a_1> and so on. Name a triangle of it, three nodes that are linked to one "
+        "another, by its edges in a circle: <a_u><a_v><sep><a_v><a_w><sep><a_w><a_u></a>."
+    )
+    tiny: ClassVar = {"nodes": 200, "lines": 3000}
+    answer_length = 9
 
     def __init__(
         self,
@@ -38,7 +46,11 @@ class Triangles(Structure):
         structure_seed: int = 0,
     ):
         super().__init__(structure_seed)
-        self.lines = lines
+        self.nodes, self.degree, self.slack = nodes, degree, slack
+        self.triangles_per_node, self.lines = triangles_per_node, lines
+        self.check_sizes(nodes=4, degree=2, triangles_per_node=1, lines=1)
+        if isinstance(slack, bool) or not isinstance(slack, int | float) or not 1 <= slack < math.inf:
+            raise ValueError(f"slack of 'triangle' must be a number of at least 1, got {slack!r}")
         self.neighbours = build_graph(nodes, degree, slack, triangles_per_node, self.generator("graph"))
 
     def node_names(self) -> list[str]:

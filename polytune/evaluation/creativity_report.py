@@ -1,0 +1,175 @@
+"""Creativity of evaluated policies, or of texts produced elsewhere: summary, table, plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from polytune.config import EvaluationConfig
+from polytune.evaluation.creativity import MEASURES, coverage, measure
+from polytune.evaluation.plot import COLOURS, MARKERS
+from polytune.evaluation.summary import as_text
+from polytune.policy.provenance import write_json
+from polytune.tasks.creativity.tasks import CreativityTask
+
+TITLES = {"raw_diversity": "diversity, raw strings", "raw_creativity": "creativity, raw strings"}
+
+
+def of_records(
+    task: CreativityTask, records: Sequence[Mapping[str, Any]], policy: str, *, level: float, seed: int
+) -> dict[str, Any]:
+    """Creativity of one policy's records: of the first sample of each prompt, of its greedy answers, and what all of
+    its samples cover."""
+    own = [record for record in records if record["policy"] == policy]
+    samples = sorted((r for r in own if not r["greedy"]), key=lambda r: (r["attempt"], r["start_seed"]))
+    first = [record["actions"] for record in samples if record["attempt"] == 0]
+    greedy = [record["actions"] for record in own if record["greedy"]]
+    found = of_texts(task, first, [record["actions"] for record in samples], level=level, seed=seed)
+    return found | {"greedy": measure(task.structure, greedy, level=level, seed=seed)}
+
+
+def of_texts(
+    task: CreativityTask, first: Sequence[str], every: Sequence[str], *, level: float, seed: int
+) -> dict[str, Any]:
+    """Creativity of ``first``, one completion for each prompt, and what ``every`` completion covers."""
+    found = measure(task.structure, first, level=level, seed=seed)
+    return found | {"coverage": coverage(task.structure, every, level=level, first=min(1024, len(first)))}
+
+
+def read_completions(path: str | Path) -> tuple[list[str], list[str]]:
+    """(first completion of each prompt, every completion) of a JSONL file of {"completion": str, "prompt": optional}.
+
+    Lines without a prompt are prompts of their own. Raises ValueError naming file, line and value; FileNotFoundError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: give a JSONL file of lines like {{\"completion\": \"<a_1>...</a>\"}}")
+    first: dict[Any, str] = {}
+    every: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not JSON ({error}): {line[:80]!r}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("completion"), str):
+            raise ValueError(f'{where}: a line is {{"completion": text, "prompt": text, optional}}, got {line[:80]!r}')
+        if not isinstance(row.get("prompt"), str | None):
+            raise ValueError(f"{where}: prompt must be text, got {row['prompt']!r}")
+        first.setdefault(number if row.get("prompt") is None else row["prompt"], row["completion"])
+        every.append(row["completion"])
+    if not every:
+        raise ValueError(f"{path} has no completions")
+    return list(first.values()), every
+
+
+def report(
+    task: CreativityTask,
+    records: Sequence[Mapping[str, Any]],
+    summary: dict[str, Any],
+    output_dir: Path,
+    *,
+    title: str,
+    seed: int,
+) -> None:
+    """Add each policy's creativity to the summary of an evaluation, write it and the plot, print the table."""
+    found = {
+        name: of_records(task, records, name, level=summary["level"], seed=seed) for name in summary["policies"]
+    }
+    _tell(task, found, summary, output_dir, title=title)
+
+
+def score_file(task: CreativityTask, config: EvaluationConfig, settings: Mapping[str, Any]) -> None:
+    """``recipes/evaluate.py --completions``: grade a file's texts and write the same files as for a policy."""
+    first, every = read_completions(config.completions)
+    name = Path(config.completions).stem
+    title = f"{task.name}: {len(every):,} completions of {Path(config.completions).name}"
+    found = {name: of_texts(task, first, every, level=config.level, seed=config.seed)}
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    summary = {**settings, "level": config.level, "completions": config.completions, "task": task.name}
+    _tell(task, found, summary, output_dir, title=title)
+
+
+def _tell(task, found: dict[str, Any], summary: dict[str, Any], output_dir: Path, *, title: str) -> None:
+    write_json(output_dir / "summary.json", {**summary, "creativity": found})
+    plot(found, output_dir / "creativity.png", title=title, ceiling=task.structure.ceiling)
+    print(f"\n{title}\n{headline(task, found)}\n\n{table(found)}\n\n{output_dir}/{{summary.json,creativity.png}}")
+
+
+def table(creativity: Mapping[str, Mapping[str, Any]]) -> str:
+    """Measures down, policies across, as aligned text; counts and the ceiling below."""
+    names = list(creativity)
+    rows = [["", *names]]
+    for name in MEASURES:
+        rows.append([TITLES.get(name, name), *(as_text(own[name], "") for own in creativity.values())])
+    rows.append(["ceiling of creativity", *(f"{own['ceiling']:.3f}" for own in creativity.values())])
+    for name in ("distinct_valid", "distinct_unseen"):
+        rows.append([name.replace("_", " "), *(f"{own['counts'][name]:,}" for own in creativity.values())])
+    for index, m in enumerate(next(iter(creativity.values()))["coverage"]["samples"]):
+        cells = []
+        for own in creativity.values():
+            share = own["coverage"]["unseen_share"][index]
+            cells.append(f"{own['coverage']['unseen'][index]['estimate']:,.0f} ({100 * share:.1f} %)")
+        rows.append([f"unseen in {m:,} samples", *cells])
+    for name in ("validity", "diversity", "creativity"):
+        if all("greedy" in own for own in creativity.values()):
+            rows.append([f"{name}, greedy", *(as_text(own["greedy"][name], "") for own in creativity.values())])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def headline(task: CreativityTask, creativity: Mapping[str, Mapping[str, Any]]) -> str:
+    counts = next(iter(creativity.values()))["counts"]
+    structure = task.structure
+    return (
+        f"{counts['generations']:,} prompts, one sample each; of {structure.number_of_objects:,} objects training shows "
+        f"{len(structure.seen):,} ({100 * len(structure.seen) / structure.number_of_objects:.0f} %), "
+        f"{structure.ceiling:,} are unseen"
+    )
+
+
+def plot(creativity: Mapping[str, Mapping[str, Any]], path: str | Path, *, title: str, ceiling: int) -> None:
+    """Shares with intervals; unseen objects found against samples drawn, with the ceiling."""
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    shares, covered = figure.subplots(1, 2)
+    shown = ("validity", "diversity", "creativity", "memorisation")
+    for index, (policy, own) in enumerate(creativity.items()):
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        width = 0.8 / len(creativity)
+        places = [place + width * (index - (len(creativity) - 1) / 2) for place in range(len(shown))]
+        cells = [own[name] for name in shown]
+        heights = [cell["estimate"] for cell in cells]
+        shares.bar(places, heights, width * 0.92, color=colour, label=policy)
+        reach = [[0.0 if c[end] is None else abs(c[end] - c["estimate"]) for c in cells] for end in ("low", "high")]
+        shares.errorbar(places, heights, reach, fmt="none", ecolor="#111827", elinewidth=1, capsize=2)
+        curve = own["coverage"]
+        estimates = [cell["estimate"] for cell in curve["unseen"]]
+        covered.plot(curve["samples"], estimates, f"{marker}-", color=colour, markersize=4.5, clip_on=False)
+        low, high = ([cell[end] for cell in curve["unseen"]] for end in ("low", "high"))
+        covered.fill_between(curve["samples"], low, high, color=colour, alpha=0.15, linewidth=0)
+    shares.set_xticks(range(len(shown)), shown)
+    shares.set(ylim=(0, 1), title="One sample for each prompt")
+    covered.set(xscale="log", xlabel="samples", ylabel="distinct valid objects not in training", ylim=(0, None))
+    top = covered.get_ylim()[1]
+    if ceiling <= 4 * top:
+        covered.axhline(ceiling, color="#111827", linestyle="--", linewidth=1)
+        covered.set_ylim(0, max(top, 1.08 * ceiling))
+    covered.set_title(f"Coverage of the unseen, {ceiling:,} in all")
+    samples = sorted({m for own in creativity.values() for m in own["coverage"]["samples"]})
+    covered.set_xticks(samples, [f"{m:,}" for m in samples])
+    covered.minorticks_off()
+    for axes in (shares, covered):
+        axes.grid(alpha=0.25, axis="y")
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = shares.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 4))
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
