@@ -165,7 +165,15 @@ class RolloutConfig:
         },
     )
 
+    branch_at: str = field(
+        default="turn",
+        metadata={
+            "help": "What they lie between: the 'turn's of an episode, or the 'token's of the one answer (creativity tasks)."
+        },
+    )
+
     def __post_init__(self) -> None:
+        require_choice("branch_at", self.branch_at, ("turn", "token"))
         require_choice("rollout_states", self.rollout_states, ("equally_spaced", "uncertain", "entropy", "start"))
         require_integer("num_seeds", self.num_seeds, 1)
         require_integer("num_rollout_states", self.num_rollout_states, 0)

@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import load_policy
     from polytune.tasks import load_task
+    from polytune.tasks.creativity.tasks import CreativityTask
     from polytune.tasks.splits import load_split
 
     task = load_task(task_config.task, **task_config.task_options)
@@ -81,11 +82,11 @@ def main(argv: Sequence[str]) -> None:
     try:
         if whole and runs[0].name not in failed:
             by_method = {
-                m.name: [comparison.read_figures(one) for one in runs if one.method is m and one.seed in whole]
+                m.name: [comparison.read_figures(one, task) for one in runs if one.method is m and one.seed in whole]
                 for m in methods
             }
             comparison.check_budgets([figures for own in by_method.values() for figures in own])
-            summary = comparison.compare(comparison.read_figures(runs[0]), by_method, baseline=baseline,
+            summary = comparison.compare(comparison.read_figures(runs[0], task, level=config.level), by_method, baseline=baseline,
                                          level=config.level, seed=config.evaluation_seed)  # fmt: skip
             title = f"{task.name}, {split}"
             common = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
@@ -93,7 +94,9 @@ def main(argv: Sequence[str]) -> None:
             kept = comparison_keep.portable({"title": title, **origin, **summary, "failed": sorted(failed)})
             write_json(output_dir / "summary.json", kept)
             (output_dir / "table.md").write_text(comparison_table.report(summary, title))
-            comparison_plot.plot_coverage_curves(summary, output_dir / "coverage.png", title=title)
+            plots = comparison_plot
+            draw = plots.plot_creativity if isinstance(task, CreativityTask) else plots.plot_coverage_curves
+            draw(summary, output_dir / "coverage.png", title=title)
             comparison_plot.plot_training(by_method, output_dir / "training.png", title=title)
             print(f"\n{comparison_table.on_screen(summary, title)}\n")
             print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,10 +15,19 @@ from typing import Any
 import numpy as np
 
 from polytune.evaluation.comparison_runs import PRETRAINED, TOLERANCE, Run, read_note
+from polytune.evaluation.creativity import MEASURES
+from polytune.evaluation.creativity_report import of_records
 from polytune.evaluation.crossed import crossed_difference_interval, crossed_mean_interval, needed_to_resolve
 from polytune.evaluation.passk import coverage_ks
 from polytune.evaluation.records import read_records
 from polytune.evaluation.summary import measure_bounds, per_start, per_start_values
+from polytune.tasks import Task
+from polytune.tasks.creativity.tasks import CreativityTask
+
+
+#: measures per prompt that a creativity task keeps, and those that need more than one sample of each prompt
+KEPT = ("greedy_success", "entropy")
+COVERED = ("distinct_signatures", "distinct_winning_signatures", "coverage_area")
 
 
 @dataclass
@@ -28,9 +37,12 @@ class Figures:
     run: Run
     starts: list[int]
     samples: int
+    #: per start state; one number for what a whole set of prompts measures (creativity)
     values: dict[str, list[float]]
     metrics: list[dict[str, Any]]
     train_seconds: float
+    #: intervals of such numbers from this run alone
+    own_intervals: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def env_steps(self) -> int:
@@ -59,8 +71,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def read_figures(run: Run) -> Figures:
-    """What a finished run left in its folder.
+def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> Figures:
+    """What a finished run left in its folder; ``task`` grades the answers of a creativity task.
 
     Raises:
         ValueError: records of an older version, or a damaged file.
@@ -73,13 +85,24 @@ def read_figures(run: Run) -> Figures:
         )
     table = per_start(records, run.policy_name)
     samples = min(cell["n"] for cell in table.values())
+    values, intervals = per_start_values(table, coverage_ks(samples)), {}
+    if isinstance(task, CreativityTask):
+        kept = {name: own for name, own in values.items() if name in KEPT or (name in COVERED and samples > 1)}
+        kept |= {name: own for name, own in values.items() if name.startswith("pass@") and samples > 1}
+        found = of_records(task, records, run.policy_name, level=level)
+        intervals = {name: found[name] for name in MEASURES if name != "validity"}
+        intervals |= {f"greedy_{name}": found["greedy"][name] for name in ("diversity", "creativity")}
+        single = {name: [interval["estimate"]] for name, interval in intervals.items()}
+        counts = {name: [float(found["counts"][name])] for name in ("distinct_valid", "distinct_unseen")}
+        values = {"success": values["success"], **single, **counts, **kept}
     return Figures(
         run=run,
         starts=list(table),
         samples=samples,
-        values=per_start_values(table, coverage_ks(samples)),
+        values=values,
         metrics=[] if run.method is None else read_metrics(run.folder / "metrics.jsonl"),
         train_seconds=read_note(run)["train_seconds"],
+        own_intervals=intervals,
     )
 
 
@@ -143,7 +166,8 @@ def compare(
         raise ValueError("differences are paired by seed, but the methods have unlike seeds")
     measures = list(pretrained.values)
     values = {PRETRAINED: _stack([pretrained])} | {name: _stack(own) for name, own in methods.items()}
-    bounds = {m: measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
+    # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds
+    bounds = {m: None if len(pretrained.values[m]) == 1 < len(pretrained.starts) else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
     summary: dict[str, Any] = {
         "baseline": baseline,
         "seeds": seeds,
@@ -156,6 +180,8 @@ def compare(
     }
     for name, own in values.items():
         summary["policies"][name] = {m: _mean(own[m], level, bounds[m], seed) for m in measures}
+        if name == PRETRAINED:
+            summary["policies"][name] |= pretrained.own_intervals
     for other in (baseline, PRETRAINED):
         summary["differences"][other] = {
             name: {m: _difference(own[m] - values[other][m], level, bounds[m], seed) for m in measures}

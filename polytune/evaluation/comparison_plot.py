@@ -79,6 +79,33 @@ def _pass_at_k(measures: dict[str, Any], ks: Sequence[int]) -> np.ndarray:
     return np.array([[measures[f"pass@{k}"][end] for k in ks] for end in ("low", "estimate", "high")])
 
 
+def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) -> None:
+    """Validity, diversity and creativity of each policy with intervals, a dot for each seed; the pretrained policy's
+    level as a dashed line."""
+    figure = Figure(figsize=(12.5, 4.8), layout="constrained")
+    shown = ("success", "diversity", "creativity")
+    methods = [name for name in summary["policies"] if name != PRETRAINED]
+    for axes, measure in zip(figure.subplots(1, 3), shown, strict=True):
+        start = summary["policies"][PRETRAINED][measure]["estimate"]
+        axes.axhline(start, color="black", linestyle=(0, (5, 3)), linewidth=1.2, label=PRETRAINED)
+        for place, name in enumerate(methods):
+            cell, colour = summary["policies"][name][measure], _style(name, methods)["color"]
+            axes.bar(place, cell["estimate"], 0.7, color=colour, alpha=0.75)
+            if cell["low"] is not None:
+                reach = [[cell["estimate"] - cell["low"]], [cell["high"] - cell["estimate"]]]
+                axes.errorbar([place], [cell["estimate"]], reach, color="#111827", elinewidth=1.2, capsize=3)
+            own = [run[measure] for run in summary["runs"][name].values()]
+            spread = np.linspace(-0.18, 0.18, len(own)) if len(own) > 1 else [0.0]
+            axes.plot(place + np.array(spread), own, "o", markersize=3.5, color="#111827", alpha=0.7)
+        axes.set_xticks(range(len(methods)), methods, rotation=20 if len(methods) > 4 else 0)
+        axes.set_title({"success": "validity"}.get(measure, measure), fontsize=11)
+        axes.set_ylim(0, None)
+        _tidy(axes)
+    axes.legend(frameon=False, loc="upper right")
+    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} prompts")
+    figure.savefig(path, dpi=130)
+
+
 def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, *, title: str) -> None:
     """Metrics against environment steps: the mean over seeds, and each seed as a thin line."""
     figure = Figure(figsize=(12.5, 7), layout="constrained")

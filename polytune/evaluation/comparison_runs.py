@@ -19,7 +19,7 @@ from polytune.config import ComparisonConfig, PolicyConfig, TaskConfig, require
 from polytune.evaluation.run_queue import Launcher
 from polytune.policy.provenance import check_same_run, fingerprint, write_json
 from polytune.tasks import Task
-from polytune.trainer.checks import check_budget, check_signatures
+from polytune.trainer.checks import check_branching, check_budget, check_signatures
 
 PRETRAINED = "pretrained"
 #: budgets may differ by so much: max / min - 1
@@ -154,6 +154,7 @@ def check_task(method: Method, task: Task, starts: Sequence[int]) -> list[str]:
     trainer, rollout, objective = (method.settings[name] for name in ("trainer", "rollout", "objective"))
     try:
         check_budget(trainer, rollout, task)
+        check_branching(task, rollout)
         check_signatures(task, starts[0], rollout, objective)
     except ValueError as error:
         raise ValueError(f"method {method.name} ({method.config}): {error}") from error

@@ -13,6 +13,13 @@ TITLES = {
     "distinct_winning_signatures": "distinct winning signatures",
     "coverage_area": "area under the coverage curve",
     "entropy": "entropy (nats per decision)",
+    "seen": "seen in training",
+    "raw_diversity": "diversity, raw strings",
+    "raw_creativity": "creativity, raw strings",
+    "greedy_diversity": "greedy diversity",
+    "greedy_creativity": "greedy creativity",
+    "distinct_valid": "distinct valid answers",
+    "distinct_unseen": "distinct unseen answers",
     "train_seconds": "training seconds",
     "env_steps": "environment steps",
     "gradient_steps": "gradient steps",
@@ -23,7 +30,7 @@ def measures_of(summary: dict[str, Any]) -> list[str]:
     """Measures in the order of the tables; pass@1 is the success rate, so it is named once."""
     names = [m for m in next(iter(summary["policies"].values())) if m not in ("cost", "pass@1")]
     first = ["success", "mean_return", *(f"pass@{k}" for k in summary["ks"][1:]), "coverage_area"]
-    return first + [name for name in names if name not in first]
+    return [name for name in first if name in names] + [name for name in names if name not in first]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -101,7 +108,9 @@ def signal_table(summary: dict[str, Any]) -> str:
 
 def seed_table(summary: dict[str, Any]) -> str:
     """Success, pass@k and costs of every run."""
-    shown = ["success", *(f"pass@{k}" for k in summary["ks"][1:]), "coverage_area", "distinct_winning_signatures"]
+    known = ["success", *(f"pass@{k}" for k in summary["ks"][1:]), "coverage_area", "distinct_winning_signatures"]
+    known += ["diversity", "creativity", "distinct_valid", "distinct_unseen"]
+    shown = [name for name in known if name in measures_of(summary)]
     rows = [["run", *(TITLES.get(m, m) for m in shown), "environment steps", "gradient steps"]]
     for name, runs in summary["runs"].items():
         for seed, own in runs.items():

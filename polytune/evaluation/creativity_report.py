@@ -20,7 +20,7 @@ TITLES = {"raw_diversity": "diversity, raw strings", "raw_creativity": "creativi
 
 
 def of_records(
-    task: CreativityTask, records: Sequence[Mapping[str, Any]], policy: str, *, level: float, seed: int
+    task: CreativityTask, records: Sequence[Mapping[str, Any]], policy: str, *, level: float, seed: int = 0
 ) -> dict[str, Any]:
     """Creativity of one policy's records: of the first sample of each prompt, of its greedy answers, and what all of
     its samples cover."""

@@ -168,13 +168,17 @@ def needed_to_resolve(
     """The least number of runs (or else of problems) whose interval, with the components seen here, would exclude 0.
 
     A plan, not a promise: the difference and its components are estimates. Asked of a difference that is not resolved;
-    one of exactly 0, values without any spread and a single run or problem name nothing.
+    one of exactly 0, values without any spread and a single run name nothing.
     """
     values = _checked(difference_R_P, level)
     size = abs(float(values.mean()))
     runs, problems = values.shape
-    if 1 in values.shape or size == 0.0 or not np.ptp(values):
+    if runs == 1 or size == 0.0 or not np.ptp(values):
         return Needed()
+    if problems == 1:  # one number for each run: Student's interval over runs
+        deviation = float(values.std(ddof=1))
+        return Needed(runs=_least(lambda n: quantile((1 + level) / 2, n - 1) * deviation / math.sqrt(n) < size, runs + 1,
+                                  MOST_RUNS))  # fmt: skip
     squares = MeanSquares.of(values)
 
     def resolves(num_runs: int, num_problems: int) -> bool:

@@ -47,6 +47,7 @@ def trajectory_row(prompt_ids: tuple[int, ...], trajectory: Trajectory) -> Row:
         row.add(turn.action_ids, None, -1)
         row.add(turn.feedback_ids, None, -1)
     for index, turn in enumerate(trajectory.turns):
+        row.add(turn.prefix_ids, None, -1)
         row.add(turn.action_ids, turn.logprobs, index)
         row.add(turn.feedback_ids, None, -1)
     return row

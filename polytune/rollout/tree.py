@@ -10,24 +10,33 @@ from dataclasses import dataclass, field
 class Turn:
     """One decision: what the policy sampled and what the environment answered.
 
-    ``feedback_ids`` are the tokens of the next observation, empty after the last turn.
+    ``feedback_ids`` are the tokens of the next observation, empty after the last turn. ``prefix_ids``: the tokens that
+    the action begins with and shares with the seed trajectory, of a vine that branches within it.
     """
 
     action_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     reward: float
     feedback_ids: tuple[int, ...] = ()
+    prefix_ids: tuple[int, ...] = ()
+
+    @property
+    def whole_ids(self) -> tuple[int, ...]:
+        """The action as the world got it."""
+        return (*self.prefix_ids, *self.action_ids)
 
 
 @dataclass(eq=False, slots=True)
 class Trajectory:
-    """A seed trajectory (``parent`` is None) or a vine, which shares its parent's first ``branch_turn`` turns.
+    """A seed trajectory (``parent`` is None) or a vine, which shares its parent's first ``branch_turn`` turns, and
+    ``branch_token`` tokens of the next one.
 
     ``turns`` are its own turns only; ``signature`` and ``invalid_actions`` cover the same turns.
     """
 
     parent: Trajectory | None = None
     branch_turn: int = 0
+    branch_token: int = 0
     turns: list[Turn] = field(default_factory=list)
     stop_reason: str | None = None
     signature: Hashable | None = None

@@ -157,9 +157,14 @@ def grow_trees(
     if rollout.num_rollout_states:
         views = None if look is None else [view for views in look(trees) for view in views]
         if views is None:
-            views = [SeedView(len(live.trajectory.turns)) for *_, live in seeds]
+            views = [SeedView(branch_points(live.trajectory, rollout)) for *_, live in seeds]
         _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters)
     return trees
+
+
+def branch_points(trajectory: Trajectory, rollout: RolloutConfig) -> int:
+    """How many places of a seed trajectory vines can branch at: its turns, or the tokens of its one answer."""
+    return len(trajectory.turns[0].action_ids) if rollout.branch_at == "token" else len(trajectory.turns)
 
 
 def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters) -> None:
@@ -168,15 +173,16 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
     choose = BRANCHING[rollout.rollout_states].choose
     vines: list[_Live] = []
     for (tree, s, start, live), view in zip(seeds, views, strict=True):
-        for k, turn in enumerate(choose(view, rollout.num_rollout_states)):
+        for k, place in enumerate(choose(view, rollout.num_rollout_states)):
+            turn, token = (0, place) if rollout.branch_at == "token" else (place, 0)
             snapshot, length = live.points[turn]
             group = []
             for i in range(rollout.num_vines):
                 key = SampleKey(run_seed, start.seed, start.attempt, s * per_seed + 1 + k * rollout.num_vines + i)
-                trajectory = Trajectory(parent=live.trajectory, branch_turn=turn)
+                trajectory = Trajectory(parent=live.trajectory, branch_turn=turn, branch_token=token)
                 with _naming(task, start.seed, turn, "while restoring a snapshot"):
                     episode = task.restore(snapshot)
-                vines.append(_Live(episode, generator.fork(live.branch, length, key), trajectory))
+                vines.append(_Live(episode, generator.fork(live.branch, length + token, key), trajectory))
                 group.append(trajectory)
             tree.vines[s].append(group)
         generator.close([live.branch])
@@ -226,7 +232,9 @@ def _run(
 def _step(task, renderer, generator, live: _Live, sample) -> bool:
     """Give one sampled action to the world, store the turn, extend the branch. True when the episode has ended."""
     episode, trajectory = live.episode, live.trajectory
-    text, turn_number = renderer.action_text(sample.ids), episode.turn
+    shared = trajectory.branch_token if not trajectory.turns else 0
+    prefix_ids = trajectory.parent.turns[trajectory.branch_turn].action_ids[:shared] if shared else ()
+    text, turn_number = renderer.action_text((*prefix_ids, *sample.ids)), episode.turn
     with _naming(task, episode.seed, turn_number, f"after action {text[:60]!r}"):
         invalid = episode.invalid_actions
         step = episode.step(text)
@@ -239,7 +247,7 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
             f"task {task.name!r} returned reward {reward} in turn {turn_number} of start state {episode.seed} "
             f"after action {text[:60]!r}: rewards must be finite, mend the task's reward."
         )
-    turn = Turn(sample.ids, sample.logprobs, reward)
+    turn = Turn(sample.ids, sample.logprobs, reward, prefix_ids=prefix_ids)
     trajectory.turns.append(turn)
     if step.done:
         trajectory.stop_reason, trajectory.signature = step.stop_reason, signature

@@ -50,6 +50,11 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     )
     rule = BRANCHING[rollout.rollout_states]
     require(
+        rollout.branch_at == "turn" or not rule.needs_values,
+        "branch_at is 'token' and rollout_states 'uncertain', but the critic values turns: set rollout_states to "
+        "'entropy', 'equally_spaced' or 'start'.",
+    )
+    require(
         args.critic or rollout.num_rollout_states == 0 or not rule.needs_values,
         f"rollout_states is {rollout.rollout_states!r}, which asks the critic, but critic is off: switch it on, or set "
         "rollout_states to 'entropy', 'equally_spaced' or 'start'.",
@@ -126,6 +131,15 @@ def check_budget(args: PolychromicConfig, rollout: RolloutConfig, task: Task) ->
         f"max_env_steps is {args.max_env_steps}, but {args.num_updates} updates of {args.prompts_per_update} trees of "
         f"{rollout.rows_per_prompt} episodes of {task.horizon} turns take {most} at most: raise "
         "per_device_train_batch_size or num_updates.",
+    )
+
+
+def check_branching(task: Task, rollout: RolloutConfig) -> None:
+    """ValueError for branches within an answer in a world of many turns."""
+    require(
+        rollout.branch_at == "turn" or task.answer_end is not None,
+        f"branch_at is 'token', but task {task.name!r} takes many turns, each of its actions a word: set branch_at to "
+        "'turn'.",
     )
 
 

@@ -20,13 +20,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
 from polytune.objective import find_judge, rescale
 from polytune.policy import Renderer, TransformersGenerator
-from polytune.policy.loading import check_pad_token
+from polytune.policy.loading import check_pad_token, place_by_mask
 from polytune.rollout import RolloutError
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
-from polytune.trainer.checks import OWN_SIGNATURES, check_run, check_signatures
+from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
@@ -79,6 +79,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         check_run(args, rollout, objective)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
+        check_branching(task, rollout)
         check_signatures(task, start_seeds[0], rollout, objective)
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
@@ -109,6 +110,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
             critic = Critic(unwrapped.config.get_text_config().hidden_size, args.critic_width, seed=args.seed)
             self.critic = self.accelerator.prepare_model(critic)
             self.add_callback(ClearCriticGradients(self.critic))
+        place_by_mask(unwrapped)
         backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         backbone.base_model.register_forward_hook(self._read_values)
         self.renderer = Renderer(processing_class, task, show_instructions=policy.show_instructions)

@@ -81,7 +81,7 @@ class GrowsTrees:
         if self.objective.signature == "task":
             return
         for group in sibling_groups(trees):
-            texts = [[self.renderer.action_text(turn.action_ids) for turn in trajectory.turns] for trajectory in group]
+            texts = [[self.renderer.action_text(turn.whole_ids) for turn in trajectory.turns] for trajectory in group]
             if self.judge is None:
                 signatures = [tuple(actions) for actions in texts]
             else:
@@ -149,6 +149,9 @@ class GrowsTrees:
                     if values_B_C is not None and len(values) == turn:
                         values.append(float(values_B_C[index, column]))
                     entropies[turn] += float(entropies_B_C[index, column])
+            if self.rollout.branch_at == "token":
+                own = [column for column, turn in enumerate(row.turn_index) if turn == 0]
+                entropies = [float(entropies_B_C[index, column]) for column in own]
             views.append(SeedView(len(entropies), values or None, entropies))
         seeds = self.rollout.num_seeds
         return [views[start : start + seeds] for start in range(0, len(views), seeds)]

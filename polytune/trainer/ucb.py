@@ -29,7 +29,7 @@ def visits(tree: Tree, trajectory: Trajectory) -> list[bytes]:
     observation = shared[-1].feedback_ids if shared else tree.prompt_ids
     keys = []
     for turn in trajectory.turns:
-        packed = array("q", (len(observation), *observation, *turn.action_ids)).tobytes()
+        packed = array("q", (len(observation), *observation, *turn.whole_ids)).tobytes()
         keys.append(hashlib.blake2b(packed, digest_size=KEY_BYTES).digest())
         observation = turn.feedback_ids
     return keys
