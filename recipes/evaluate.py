@@ -141,6 +141,7 @@ def main(argv: Sequence[str]) -> None:
 def score_completions(task_config, config, command: Sequence[str]) -> None:
     """Grade the texts of a file; the same summary.json, of one policy called after the file."""
     from polytune.evaluation import creativity_report
+    from polytune.policy.provenance import origin
     from polytune.tasks import load_task
     from polytune.tasks.creativity.tasks import CreativityTask
 

@@ -1,0 +1,215 @@
+"""The creativity tasks as a user runs them: pretrain on lines, fine-tune, evaluate, score a file, compare."""
+
+import json
+import os
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from polytune.policy import Renderer, TransformersGenerator, load_policy
+from polytune.policy.loading import load_base, place_by_mask
+from polytune.rollout import Start, sample_episodes
+from polytune.tasks import load_task
+from polytune.tasks.creativity.structure import END
+
+TASK = ["--task", "sibling", "--task_args", "parents=2", "children=6", "lines=48"]
+PRETRAIN = ["--entropy_coef", "0", "--batch_size", "16", "--epochs", "60", "--eval_every", "10", "--eval_episodes", "64"]
+TRAIN = [
+    "--split", "train", "--num_start_states", "16", "--num_seeds", "8", "--num_rollout_states", "0", "--num_vines", "0",
+    "--num_generations", "8", "--per_device_train_batch_size", "16", "--steps_per_generation", "2", "--num_updates", "3",
+    "--num_iterations", "1", "--set_scope", "seeds", "--window", "-1", "--critic", "false", "--kl_coef", "0",
+    "--learning_rate", "1e-3", "--use_cpu", "true",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pretrained(call_recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("creativity") / "pretrained"
+    call_recipe("pretrain", *TASK, *PRETRAIN, "--target_success", "0.4", "--output_dir", folder)
+    return folder
+
+
+def finetune(call_recipe, folder, pretrained, *flags):
+    config = folder.parent / "empty.yaml"
+    config.write_text(yaml.safe_dump({"task": "sibling"}))
+    call_recipe("finetune", "--config", config, *TASK, *TRAIN, "--model", pretrained, "--output_dir", folder, *flags)
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines() if "rollout/" in line]
+
+
+def test_pretraining_stops_at_its_validity_and_continues_as_if_uninterrupted(pretrained, call_recipe, capsys):
+    summary = json.loads((pretrained / "pretrain.json").read_text())
+    assert summary["success"] >= 0.4 and summary["held_out_loss"] is None
+    assert not (pretrained / "demonstrations").exists()
+    call_recipe("pretrain", *TASK, *PRETRAIN, "--target_success", "0.4", "--output_dir", pretrained)
+    assert "is complete already" in capsys.readouterr().out
+
+
+def test_every_line_is_trained_on(pretrained, call_recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call_recipe("pretrain", *TASK, *PRETRAIN, "--num_demonstrations", "9", "--output_dir", tmp_path / "x")
+    assert "has training lines, set task_args lines=" in capsys.readouterr().err
+    call_recipe("pretrain", *TASK, *PRETRAIN, "--epochs", "1", "--target_success", "1", "--output_dir", tmp_path / "y")
+    out = capsys.readouterr().out
+    assert "next-token prediction on 48 training lines of sibling" in out and "NOT reached" in out
+
+
+def test_teacherless_training_reads_the_prompt_alone(call_recipe, tmp_path):
+    """With weight 1 the answer's own tokens are hidden: the loss is what it is with them replaced by the pad token."""
+    from polytune.trainer.cloning import CloningTrainer
+
+    folder = tmp_path / "p"
+    call_recipe("pretrain", *TASK, *PRETRAIN, "--epochs", "1", "--target_success", "1", "--teacherless_weight", "0.5",
+                "--output_dir", folder)  # fmt: skip
+    model, tokenizer = load_policy(folder)
+    trainer = CloningTrainer.__new__(CloningTrainer)
+    trainer.entropy_coef, trainer.processing_class = 0.0, tokenizer
+    task = load_task("sibling", parents=2, children=6, lines=48)
+    renderer = Renderer(tokenizer, task)
+    prompt, answer = next(task.training_lines())
+    before, after = list(renderer.prompt_ids(prompt)), list(renderer.action_ids(answer))
+    labels = torch.tensor([[-100] * len(before) + after])
+
+    def inputs(answer_ids):
+        ids = torch.tensor([before + answer_ids])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def loss(weight, answer_ids):
+        trainer.teacherless_weight = weight
+        return trainer.compute_loss(model, inputs(answer_ids) | {"labels": labels}).item()
+
+    hidden = [tokenizer.pad_token_id] * len(after)
+    assert loss(1.0, after) == pytest.approx(loss(0.0, hidden), rel=1e-6)
+    assert loss(0.25, after) == pytest.approx(0.75 * loss(0.0, after) + 0.25 * loss(0.0, hidden), rel=1e-6)
+    assert loss(0.0, after) != pytest.approx(loss(1.0, after), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["episodes", "vines at a token", "vines at the prompt"])
+def test_fine_tuning_changes_the_policy_and_logs_answers(pretrained, call_recipe, tmp_path, shape):
+    vines = ["--num_seeds", "1", "--num_rollout_states", "1", "--num_vines", "7", "--set_scope", "vines"]
+    flags = {
+        "episodes": ["--set_size", "2"],
+        "vines at a token": [*vines, "--branch_at", "token", "--set_size", "2"],
+        "vines at the prompt": [*vines, "--rollout_states", "start", "--set_size", "2"],
+    }[shape]
+    metrics = finetune(call_recipe, tmp_path / "run", pretrained, *flags)
+    assert [m["rollout/env_steps"] for m in metrics] == [32, 64, 96]
+    assert all(m["sampling/logprob_gap"] < 1e-5 for m in metrics)
+    before, after = load_policy(pretrained)[0].state_dict(), load_policy(tmp_path / "run")[0].state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_novelty_is_a_reward_of_its_own(pretrained, call_recipe, tmp_path):
+    other = [*TASK, "structure_seed=1"]  # another training set, so that what the policy knows by heart is new
+    plain = finetune(call_recipe, tmp_path / "plain", pretrained, "--set_size", "2", *other)
+    paid = finetune(call_recipe, tmp_path / "paid", pretrained, "--set_size", "2", *other, "novelty=1.0")
+    assert plain[0]["rollout/success"] == paid[0]["rollout/success"] == plain[0]["rollout/return"]
+    assert paid[0]["rollout/return"] > plain[0]["rollout/return"]
+
+
+def test_evaluation_reports_creativity_and_continues(pretrained, call_recipe, tmp_path, capsys):
+    flags = ["--policies", f"before={pretrained}", "--num_start_states", "40", "--n", "3", "--output_dir", tmp_path]
+    call_recipe("evaluate", *TASK, *flags)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    found = summary["creativity"]["before"]
+    task = load_task("sibling", parents=2, children=6, lines=48)
+    records = [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()]
+    first = [r["actions"] for r in records if r["attempt"] == 0 and not r["greedy"]]
+    grades = [task.grade(text) for text in first]
+    assert len(first) == 40 and found["counts"]["valid"] == sum(g is not None for g in grades)
+    assert found["counts"]["distinct_valid"] == len({g.canonical for g in grades if g})
+    assert found["coverage"]["samples"] == [40, 80, 120] and found["greedy"]["counts"]["generations"] == 40
+    assert summary["settings"]["task_args"] == TASK[3:] and summary["versions"]["torch"]
+    assert (tmp_path / "creativity.png").stat().st_size > 10_000
+    out = capsys.readouterr().out
+    assert "of 72 objects training shows 48 (67 %), 24 are unseen" in out and "creativity, raw strings" in out
+    os.truncate(tmp_path / "records.jsonl", 900)
+    call_recipe("evaluate", *TASK, *flags)
+    assert [json.loads(line) for line in (tmp_path / "records.jsonl").read_text().splitlines()] == records
+
+
+def test_texts_from_elsewhere_give_the_same_summary(pretrained, call_recipe, tmp_path, capsys):
+    call_recipe("evaluate", *TASK, "--policies", f"before={pretrained}", "--num_start_states", "40", "--n", "2",
+                "--output_dir", tmp_path / "a")  # fmt: skip
+    records = [json.loads(line) for line in (tmp_path / "a/records.jsonl").read_text().splitlines()]
+    rows = [{"completion": r["actions"], "prompt": str(r["start_seed"])} for r in sorted(records, key=lambda r: r["attempt"])
+            if not r["greedy"]]  # fmt: skip
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    call_recipe("evaluate", *TASK, "--completions", tmp_path / "texts.jsonl", "--output_dir", tmp_path / "b")
+    one = json.loads((tmp_path / "a/summary.json").read_text())["creativity"]["before"]
+    other = json.loads((tmp_path / "b/summary.json").read_text())["creativity"]["texts"]
+    assert {name: one[name] for name in other} == other
+    with pytest.raises(SystemExit):
+        call_recipe("evaluate", "--task", "bandit", "--completions", tmp_path / "texts.jsonl")
+    assert "completions are scored on sibling, triangle, circle and line, not on task 'bandit'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call_recipe("evaluate", *TASK, "--completions", tmp_path / "none.jsonl")
+    assert "give a JSONL file" in capsys.readouterr().err
+
+
+def test_a_comparison_shows_creativity(pretrained, call_recipe, tmp_path, capsys):
+    base = {"task": "sibling", "task_args": TASK[3:], "split": "train"}
+    base |= {TRAIN[i].removeprefix("--"): yaml.safe_load(TRAIN[i + 1]) for i in range(4, len(TRAIN), 2)}
+    base["learning_rate"] = 1e-3
+    for name, own in (("grpo", {"objective": "mean", "set_size": 1}), ("poly", {"set_size": 2})):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(base | own))
+    methods = [tmp_path / "grpo.yaml", tmp_path / "poly.yaml"]
+    call_recipe("compare", "--methods", *methods, *TASK, "--seeds", "2", "--n", "1", "--model", pretrained,
+                "--num_start_states", "16", "--output_dir", tmp_path / "out", "--keep", tmp_path / "kept.json")  # fmt: skip
+    out = capsys.readouterr().out
+    assert "distinct unseen answers" in out and "creativity, raw strings" in out and "pass@" not in out
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    cell = kept["policies"]["poly"]["creativity"]
+    runs = [run["creativity"] for run in kept["runs"]["poly"].values()]
+    assert cell["estimate"] == pytest.approx(sum(runs) / 2) and cell["low"] <= cell["estimate"] <= cell["high"]
+    assert kept["policies"]["pretrained"]["creativity"]["low"] is not None
+    assert (tmp_path / "out/coverage.png").stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    """A GPT-2 of random weights with a byte-level tokenizer that has no pad token, as the Hub's."""
+    folder = tmp_path_factory.mktemp("gpt2")
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet)
+    bpe.train_from_iterator(["some text"], trainer)
+    end = "<|endoftext|>"
+    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=end, bos_token=end, unk_token=end).save_pretrained(folder)
+    size = {"n_embd": 48, "n_layer": 2, "n_head": 3, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(vocab_size=280, **size)).save_pretrained(folder)
+    return folder
+
+
+def test_a_base_model_learns_the_words_of_the_task(gpt2, call_recipe, tmp_path):
+    call_recipe("pretrain", *TASK, *PRETRAIN, "--epochs", "2", "--target_success", "1", "--base_model", gpt2,
+                "--output_dir", tmp_path / "p")  # fmt: skip
+    model, tokenizer = load_policy(tmp_path / "p")
+    assert tokenizer.pad_token == "<pad>" and len(tokenizer.encode(END)) == 1
+    assert model.config.model_type == "gpt2" and model.get_input_embeddings().num_embeddings == len(tokenizer)
+    metrics = finetune(call_recipe, tmp_path / "run", tmp_path / "p", "--set_size", "2")
+    assert all(m["sampling/logprob_gap"] < 1e-5 for m in metrics), "prompts of unlike length are padded on the left"
+
+
+def test_learned_positions_are_counted_from_the_first_token(gpt2):
+    task = load_task("sibling", parents=2, children=6, lines=48)
+    model, tokenizer = load_base(gpt2, [word for word in task.vocabulary() if len(word) > 1])
+    model.eval()
+    renderer = Renderer(tokenizer, task)
+    generator = TransformersGenerator(model, max_action_tokens=4, stop_ids=renderer.stop_ids)
+    [episode] = sample_episodes(task, renderer, generator, [Start(0, 0)], run_seed=0)
+    [turn] = episode.turns
+    ids = torch.tensor([[tokenizer.pad_token_id] * 5 + [*renderer.prompt_ids(task.prompt(0)), *turn.action_ids]])
+    mask = torch.tensor([[0] * 5 + [1] * (ids.size(1) - 5)])
+
+    def gap():
+        with torch.no_grad():
+            logprobs = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)[0, -len(turn.action_ids) - 1 : -1]
+        return (logprobs.gather(-1, torch.tensor(turn.action_ids)[:, None])[:, 0] - torch.tensor(turn.logprobs)).abs().max()
+
+    assert gap() > 1e-4
+    place_by_mask(model)
+    assert gap() < 1e-5
