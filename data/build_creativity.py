@@ -52,7 +52,8 @@ Algorithmic Creativity (arXiv 2504.15266), task `{task}`:
 
 A prompt begins with ten random characters that say nothing about its completion (seed conditioning){edges}.
 A test prompt has no right answer: what counts is how many different valid completions a policy gives, and how many of
-them the training set does not show. Of {objects:,} different objects it shows {seen:,} ({share:.1f} %); {unseen:,} are unseen.
+them the training set does not show. Of {objects:,} different objects it shows {seen:,} ({share:.1f} %); {unseen:,} are
+unseen.
 
 Sizes: {sizes}; structure_seed {seed}. All draws come from Python's `random.Random`. Made by
 
@@ -104,7 +105,12 @@ def main() -> None:
     task = load_task(arguments.task, size=arguments.size, structure_seed=arguments.structure_seed)
     folder = arguments.output_dir or DATA_DIR / f"{arguments.task}_{arguments.size}"
     seed = f" --structure_seed {arguments.structure_seed}" if arguments.structure_seed else ""
-    write(task, folder, arguments.size, f"python data/build_creativity.py --task {task.name} --size {arguments.size}{seed}")
+    write(
+        task,
+        folder,
+        arguments.size,
+        f"python data/build_creativity.py --task {task.name} --size {arguments.size}{seed}",
+    )
 
 
 if __name__ == "__main__":

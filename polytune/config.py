@@ -66,11 +66,10 @@ def parse_options(entries: list[str]) -> dict[str, Any]:
             bool(equals) and name.isidentifier() and name not in options,
             f"task_args has {entry!r}: write NAME=VALUE, each name once, as in --task_args size=tiny lines=500.",
         )
-        words = {"true": True, "false": False}
-        for read in (lambda text: words[text.lower()], int, float, str):
-            with suppress(KeyError, ValueError):
+        options[name] = {"true": True, "false": False}.get(text.lower(), text)
+        for read in (float, int):
+            with suppress(ValueError):
                 options[name] = read(text)
-                break
     return options
 
 
@@ -126,8 +125,10 @@ class PolicyConfig:
     generator: str = field(default="transformers", metadata={"help": "What samples the policy: 'transformers'."})
     max_action_tokens: int | None = field(
         default=None,
-        metadata={"help": "Tokens sampled for one action at most; unset: the task's longest action in words of its own "
-                          "(1 in grid worlds)."},  # fmt: skip
+        metadata={
+            "help": "Tokens sampled for one action at most; unset: the task's longest action in words of its own "
+            "(1 in grid worlds)."
+        },  # fmt: skip
     )
     show_instructions: bool = field(
         default=False, metadata={"help": "Begin every episode with the task's instructions (for language models)."}
@@ -168,7 +169,7 @@ class RolloutConfig:
     branch_at: str = field(
         default="turn",
         metadata={
-            "help": "What they lie between: the 'turn's of an episode, or the 'token's of the one answer (creativity tasks)."
+            "help": "What they lie between: the 'turn's of an episode, or the 'token's of one answer (creativity)."
         },
     )
 
@@ -313,8 +314,10 @@ class EvaluationConfig:
     )
     completions: str | None = field(
         default=None,
-        metadata={"help": 'Score the texts of this file instead of policies (creativity tasks): JSONL lines {"completion": '
-                          '..., "prompt": ..., optional}.'},  # fmt: skip
+        metadata={
+            "help": "Score a file's texts instead of policies (creativity tasks): JSONL lines "
+            '{"completion": ..., "prompt": ..., optional}.'
+        },
     )
     n: int = field(default=16, metadata={"help": "Independent samples of each start state."})
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; greedy success is always added."})
@@ -343,8 +346,10 @@ class PretrainConfig:
     output_dir: str = field(default="outputs/quickstart/pretrained", metadata={"help": "Where the policy is saved."})
     base_model: str | None = field(
         default=None,
-        metadata={"help": "Begin with this causal LM (folder or Hub id, gpt2 say) instead of a preset; the words of a "
-                          "creativity task are added to its tokens."},  # fmt: skip
+        metadata={
+            "help": "Begin with this causal LM (folder or Hub id, gpt2 say) instead of a preset; the words of a "
+            "creativity task are added to its tokens."
+        },  # fmt: skip
     )
     num_demonstrations: int | None = field(
         default=None,
@@ -355,8 +360,10 @@ class PretrainConfig:
     )
     teacherless_weight: float = field(
         default=0.0,
-        metadata={"help": "Weight of the teacherless loss (every answer token from the prompt alone) beside next-token "
-                          "prediction, 0 to 1."},  # fmt: skip
+        metadata={
+            "help": "Weight of the teacherless loss (every answer token from the prompt alone) beside next-token "
+            "prediction, 0 to 1."
+        },  # fmt: skip
     )
     entropy_coef: float = field(default=0.01, metadata={"help": "Weight of the entropy regulariser."})
     learning_rate: float = field(default=1e-3, metadata={"help": "AdamW's learning rate, cosine to zero."})

@@ -66,7 +66,9 @@ def main(argv: Sequence[str]) -> None:
     seeds = load_split(task, task_config.split, data_dir=task_config.data_dir)[: task_config.num_start_states]
     model, tokenizer = load_policy(policy.model)
     renderer = Renderer(tokenizer, task, show_instructions=policy.show_instructions)
-    generator = TransformersGenerator(model, max_action_tokens=policy.max_action_tokens or task.max_action_tokens, stop_ids=renderer.stop_ids)
+    generator = TransformersGenerator(
+        model, max_action_tokens=policy.max_action_tokens or task.max_action_tokens, stop_ids=renderer.stop_ids
+    )
 
     # ---------------------------------------------------------------- vines all along the trajectories
     trees = []

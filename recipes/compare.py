@@ -86,8 +86,9 @@ def main(argv: Sequence[str]) -> None:
                 for m in methods
             }
             comparison.check_budgets([figures for own in by_method.values() for figures in own])
-            summary = comparison.compare(comparison.read_figures(runs[0], task, level=config.level), by_method, baseline=baseline,
-                                         level=config.level, seed=config.evaluation_seed)  # fmt: skip
+            start = comparison.read_figures(runs[0], task, level=config.level)
+            summary = comparison.compare(start, by_method, baseline=baseline, level=config.level,
+                                         seed=config.evaluation_seed)  # fmt: skip
             title = f"{task.name}, {split}"
             common = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
             origin = comparison_keep.provenance(["recipes/compare.py", *argv], methods, common)

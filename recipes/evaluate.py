@@ -16,7 +16,6 @@ training, diversity, creativity, coverage of the unseen by all samples. Texts fr
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,9 @@ def main(argv: Sequence[str]) -> None:
     set_cpu_threads(policy_config.cpu_threads)
     output_dir = Path(config.output_dir)
     if config.completions is not None:
-        score_completions(task_config, config, ["recipes/evaluate.py", *argv])
+        from polytune.evaluation.creativity_report import score_file
+
+        score_file(task_config, config, command=["recipes/evaluate.py", *argv])
         return
     paths = named_policies(config.policies)
 
@@ -124,8 +125,9 @@ def main(argv: Sequence[str]) -> None:
         summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
     summary |= origin(["recipes/evaluate.py", *argv])
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
-    summary["settings"] = {"task": task.name, "task_args": task_config.task_args, "horizon": task.horizon, "split": split,
-                           "n": config.n, "temperature": config.temperature, "seed": config.seed}  # fmt: skip
+    asked = {"split": split, "n": config.n, "temperature": config.temperature, "seed": config.seed}
+    game = {"task": task.name, "task_args": task_config.task_args, "horizon": task.horizon}
+    summary["settings"] = {**game, **asked}
     kind = "start states" if task.answer_end is None else "prompts"
     title = f"{task.name}, {split}: {len(seeds)} {kind} x {config.n} samples"
     if isinstance(task, CreativityTask):
@@ -136,19 +138,6 @@ def main(argv: Sequence[str]) -> None:
         print(f"\n{title}\n\n{as_table(summary)}\n")
         print("\n".join(verdict(summary)))
         print(f"\nrecords, summary and plot: {output_dir}{os.sep}{{records.jsonl,summary.json,coverage.png}}")
-
-
-def score_completions(task_config, config, command: Sequence[str]) -> None:
-    """Grade the texts of a file; the same summary.json, of one policy called after the file."""
-    from polytune.evaluation import creativity_report
-    from polytune.policy.provenance import origin
-    from polytune.tasks import load_task
-    from polytune.tasks.creativity.tasks import CreativityTask
-
-    task = load_task(task_config.task, **task_config.task_options)
-    if not isinstance(task, CreativityTask):
-        raise UsageError(f"completions are scored on sibling, triangle, circle and line, not on task {task.name!r}.")
-    creativity_report.score_file(task, config, {**origin(command), "task_args": task_config.task_args})
 
 
 def named_policies(entries: Sequence[str]) -> dict[str, str]:

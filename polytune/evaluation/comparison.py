@@ -24,7 +24,6 @@ from polytune.evaluation.summary import measure_bounds, per_start, per_start_val
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
 
-
 #: measures per prompt that a creativity task keeps, and those that need more than one sample of each prompt
 KEPT = ("greedy_success", "entropy")
 COVERED = ("distinct_signatures", "distinct_winning_signatures", "coverage_area")
@@ -167,7 +166,12 @@ def compare(
     measures = list(pretrained.values)
     values = {PRETRAINED: _stack([pretrained])} | {name: _stack(own) for name, own in methods.items()}
     # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds
-    bounds = {m: None if len(pretrained.values[m]) == 1 < len(pretrained.starts) else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
+    bounds = {
+        m: None
+        if len(pretrained.values[m]) == 1 < len(pretrained.starts)
+        else measure_bounds(m, [v for f in every for v in f.values[m]])
+        for m in measures
+    }
     summary: dict[str, Any] = {
         "baseline": baseline,
         "seeds": seeds,

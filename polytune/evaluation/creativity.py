@@ -6,7 +6,7 @@ forms (the headline) and on raw strings (as the original code counts); memorisat
 as unseen when its object is. Both diversity and creativity depend on T, and creativity ends at the ceiling, the number
 of unseen objects / T.
 
-Intervals of shares: `intervals.py`. Those of distinct counts: estimate +- z times the standard deviation that a bootstrap
+Intervals of shares: `intervals.py`. Of distinct counts: estimate +- z times the standard deviation that a bootstrap
 from an estimated population has (Chao et al. 2014, Ecological Monographs 84:45), in closed form instead of by drawing:
 var D = sum m (1 - m) - T (sum p m)^2 with m = exp(-T p), the chance to miss an object of probability p. A bootstrap of
 the generations themselves would be biased, since a resample repeats objects that the sample named once. The population

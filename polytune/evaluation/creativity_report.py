@@ -9,11 +9,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from polytune.config import EvaluationConfig
+from polytune.config import EvaluationConfig, TaskConfig
 from polytune.evaluation.creativity import MEASURES, coverage, measure
 from polytune.evaluation.plot import COLOURS, MARKERS
 from polytune.evaluation.summary import as_text
-from polytune.policy.provenance import write_json
+from polytune.policy.provenance import origin, write_json
+from polytune.tasks import load_task
 from polytune.tasks.creativity.tasks import CreativityTask
 
 TITLES = {"raw_diversity": "diversity, raw strings", "raw_creativity": "creativity, raw strings"}
@@ -47,7 +48,7 @@ def read_completions(path: str | Path) -> tuple[list[str], list[str]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: give a JSONL file of lines like {{\"completion\": \"<a_1>...</a>\"}}")
+        raise FileNotFoundError(f'no file {path}: give a JSONL file of lines like {{"completion": "<a_1>...</a>"}}')
     first: dict[Any, str] = {}
     every: list[str] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -79,21 +80,30 @@ def report(
     seed: int,
 ) -> None:
     """Add each policy's creativity to the summary of an evaluation, write it and the plot, print the table."""
-    found = {
-        name: of_records(task, records, name, level=summary["level"], seed=seed) for name in summary["policies"]
-    }
+    found = {name: of_records(task, records, name, level=summary["level"], seed=seed) for name in summary["policies"]}
     _tell(task, found, summary, output_dir, title=title)
 
 
-def score_file(task: CreativityTask, config: EvaluationConfig, settings: Mapping[str, Any]) -> None:
-    """``recipes/evaluate.py --completions``: grade a file's texts and write the same files as for a policy."""
+def score_file(task_config: TaskConfig, config: EvaluationConfig, *, command: Sequence[str]) -> None:
+    """``recipes/evaluate.py --completions``: grade a file's texts and write the same files as for a policy.
+
+    Raises:
+        ValueError: the task is not a creativity task, or the file is damaged (:func:`read_completions`).
+    """
+    task = load_task(task_config.task, **task_config.task_options)
+    if not isinstance(task, CreativityTask):
+        raise ValueError(
+            f"completions are scored on sibling, triangle, circle and line, not on task {task.name!r}: name one of "
+            "them with --task."
+        )
     first, every = read_completions(config.completions)
     name = Path(config.completions).stem
     title = f"{task.name}: {len(every):,} completions of {Path(config.completions).name}"
     found = {name: of_texts(task, first, every, level=config.level, seed=config.seed)}
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    summary = {**settings, "level": config.level, "completions": config.completions, "task": task.name}
+    settings = {"task": task.name, "task_args": task_config.task_args, "completions": str(config.completions)}
+    summary = {**origin(command), "settings": settings, "level": config.level}
     _tell(task, found, summary, output_dir, title=title)
 
 
@@ -130,8 +140,8 @@ def headline(task: CreativityTask, creativity: Mapping[str, Mapping[str, Any]]) 
     counts = next(iter(creativity.values()))["counts"]
     structure = task.structure
     return (
-        f"{counts['generations']:,} prompts, one sample each; of {structure.number_of_objects:,} objects training shows "
-        f"{len(structure.seen):,} ({100 * len(structure.seen) / structure.number_of_objects:.0f} %), "
+        f"{counts['generations']:,} prompts, one sample each; of {structure.number_of_objects:,} objects "
+        f"training shows {len(structure.seen):,} ({100 * len(structure.seen) / structure.number_of_objects:.0f} %), "
         f"{structure.ceiling:,} are unseen"
     )
 

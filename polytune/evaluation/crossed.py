@@ -177,8 +177,8 @@ def needed_to_resolve(
         return Needed()
     if problems == 1:  # one number for each run: Student's interval over runs
         deviation = float(values.std(ddof=1))
-        return Needed(runs=_least(lambda n: quantile((1 + level) / 2, n - 1) * deviation / math.sqrt(n) < size, runs + 1,
-                                  MOST_RUNS))  # fmt: skip
+        student = lambda n: quantile((1 + level) / 2, n - 1) * deviation / math.sqrt(n)  # noqa: E731
+        return Needed(runs=_least(lambda n: student(n) < size, runs + 1, MOST_RUNS))
     squares = MeanSquares.of(values)
 
     def resolves(num_runs: int, num_problems: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a policy is pretrained on, as a ``datasets`` dataset of token ids: expert episodes or a task's training lines."""
+"""What a policy is pretrained on, as a ``datasets`` dataset of token ids: expert episodes, or a task's own lines."""
 
 from __future__ import annotations
 

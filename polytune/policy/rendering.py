@@ -1,7 +1,7 @@
 """Text <-> token ids: the only place where text becomes tokens and sampled tokens become text.
 
-An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``. What the policy sampled is kept as token ids and
-never tokenised again; only the environment's text is.
+An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``. What the
+policy sampled is kept as token ids and never tokenised again; only the environment's text is.
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@ grouped (as many key as query heads): on CPU, sharing key heads costs a copy at 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import re
+from collections.abc import Iterable
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers

@@ -155,6 +155,8 @@ def check_signatures(task: Task, start_seed: int, rollout: RolloutConfig, object
     )
     if objective.set_scope == "none":
         return
-    example = {"task": task.start(start_seed).signature(), "actions": tuple(task.actions[:1])}.get(objective.signature, 0)
+    example = {"task": task.start(start_seed).signature(), "actions": tuple(task.actions[:1])}.get(
+        objective.signature, 0
+    )
     number = rollout.num_seeds if objective.set_scope == "seeds" else rollout.num_vines
     score_with(objective, [[0.5] * number], [[example] * number], seed=0)  # a user's own shows its faults here

@@ -56,7 +56,9 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
         if self.teacherless_weight > 0:
             hidden = self.processing_class.pad_token_id
             blind = inputs | {"input_ids": inputs["input_ids"].masked_fill(labels_B_T != -100, hidden)}
-            loss = (1 - self.teacherless_weight) * loss + self.teacherless_weight * self._loss(model, blind, labels_B_T)[1]
+            loss = (1 - self.teacherless_weight) * loss + self.teacherless_weight * self._loss(
+                model, blind, labels_B_T
+            )[1]
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def _loss(self, model, inputs, labels_B_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

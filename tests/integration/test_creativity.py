@@ -16,10 +16,22 @@ from polytune.tasks import load_task
 from polytune.tasks.creativity.structure import END
 
 TASK = ["--task", "sibling", "--task_args", "parents=2", "children=6", "lines=48"]
-PRETRAIN = ["--entropy_coef", "0", "--batch_size", "16", "--epochs", "60", "--eval_every", "10", "--eval_episodes", "64"]
+PRETRAIN = [
+    "--entropy_coef",
+    "0",
+    "--batch_size",
+    "16",
+    "--epochs",
+    "60",
+    "--eval_every",
+    "10",
+    "--eval_episodes",
+    "64",
+]
 TRAIN = [
     "--split", "train", "--num_start_states", "16", "--num_seeds", "8", "--num_rollout_states", "0", "--num_vines", "0",
-    "--num_generations", "8", "--per_device_train_batch_size", "16", "--steps_per_generation", "2", "--num_updates", "3",
+    "--num_generations", "8", "--per_device_train_batch_size", "16", "--steps_per_generation", "2",
+    "--num_updates", "3",
     "--num_iterations", "1", "--set_scope", "seeds", "--window", "-1", "--critic", "false", "--kl_coef", "0",
     "--learning_rate", "1e-3", "--use_cpu", "true",
 ]  # fmt: skip
@@ -134,8 +146,8 @@ def test_texts_from_elsewhere_give_the_same_summary(pretrained, call_recipe, tmp
     call_recipe("evaluate", *TASK, "--policies", f"before={pretrained}", "--num_start_states", "40", "--n", "2",
                 "--output_dir", tmp_path / "a")  # fmt: skip
     records = [json.loads(line) for line in (tmp_path / "a/records.jsonl").read_text().splitlines()]
-    rows = [{"completion": r["actions"], "prompt": str(r["start_seed"])} for r in sorted(records, key=lambda r: r["attempt"])
-            if not r["greedy"]]  # fmt: skip
+    samples = sorted((r for r in records if not r["greedy"]), key=lambda r: r["attempt"])
+    rows = [{"completion": r["actions"], "prompt": str(r["start_seed"])} for r in samples]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     call_recipe("evaluate", *TASK, "--completions", tmp_path / "texts.jsonl", "--output_dir", tmp_path / "b")
     one = json.loads((tmp_path / "a/summary.json").read_text())["creativity"]["before"]
@@ -143,7 +155,9 @@ def test_texts_from_elsewhere_give_the_same_summary(pretrained, call_recipe, tmp
     assert {name: one[name] for name in other} == other
     with pytest.raises(SystemExit):
         call_recipe("evaluate", "--task", "bandit", "--completions", tmp_path / "texts.jsonl")
-    assert "completions are scored on sibling, triangle, circle and line, not on task 'bandit'" in capsys.readouterr().err
+    assert (
+        "completions are scored on sibling, triangle, circle and line, not on task 'bandit'" in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
         call_recipe("evaluate", *TASK, "--completions", tmp_path / "none.jsonl")
     assert "give a JSONL file" in capsys.readouterr().err
@@ -157,7 +171,8 @@ def test_a_comparison_shows_creativity(pretrained, call_recipe, tmp_path, capsys
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(base | own))
     methods = [tmp_path / "grpo.yaml", tmp_path / "poly.yaml"]
     call_recipe("compare", "--methods", *methods, *TASK, "--seeds", "2", "--n", "1", "--model", pretrained,
-                "--num_start_states", "16", "--output_dir", tmp_path / "out", "--keep", tmp_path / "kept.json")  # fmt: skip
+                "--num_start_states", "16", "--output_dir", tmp_path / "out",
+                "--keep", tmp_path / "kept.json")  # fmt: skip
     out = capsys.readouterr().out
     assert "distinct unseen answers" in out and "creativity, raw strings" in out and "pass@" not in out
     kept = json.loads((tmp_path / "kept.json").read_text())
@@ -207,8 +222,14 @@ def test_learned_positions_are_counted_from_the_first_token(gpt2):
 
     def gap():
         with torch.no_grad():
-            logprobs = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)[0, -len(turn.action_ids) - 1 : -1]
-        return (logprobs.gather(-1, torch.tensor(turn.action_ids)[:, None])[:, 0] - torch.tensor(turn.logprobs)).abs().max()
+            logprobs = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)[
+                0, -len(turn.action_ids) - 1 : -1
+            ]
+        return (
+            (logprobs.gather(-1, torch.tensor(turn.action_ids)[:, None])[:, 0] - torch.tensor(turn.logprobs))
+            .abs()
+            .max()
+        )
 
     assert gap() > 1e-4
     place_by_mask(model)

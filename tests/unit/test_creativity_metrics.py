@@ -32,11 +32,7 @@ def triangle(u, v, w):
 def objects(structure):
     linked = structure.neighbours
     found = [
-        (u, v, w)
-        for u, near in enumerate(linked)
-        for v in sorted(near)
-        for w in sorted(near & linked[v])
-        if u < v < w
+        (u, v, w) for u, near in enumerate(linked) for v in sorted(near) for w in sorted(near & linked[v]) if u < v < w
     ]
     return [o for o in found if o in structure.seen], [o for o in found if o not in structure.seen]
 
@@ -106,7 +102,7 @@ def test_the_deviation_is_that_of_drawn_samples():
     rng = np.random.default_rng(0)
     weights = rng.dirichlet([0.5] * 200) * 0.6
     named = rng.multinomial(400, [*weights, 0.4])[:-1]
-    counts = Counts(400, {i: int(n) for i, n in enumerate(named[:150]) if n}, {i: int(n) for i, n in enumerate(named[150:]) if n})  # fmt: skip
+    counts = Counts(400, *({i: int(n) for i, n in enumerate(part) if n} for part in (named[:150], named[150:])))
     kinds = [estimated_population(np.array(list(kind.values()), float), 400) for kind in (counts.seen, counts.unseen)]
     population = np.concatenate(kinds)
     draws = rng.multinomial(400, [*population, 1 - population.sum()], size=4000)[:, :-1] > 0
@@ -117,7 +113,7 @@ def test_the_deviation_is_that_of_drawn_samples():
 
 @pytest.mark.parametrize("valid, concentration, objects", [(0.5, 0.2, 480), (0.95, 1.0, 480), (0.95, 5.0, 12_500)])
 def test_intervals_contain_the_expected_count(valid, concentration, objects):
-    """95 % intervals of 1,024 generations: 88 to 98 % of 300 simulations, over 24 populations; never under 86 % here."""
+    """95 % intervals of 1,024 generations hold the truth in 88 to 98 % of simulations (24 populations)."""
     rng = np.random.default_rng(1)
     shown = int(0.8 * objects)
     weights = rng.dirichlet([concentration] * objects) * valid
@@ -135,7 +131,12 @@ def test_intervals_contain_the_expected_count(valid, concentration, objects):
 
 def test_completions_from_elsewhere(tmp_path):
     path = tmp_path / "texts.jsonl"
-    rows = [{"completion": "a", "prompt": "p"}, {"completion": "b", "prompt": "p"}, {"completion": "c"}, {"completion": "c"}]
+    rows = [
+        {"completion": "a", "prompt": "p"},
+        {"completion": "b", "prompt": "p"},
+        {"completion": "c"},
+        {"completion": "c"},
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
     assert read_completions(path) == (["a", "c", "c"], ["a", "b", "c", "c"])
     for text, message in (

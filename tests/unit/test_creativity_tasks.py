@@ -139,7 +139,9 @@ def test_answers_are_rendered_token_by_token_without_loss(task):
         assert len(renderer.prompt_ids(prompt)) == 1 + (11 if prompt[:10].isalnum() else 1)
     assert task.grade(renderer.action_text((*renderer.action_ids(answer)[:-1], tokenizer.eos_token_id))) is None
     rows = tokenize_lines(renderer, list(task.training_lines())[:5])
-    assert [sum(mask) for mask in rows["action_mask"]] == [len(renderer.action_ids(a)) for _, a in list(task.training_lines())[:5]]
+    assert [sum(mask) for mask in rows["action_mask"]] == [
+        len(renderer.action_ids(a)) for _, a in list(task.training_lines())[:5]
+    ]
 
 
 def test_a_policy_of_another_task_is_refused(task):
@@ -162,7 +164,10 @@ def test_sampled_answers_are_graded_as_they_were_sampled(task):
 
 def test_bad_options_are_named():
     for options, message in (
-        ({"node": 9}, r"has no option 'node'; it has \['size', 'seed_conditioning', 'novelty', 'structure_seed', 'nodes'"),
+        (
+            {"node": 9},
+            r"has no option 'node'; it has \['size', 'seed_conditioning', 'novelty', 'structure_seed', 'nodes'",
+        ),
         ({"size": "small"}, "must be 'paper' or 'tiny', got 'small'"),
         ({"nodes": 3}, "nodes of 'triangle' must be a whole number of at least 4, got 3"),
         ({"novelty": -1.0}, "must be a number of at least 0, got -1.0"),

@@ -40,8 +40,8 @@ class Orders(Structure):
     def wanted(self) -> str:
         walk = f"over {self.edges} of the" if self.open_ends == 0 else "over"
         return (
-            f"Write {self.edges} edges <a_x><a_y>, joined by {SEPARATOR} and ended by {END}, in any order, that make one "
-            f"directed {self.figure} {walk} names <a_0> to <a_{self.names - 1}>."
+            f"Write {self.edges} edges <a_x><a_y>, joined by {SEPARATOR} and ended by {END}, in any order, that make "
+            f"one directed {self.figure} {walk} names <a_0> to <a_{self.names - 1}>."
         )
 
     @property

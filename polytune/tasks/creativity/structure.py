@@ -60,7 +60,9 @@ class Structure(ABC):
         for name, smallest in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-                raise ValueError(f"{name} of {self.name!r} must be a whole number of at least {smallest}, got {value!r}")
+                raise ValueError(
+                    f"{name} of {self.name!r} must be a whole number of at least {smallest}, got {value!r}"
+                )
 
     @abstractmethod
     def node_names(self) -> list[str]:

@@ -46,7 +46,9 @@ class CreativityTask(AnswerTask):
         if size not in ("paper", "tiny"):
             raise ValueError(f"size of task {self.name!r} must be 'paper' or 'tiny', got {size!r}")
         if not isinstance(seed_conditioning, bool):
-            raise ValueError(f"seed_conditioning of task {self.name!r} must be true or false, got {seed_conditioning!r}")
+            raise ValueError(
+                f"seed_conditioning of task {self.name!r} must be true or false, got {seed_conditioning!r}"
+            )
         number = isinstance(novelty, int | float) and not isinstance(novelty, bool)
         if not number or not math.isfinite(novelty) or novelty < 0:
             raise ValueError(f"novelty of task {self.name!r} must be a number of at least 0, got {novelty!r}")
