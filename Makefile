@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test smoke quickstart tutorial compare bench clean
+.PHONY: help install style quality test smoke quickstart tutorial compare collapse-demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +31,7 @@ quality: install ## check format and lint
 	$(BIN)/ruff format --check $(SOURCES)
 
 test: install ## run the tests (no hub, no GPU)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 smoke: install ## the main job end to end at its smallest, two minutes
 	rm -rf outputs/smoke
@@ -50,6 +50,10 @@ tutorial: install ## why sets: a bandit on which standard RL collapses and the p
 
 compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 cores; continues when stopped
 	$(BIN)/python recipes/compare.py
+
+collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: five minutes on 2 cores, with a plot
+	$(BIN)/python recipes/pretrain.py --config recipes/creativity/triangle/demo_pretrain.yaml
+	$(BIN)/python recipes/compare.py --config recipes/creativity/triangle/demo.yaml
 
 bench: install ## speed, as ratios within one run; writes outputs/bench/bench.json
 	$(BIN)/python recipes/bench.py
