@@ -13,7 +13,7 @@ from polytune.tasks.creativity.sibling import Siblings
 from polytune.tasks.creativity.structure import END, SEPARATOR
 from polytune.tasks.creativity.triangle import Triangles
 
-FUZZ = int(os.environ.get("POLYTUNE_FUZZ", "20000"))
+FUZZ = int(os.environ.get("POLYTUNE_FUZZ", "50000"))
 SMALL = {
     "triangle": lambda: Triangles(nodes=60, lines=300),
     "sibling": lambda: Siblings(parents=3, children=5, lines=40),
@@ -151,7 +151,7 @@ def test_canonical_forms():
     renamed = [((u + 3) % 10, (v + 3) % 10) for u, v in edges]
     assert circle.grade(text(*edges)).canonical == circle.grade(text(*renamed)).canonical
     for kind, size, number in ((Circles, 4, 6), (Lines, 3, 6), (Lines, 4, 24)):
-        small = kind(names=size + 1, edges=size, lines=0)
+        small = kind(names=size + 1, edges=size, lines=1)
         pairs = itertools.product(range(size + 1), repeat=2)
         found = [small.grade(text(*edges)) for edges in itertools.permutations(pairs, size)] if size < 4 else None
         if found is not None:
