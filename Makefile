@@ -53,7 +53,7 @@ compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 
 
 collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: five minutes on 2 cores, with a plot
 	$(BIN)/python recipes/pretrain.py --config recipes/creativity/triangle/demo_pretrain.yaml
-	$(BIN)/python recipes/compare.py --config recipes/creativity/triangle/demo.yaml
+	$(BIN)/python recipes/compare.py --config recipes/creativity/triangle/demo_compare.yaml
 
 bench: install ## speed, as ratios within one run; writes outputs/bench/bench.json
 	$(BIN)/python recipes/bench.py

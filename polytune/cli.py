@@ -47,7 +47,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/*/*.yaml")))
+        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/**/*.yaml")))
         raise UsageError(f"config {str(path)!r} does not exist; the recipes are {known}.")
     try:
         settings = yaml.safe_load(path.read_text())

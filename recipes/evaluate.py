@@ -7,11 +7,8 @@
 Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
 success, paired differences to the first policy) and coverage.png. A run that was stopped continues where it was.
 
-Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts: validity, share seen in
-training, diversity, creativity, coverage of the unseen by all samples. Texts from elsewhere are scored, too:
-
-    python recipes/evaluate.py --task triangle --policies outputs/triangle/pretrained --n 64 --output_dir outputs/eval
-    python recipes/evaluate.py --task triangle --completions texts.jsonl --output_dir outputs/scored
+Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts by how many different valid and
+unseen answers there are. Texts from elsewhere are scored, too: --task triangle --completions FILE.jsonl.
 """
 
 import json
@@ -103,11 +100,9 @@ def main(argv: Sequence[str]) -> None:
         for number, cohort in enumerate(batches[done:], start=done + 1):
             name, greedy = cohort[0].policy, cohort[0].attempt < 0
             progress.set_description(f"{name}{' (greedy)' if greedy else ''}")
-            start = time.perf_counter()
-            generator = generator_of(name, greedy)
-            records = sample_records(
-                task, renderers[name], generator, cohort, run_seed=config.seed, on_episode=progress.update
-            )
+            start, generator = time.perf_counter(), generator_of(name, greedy)
+            records = sample_records(task, renderers[name], generator, cohort, run_seed=config.seed,
+                                     on_episode=progress.update)  # fmt: skip
             file.writelines(json.dumps(record) + "\n" for record in records)
             file.flush()
             seconds[name] += time.perf_counter() - start
@@ -125,11 +120,10 @@ def main(argv: Sequence[str]) -> None:
         summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
     summary |= origin(["recipes/evaluate.py", *argv])
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
-    asked = {"split": split, "n": config.n, "temperature": config.temperature, "seed": config.seed}
-    game = {"task": task.name, "task_args": task_config.task_args, "horizon": task.horizon}
-    summary["settings"] = {**game, **asked}
-    kind = "start states" if task.answer_end is None else "prompts"
-    title = f"{task.name}, {split}: {len(seeds)} {kind} x {config.n} samples"
+    asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
+    summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
+    places = "start states" if task.answer_end is None else "prompts"
+    title = f"{task.name}, {split}: {len(seeds)} {places} x {config.n} samples"
     if isinstance(task, CreativityTask):
         creativity_report.report(task, records, summary, output_dir, title=title, seed=config.seed)
     else:

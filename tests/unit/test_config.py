@@ -20,7 +20,7 @@ from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
-YAMLS = sorted((ROOT / "recipes").glob("*/*.yaml"))
+YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
 QUICKSTART = str(ROOT / "recipes/fourrooms/quickstart.yaml")
 
 
