@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from polytune.config import EvaluationConfig, TaskConfig
 from polytune.evaluation.creativity import MEASURES, coverage, measure
 from polytune.evaluation.plot import COLOURS, MARKERS
-from polytune.evaluation.summary import as_text
+from polytune.evaluation.summary import aligned, as_text
 from polytune.policy.provenance import origin, write_json
 from polytune.tasks import load_task
 from polytune.tasks.creativity.tasks import CreativityTask
@@ -81,6 +81,8 @@ def report(
 ) -> None:
     """Add each policy's creativity to the summary of an evaluation, write it and the plot, print the table."""
     found = {name: of_records(task, records, name, level=summary["level"], seed=seed) for name in summary["policies"]}
+    for name, own in found.items():
+        own["validity_at_k"] = {str(k): summary["policies"][name][f"pass@{k}"] for k in summary["ks"]}
     _tell(task, found, summary, output_dir, title=title)
 
 
@@ -128,12 +130,13 @@ def table(creativity: Mapping[str, Mapping[str, Any]]) -> str:
             share = own["coverage"]["unseen_share"][index]
             cells.append(f"{own['coverage']['unseen'][index]['estimate']:,.0f} ({100 * share:.1f} %)")
         rows.append([f"unseen in {m:,} samples", *cells])
+    for k in next(iter(creativity.values())).get("validity_at_k", {}):
+        if k != "1":
+            rows.append([f"validity@{k}", *(as_text(own["validity_at_k"][k], "") for own in creativity.values())])
     for name in ("validity", "diversity", "creativity"):
         if all("greedy" in own for own in creativity.values()):
             rows.append([f"{name}, greedy", *(as_text(own["greedy"][name], "") for own in creativity.values())])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return aligned(rows)
 
 
 def headline(task: CreativityTask, creativity: Mapping[str, Mapping[str, Any]]) -> str:

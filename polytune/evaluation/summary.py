@@ -152,6 +152,11 @@ def as_table(summary: dict[str, Any]) -> str:
             sign = "+" if title not in summary["policies"] else ""
             cells.append(as_text(measures[name], sign))
         rows.append([name, *cells])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first being the header, in columns of one width each."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -153,6 +153,7 @@ def test_texts_from_elsewhere_give_the_same_summary(pretrained, call_recipe, tmp
     one = json.loads((tmp_path / "a/summary.json").read_text())["creativity"]["before"]
     other = json.loads((tmp_path / "b/summary.json").read_text())["creativity"]["texts"]
     assert {name: one[name] for name in other} == other
+    assert sorted(one["validity_at_k"]) == ["1", "2"] and one["validity_at_k"]["2"]["estimate"] > 0
     with pytest.raises(SystemExit):
         call_recipe("evaluate", "--task", "bandit", "--completions", tmp_path / "texts.jsonl")
     assert (
