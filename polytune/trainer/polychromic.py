@@ -32,7 +32,7 @@ from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
-from polytune.trainer.scoring import SCORED_ROWS, behaviour_kl, length_chunks, per_set_correction
+from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
 from polytune.trainer.ucb import VisitCounts, visits
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
@@ -307,7 +307,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         results = []
         # with gradients, DDP takes one forward pass for each backward pass
         one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
-        chunks = length_chunks(attention_mask, None if one_pass else SCORED_ROWS)
+        rows_per_chunk = max(SCORED_ROWS, SCORED_TOKENS // attention_mask.size(1))
+        chunks = length_chunks(attention_mask, None if one_pass else rows_per_chunk)
         for rows_b, left, right in chunks:
             self._completion_width, self._values_b_C = logits_to_keep - right, None
             columns = slice(left, input_ids.size(1) - right)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-#: rows that are scored together: fewer waste less on padding, more fill the cores better
+#: rows that are scored together at least: fewer waste less on padding, more fill the cores better
 SCORED_ROWS = 16
+#: tokens up to which short rows are scored together, so that calls do not cost more than arithmetic
+SCORED_TOKENS = 4096
 
 
 def pad(rows: list[torch.Tensor], value: int = 0, side: str = "right") -> torch.Tensor:
