@@ -14,6 +14,7 @@ failed; with fewer --seeds it shows what is finished.
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from polytune.cli import REPOSITORY, UsageError, load_yaml, parse, run
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
 
     due = {one.name: one for one in runs if not programs.is_done(one)}
     workers = config.workers or len(os.sched_getaffinity(0))
-    print(f"{len(methods)} methods x {len(seeds)} seeds, {len(starts)} start states of {task.name}: "
+    print(f"{len(methods)} methods x {len(seeds)} seeds, {len(starts)} {task.starts} of {task.name}: "
           f"{len(runs) - len(due)} of {len(runs)} runs are done, {workers} at a time")  # fmt: skip
     for note in notes:
         print(f"note: {note}")
@@ -81,14 +82,11 @@ def main(argv: Sequence[str]) -> None:
     whole = [seed for seed in seeds if not any(one.name in failed for one in runs if one.method and one.seed == seed)]
     try:
         if whole and runs[0].name not in failed:
-            by_method = {
-                m.name: [comparison.read_figures(one, task) for one in runs if one.method is m and one.seed in whole]
-                for m in methods
-            }
+            read = partial(comparison.read_figures, task=task, level=config.level)
+            by_method = {m.name: [read(one) for one in runs if one.method is m and one.seed in whole] for m in methods}
             comparison.check_budgets([figures for own in by_method.values() for figures in own])
-            start = comparison.read_figures(runs[0], task, level=config.level)
-            summary = comparison.compare(start, by_method, baseline=baseline, level=config.level,
-                                         seed=config.evaluation_seed)  # fmt: skip
+            summary = comparison.compare(read(runs[0]), by_method, baseline=baseline, level=config.level,
+                                         seed=config.evaluation_seed, starts=task.starts)  # fmt: skip
             title = f"{task.name}, {split}"
             common = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
             origin = comparison_keep.provenance(["recipes/compare.py", *argv], methods, common)

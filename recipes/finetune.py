@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     if trainer.is_world_process_zero():
         record_run(args.output_dir, settings)
         carry_provenance(policy.model, args.output_dir)
-        print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} start states of {task.name}")
+        print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} {task.starts} of {task.name}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # ---------------------------------------------------------------- save

@@ -6,6 +6,7 @@ Values of a method lie in arrays (R, P): training seeds x start states. Interval
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,9 +92,11 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
         found = of_records(task, records, run.policy_name, level=level)
         intervals = {name: found[name] for name in MEASURES if name != "validity"}
         intervals |= {f"greedy_{name}": found["greedy"][name] for name in ("diversity", "creativity")}
+        for share, distinct in (("diversity", "distinct_valid"), ("creativity", "distinct_unseen")):
+            prompts = found["counts"]["generations"]
+            intervals[distinct] = {end: prompts * value for end, value in intervals[share].items()}
         single = {name: [interval["estimate"]] for name, interval in intervals.items()}
-        counts = {name: [float(found["counts"][name])] for name in ("distinct_valid", "distinct_unseen")}
-        values = {"success": values["success"], **single, **counts, **kept}
+        values = {"success": values["success"], **single, **kept}
     return Figures(
         run=run,
         starts=list(table),
@@ -141,7 +144,13 @@ def _ranges(pairs: Sequence[tuple[str, int]]) -> str:
 
 
 def compare(
-    pretrained: Figures, methods: Mapping[str, Sequence[Figures]], *, baseline: str, level: float, seed: int = 0
+    pretrained: Figures,
+    methods: Mapping[str, Sequence[Figures]],
+    *,
+    baseline: str,
+    level: float,
+    seed: int = 0,
+    starts: str = "start states",
 ) -> dict[str, Any]:
     """Measures of each policy with intervals over training seeds and start states, paired differences, signals.
 
@@ -149,6 +158,7 @@ def compare(
         methods: the evaluated runs of each method, the same seeds in the same order.
         baseline: the method that the others are taken from.
         seed: of the bootstrap, which serves where there is one run only.
+        starts: what tables call the start states.
 
     Raises:
         ValueError: runs were not evaluated on the same start states equally often, or have unlike seeds.
@@ -175,6 +185,7 @@ def compare(
     summary: dict[str, Any] = {
         "baseline": baseline,
         "seeds": seeds,
+        "starts": starts,
         "start_states": len(pretrained.starts),
         "samples_per_start_state": pretrained.samples,
         "level": level,
@@ -182,16 +193,21 @@ def compare(
         "policies": {},
         "differences": {},
     }
+    alone = {PRETRAINED: pretrained.own_intervals} | {
+        name: own[0].own_intervals for name, own in methods.items() if len(own) == 1
+    }  # of one run, a number for a whole set of prompts has the interval of its samples
     for name, own in values.items():
         summary["policies"][name] = {m: _mean(own[m], level, bounds[m], seed) for m in measures}
-        if name == PRETRAINED:
-            summary["policies"][name] |= pretrained.own_intervals
+        summary["policies"][name] |= alone.get(name, {})
     for other in (baseline, PRETRAINED):
-        summary["differences"][other] = {
-            name: {m: _difference(own[m] - values[other][m], level, bounds[m], seed) for m in measures}
-            for name, own in values.items()
-            if name not in (other, PRETRAINED)
-        }
+        summary["differences"][other] = {}
+        for name, own in values.items():
+            if name not in (other, PRETRAINED):
+                sides = [alone.get(name, {}), alone.get(other, {})]
+                halves = {m: [_half(side[m]) for side in sides if m in side] for m in measures}
+                summary["differences"][other][name] = {
+                    m: _difference(own[m] - values[other][m], level, bounds[m], seed, halves[m]) for m in measures
+                }
     for name, own in methods.items():
         summary["policies"][name]["cost"] = {
             "train_seconds": fmean(f.train_seconds for f in own),
@@ -214,18 +230,36 @@ def _mean(values_R_P: np.ndarray, level: float, bounds: tuple[float, float] | No
     return _as_dict(crossed_mean_interval(values_R_P, level, bounds=bounds, seed=seed))
 
 
-def _difference(values_R_P: np.ndarray, level: float, bounds: tuple[float, float] | None, seed: int) -> dict[str, Any]:
-    """The difference, whether its interval excludes 0, and if not, what would resolve it."""
+def _difference(
+    values_R_P: np.ndarray,
+    level: float,
+    bounds: tuple[float, float] | None,
+    seed: int,
+    halves: Sequence[float] = (),
+) -> dict[str, Any]:
+    """The difference, whether its interval excludes 0, and if not, what would resolve it.
+
+    ``halves``: half widths of the intervals of those sides that are one run; they are added in quadrature.
+    """
     if values_R_P.size == 1 and bounds is None:
         found = {"estimate": float(values_R_P.item()), "low": None, "high": None}
+        known = len(halves) == 2
     else:
         found = _as_dict(crossed_difference_interval(values_R_P, level, bounds=bounds, seed=seed))
+        halves, known = [*halves, _half(found)], bool(halves)
+    if known:
+        half = math.hypot(*halves)
+        found |= {"low": found["estimate"] - half, "high": found["estimate"] + half}
     resolved = found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
     found["resolved"] = resolved
     if not resolved:
         needed = needed_to_resolve(values_R_P, level, bounds=bounds)
         found["needed"] = {"seeds": needed.runs, "start_states": needed.problems, "at_seeds": needed.problem_runs}
     return found
+
+
+def _half(interval: Mapping[str, float]) -> float:
+    return (interval["high"] - interval["low"]) / 2
 
 
 def _as_dict(interval: tuple[float, float, float]) -> dict[str, float]:

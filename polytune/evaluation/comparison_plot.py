@@ -70,7 +70,7 @@ def plot_coverage_curves(summary: dict[str, Any], path: str | Path, *, title: st
     gaps.set_title(f"Paired difference to {baseline}, {level} intervals", fontsize=11)
     handles, labels = curves.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 6))
-    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} start states")
+    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} {summary['starts']}")
     figure.savefig(path, dpi=130)
 
 
@@ -102,7 +102,7 @@ def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) ->
         axes.set_ylim(0, None)
         _tidy(axes)
     axes.legend(frameon=False, loc="upper right")
-    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} prompts")
+    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} {summary['starts']}")
     figure.savefig(path, dpi=130)
 
 

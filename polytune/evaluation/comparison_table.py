@@ -67,7 +67,7 @@ def main_table(summary: dict[str, Any]) -> str:
     return markdown(rows)
 
 
-def verdict(value: dict[str, Any]) -> str:
+def verdict(value: dict[str, Any], starts: str = "start states") -> str:
     """``higher``, ``lower``, or ``not resolved`` with what would resolve a difference of this size."""
     if value["resolved"]:
         return "higher" if value["estimate"] > 0 else "lower"
@@ -78,10 +78,10 @@ def verdict(value: dict[str, Any]) -> str:
         return f"not resolved ({needed['seeds']:,} seeds would)"
     if needed["start_states"] is not None:
         return (
-            f"not resolved (no seeds alone would; {needed['start_states']:,} start states x {needed['at_seeds']} "
+            f"not resolved (no seeds alone would; {needed['start_states']:,} {starts} x {needed['at_seeds']} "
             "seeds, or more samples)"
         )
-    return "not resolved (how many seeds or start states would is not known)"
+    return f"not resolved (how many seeds or {starts} would is not known)"
 
 
 def difference_table(summary: dict[str, Any], other: str) -> str:
@@ -92,7 +92,8 @@ def difference_table(summary: dict[str, Any], other: str) -> str:
             value = differences[measure]
             ends = f"[{number(value['low'], '+')}, {number(value['high'], '+')}]"
             title = TITLES.get(measure, measure)
-            rows.append([name if index == 0 else "", title, number(value["estimate"], "+"), ends, verdict(value)])
+            told = verdict(value, summary["starts"])
+            rows.append([name if index == 0 else "", title, number(value["estimate"], "+"), ends, told])
     return markdown(rows)
 
 
@@ -121,10 +122,11 @@ def seed_table(summary: dict[str, Any]) -> str:
 
 def headline(summary: dict[str, Any]) -> str:
     seeds = summary["seeds"]
+    starts = summary["starts"]
     return (
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
-        f"{summary['start_states']} start states x {summary['samples_per_start_state']} samples, "
-        f"{100 * summary['level']:.4g} % intervals over seeds and start states (pretrained: over start states)"
+        f"{summary['start_states']} {starts} x {summary['samples_per_start_state']} samples, "
+        f"{100 * summary['level']:.4g} % intervals over seeds and {starts} (pretrained: over {starts})"
     )
 
 

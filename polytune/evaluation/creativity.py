@@ -83,7 +83,7 @@ def measure(
     found: dict[str, Any] = {
         "validity": _share([1.0] * objects.valid + [0.0] * (total - objects.valid), level, seed),
         "seen": _share([1.0] * sum(objects.seen.values()) + [0.0] * (total - sum(objects.seen.values())), level, seed),
-        "memorisation": _share(seen_of_valid, level, seed) if seen_of_valid else _interval(0.0, None, None),
+        "memorisation": _share(seen_of_valid, level, seed) if seen_of_valid else _interval(0.0, 0.0, 1.0),
     }
     for prefix, counts in (("", objects), ("raw_", strings)):
         spread = distinct_spread(counts, total)

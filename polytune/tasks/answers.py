@@ -53,6 +53,7 @@ class AnswerTask(Task):
     """A prompt for each seed, and a grader. A subclass writes `prompt`, `grade`, `vocabulary` and `training_lines`."""
 
     actions = ()
+    starts = "prompts"
     answer_end: ClassVar[str]
     episode_class = AnswerEpisode
 

@@ -160,6 +160,8 @@ class Task(ABC):
     """Splits without files: name -> seeds."""
     default_split: ClassVar[str] = "train"
     """The start states of an evaluation that names none."""
+    starts: ClassVar[str] = "start states"
+    """What tables and messages call them."""
 
     def __init__(self, horizon: int = 100):
         """`horizon`: the most turns an episode takes. Raises ValueError unless it is an int in 1..2**32 - 1."""

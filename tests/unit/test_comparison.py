@@ -138,6 +138,49 @@ def test_the_smallest_comparisons(tmp_path, seeds, starts, samples):
     draw(summary, runs, tmp_path)
 
 
+def numbers(name, seeds, values, half=0.03):
+    """Runs that a whole set of prompts measures with one number, known to +-``half`` from its own samples."""
+    runs = []
+    for seed, value in zip(seeds, values, strict=True):
+        run = Run(Path(name), None if seed is None else method(name), seed)
+        own = {"diversity": {"estimate": value, "low": value - half, "high": value + half}}
+        metrics = [{"step": 4, "rollout/env_steps": 100, "entropy": 1.0}]
+        shares = {"success": [1.0, 0.0], "diversity": [value]}
+        runs.append(comparison.Figures(run, [0, 1], 1, shares, metrics, 1.0, own))
+    return runs
+
+
+def test_one_number_a_run_has_the_interval_of_its_samples_or_of_its_seeds():
+    """One seed: the samples' interval, and the root of both squares for a difference. More: Student over seeds, with
+    the pretrained policy's own uncertainty beside it where it is the other side."""
+    start = numbers("pretrained", [None], [0.2])[0]
+    one = {"a": numbers("a", [0], [0.3]), "b": numbers("b", [0], [0.4], half=0.04)}
+    found = comparison.compare(start, one, baseline="a", level=0.95)
+    assert found["policies"]["b"]["diversity"] == {
+        "estimate": 0.4,
+        "low": pytest.approx(0.36),
+        "high": pytest.approx(0.44),
+    }
+    gap = found["differences"]["a"]["b"]["diversity"]
+    assert [gap[end] for end in ("estimate", "low", "high")] == pytest.approx([0.1, 0.05, 0.15]) and gap["resolved"]
+
+    three = {"a": numbers("a", [0, 1, 2], [0.3, 0.3, 0.3]), "b": numbers("b", [0, 1, 2], [0.39, 0.4, 0.41])}
+    found = comparison.compare(start, three, baseline="a", level=0.95)
+    student = 4.302653 * 0.01 / math.sqrt(3)  # t of 2 degrees of freedom
+    for cell, half in (
+        (found["policies"]["b"]["diversity"], student),
+        (found["differences"]["a"]["b"]["diversity"], student),
+        (found["differences"]["pretrained"]["b"]["diversity"], math.hypot(student, 0.03)),
+    ):
+        assert cell["high"] - cell["estimate"] == pytest.approx(half, rel=1e-4)
+
+
+def test_tables_name_what_the_task_starts_from(tmp_path):
+    start, runs = numbers("pretrained", [None], [0.2])[0], {"a": numbers("a", [0], [0.3])}
+    found = comparison.compare(start, runs, baseline="a", level=0.95, starts="prompts")
+    assert "2 prompts x 1 samples" in comparison_table.headline(found)
+
+
 def test_unlike_evaluations_are_refused(tmp_path):
     pretrained, runs = fabricated(tmp_path, {"a": 0.0}, changes={("a", 1): {"samples": 4}})
     with pytest.raises(ValueError, match="a seed 1 and pretrained were not sampled equally often"):

@@ -60,7 +60,7 @@ def test_nothing_valid_and_nothing_at_all(structure):
     found = measure(structure, ["junk"] * 50)
     assert found["validity"]["estimate"] == 0 < found["validity"]["high"]
     assert found["diversity"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
-    assert found["memorisation"] == {"estimate": 0.0, "low": None, "high": None}
+    assert found["memorisation"] == {"estimate": 0.0, "low": 0.0, "high": 1.0}
     with pytest.raises(ValueError, match="no completion"):
         measure(structure, [])
 
