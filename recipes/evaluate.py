@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> None:
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
-    title = f"{task.name}, {split}: {len(seeds)} {task.starts} x {config.n} samples"
+    title = f"{task.name}, {split}: {len(seeds):,} {task.starts} x {config.n} sample{'s' if config.n > 1 else ''}"
     if isinstance(task, CreativityTask):
         creativity_report.report(task, records, summary, output_dir, title=title, seed=config.seed)
     else:

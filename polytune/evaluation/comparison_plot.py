@@ -70,7 +70,7 @@ def plot_coverage_curves(summary: dict[str, Any], path: str | Path, *, title: st
     gaps.set_title(f"Paired difference to {baseline}, {level} intervals", fontsize=11)
     handles, labels = curves.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 6))
-    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} {summary['starts']}")
+    figure.suptitle(f"{title}: {_seeds_and_starts(summary)}")
     figure.savefig(path, dpi=130)
 
 
@@ -102,7 +102,7 @@ def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) ->
         axes.set_ylim(0, None)
         _tidy(axes)
     axes.legend(frameon=False, loc="upper right")
-    figure.suptitle(f"{title}: {len(summary['seeds'])} seeds x {summary['start_states']} {summary['starts']}")
+    figure.suptitle(f"{title}: {_seeds_and_starts(summary)}")
     figure.savefig(path, dpi=130)
 
 
@@ -136,6 +136,11 @@ def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, 
                          title="mean over seeds\n(thin: each seed)")  # fmt: skip
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
+
+
+def _seeds_and_starts(summary: dict[str, Any]) -> str:
+    seeds = len(summary["seeds"])
+    return f"{seeds} seed{'s' if seeds > 1 else ''} x {summary['start_states']:,} {summary['starts']}"
 
 
 def _tidy(axes: Any) -> None:

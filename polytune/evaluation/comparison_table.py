@@ -122,10 +122,10 @@ def seed_table(summary: dict[str, Any]) -> str:
 
 def headline(summary: dict[str, Any]) -> str:
     seeds = summary["seeds"]
-    starts = summary["starts"]
+    starts, samples = summary["starts"], summary["samples_per_start_state"]
     return (
         f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
-        f"{summary['start_states']} {starts} x {summary['samples_per_start_state']} samples, "
+        f"{summary['start_states']:,} {starts} x {samples} sample{'s' if samples > 1 else ''}, "
         f"{100 * summary['level']:.4g} % intervals over seeds and {starts} (pretrained: over {starts})"
     )
 

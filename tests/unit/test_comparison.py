@@ -133,7 +133,7 @@ def test_the_smallest_comparisons(tmp_path, seeds, starts, samples):
     pretrained, runs = fabricated(tmp_path, {"a": 0.0, "b": 1.0}, seeds=seeds, starts=starts, samples=samples)
     summary = comparison.compare(pretrained, runs, baseline="b", level=0.9)
     text = comparison_table.report(summary, "t")
-    assert f"{starts} start states x {samples} samples, 90 % intervals" in text
+    assert f"{starts} start states x {samples} sample{'s' if samples > 1 else ''}, 90 % intervals" in text
     json.dumps(summary, allow_nan=False)
     draw(summary, runs, tmp_path)
 
@@ -178,7 +178,7 @@ def test_one_number_a_run_has_the_interval_of_its_samples_or_of_its_seeds():
 def test_tables_name_what_the_task_starts_from(tmp_path):
     start, runs = numbers("pretrained", [None], [0.2])[0], {"a": numbers("a", [0], [0.3])}
     found = comparison.compare(start, runs, baseline="a", level=0.95, starts="prompts")
-    assert "2 prompts x 1 samples" in comparison_table.headline(found)
+    assert "2 prompts x 1 sample," in comparison_table.headline(found)
 
 
 def test_unlike_evaluations_are_refused(tmp_path):
