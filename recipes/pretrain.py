@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
         refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
         lines = tqdm(task.training_lines(), desc="training lines", unit="line", disable=None)
         train, held = tokenize_lines(renderer, lines), None
-        checked, where = load_split(task, None), "test prompts"
+        checked, where = load_split(task, "train"), "training prompts"  # an evaluation's samples choose no policy
         beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
 
     # ---------------------------------------------------------------- behaviour cloning
@@ -138,7 +138,8 @@ def main(argv: Sequence[str]) -> None:
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss}  # fmt: skip
     write_json(done, summary)
-    verdict = "reached" if stop.reached else "NOT reached: raise epochs or the number of demonstrations"
+    more = "the number of demonstrations" if spaced else "the training lines (task_args lines=...)"
+    verdict = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
     print(f"saved {output_dir}: success {stop.last:.3f} on {where}, target {config.target_success} {verdict}")
 
 
