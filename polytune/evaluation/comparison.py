@@ -90,7 +90,7 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
         kept = {name: own for name, own in values.items() if name in KEPT or (name in COVERED and samples > 1)}
         kept |= {name: own for name, own in values.items() if name.startswith("pass@") and samples > 1}
         found = of_records(task, records, run.policy_name, level=level)
-        intervals = {name: found[name] for name in MEASURES if name != "validity"}
+        intervals = {name: found[name] for name in MEASURES if name != "validity" and found[name]["low"] is not None}
         intervals |= {f"greedy_{name}": found["greedy"][name] for name in ("diversity", "creativity")}
         for share, distinct in (("diversity", "distinct_valid"), ("creativity", "distinct_unseen")):
             prompts = found["counts"]["generations"]
@@ -173,7 +173,7 @@ def compare(
     seeds = [figure.run.seed for figure in methods[baseline]]
     if any([figure.run.seed for figure in own] != seeds for own in methods.values()):
         raise ValueError("differences are paired by seed, but the methods have unlike seeds")
-    measures = list(pretrained.values)
+    measures = [m for m in pretrained.values if all(m in figure.values for figure in every)]
     values = {PRETRAINED: _stack([pretrained])} | {name: _stack(own) for name, own in methods.items()}
     # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds
     bounds = {
@@ -198,15 +198,15 @@ def compare(
     }  # of one run, a number for a whole set of prompts has the interval of its samples
     for name, own in values.items():
         summary["policies"][name] = {m: _mean(own[m], level, bounds[m], seed) for m in measures}
-        summary["policies"][name] |= alone.get(name, {})
+        summary["policies"][name] |= {m: cell for m, cell in alone.get(name, {}).items() if m in measures}
     for other in (baseline, PRETRAINED):
         summary["differences"][other] = {}
         for name, own in values.items():
             if name not in (other, PRETRAINED):
                 sides = [alone.get(name, {}), alone.get(other, {})]
-                halves = {m: [_half(side[m]) for side in sides if m in side] for m in measures}
                 summary["differences"][other][name] = {
-                    m: _difference(own[m] - values[other][m], level, bounds[m], seed, halves[m]) for m in measures
+                    m: _difference(own[m] - values[other][m], level, bounds[m], seed, [side.get(m) for side in sides])
+                    for m in measures
                 }
     for name, own in methods.items():
         summary["policies"][name]["cost"] = {
@@ -235,21 +235,22 @@ def _difference(
     level: float,
     bounds: tuple[float, float] | None,
     seed: int,
-    halves: Sequence[float] = (),
+    sides: Sequence[Mapping[str, float] | None] = (None, None),
 ) -> dict[str, Any]:
     """The difference, whether its interval excludes 0, and if not, what would resolve it.
 
-    ``halves``: half widths of the intervals of those sides that are one run; they are added in quadrature.
+    ``sides``: the own interval of a side that is one run, measured by a single number; of the others None.
     """
-    if values_R_P.size == 1 and bounds is None:
+    single = values_R_P.size == 1 and bounds is None
+    known = [side for side in sides if side is not None]
+    if single and len(known) < 2:
         found = {"estimate": float(values_R_P.item()), "low": None, "high": None}
-        known = len(halves) == 2
+    elif single:
+        found = _of_independent(*sides)
     else:
         found = _as_dict(crossed_difference_interval(values_R_P, level, bounds=bounds, seed=seed))
-        halves, known = [*halves, _half(found)], bool(halves)
-    if known:
-        half = math.hypot(*halves)
-        found |= {"low": found["estimate"] - half, "high": found["estimate"] + half}
+        if known:  # the pretrained policy: one run, the same beside every seed
+            found = _of_independent({end: value + known[0]["estimate"] for end, value in found.items()}, known[0])
     resolved = found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
     found["resolved"] = resolved
     if not resolved:
@@ -258,8 +259,14 @@ def _difference(
     return found
 
 
-def _half(interval: Mapping[str, float]) -> float:
-    return (interval["high"] - interval["low"]) / 2
+def _of_independent(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+    """The interval of first - second from theirs, which may be lopsided: each end takes the two distances that move the
+    difference its way, as the root of the sum of their squares (Zou and Donner 2008, Statistics in Medicine 27:1693).
+    """
+    below = math.hypot(first["estimate"] - first["low"], second["high"] - second["estimate"])
+    above = math.hypot(first["high"] - first["estimate"], second["estimate"] - second["low"])
+    estimate = first["estimate"] - second["estimate"]
+    return {"estimate": estimate, "low": estimate - below, "high": estimate + above}
 
 
 def _as_dict(interval: tuple[float, float, float]) -> dict[str, float]:

@@ -11,8 +11,10 @@ from an estimated population has (Chao et al. 2014, Ecological Monographs 84:45)
 var D = sum m (1 - m) - T (sum p m)^2 with m = exp(-T p), the chance to miss an object of probability p. A bootstrap of
 the generations themselves would be biased, since a resample repeats objects that the sample named once. The population
 keeps the objects found, with less weight than they have in the sample, and gives the rest to as many unfound ones as
-Chao's estimator expects (f1 found once, f2 twice: f1 (f1 - 1) / (2 (f2 + 1))). Assumes independent
-generations. Coverage of 95 % intervals in simulations: test_creativity_metrics.py.
+Chao's estimator expects (f1 found once, f2 twice: f1 (f1 - 1) / (2 (f2 + 1))). Where nothing was found just once, the
+high end adds what T draws could still bring if the unfound had the most weight that n draws without them leave it,
+-log((1 - level) / 2) / n. No end lies beyond T or the number of objects. Assumes independent generations. Coverage of
+95 % intervals in simulations: test_creativity_metrics.py. Memorisation without a valid answer is not defined: None.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ class Counts:
     seen: Mapping[Hashable, int]
     unseen: Mapping[Hashable, int]
 
+    def named(self, kind: str) -> list[int]:
+        """How often each object was named: all ``valid`` ones, or the ``unseen``."""
+        return [*self.seen.values(), *self.unseen.values()] if kind == "valid" else list(self.unseen.values())
+
     @property
     def valid(self) -> int:
         return sum(self.seen.values()) + sum(self.unseen.values())
@@ -83,18 +89,12 @@ def measure(
     found: dict[str, Any] = {
         "validity": _share([1.0] * objects.valid + [0.0] * (total - objects.valid), level, seed),
         "seen": _share([1.0] * sum(objects.seen.values()) + [0.0] * (total - sum(objects.seen.values())), level, seed),
-        "memorisation": _share(seen_of_valid, level, seed) if seen_of_valid else _interval(0.0, 0.0, 1.0),
+        "memorisation": _share(seen_of_valid, level, seed) if seen_of_valid else _interval(None, None, None),
     }
     for prefix, counts in (("", objects), ("raw_", strings)):
-        spread = distinct_spread(counts, total)
-        both = len(counts.seen) + len(counts.unseen)
-        for name, distinct, size in (
-            ("diversity", both, spread["valid"]),
-            ("creativity", len(counts.unseen), spread["unseen"]),
-        ):
-            half = NormalDist().inv_cdf((1 + level) / 2) * size
-            low, high = max(0.0, distinct - half) / total, min(float(total), distinct + half) / total
-            found[prefix + name] = _interval(distinct / total, low, high)
+        for name, kind in (("diversity", "valid"), ("creativity", "unseen")):
+            ends = distinct_interval(counts, kind, total, level, None if prefix else structure)
+            found[prefix + name] = _interval(*(end / total for end in ends))
     found["ceiling"] = min(structure.ceiling / total, 1.0)
     found["counts"] = {
         "generations": total,
@@ -123,18 +123,28 @@ def coverage(
     samples = [m for m in (first * 2**power for power in range(64)) if m < total]
     samples.append(total)
     counts = count(structure, completions)
-    z = NormalDist().inv_cdf((1 + level) / 2)
     found: dict[str, list[Any]] = {"samples": samples, "valid": [], "unseen": [], "unseen_share": []}
     for m in samples:
-        spread = distinct_spread(counts, m)
-        for name, named in (("valid", [*counts.seen.values(), *counts.unseen.values()]),
-                            ("unseen", list(counts.unseen.values()))):  # fmt: skip
-            estimate = rarefied(named, total, m)
-            half = z * spread[name]
-            found[name].append(_interval(estimate, max(0.0, estimate - half), estimate + half))
+        for kind in ("valid", "unseen"):
+            found[kind].append(_interval(*distinct_interval(counts, kind, m, level, structure)))
         share = found["unseen"][-1]["estimate"] / structure.ceiling if structure.ceiling else 0.0
         found["unseen_share"].append(share)
     return found
+
+
+def distinct_interval(
+    counts: Counts, kind: str, draws: int, level: float, structure: Structure | None = None
+) -> tuple[float, float, float]:
+    """(estimate, low, high) of the number of distinct objects in ``draws`` generations: all ``valid`` ones, or the
+    ``unseen``. ``structure`` bounds it by how many objects there are; strings have no such bound."""
+    named = counts.named(kind)
+    estimate = rarefied(named, counts.generations, draws)
+    half = NormalDist().inv_cdf((1 + level) / 2) * distinct_spread(counts, draws)[kind]
+    high = estimate + half
+    if 1 not in named:
+        high = max(high, estimate - math.log((1 - level) / 2) * draws / counts.generations)
+    objects = math.inf if structure is None else structure.number_of_objects if kind == "valid" else structure.ceiling
+    return estimate, max(0.0, estimate - half), max(estimate, min(high, float(draws), objects))
 
 
 def rarefied(named: Sequence[int], total: int, m: int) -> float:
@@ -157,35 +167,38 @@ def distinct_spread(counts: Counts, draws: int) -> dict[str, float]:
         named = np.array(list(getattr(counts, name).values()), dtype=np.float64)
         kinds[name] = estimated_population(named, counts.generations)
 
-    def deviation(weights: np.ndarray) -> float:
+    def deviation(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+        weights, times = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         missed = np.exp(-draws * weights)
-        variance = float((missed * (1 - missed)).sum() - draws * (weights * missed).sum() ** 2)
+        variance = float((times * missed * (1 - missed)).sum() - draws * (times * weights * missed).sum() ** 2)
         return math.sqrt(max(variance, 0.0))
 
-    return {"valid": deviation(np.concatenate([*kinds.values()])), "unseen": deviation(kinds["unseen"])}
+    return {"valid": deviation([*kinds.values()]), "unseen": deviation([kinds["unseen"]])}
 
 
-def estimated_population(named: np.ndarray, generations: int) -> np.ndarray:
-    """Probabilities of the objects found and of those that the sample is expected to have missed.
+def estimated_population(named: np.ndarray, generations: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of the objects found, and of those that the sample is expected to have missed; how many objects
+    have each. Together they have the share of generations that named any.
 
-    named: how often each object was named, all above 0. They sum to the share of generations that named them.
+    named: how often each object was named, all above 0.
     """
+    times = np.ones(len(named))
     if not len(named):
-        return np.zeros(0)
+        return np.zeros(0), times
     once, twice, n = float((named == 1).sum()), float((named == 2).sum()), float(generations)
     missing = math.ceil((n - 1) / n * once * (once - 1) / (2 * (twice + 1)))
     share = named / n
     if not missing:
-        return share
+        return share, times
     unfound = once / n * (((n - 1) * once) / ((n - 1) * once + 2 * max(twice, 1.0)))
     fading = share * (1 - share) ** n
     kept = (share - unfound / fading.sum() * fading).clip(min=0.0)
-    return np.concatenate([kept, np.full(missing, (share.sum() - kept.sum()) / missing)])
+    return np.append(kept, (share.sum() - kept.sum()) / missing), np.append(times, float(missing))
 
 
 def _share(values: Sequence[float], level: float, seed: int) -> dict[str, float | None]:
     return _interval(*mean_interval(values, level, seed=seed))
 
 
-def _interval(estimate: float, low: float | None, high: float | None) -> dict[str, float | None]:
+def _interval(estimate: float | None, low: float | None, high: float | None) -> dict[str, float | None]:
     return {"estimate": estimate, "low": low, "high": high}

@@ -159,7 +159,7 @@ def plot(creativity: Mapping[str, Mapping[str, Any]], path: str | Path, *, title
         width = 0.8 / len(creativity)
         places = [place + width * (index - (len(creativity) - 1) / 2) for place in range(len(shown))]
         cells = [own[name] for name in shown]
-        heights = [cell["estimate"] for cell in cells]
+        heights = [cell["estimate"] or 0.0 for cell in cells]
         shares.bar(places, heights, width * 0.92, color=colour, label=policy)
         reach = [[0.0 if c[end] is None else abs(c[end] - c["estimate"]) for c in cells] for end in ("low", "high")]
         shares.errorbar(places, heights, reach, fmt="none", ecolor="#111827", elinewidth=1, capsize=2)

@@ -163,7 +163,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_text(value: dict[str, float | None], sign: str = "+") -> str:
-    """``estimate [low, high]``, a dash for an end that is not known."""
+    """``estimate [low, high]``, a dash for what is not known."""
+    if value["estimate"] is None:
+        return "-"
     low, high = ("-" if end is None else f"{end:{sign}.3f}" for end in (value["low"], value["high"]))
     return f"{value['estimate']:{sign}.3f} [{low}, {high}]"
 

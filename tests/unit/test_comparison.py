@@ -175,6 +175,28 @@ def test_one_number_a_run_has_the_interval_of_its_samples_or_of_its_seeds():
         assert cell["high"] - cell["estimate"] == pytest.approx(half, rel=1e-4)
 
 
+def test_lopsided_intervals_of_single_runs_stay_possible():
+    """A share near 1 from few answers against one from many: no difference beyond 1, none resolved that is not."""
+    start = numbers("pretrained", [None], [0.5])[0]
+    few, many = numbers("few", [0], [1.0]), numbers("many", [0], [0.624])
+    few[0].own_intervals["diversity"] |= {"low": 0.589, "high": 1.0}
+    many[0].own_intervals["diversity"] |= {"low": 0.580, "high": 0.666}
+    found = comparison.compare(start, {"many": many, "few": few}, baseline="many", level=0.95)
+    gap = found["differences"]["many"]["few"]["diversity"]
+    assert gap["low"] == pytest.approx(0.376 - math.hypot(0.411, 0.042)) and gap["high"] == pytest.approx(0.376 + 0.044)
+    assert not gap["resolved"] and gap["high"] <= 1
+
+
+def test_a_measure_that_a_run_has_not_is_left_out(tmp_path):
+    start, runs = numbers("pretrained", [None], [0.2])[0], {"a": numbers("a", [0], [0.3])}
+    start.values["memorisation"], start.own_intervals["memorisation"] = (
+        [0.9],
+        {"estimate": 0.9, "low": 0.8, "high": 1.0},
+    )
+    found = comparison.compare(start, runs, baseline="a", level=0.95)
+    assert all("memorisation" not in own for own in found["policies"].values())
+
+
 def test_tables_name_what_the_task_starts_from(tmp_path):
     start, runs = numbers("pretrained", [None], [0.2])[0], {"a": numbers("a", [0], [0.3])}
     found = comparison.compare(start, runs, baseline="a", level=0.95, starts="prompts")

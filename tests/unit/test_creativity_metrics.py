@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import random
 
 import numpy as np
@@ -59,8 +60,8 @@ def test_a_hand_worked_table(structure):
 def test_nothing_valid_and_nothing_at_all(structure):
     found = measure(structure, ["junk"] * 50)
     assert found["validity"]["estimate"] == 0 < found["validity"]["high"]
-    assert found["diversity"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
-    assert found["memorisation"] == {"estimate": 0.0, "low": 0.0, "high": 1.0}
+    assert found["diversity"] == {"estimate": 0.0, "low": 0.0, "high": pytest.approx(math.log(40) / 50)}
+    assert found["memorisation"] == {"estimate": None, "low": None, "high": None}
     with pytest.raises(ValueError, match="no completion"):
         measure(structure, [])
 
@@ -91,10 +92,10 @@ def test_coverage_counts_all_samples(structure):
 
 def test_the_estimated_population_keeps_the_valid_share():
     for named in ([1.0] * 40, [5.0, 3.0, 1.0, 1.0, 1.0, 2.0], [200.0], [1.0]):
-        weights = estimated_population(np.array(named), 300)
-        assert weights.sum() == pytest.approx(sum(named) / 300) and (weights >= 0).all()
-        assert len(weights) >= len(named)
-    assert len(estimated_population(np.zeros(0), 10)) == 0
+        weights, times = estimated_population(np.array(named), 300)
+        assert (weights * times).sum() == pytest.approx(sum(named) / 300) and (weights >= 0).all()
+        assert times.sum() >= len(named)
+    assert len(estimated_population(np.zeros(0), 10)[0]) == 0
 
 
 def test_the_deviation_is_that_of_drawn_samples():
@@ -103,7 +104,8 @@ def test_the_deviation_is_that_of_drawn_samples():
     weights = rng.dirichlet([0.5] * 200) * 0.6
     named = rng.multinomial(400, [*weights, 0.4])[:-1]
     counts = Counts(400, *({i: int(n) for i, n in enumerate(part) if n} for part in (named[:150], named[150:])))
-    kinds = [estimated_population(np.array(list(kind.values()), float), 400) for kind in (counts.seen, counts.unseen)]
+    found = [estimated_population(np.array(list(kind.values()), float), 400) for kind in (counts.seen, counts.unseen)]
+    kinds = [np.repeat(weights, times.astype(int)) for weights, times in found]
     population = np.concatenate(kinds)
     draws = rng.multinomial(400, [*population, 1 - population.sum()], size=4000)[:, :-1] > 0
     spread = distinct_spread(counts, 400)
@@ -127,6 +129,31 @@ def test_intervals_contain_the_expected_count(valid, concentration, objects):
         for name in hits:
             hits[name] += abs(found[name] - truth[name]) <= 1.96 * spread[name]
     assert all(0.86 <= hit / 300 <= 1.0 for hit in hits.values()), hits
+
+
+def test_ends_of_intervals_are_possible(structure):
+    """No more distinct objects than draws or than there are; nothing found is not nothing there."""
+    every = [triangle(*nodes) for kind in objects(structure) for nodes in kind]
+    for texts in (every, every * 3, every[:5] + ["junk"], ["junk"], every[:1] * 40):
+        found, covered = measure(structure, texts), coverage(structure, texts, first=1)
+        total, here = len(texts), structure.number_of_objects
+        for name, most in (("diversity", min(total, here)), ("creativity", min(total, structure.ceiling))):
+            cell = found[name]
+            assert 0 <= cell["low"] <= cell["estimate"] <= cell["high"] <= most / total + 1e-12
+        for name, most in (("valid", here), ("unseen", structure.ceiling)):
+            for m, cell in zip(covered["samples"], covered[name], strict=True):
+                assert 0 <= cell["low"] <= cell["estimate"] <= cell["high"] <= min(m, most) + 1e-9
+    assert measure(structure, ["junk"])["creativity"]["high"] == 1.0
+    collapsed = measure(structure, every[:1] * 1000)["diversity"]  # up to 3.7 more could hide from 1,000 draws
+    assert collapsed["high"] == pytest.approx((1 + math.log(40)) / 1000)
+
+
+def test_many_objects_named_once_take_no_room():
+    """f1 (f1 - 1) / 2 unfound objects, 5,000,000,000 here, are one weight and a number."""
+    weights, times = estimated_population(np.ones(100_000), 100_000)
+    assert len(weights) == 100_001 and times[-1] > 4e9
+    spread = distinct_spread(Counts(100_000, {}, dict.fromkeys(range(100_000), 1)), 100_000)
+    assert 0 < spread["unseen"] < 1000
 
 
 def test_completions_from_elsewhere(tmp_path):
