@@ -137,14 +137,14 @@ def distinct_interval(
 ) -> tuple[float, float, float]:
     """(estimate, low, high) of the number of distinct objects in ``draws`` generations: all ``valid`` ones, or the
     ``unseen``. ``structure`` bounds it by how many objects there are; strings have no such bound."""
-    named = counts.named(kind)
-    estimate = rarefied(named, counts.generations, draws)
+    objects = math.inf if structure is None else structure.number_of_objects if kind == "valid" else structure.ceiling
+    most, named = min(float(draws), objects), counts.named(kind)
+    estimate = min(rarefied(named, counts.generations, draws), most)
     half = NormalDist().inv_cdf((1 + level) / 2) * distinct_spread(counts, draws)[kind]
     high = estimate + half
     if 1 not in named:
         high = max(high, estimate - math.log((1 - level) / 2) * draws / counts.generations)
-    objects = math.inf if structure is None else structure.number_of_objects if kind == "valid" else structure.ceiling
-    return estimate, max(0.0, estimate - half), max(estimate, min(high, float(draws), objects))
+    return estimate, max(0.0, estimate - half), min(high, most)
 
 
 def rarefied(named: Sequence[int], total: int, m: int) -> float:
