@@ -52,8 +52,8 @@ Algorithmic Creativity (arXiv 2504.15266), task `{task}`:
 
 A prompt begins with ten random characters that say nothing about its completion (seed conditioning){edges}.
 A test prompt has no right answer: what counts is how many different valid completions a policy gives, and how many of
-them the training set does not show. Of {objects:,} different objects it shows {seen:,} ({share:.1f} %); {unseen:,} are
-unseen.
+them the training set does not show. Of {objects:,} different objects it shows {seen:,} ({share:.1f} %);
+{unseen:,} are unseen.
 
 Sizes: {sizes}; structure_seed {seed}. All draws come from Python's `random.Random`. Made by
 

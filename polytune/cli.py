@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 #: not the whole repository: `make install` puts the virtual environment there, too
 OUR_FOLDERS = (REPOSITORY / "polytune", REPOSITORY / "recipes")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
 
 
 class UsageError(ValueError):
@@ -109,7 +109,10 @@ def parse(
 
 def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
     """Refuse fields that the recipe would ignore: ``reasons`` maps each to what to do instead."""
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(config)
+    }
     for name, reason in reasons.items():
         if getattr(config, name) != defaults[name]:
             raise UsageError(f"{name} is {getattr(config, name)!r}, but has no effect here: {reason}.")

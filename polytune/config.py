@@ -90,8 +90,8 @@ class TaskConfig:
     split: str | None = field(
         default=None,
         metadata={
-            "help": "Start states: 'train', 'unseen', a JSONL file, or a range of seeds such as 'seeds:0-49'; unset: "
-            "'train', in an evaluation of a creativity task its 'test' prompts."
+            "help": "Start states: 'train', 'unseen' ('test' for creativity tasks), a JSONL file, or a range of seeds "
+            "such as 'seeds:0-49'; unset: 'train', in an evaluation of a creativity task 'test'."
         },
     )
     num_start_states: int | None = field(
@@ -316,7 +316,8 @@ class EvaluationConfig:
         default=None,
         metadata={
             "help": "Score a file's texts instead of policies (creativity tasks): JSONL lines "
-            '{"completion": ..., "prompt": ..., optional}.'
+            '{"completion": ..., "prompt": optional}. The first of each prompt counts for diversity and creativity, '
+            "lines without a prompt or with a bare question count each."
         },
     )
     n: int = field(default=16, metadata={"help": "Independent samples of each start state."})
@@ -324,11 +325,12 @@ class EvaluationConfig:
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
     seed: int = field(default=0, metadata={"help": "Seed of the samples and of the bootstrap."})
     output_dir: str = field(
-        default="outputs/quickstart/evaluation", metadata={"help": "Where records, summary and plot go."}
+        default="outputs/quickstart/evaluation", metadata={"help": "Where records.jsonl, summary.json and the plot go."}
     )
 
     def __post_init__(self) -> None:
         require_integer("n", self.n, 1)
+        require_integer("seed", self.seed, 0)
         require(bool(self.policies), "policies is empty: name at least one checkpoint.")
         require(
             self.temperature > 0.0,
@@ -379,6 +381,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "eval_every", "eval_episodes"):
             require_integer(name, getattr(self, name), 1)
+        require_integer("seed", self.seed, 0)
         if self.num_demonstrations is not None:
             require_integer("num_demonstrations", self.num_demonstrations, 5)
         require_number("teacherless_weight", self.teacherless_weight, 0.0, 1.0)

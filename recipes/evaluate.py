@@ -29,6 +29,8 @@ def main(argv: Sequence[str]) -> None:
     set_cpu_threads(policy_config.cpu_threads)
     output_dir = Path(config.output_dir)
     if config.completions is not None:
+        refuse_unused(config, dict.fromkeys(("policies", "n", "temperature"), "completions are scored as they are"))
+        refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
         from polytune.evaluation.creativity_report import score_file
 
         score_file(task_config, config, command=["recipes/evaluate.py", *argv])
@@ -40,15 +42,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.evaluation import as_table, creativity_report, summarise, verdict
     from polytune.evaluation.plot import plot_coverage
     from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records
-    from polytune.policy import Renderer, TransformersGenerator, load_policy
-    from polytune.policy.provenance import (
-        demonstration_hashes,
-        fingerprint,
-        origin,
-        record_seconds,
-        set_aside_other_run,
-        write_json,
-    )
+    from polytune.policy import Renderer, TransformersGenerator, load_policy, provenance
     from polytune.tasks import load_task
     from polytune.tasks.creativity.tasks import CreativityTask
     from polytune.tasks.splits import load_split, says_unseen
@@ -57,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     task = load_task(task_config.task, **task_config.task_options)
     split = task_config.split or task.default_split
     unseen = says_unseen(split)
-    shown = {name: demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
+    shown = {name: provenance.demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
     seeds = load_split(
         task,
         split,
@@ -79,12 +73,17 @@ def main(argv: Sequence[str]) -> None:
             greedy=greedy,
         )
 
-    for name in paths:  # a policy that cannot play this task is refused before another one is sampled for hours
+    for name, path in paths.items():  # a policy that cannot play this task is refused before another one is sampled
+        trained = provenance.other_task_args(path, task.name, task_config.task_args)
+        if trained is not None:
+            print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
         renderers[name].check_vocabulary()
         generator_of(name, greedy=True)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
-    seconds = set_aside_other_run(output_dir, settings, {name: fingerprint(path) for name, path in paths.items()})
+    seconds = provenance.set_aside_other_run(
+        output_dir, settings, {name: provenance.fingerprint(path) for name, path in paths.items()}
+    )
 
     # ---------------------------------------------------------------- sample
     batches = cohorts(plan(list(paths), seeds, config.n), policy_config.max_branches)
@@ -92,8 +91,7 @@ def main(argv: Sequence[str]) -> None:
     done = continue_records(records_file, batches)
     episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
     print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
-    silent = [name for name, levels in shown.items() if not levels]
-    if silent:
+    if silent := [name for name, levels in shown.items() if not levels]:
         print(f"note: {', '.join(silent)} came without demonstrations.json: compared with the train split alone")
     with records_file.open("a") as file, tqdm(total=episodes, initial=had, unit="episode", disable=None) as progress:
         told = time.monotonic()
@@ -106,7 +104,7 @@ def main(argv: Sequence[str]) -> None:
             file.writelines(json.dumps(record) + "\n" for record in records)
             file.flush()
             seconds[name] += time.perf_counter() - start
-            record_seconds(output_dir, seconds)
+            provenance.record_seconds(output_dir, seconds)
             had += len(cohort)
             last = number == len(batches) or batches[number][0].policy != name
             if progress.disable and (last or time.monotonic() - told > 30):  # no terminal: a line now and then
@@ -118,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
     summary = summarise(records, list(paths), level=config.level, seed=config.seed)
     for name in paths:
         summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
-    summary |= origin(["recipes/evaluate.py", *argv])
+    summary |= provenance.origin(["recipes/evaluate.py", *argv])
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
@@ -126,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
     if isinstance(task, CreativityTask):
         creativity_report.report(task, records, summary, output_dir, title=title, seed=config.seed)
     else:
-        write_json(output_dir / "summary.json", summary)
+        provenance.write_json(output_dir / "summary.json", summary)
         plot_coverage(summary, records, output_dir / "coverage.png", title=title)
         print(f"\n{title}\n\n{as_table(summary)}\n")
         print("\n".join(verdict(summary)))

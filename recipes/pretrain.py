@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.config import PretrainConfig, TaskConfig
 
     task_config, config = parse((TaskConfig, PretrainConfig), argv, description=__doc__)
-    reason = "demonstrations have seeds of their own"
+    reason = "demonstrations and training lines have seeds of their own"
     refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), reason))
     output_dir = Path(config.output_dir)
 

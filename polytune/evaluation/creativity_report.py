@@ -41,29 +41,36 @@ def of_texts(
     return found | {"coverage": coverage(task.structure, every, level=level, first=min(1024, len(first)))}
 
 
-def read_completions(path: str | Path) -> tuple[list[str], list[str]]:
+def read_completions(path: str | Path, question: str = "") -> tuple[list[str], list[str]]:
     """(first completion of each prompt, every completion) of a JSONL file of {"completion": str, "prompt": optional}.
 
-    Lines without a prompt are prompts of their own. Raises ValueError naming file, line and value; FileNotFoundError.
+    Lines without a prompt, or with nothing but the ``question`` (no seed conditioning), are prompts of their own.
+    Raises ValueError naming file, line and value; FileNotFoundError.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no file {path}: give a JSONL file of lines like {{"completion": "<a_1>...</a>"}}')
     first: dict[Any, str] = {}
     every: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error}): give a JSONL file") from error
+    for number, line in enumerate(text.split("\n"), start=1):  # a text may hold what str.splitlines splits at
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: not JSON ({error}): {line[:80]!r}") from error
         if not isinstance(row, dict) or not isinstance(row.get("completion"), str):
             raise ValueError(f'{where}: a line is {{"completion": text, "prompt": text, optional}}, got {line[:80]!r}')
         if not isinstance(row.get("prompt"), str | None):
             raise ValueError(f"{where}: prompt must be text, got {row['prompt']!r}")
-        first.setdefault(number if row.get("prompt") is None else row["prompt"], row["completion"])
+        prompt = row.get("prompt")
+        bare = prompt is None or prompt.strip() == question.strip()
+        first.setdefault(number if bare else prompt, row["completion"])
         every.append(row["completion"])
     if not every:
         raise ValueError(f"{path} has no completions")
@@ -98,11 +105,13 @@ def score_file(task_config: TaskConfig, config: EvaluationConfig, *, command: Se
             f"completions are scored on sibling, triangle, circle and line, not on task {task.name!r}: name one of "
             "them with --task."
         )
-    first, every = read_completions(config.completions)
+    output_dir = Path(config.output_dir)
+    if (output_dir / "records.jsonl").exists():
+        raise ValueError(f"{output_dir} holds an evaluation of policies: give --output_dir another folder.")
+    first, every = read_completions(config.completions, task.structure.question)
     name = Path(config.completions).stem
     title = f"{task.name}: {len(every):,} completions of {Path(config.completions).name}"
     found = {name: of_texts(task, first, every, level=config.level, seed=config.seed)}
-    output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task.name, "task_args": task_config.task_args, "completions": str(config.completions)}
     summary = {**origin(command), "settings": settings, "level": config.level}
@@ -129,7 +138,7 @@ def table(creativity: Mapping[str, Mapping[str, Any]]) -> str:
         for own in creativity.values():
             share = own["coverage"]["unseen_share"][index]
             cells.append(f"{own['coverage']['unseen'][index]['estimate']:,.0f} ({100 * share:.1f} %)")
-        rows.append([f"unseen in {m:,} samples", *cells])
+        rows.append([f"unseen in {m:,} sample{'s' if m > 1 else ''}", *cells])
     for k in next(iter(creativity.values())).get("validity_at_k", {}):
         if k != "1":
             rows.append([f"validity@{k}", *(as_text(own["validity_at_k"][k], "") for own in creativity.values())])
@@ -140,12 +149,12 @@ def table(creativity: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def headline(task: CreativityTask, creativity: Mapping[str, Mapping[str, Any]]) -> str:
-    counts = next(iter(creativity.values()))["counts"]
+    prompts = next(iter(creativity.values()))["counts"]["generations"]
     structure = task.structure
+    share = 100 * len(structure.seen) / structure.number_of_objects
     return (
-        f"{counts['generations']:,} prompts, one sample each; of {structure.number_of_objects:,} objects "
-        f"training shows {len(structure.seen):,} ({100 * len(structure.seen) / structure.number_of_objects:.0f} %), "
-        f"{structure.ceiling:,} are unseen"
+        f"{prompts:,} prompt{'s' if prompts > 1 else ''}, one sample each; of {structure.number_of_objects:,} objects "
+        f"training shows {len(structure.seen):,} ({share:.0f} %), {structure.ceiling:,} are unseen"
     )
 
 

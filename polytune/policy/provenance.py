@@ -179,6 +179,16 @@ def demonstration_hashes(checkpoint: str | Path) -> list[str]:
         ) from error
 
 
+def other_task_args(checkpoint: str | Path, task: str, task_args: Sequence[str]) -> list[str] | None:
+    """The ``task_args`` that the run of a policy had, where it trained on the same task with others; else None."""
+    try:
+        trained = json.loads((Path(checkpoint) / RUN_FILE).read_text())["task"]
+        own = list(trained.get("task_args") or [])
+        return own if trained["task"] == task and sorted(own) != sorted(task_args) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not a run of ours, or nothing that can be read: nothing is known
+
+
 def carry_provenance(source: str | Path, target: str | Path) -> None:
     """Copy what a checkpoint says of its demonstrations to the checkpoint that was fine-tuned from it."""
     path = Path(source) / DEMONSTRATIONS_FILE

@@ -54,7 +54,9 @@ class Renderer:
 
     def check_vocabulary(self) -> None:
         """ValueError that names the words of the task which the tokenizer does not know."""
-        self._encode(" ".join([*self.task.vocabulary(), *([] if self.free_text else [PROMPT_WORD])]))
+        self._encode(
+            self.instructions + " ".join([*self.task.vocabulary(), *([] if self.free_text else [PROMPT_WORD])])
+        )
 
     def action_text(self, ids: tuple[int, ...]) -> str:
         """The sampled tokens as text for ``Episode.step``, a stop token at the end left out; free text keeps it."""
@@ -86,8 +88,9 @@ class Renderer:
                 words = [w for w in text.split() if unknown in self.tokenizer.encode(w, add_special_tokens=False)]
                 raise ValueError(
                     f"the tokenizer does not know the word(s) {', '.join(map(repr, words[:5]))} of the task's text "
-                    f"{text.strip()[:80]!r}: list them in the task's vocabulary() and pretrain the policy again, or "
-                    "use a policy that was pretrained on this task."
+                    f"{text.strip()[:80]!r}: give the task the options that the policy was pretrained with "
+                    "(--task_args, --show_instructions), use a policy that was pretrained on this task, or list the "
+                    "words in the task's vocabulary() and pretrain again."
                 )
             if len(self._cache) > 100_000:
                 self._cache.clear()

@@ -48,6 +48,10 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         rollout.num_rollout_states > 0 or rollout.rollout_states == RolloutConfig.rollout_states,
         f"rollout_states is {rollout.rollout_states!r}, but num_rollout_states is 0: no vine branches anywhere.",
     )
+    require(
+        rollout.num_rollout_states > 0 or rollout.branch_at == RolloutConfig.branch_at,
+        f"branch_at is {rollout.branch_at!r}, but num_rollout_states is 0: no vine branches anywhere.",
+    )
     rule = BRANCHING[rollout.rollout_states]
     require(
         rollout.branch_at == "turn" or not rule.needs_values,

@@ -42,6 +42,8 @@ class Structure(ABC):
     name: ClassVar[str]
     #: what stands between a seed and the answer
     question: ClassVar[str]
+    #: the same of lines that only pretraining shows
+    other_questions: ClassVar[tuple[str, ...]] = ()
     #: sizes for a 2-core machine; those of the paper are the defaults
     tiny: ClassVar[Mapping[str, int]]
     #: prompts of an evaluation

@@ -83,7 +83,7 @@ class CreativityTask(AnswerTask):
             yield seed_text(generator) + question if seeded else question.lstrip(), answer
 
     def vocabulary(self) -> list[str]:
-        questions = dict.fromkeys(question.strip() for question, _ in self.structure.training_lines())
+        questions = [question.strip() for question in (self.structure.question, *self.structure.other_questions)]
         return [*questions, SEPARATOR, END, *self.structure.node_names(), *SEED_CHARACTERS]
 
 

@@ -28,7 +28,7 @@ class Triangles(Structure):
 
     name = "triangle"
     question = " tri: "
-    edge_question = "edge: "
+    other_questions = ("edge: ",)
     wanted = (
         "A graph links nodes named <a_0>, <a_1> and so on. Name a triangle of it, three nodes that are linked to one "
         "another, by its edges in a circle: <a_u><a_v><sep><a_v><a_w><sep><a_w><a_u></a>."
@@ -48,7 +48,7 @@ class Triangles(Structure):
         super().__init__(structure_seed)
         self.nodes, self.degree, self.slack = nodes, degree, slack
         self.triangles_per_node, self.lines = triangles_per_node, lines
-        self.check_sizes(nodes=4, degree=2, triangles_per_node=1, lines=1)
+        self.check_sizes(nodes=4, degree=2, triangles_per_node=1, lines=3)
         if isinstance(slack, bool) or not isinstance(slack, int | float) or not 1 <= slack < math.inf:
             raise ValueError(f"slack of 'triangle' must be a number of at least 1, got {slack!r}")
         self.neighbours = build_graph(nodes, degree, slack, triangles_per_node, self.generator("graph"))
@@ -82,7 +82,7 @@ class Triangles(Structure):
             else:
                 u, v = generator.choice(self.edges)
                 u, v = (u, v) if generator.random() < 0.5 else (v, u)
-                yield self.edge_question, write((u, v), (v, u))
+                yield self.other_questions[0], write((u, v), (v, u))
 
     def parse(self, completion: str) -> tuple[Hashable, Hashable] | None:
         match = _ANSWER.fullmatch(completion)
