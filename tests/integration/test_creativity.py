@@ -164,6 +164,42 @@ def test_texts_from_elsewhere_give_the_same_summary(pretrained, call_recipe, tmp
     assert "give a JSONL file" in capsys.readouterr().err
 
 
+def test_mistakes_are_told_before_work(pretrained, call_recipe, tmp_path, capsys):
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text('{"completion": "x"}\n')
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/records.jsonl").write_text("")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    score, run = ["evaluate", *TASK, "--completions"], tmp_path / "run"
+    tune = ["finetune", "--config", "recipes/creativity/sibling/grpo.yaml", "--model", pretrained, "--output_dir", run]
+    for command, words in (
+        ([*score, texts, "--output_dir", tmp_path / "taken"], "taken holds an evaluation of policies: give"),
+        ([*score, tmp_path / "binary.jsonl"], "binary.jsonl is no text in UTF-8"),
+        ([*score, texts, "--n", "5"], "n is 5, but has no effect here: completions are scored as they are"),
+        ([*score, texts, "--policies", "a"], "policies is ['a'], but has no effect here"),
+        ([*score, texts, "--split", "train"], "split is 'train', but has no effect here: completions bring their own"),
+        (["evaluate", *TASK, "--seed", "-1"], "seed must be an integer of at least 0, got -1"),
+        (["pretrain", *TASK, "--seed", "-1"], "seed must be an integer of at least 0, got -1"),
+        (["evaluate", "--task", "sibling", "--task_args", "size=tiny", "--policies", pretrained, "--output_dir", run],
+         "give the task the options that the policy was pretrained with (--task_args"),
+        ([*tune, "--task_args", "size=tiny"], "give the task the options that the policy was pretrained with"),
+        ([*tune, *TASK, "--branch_at", "token"], "branch_at is 'token', but num_rollout_states is 0"),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            call_recipe(*command)
+        told = capsys.readouterr().err
+        assert words in told and told.count("error:") == 1, told
+    assert not run.exists()
+
+
+def test_a_policy_of_other_options_is_noted(pretrained, call_recipe, tmp_path, capsys):
+    call_recipe("evaluate", *TASK[:-1], "lines=30", "--policies", f"mine={pretrained}", "--num_start_states", "4",
+                "--n", "1", "--output_dir", tmp_path)  # fmt: skip
+    assert "note: mine was trained with task_args ['parents=2', 'children=6', 'lines=48'], it is" in (
+        capsys.readouterr().out
+    )
+
+
 def test_a_comparison_shows_creativity(pretrained, call_recipe, tmp_path, capsys):
     base = {"task": "sibling", "task_args": TASK[3:], "split": "train"}
     base |= {TRAIN[i].removeprefix("--"): yaml.safe_load(TRAIN[i + 1]) for i in range(4, len(TRAIN), 2)}

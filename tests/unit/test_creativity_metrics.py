@@ -166,7 +166,11 @@ def test_completions_from_elsewhere(tmp_path):
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
     assert read_completions(path) == (["a", "c", "c"], ["a", "b", "c", "c"])
+    bare = [{"completion": "a\u2028b", "prompt": "tri:"}, {"completion": "c", "prompt": " tri: "}]
+    path.write_text("\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in bare))
+    assert read_completions(path, " tri: ") == (["a\u2028b", "c"], ["a\u2028b", "c"])
     for text, message in (
+        ("[" * 100_000, "line 1: not JSON"),
         ("{", "texts.jsonl, line 1: not JSON"),
         ("[1]", "a line is"),
         ('{"text": "x"}', 'line 1: a line is .*got .*"text"'),
