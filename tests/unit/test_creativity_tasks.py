@@ -125,7 +125,7 @@ def test_the_builder_writes_the_committed_bytes(tmp_path, monkeypatch, capsys):
     build_creativity.main()
     for name in ("train.jsonl", "test.jsonl", "README.md"):
         assert (tmp_path / name).read_bytes() == (ROOT / "data/circle_tiny" / name).read_bytes()
-    assert "600 lines" in capsys.readouterr().out
+    assert "6,000 lines" in capsys.readouterr().out
 
 
 def test_answers_are_rendered_token_by_token_without_loss(task):

@@ -89,7 +89,7 @@ class Circles(Orders):
 
     name = "circle"
     figure = "cycle"
-    tiny: ClassVar = {"names": 8, "edges": 7, "lines": 600}
+    tiny: ClassVar = {"names": 9, "edges": 8, "lines": 6000}
     open_ends = 0
 
     def edges_of(self, walk: list[int]) -> list[Edge]:
@@ -105,7 +105,7 @@ class Lines(Orders):
 
     name = "line"
     figure = "path"
-    tiny: ClassVar = {"names": 8, "edges": 7, "lines": 2000}
+    tiny: ClassVar = {"names": 8, "edges": 7, "lines": 6000}
     open_ends = 1
 
     def edges_of(self, walk: list[int]) -> list[Edge]:
