@@ -175,13 +175,10 @@ def compare(
         raise ValueError("differences are paired by seed, but the methods have unlike seeds")
     measures = [m for m in pretrained.values if all(m in figure.values for figure in every)]
     values = {PRETRAINED: _stack([pretrained])} | {name: _stack(own) for name, own in methods.items()}
-    # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds
-    bounds = {
-        m: None
-        if len(pretrained.values[m]) == 1 < len(pretrained.starts)
-        else measure_bounds(m, [v for f in every for v in f.values[m]])
-        for m in measures
-    }
+    # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds, cut to its range
+    whole = {m for m in measures if len(pretrained.values[m]) == 1 < len(pretrained.starts)}
+    bounds = {m: None if m in whole else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
+    most = {m: len(pretrained.starts) if m.startswith("distinct") else 1.0 for m in whole}
     summary: dict[str, Any] = {
         "baseline": baseline,
         "seeds": seeds,
@@ -199,6 +196,8 @@ def compare(
     for name, own in values.items():
         summary["policies"][name] = {m: _mean(own[m], level, bounds[m], seed) for m in measures}
         summary["policies"][name] |= {m: cell for m, cell in alone.get(name, {}).items() if m in measures}
+        for m, highest in most.items():
+            _cut(summary["policies"][name][m], 0.0, highest)
     for other in (baseline, PRETRAINED):
         summary["differences"][other] = {}
         for name, own in values.items():
@@ -208,6 +207,8 @@ def compare(
                     m: _difference(own[m] - values[other][m], level, bounds[m], seed, [side.get(m) for side in sides])
                     for m in measures
                 }
+                for m, highest in most.items():
+                    _cut(summary["differences"][other][name][m], -highest, highest)
     for name, own in methods.items():
         summary["policies"][name]["cost"] = {
             "train_seconds": fmean(f.train_seconds for f in own),
@@ -217,6 +218,12 @@ def compare(
     summary["signals"] = {name: signals(own) for name, own in methods.items()}
     summary["runs"] = {name: {str(f.run.seed): run_row(f) for f in own} for name, own in methods.items()}
     return summary
+
+
+def _cut(cell: dict[str, Any], lowest: float, highest: float) -> None:
+    """No end of an interval lies where no value can."""
+    if cell["low"] is not None:
+        cell["low"], cell["high"] = max(cell["low"], lowest), min(cell["high"], highest)
 
 
 def _stack(figures: Sequence[Figures]) -> dict[str, np.ndarray]:

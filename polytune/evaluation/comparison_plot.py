@@ -85,7 +85,8 @@ def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) ->
     figure = Figure(figsize=(12.5, 4.8), layout="constrained")
     shown = ("success", "diversity", "creativity")
     methods = [name for name in summary["policies"] if name != PRETRAINED]
-    for axes, measure in zip(figure.subplots(1, 3), shown, strict=True):
+    plots = figure.subplots(1, 3)
+    for axes, measure in zip(plots, shown, strict=True):
         start = summary["policies"][PRETRAINED][measure]["estimate"]
         axes.axhline(start, color="black", linestyle=(0, (5, 3)), linewidth=1.2, label=PRETRAINED)
         for place, name in enumerate(methods):
@@ -101,7 +102,7 @@ def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) ->
         axes.set_title({"success": "validity"}.get(measure, measure), fontsize=11)
         axes.set_ylim(0, None)
         _tidy(axes)
-    axes.legend(frameon=False, loc="upper right")
+    figure.legend(*plots[0].get_legend_handles_labels(), frameon=False, loc="outside lower center")
     figure.suptitle(f"{title}: {_seeds_and_starts(summary)}")
     figure.savefig(path, dpi=130)
 

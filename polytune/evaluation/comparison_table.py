@@ -33,6 +33,13 @@ def measures_of(summary: dict[str, Any]) -> list[str]:
     return [name for name in first if name in names] + [name for name in names if name not in first]
 
 
+def title_of(measure: str, summary: dict[str, Any]) -> str:
+    """What a table calls a measure; the success of an answer is its validity."""
+    if measure == "success" and "creativity" in measures_of(summary):
+        return "validity"
+    return TITLES.get(measure, measure)
+
+
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Rows, the first being the header, as an aligned Markdown table."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -47,6 +54,7 @@ def number(value: float | None, sign: str = "") -> str:
     if value is None:
         return "-"
     size = round(abs(value), 3)
+    value = value if size else 0.0  # no minus before a zero
     text = f"{value:{sign}.{3 if size < 1 else 2 if size < 100 else 0}f}"
     return text.replace("0.", ".", 1) if size < 1 else text
 
@@ -60,7 +68,7 @@ def main_table(summary: dict[str, Any]) -> str:
     policies = summary["policies"]
     rows = [["", *policies]]
     for measure in measures_of(summary):
-        rows.append([TITLES.get(measure, measure), *(cell(own[measure]) for own in policies.values())])
+        rows.append([title_of(measure, summary), *(cell(own[measure]) for own in policies.values())])
     for cost in ("train_seconds", "env_steps", "gradient_steps"):
         costs = [own.get("cost", {}).get(cost) for own in policies.values()]
         rows.append([TITLES[cost], *("-" if c is None else f"{c:,.0f}" for c in costs)])
@@ -91,7 +99,7 @@ def difference_table(summary: dict[str, Any], other: str) -> str:
         for index, measure in enumerate(measures_of(summary)):
             value = differences[measure]
             ends = f"[{number(value['low'], '+')}, {number(value['high'], '+')}]"
-            title = TITLES.get(measure, measure)
+            title = title_of(measure, summary)
             told = verdict(value, summary["starts"])
             rows.append([name if index == 0 else "", title, number(value["estimate"], "+"), ends, told])
     return markdown(rows)
@@ -112,7 +120,7 @@ def seed_table(summary: dict[str, Any]) -> str:
     known = ["success", *(f"pass@{k}" for k in summary["ks"][1:]), "coverage_area", "distinct_winning_signatures"]
     known += ["diversity", "creativity", "distinct_valid", "distinct_unseen"]
     shown = [name for name in known if name in measures_of(summary)]
-    rows = [["run", *(TITLES.get(m, m) for m in shown), "environment steps", "gradient steps"]]
+    rows = [["run", *(title_of(m, summary) for m in shown), "environment steps", "gradient steps"]]
     for name, runs in summary["runs"].items():
         for seed, own in runs.items():
             figures = [number(own[m]) for m in shown]

@@ -175,6 +175,14 @@ def test_one_number_a_run_has_the_interval_of_its_samples_or_of_its_seeds():
         assert cell["high"] - cell["estimate"] == pytest.approx(half, rel=1e-4)
 
 
+def test_students_intervals_end_where_values_do():
+    start = numbers("pretrained", [None], [0.9])[0]
+    runs = {"a": numbers("a", [0, 1, 2], [1.0, 1.0, 0.1]), "b": numbers("b", [0, 1, 2], [0.0, 0.0, 0.1])}
+    found = comparison.compare(start, runs, baseline="a", level=0.95)
+    assert found["policies"]["a"]["diversity"]["high"] == 1 and found["policies"]["b"]["diversity"]["low"] == 0
+    assert found["differences"]["a"]["b"]["diversity"]["low"] == -1
+
+
 def test_lopsided_intervals_of_single_runs_stay_possible():
     """A share near 1 from few answers against one from many: no difference beyond 1, none resolved that is not."""
     start = numbers("pretrained", [None], [0.5])[0]
