@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss}  # fmt: skip
     write_json(done, summary)
-    more = "the number of demonstrations" if spaced else "the training lines (task_args lines=...)"
+    more = "num_demonstrations" if spaced else "the training lines (task_args lines=...)"
     verdict = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
     print(f"saved {output_dir}: success {stop.last:.3f} on {where}, target {config.target_success} {verdict}")
 
