@@ -51,7 +51,7 @@ tutorial: install ## why sets: a bandit on which standard RL collapses and the p
 compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 cores; continues when stopped
 	$(BIN)/python recipes/compare.py
 
-collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: five minutes on 2 cores, with a plot
+collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: three minutes on 2 cores, with a plot
 	$(BIN)/python recipes/pretrain.py --config recipes/creativity/triangle/demo_pretrain.yaml
 	$(BIN)/python recipes/compare.py --config recipes/creativity/triangle/demo_compare.yaml
 

@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> None:
 
     due = {one.name: one for one in runs if not programs.is_done(one)}
     workers = config.workers or len(os.sched_getaffinity(0))
-    print(f"{len(methods)} methods x {len(seeds)} seeds, {len(starts)} {task.starts} of {task.name}: "
+    number = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    print(f"{len(methods)} methods x {number}, {len(starts):,} {task.starts} of {task.name}: "
           f"{len(runs) - len(due)} of {len(runs)} runs are done, {workers} at a time")  # fmt: skip
     for note in notes:
         print(f"note: {note}")
