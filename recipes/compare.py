@@ -63,11 +63,11 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- train and evaluate
     from polytune.evaluation.comparison_report import Progress, tell_failures
     from polytune.evaluation.run_queue import run_jobs
+    from polytune.evaluation.summary import counted
 
     due = {one.name: one for one in runs if not programs.is_done(one)}
     workers = config.workers or len(os.sched_getaffinity(0))
-    number = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    print(f"{len(methods)} methods x {number}, {len(starts):,} {task.starts} of {task.name}: "
+    print(f"{len(methods)} methods x {counted(len(seeds), 'seed')}, {len(starts):,} {task.starts} of {task.name}: "
           f"{len(runs) - len(due)} of {len(runs)} runs are done, {workers} at a time")  # fmt: skip
     for note in notes:
         print(f"note: {note}")

@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.evaluation import as_table, creativity_report, summarise, verdict
     from polytune.evaluation.plot import plot_coverage
     from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records
+    from polytune.evaluation.summary import counted
     from polytune.policy import Renderer, TransformersGenerator, load_policy, provenance
     from polytune.tasks import load_task
     from polytune.tasks.creativity.tasks import CreativityTask
@@ -120,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
-    title = f"{task.name}, {split}: {len(seeds):,} {task.starts} x {config.n} sample{'s' if config.n > 1 else ''}"
+    title = f"{task.name}, {split}: {len(seeds):,} {task.starts} x {counted(config.n, 'sample')}"
     if isinstance(task, CreativityTask):
         creativity_report.report(task, records, summary, output_dir, title=title, seed=config.seed)
     else:

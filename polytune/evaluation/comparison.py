@@ -87,16 +87,13 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
     samples = min(cell["n"] for cell in table.values())
     values, intervals = per_start_values(table, coverage_ks(samples)), {}
     if isinstance(task, CreativityTask):
-        kept = {name: own for name, own in values.items() if name in KEPT or (name in COVERED and samples > 1)}
-        kept |= {name: own for name, own in values.items() if name.startswith("pass@") and samples > 1}
-        found = of_records(task, records, run.policy_name, level=level)
-        intervals = {name: found[name] for name in MEASURES if name != "validity" and found[name]["low"] is not None}
-        intervals |= {f"greedy_{name}": found["greedy"][name] for name in ("diversity", "creativity")}
-        for share, distinct in (("diversity", "distinct_valid"), ("creativity", "distinct_unseen")):
-            prompts = found["counts"]["generations"]
-            intervals[distinct] = {end: prompts * value for end, value in intervals[share].items()}
+        intervals = creativity_intervals(of_records(task, records, run.policy_name, level=level))
         single = {name: [interval["estimate"]] for name, interval in intervals.items()}
-        values = {"success": values["success"], **single, **kept}
+        kept = (*KEPT, *(COVERED if samples > 1 else ()))
+        kept_values = {
+            name: own for name, own in values.items() if name in kept or (samples > 1 and name.startswith("pass@"))
+        }
+        values = {"success": values["success"], **single, **kept_values}
     return Figures(
         run=run,
         starts=list(table),
@@ -106,6 +103,16 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
         train_seconds=read_note(run)["train_seconds"],
         own_intervals=intervals,
     )
+
+
+def creativity_intervals(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The intervals of one policy's creativity (`creativity_report.of_records`) by the names that tables have."""
+    intervals = {name: found[name] for name in MEASURES if name != "validity" and found[name]["low"] is not None}
+    intervals |= {f"greedy_{name}": found["greedy"][name] for name in ("diversity", "creativity")}
+    prompts = found["counts"]["generations"]
+    for share, distinct in (("diversity", "distinct_valid"), ("creativity", "distinct_unseen")):
+        intervals[distinct] = {end: prompts * value for end, value in intervals[share].items()}
+    return intervals
 
 
 def check_budgets(figures: Sequence[Figures], tolerance: float = TOLERANCE) -> None:
@@ -194,21 +201,23 @@ def compare(
         name: own[0].own_intervals for name, own in methods.items() if len(own) == 1
     }  # of one run, a number for a whole set of prompts has the interval of its samples
     for name, own in values.items():
-        summary["policies"][name] = {m: _mean(own[m], level, bounds[m], seed) for m in measures}
-        summary["policies"][name] |= {m: cell for m, cell in alone.get(name, {}).items() if m in measures}
-        for m, highest in most.items():
-            _cut(summary["policies"][name][m], 0.0, highest)
+        given = alone.get(name, {})
+        summary["policies"][name] = {
+            m: _cut(_mean(own[m], level, bounds[m], seed, given.get(m)), 0.0, most.get(m)) for m in measures
+        }
     for other in (baseline, PRETRAINED):
-        summary["differences"][other] = {}
-        for name, own in values.items():
-            if name not in (other, PRETRAINED):
-                sides = [alone.get(name, {}), alone.get(other, {})]
-                summary["differences"][other][name] = {
-                    m: _difference(own[m] - values[other][m], level, bounds[m], seed, [side.get(m) for side in sides])
-                    for m in measures
-                }
-                for m, highest in most.items():
-                    _cut(summary["differences"][other][name][m], -highest, highest)
+        summary["differences"][other] = {
+            name: {
+                m: _cut(
+                    _difference(own[m] - values[other][m], level, bounds[m], seed,
+                                [alone.get(side, {}).get(m) for side in (name, other)]),
+                    -most.get(m, 0.0), most.get(m),
+                )
+                for m in measures
+            }
+            for name, own in values.items()
+            if name not in (other, PRETRAINED)
+        }  # fmt: skip
     for name, own in methods.items():
         summary["policies"][name]["cost"] = {
             "train_seconds": fmean(f.train_seconds for f in own),
@@ -220,10 +229,11 @@ def compare(
     return summary
 
 
-def _cut(cell: dict[str, Any], lowest: float, highest: float) -> None:
-    """No end of an interval lies where no value can."""
-    if cell["low"] is not None:
-        cell["low"], cell["high"] = max(cell["low"], lowest), min(cell["high"], highest)
+def _cut(cell: dict[str, Any], lowest: float, highest: float | None) -> dict[str, Any]:
+    """No end of an interval lies where no value can; without a ``highest`` the interval knows its range."""
+    if highest is None or cell["low"] is None:
+        return cell
+    return cell | {"low": max(cell["low"], lowest), "high": min(cell["high"], highest)}
 
 
 def _stack(figures: Sequence[Figures]) -> dict[str, np.ndarray]:
@@ -231,7 +241,16 @@ def _stack(figures: Sequence[Figures]) -> dict[str, np.ndarray]:
     return {measure: np.array([f.values[measure] for f in figures]) for measure in figures[0].values}
 
 
-def _mean(values_R_P: np.ndarray, level: float, bounds: tuple[float, float] | None, seed: int) -> dict[str, Any]:
+def _mean(
+    values_R_P: np.ndarray,
+    level: float,
+    bounds: tuple[float, float] | None,
+    seed: int,
+    own: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """The mean with its interval; ``own``: that of a single run, where its samples give one."""
+    if own is not None:
+        return dict(own)
     if values_R_P.size == 1 and bounds is None:
         return {"estimate": float(values_R_P.item()), "low": None, "high": None}
     return _as_dict(crossed_mean_interval(values_R_P, level, bounds=bounds, seed=seed))

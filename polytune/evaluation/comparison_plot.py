@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from polytune.evaluation.comparison import Figures
 from polytune.evaluation.comparison_runs import PRETRAINED
+from polytune.evaluation.summary import counted
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
@@ -140,8 +141,7 @@ def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, 
 
 
 def _seeds_and_starts(summary: dict[str, Any]) -> str:
-    seeds = len(summary["seeds"])
-    return f"{seeds} seed{'s' if seeds > 1 else ''} x {summary['start_states']:,} {summary['starts']}"
+    return f"{counted(len(summary['seeds']), 'seed')} x {summary['start_states']:,} {summary['starts']}"
 
 
 def _tidy(axes: Any) -> None:

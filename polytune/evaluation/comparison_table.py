@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from polytune.evaluation.summary import counted
+
 #: a measure's title where its name is not clear by itself
 TITLES = {
     "mean_return": "mean return",
@@ -130,10 +132,10 @@ def seed_table(summary: dict[str, Any]) -> str:
 
 def headline(summary: dict[str, Any]) -> str:
     seeds = summary["seeds"]
-    starts, samples = summary["starts"], summary["samples_per_start_state"]
+    starts, samples = summary["starts"], counted(summary["samples_per_start_state"], "sample")
     return (
-        f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''} ({', '.join(map(str, seeds))}), "
-        f"{summary['start_states']:,} {starts} x {samples} sample{'s' if samples > 1 else ''}, "
+        f"{counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), "
+        f"{summary['start_states']:,} {starts} x {samples}, "
         f"{100 * summary['level']:.4g} % intervals over seeds and {starts} (pretrained: over {starts})"
     )
 

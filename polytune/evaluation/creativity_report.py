@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from polytune.config import EvaluationConfig, TaskConfig
 from polytune.evaluation.creativity import MEASURES, coverage, measure
 from polytune.evaluation.plot import COLOURS, MARKERS
-from polytune.evaluation.summary import aligned, as_text
+from polytune.evaluation.summary import aligned, as_text, counted
 from polytune.policy.provenance import origin, write_json
 from polytune.tasks import load_task
 from polytune.tasks.creativity.tasks import CreativityTask
@@ -138,7 +138,7 @@ def table(creativity: Mapping[str, Mapping[str, Any]]) -> str:
         for own in creativity.values():
             share = own["coverage"]["unseen_share"][index]
             cells.append(f"{own['coverage']['unseen'][index]['estimate']:,.0f} ({100 * share:.1f} %)")
-        rows.append([f"unseen in {m:,} sample{'s' if m > 1 else ''}", *cells])
+        rows.append([f"unseen in {counted(m, 'sample')}", *cells])
     for k in next(iter(creativity.values())).get("validity_at_k", {}):
         if k != "1":
             rows.append([f"validity@{k}", *(as_text(own["validity_at_k"][k], "") for own in creativity.values())])
@@ -153,7 +153,7 @@ def headline(task: CreativityTask, creativity: Mapping[str, Mapping[str, Any]]) 
     structure = task.structure
     share = 100 * len(structure.seen) / structure.number_of_objects
     return (
-        f"{prompts:,} prompt{'s' if prompts > 1 else ''}, one sample each; of {structure.number_of_objects:,} objects "
+        f"{counted(prompts, 'prompt')}, one sample each; of {structure.number_of_objects:,} objects "
         f"training shows {len(structure.seen):,} ({share:.0f} %), {structure.ceiling:,} are unseen"
     )
 

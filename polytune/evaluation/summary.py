@@ -155,6 +155,11 @@ def as_table(summary: dict[str, Any]) -> str:
     return aligned(rows)
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 sample``, ``1,024 samples``."""
+    return f"{number:,} {noun}{'s' if number > 1 else ''}"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows, the first being the header, in columns of one width each."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

@@ -29,16 +29,15 @@ class Renderer:
         self._cache: dict[str, tuple[int, ...]] = {}
         self._texts: dict[tuple[int, ...], str] = {}
         self.free_text = task.answer_end is not None
-        ends = [tokenizer.eos_token_id]
-        for end in ["\n"] if task.answer_end is None else [task.answer_end]:
-            ids = tokenizer.encode(end, add_special_tokens=False)
-            known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
-            if self.free_text and not known:
-                raise ValueError(
-                    f"the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, as one token: "
-                    "pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
-                )
-            ends += ids if known else []
+        end = task.answer_end if self.free_text else "\n"
+        ids = tokenizer.encode(end, add_special_tokens=False)
+        known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
+        if self.free_text and not known:
+            raise ValueError(
+                f"the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, as one token: "
+                "pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
+            )
+        ends = [tokenizer.eos_token_id, *(ids if known else [])]
         #: tokens that end an action
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(token for token in ends if token is not None))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from abc import abstractmethod
 from collections.abc import Hashable, Iterator
 from typing import ClassVar
 
@@ -79,9 +79,13 @@ class Orders(Structure):
         canonical = tuple(first_seen.setdefault(number, len(first_seen)) for number in numbers)
         return canonical, canonical  # the set of names would tell no line from another: it has all ten
 
-    @abstractmethod
     def edges_of(self, walk: list[int]) -> list[Edge]:
-        """The edges of a walk over distinct names."""
+        """The edges of a walk over distinct names, which closes where it has no open ends."""
+        return list(itertools.pairwise(walk if self.open_ends else [*walk, walk[0]]))
+
+    @property
+    def number_of_objects(self) -> int:
+        return math.factorial(self.edges + self.open_ends - 1)
 
 
 class Circles(Orders):
@@ -92,13 +96,6 @@ class Circles(Orders):
     tiny: ClassVar = {"names": 9, "edges": 8, "lines": 6000}
     open_ends = 0
 
-    def edges_of(self, walk: list[int]) -> list[Edge]:
-        return list(zip(walk, [*walk[1:], walk[0]], strict=True))
-
-    @property
-    def number_of_objects(self) -> int:
-        return math.factorial(self.edges - 1)
-
 
 class Lines(Orders):
     """A directed path of 9 edges over 10 names; there are 9! canonical forms."""
@@ -107,10 +104,3 @@ class Lines(Orders):
     figure = "path"
     tiny: ClassVar = {"names": 8, "edges": 7, "lines": 6000}
     open_ends = 1
-
-    def edges_of(self, walk: list[int]) -> list[Edge]:
-        return list(zip(walk, walk[1:], strict=False))
-
-    @property
-    def number_of_objects(self) -> int:
-        return math.factorial(self.edges)
