@@ -1,0 +1,213 @@
+"""The vLLM generator on a real engine: logprobs, sampling, weights after an update, prefixes that vines share."""
+
+from collections import Counter
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from scipy import stats
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from polytune.policy import SampleKey, TransformersGenerator
+from polytune.policy.vllm_generator import EngineError, VLLMGenerator, merged_weights, score
+
+VOCABULARY, STOPS = 64, (1, 2)
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory):
+    """(folder, policy) with a tied head, built from a configuration; and its engine, which one process can hold once."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=0,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
+    folder = tmp_path_factory.mktemp("policy")
+    model.eval().save_pretrained(folder)
+    return folder, model, VLLMGenerator(model, path=folder).llm
+
+
+def generator(policies, model=None, **options):
+    folder, own, engine = policies
+    options = {"max_action_tokens": 3, "stop_ids": STOPS} | options
+    return VLLMGenerator(own if model is None else model, path=folder, engine=engine, **options)
+
+
+def keys(count, run_seed=0):
+    return [SampleKey(run_seed, 5, 0, branch) for branch in range(count)]
+
+
+def fresh(policies):
+    """A copy of the policy whose weights a test may change."""
+    _, model, _ = policies
+    copy = LlamaForCausalLM(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy.eval()
+
+
+def logprobs_of(model, branch, sample):
+    return score(model, branch.ids)[-len(sample.ids) :].tolist()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_those_of_the_policy_over_turns_and_forks(policies, temperature):
+    ours = generator(policies, temperature=temperature)
+    model = fresh(policies)
+    lm_head = model.lm_head.weight  # a policy at another temperature is one with other logits
+    branches = [ours.open([5, 9, 4 + n % 7], key) for n, key in enumerate(keys(16))]
+    worst = 0.0
+    for turn in range(4):
+        for branch, sample in zip(branches, ours.sample(branches, [turn] * len(branches)), strict=True):
+            with torch.no_grad():
+                logits = model(torch.tensor([branch.ids])).logits[0].float() / temperature
+            expected = logits.log_softmax(-1)[range(len(branch.ids) - len(sample.ids) - 1, len(branch.ids) - 1),
+                                              list(sample.ids)]  # fmt: skip
+            worst = max(worst, float((torch.tensor(sample.logprobs) - expected).abs().max()))
+            assert all(token not in STOPS for token in sample.ids[:-1]) and len(sample.ids) <= 3
+            ours.extend(branch, [7, 8])
+        if turn == 1:
+            branches += [ours.fork(branch, len(branch.ids) - 2, key) for branch, key in
+                         zip(branches, keys(16, run_seed=1), strict=True)]  # fmt: skip
+    assert lm_head is model.lm_head.weight and worst < 1e-4
+
+
+def test_samples_follow_the_distribution_of_the_transformers_generator(policies):
+    """5,000 samples of one token on both sides: chi-squared of a two-way table."""
+    _, model, _ = policies
+    counts = []
+    for sampler in (generator(policies, max_action_tokens=1),
+                    TransformersGenerator(model, max_action_tokens=1, stop_ids=STOPS)):  # fmt: skip
+        own = Counter()
+        for start in range(0, 5000, 500):
+            branches = [sampler.open([5, 9, 4], key) for key in keys(500, run_seed=start)]
+            own.update(sample.ids[0] for sample in sampler.sample(branches, [0] * 500))
+            sampler.close(branches)
+        counts.append(own)
+    tokens = [token for token in range(VOCABULARY) if counts[0][token] + counts[1][token] >= 10]
+    assert len(tokens) > 10
+    table = [[own[token] for token in tokens] + [5000 - sum(own[token] for token in tokens)] for own in counts]
+    table = [[cell for cell, both in zip(row, map(sum, zip(*table, strict=True)), strict=True) if both] for row in table]
+    assert stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_a_sample_depends_on_its_key_alone(policies):
+    ours = generator(policies)
+    prompts = [[5, 9, 4], [6, 6], [12, 3, 3, 8]]
+
+    def run(order):
+        branches = {n: ours.open(prompts[n % 3], keys(12)[n]) for n in order}
+        samples = ours.sample(list(branches.values()), [0] * len(branches))
+        return dict(zip(branches, [s.ids for s in samples], strict=True))
+
+    together = run(range(12))
+    assert len(set(together.values())) > 4
+    for n in (0, 5, 11):
+        assert run([n]) == {n: together[n]}
+    assert run(reversed(range(12))) == together
+
+
+def test_greedy_takes_the_most_likely_token(policies):
+    _, model, _ = policies
+    ours, theirs = generator(policies, greedy=True), TransformersGenerator(model, max_action_tokens=3, stop_ids=STOPS, greedy=True)
+    for prompt in ([5, 9, 4], [6, 6], [33, 2, 17]):
+        (a,), (b,) = (g.sample([g.open(prompt, keys(1)[0])], [0]) for g in (ours, theirs))
+        assert a.ids == b.ids
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "lora with a trained head"])
+def test_after_an_update_the_engine_holds_the_new_weights(policies, kind):
+    """Tied head included: a canary that agreed before agrees afterwards, and the samples' logprobs are the policy's."""
+    model = fresh(policies)
+    if kind != "full":
+        config = LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", init_lora_weights=False,
+                            modules_to_save=["lm_head"] if "head" in kind else None)  # fmt: skip
+        model = get_peft_model(model, config)
+    ours = generator(policies, model=model)
+    branch = ours.open([5, 9, 4, 11], keys(1)[0])
+    (sample,) = ours.sample([branch], [0])
+    assert ours.canary_gap < 1e-4
+    before = logprobs_of(model, branch, sample)
+    assert list(sample.logprobs) == pytest.approx(before, abs=1e-4)
+
+    torch.manual_seed(1)
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    ours.reset()
+    with pytest.raises(ValueError, match="opened before reset"):
+        ours.sample([branch], [1])
+    branch = ours.open([5, 9, 4, 11], keys(1)[0])
+    (sample,) = ours.sample([branch], [0])
+    assert ours.canary_gap < 1e-4
+    assert list(sample.logprobs) == pytest.approx(logprobs_of(model, branch, sample), abs=1e-4)
+    assert logprobs_of(model, branch, sample) != pytest.approx(before, abs=1e-3)
+    assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
+
+
+def test_merged_weights_are_those_of_merge_and_unload(policies):
+    model = get_peft_model(fresh(policies), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    ours = {name: weight.clone() for name, weight in merged_weights(model)}
+    theirs = model.merge_and_unload().state_dict()
+    assert set(ours) == set(theirs) and "lm_head.weight" in ours
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, atol=1e-6, rtol=1e-5)
+
+
+def test_an_engine_that_keeps_its_old_weights_is_found_out(policies, monkeypatch):
+    model = fresh(policies)
+    ours = generator(policies, model=model)
+    ours.sample([ours.open([5, 9, 4, 11], keys(1)[0])], [0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.02)
+    ours.reset()
+    monkeypatch.setattr(ours.llm, "collective_rpc", lambda *args, **kwargs: [None])
+    with pytest.raises(EngineError, match="equal those before the update: it kept its old weights"):
+        ours.sample([ours.open([7, 9, 4, 11], keys(1)[0])], [0])
+
+
+def test_an_engine_that_dies_is_one_error(policies, monkeypatch):
+    ours = generator(policies)
+
+    def die(*args, **kwargs):
+        raise RuntimeError("worker is gone")
+
+    monkeypatch.setattr(ours.llm, "generate", die)
+    with pytest.raises(EngineError, match="RuntimeError: worker is gone.*checkpoints are intact"):
+        ours.sample([ours.open([5, 9, 4, 11], keys(1)[0])], [0])
+
+
+def test_vines_find_their_prefix_in_the_cache(policies):
+    """64 vines of 8 turns from prefixes of 300 tokens: vLLM's own counter says that 90 % of the tokens were there."""
+    ours = generator(policies)
+
+    def counted():
+        found = {metric.name: metric.value for metric in ours.llm.get_metrics() if "prefix_cache" in metric.name}
+        return found["vllm:prefix_cache_queries"], found["vllm:prefix_cache_hits"]
+
+    seeds = [ours.open([4 + (n * 31 + i * 7) % 50 for i in range(300)], key) for n, key in enumerate(keys(4))]
+    ours.sample(seeds, [0] * 4)
+    queries, hits = counted()
+    vines = [ours.fork(seed, 300, key) for seed in seeds for key in keys(16, run_seed=3)]
+    for turn in range(8):
+        ours.sample(vines, [turn] * len(vines))
+        for vine in vines:
+            ours.extend(vine, [9, 10, 11, 12, 13, 14, 15, 16])
+    queries, hits = counted()[0] - queries, counted()[1] - hits
+    assert hits / queries >= 0.9
+    counters = ours.counters
+    assert counters.reused >= 0.9 * 64 * 300 and counters.recomputed + counters.reused == 64 * 300
+
+
+def test_too_long_an_episode_is_refused_with_the_fix(policies):
+    ours = generator(policies)
+    with pytest.raises(ValueError, match="only 1024 positions: shorten task_horizon"):
+        ours.sample([ours.open([5] * 1023, keys(1)[0])], [0])
