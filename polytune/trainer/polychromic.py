@@ -19,8 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
 from polytune.objective import find_judge, rescale
-from polytune.policy import Renderer, TransformersGenerator
+from polytune.policy import Renderer, build_generator
 from polytune.policy.loading import check_pad_token, place_by_mask
+from polytune.policy.vllm_generator import EngineSettings
 from polytune.rollout import RolloutError
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
@@ -114,8 +115,16 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         backbone.base_model.register_forward_hook(self._read_values)
         self.renderer = Renderer(processing_class, task, show_instructions=policy.show_instructions)
-        self.generator = TransformersGenerator(
+        self.generator = build_generator(
+            policy.generator,
             unwrapped,
+            path=policy.model,
+            settings=EngineSettings(
+                gpu_memory_utilization=args.vllm_gpu_memory_utilization,
+                max_model_length=args.vllm_max_model_length,
+                tensor_parallel_size=args.vllm_tensor_parallel_size,
+                sleep=args.vllm_enable_sleep_mode,
+            ),
             temperature=args.temperature,
             max_action_tokens=policy.max_action_tokens or task.max_action_tokens,
             stop_ids=self.renderer.stop_ids,
@@ -132,10 +141,12 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         self._drop_row_means()
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
-        if self.critic is not None:
-            if "old_per_token_logps" not in output:  # TRL needed no pass of the policy over the rows, the critic does
+        other_sampler = self.policy.generator != "transformers"
+        if self.critic is not None or other_sampler:
+            if "old_per_token_logps" not in output:  # TRL needed no pass of the policy over the rows, these do
                 self._scored = None
                 self._score_rows(output)
+        if self.critic is not None:
             values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)[: len(self._rows)]
         scored_B_C = output.get("old_per_token_logps", None if self._scored is None else self._scored[0])
         if scored_B_C is not None:
@@ -146,6 +157,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)
         if turns.losses_B_T is not None:
             output["set_losses"] = self._per_token(turns.losses_B_T, turn_index_B_C)
+        if other_sampler:
+            self._correct_sampler(output, scored_B_C, turn_index_B_C >= 0)
         if self.critic is not None:
             output["value_targets"] = torch.where(first_B_C, self._per_token(turns.returns_B_T, turn_index_B_C), 0.0)
             output["value_mask"] = first_B_C
@@ -172,6 +185,28 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
                 "it samples another distribution than the ratios assume. Check its temperature, and that it has the "
                 "current weights."
             )
+
+    def _correct_sampler(
+        self, output: dict[str, torch.Tensor], scored_B_C: torch.Tensor, own_B_C: torch.Tensor
+    ) -> None:
+        """Weigh each own token by min(pi_trainer / pi_sampler, cap), the truncated importance ratio (Ionides 2008, J.
+        Comput. Graph. Stat. 17:295): what was sampled by another engine counts as if the trainer's policy had.
+
+        The clipped surrogate is linear in positive weights of the advantages, so those carry it.
+        """
+        output["old_per_token_logps"] = scored_B_C
+        if not self.args.vllm_importance_sampling_correction:
+            return
+        ratio_B_C = (scored_B_C - output["sampling_per_token_logps"]).exp()
+        cap = self.args.vllm_importance_sampling_clip_max
+        weight_B_C = torch.where(own_B_C, ratio_B_C.clamp(max=cap), 0.0)
+        for name in ("advantages", "set_losses"):
+            if name in output:
+                output[name] = output[name] * weight_B_C
+        own = ratio_B_C[own_B_C].double()
+        total, cut, count = self._sum([float(own.sum()), float((own > cap).sum()), float(len(own))])
+        self._record("sampling/importance_ratio", total / max(count, 1.0))
+        self._record("sampling/importance_truncated", cut / max(count, 1.0))
 
     def _score_rows(self, output: dict[str, torch.Tensor]) -> None:
         """One pass over the rows without gradients, for the critic's values."""

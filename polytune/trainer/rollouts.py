@@ -44,6 +44,9 @@ class GrowsTrees:
                 self._trees = grow_to_budget(self._starts, self._grow, due, self._steps_per_tree)
                 self._warn_of_unspent(due - self._counters.env_steps)
         self.generator.reset()
+        canary = getattr(self.generator, "canary_gap", None)
+        if canary is not None:
+            self._record("sampling/canary_gap", canary)
         self._sign(self._trees)
         self._check_duplicates(self._trees)
         self._rows = [row for tree in self._trees for row in tree_rows(tree)]
