@@ -134,8 +134,17 @@ class PolicyConfig:
             "(1 in grid worlds)."
         },  # fmt: skip
     )
-    show_instructions: bool = field(
-        default=False, metadata={"help": "Begin every episode with the task's instructions (for language models)."}
+    show_instructions: bool | None = field(
+        default=None,
+        metadata={"help": "Begin every episode with the task's instructions; unset: chat models are given them."},
+    )
+    chat: bool | None = field(
+        default=None,
+        metadata={"help": "Prompt through the tokenizer's chat template; unset: when it has one."},
+    )
+    thinking: bool = field(
+        default=False,
+        metadata={"help": "Let a reasoning model think before each action; its thinking stays in context."},
     )
     max_branches: int = field(
         default=256, metadata={"help": "Branches that the generator runs in one batch; the rest wait their turn."}

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
 
     from tqdm.auto import tqdm
 
-    from polytune.policy import Renderer, TransformersGenerator, load_policy
+    from polytune.policy import TransformersGenerator, build_renderer, load_policy
     from polytune.policy.provenance import write_json
     from polytune.rollout import Start, grow_trees
     from polytune.tasks import load_task
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     task = load_task(task_config.task, **task_config.task_options)
     seeds = load_split(task, task_config.split, data_dir=task_config.data_dir)[: task_config.num_start_states]
     model, tokenizer = load_policy(policy.model)
-    renderer = Renderer(tokenizer, task, show_instructions=policy.show_instructions)
+    renderer = build_renderer(tokenizer, task, policy)
     generator = TransformersGenerator(
         model, max_action_tokens=policy.max_action_tokens or task.max_action_tokens, stop_ids=renderer.stop_ids
     )

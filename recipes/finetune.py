@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
     set_cpu_threads(policy.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy
-    from polytune.policy import Renderer, load_policy
+    from polytune.policy import build_renderer, load_policy
     from polytune.policy.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split, says_unseen
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> None:
     seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir, unseen_of=hashes)
     seeds = seeds[: task_config.num_start_states]
     model, tokenizer = load_policy(policy.model)
-    Renderer(tokenizer, task, show_instructions=policy.show_instructions).check_vocabulary()
+    build_renderer(tokenizer, task, policy).check_vocabulary()
     check_space(args.output_dir, model, keep=args.save_total_limit)
     settings = {"task": task_config, "policy": policy, "rollout": rollout, "objective": objective, "trainer": args}
     check_same_run(args.output_dir, settings)

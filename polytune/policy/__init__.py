@@ -3,6 +3,7 @@
 from polytune.policy.generator import Branch, Generator, Sample, SampleKey, sample_uniform
 from polytune.policy.generators import build_generator
 from polytune.policy.loading import CheckpointError, load_policy
+from polytune.policy.renderers import build_renderer
 from polytune.policy.rendering import Renderer
 from polytune.policy.tiny import PRESETS, build_tiny
 from polytune.policy.transformers_generator import TransformersGenerator
@@ -17,6 +18,7 @@ __all__ = [
     "SampleKey",
     "TransformersGenerator",
     "build_generator",
+    "build_renderer",
     "build_tiny",
     "load_policy",
     "sample_uniform",

@@ -25,7 +25,7 @@ def demonstrate(task: Task, renderer: Renderer, seed: int) -> dict[str, object]:
         action = task.expert(episode)
         action_ids = renderer.action_ids(action)
         step = episode.step(action)
-        feedback = () if step.done else renderer.feedback_ids(episode.observation())
+        feedback = () if step.done else renderer.feedback_ids(episode.observation(), action_ids)
         ids += [*action_ids, *feedback]
         mask += [1] * len(action_ids) + [0] * len(feedback)
         if step.done:

@@ -47,8 +47,8 @@ class Renderer:
         word = "" if self.free_text else f" {PROMPT_WORD}"
         return (*begin, *self._encode(f"{self.instructions}{observation}{word}"))
 
-    def feedback_ids(self, observation: str) -> tuple[int, ...]:
-        """Token ids of what the environment answers: the next observation and the prompt word."""
+    def feedback_ids(self, observation: str, action_ids: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Token ids of what the environment answers to ``action_ids``: the next observation and the prompt word."""
         return self._encode(f"\n{observation} {PROMPT_WORD}")
 
     def check_vocabulary(self) -> None:

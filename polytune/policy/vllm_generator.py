@@ -5,8 +5,8 @@ the branch itself or of the branch it was forked from, so a vine costs its own t
 the weights: `reset()` marks it stale, and the next `sample` copies the policy's weights over (LoRA merged on the way,
 tied heads included), empties the prefix cache, and scores one canary branch on both sides.
 
-Sampling draws from vLLM's own random numbers, seeded by the sample's key: reproducible on one machine and engine, but not
-the same actions as `TransformersGenerator` takes.
+Sampling draws from vLLM's own random numbers, seeded by the sample's key: reproducible on one machine and engine, but
+not the same actions as `TransformersGenerator` takes.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class VLLMGenerator:
         self.max_action_tokens, self.stop_ids = max_action_tokens, tuple(stop_ids)
         self.counters = TokenCounters()
         self.dtype = next(model.parameters()).dtype
-        self.llm = build_engine(path, self.dtype, self.settings) if engine is None else engine
+        self.llm = build_engine(path, model, self.settings) if engine is None else engine
         self.max_positions = self.llm.model_config.max_model_len
         self.epoch, self._stale, self._asleep = 0, True, False
         #: gap of the last canary in nats; None before the first
@@ -262,25 +262,29 @@ class VLLMGenerator:
         )
 
 
-def build_engine(path: str | Path, dtype: torch.dtype, settings: EngineSettings):
-    """A vLLM engine of the checkpoint's architecture, in this process; its weights are sent later."""
+def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSettings):
+    """A vLLM engine of the checkpoint's architecture, in this process; its weights are sent later.
+
+    Whether the output head is tied is read from the weights: a head with an adapter of its own, or one that is trained
+    beside a frozen embedding, is tied no longer, whatever the configuration says.
+    """
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     on_gpu = torch.cuda.is_available()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"hf_overrides": {"tie_word_embeddings": has_tied_head(model)}}
     if on_gpu:
-        options = {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": settings.sleep}
+        options |= {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": settings.sleep}
     else:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the trainer's threads live here, too
-        options = {"enforce_eager": True, "block_size": CPU_BLOCK_SIZE}
+        options |= {"enforce_eager": True, "block_size": CPU_BLOCK_SIZE}
     threads = torch.get_num_threads()
     try:
         from vllm import LLM
 
         return LLM(
             model=str(path),
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
             load_format="dummy",
             max_model_len=settings.max_model_length,
             tensor_parallel_size=settings.tensor_parallel_size,
@@ -298,6 +302,12 @@ def build_engine(path: str | Path, dtype: torch.dtype, settings: EngineSettings)
         ) from error
     finally:
         torch.set_num_threads(threads)
+
+
+def has_tied_head(model: PreTrainedModel) -> bool:
+    """Whether the output head is the embedding matrix itself, with no adapter on either."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", 0)
 
 
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:

@@ -252,6 +252,6 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
     if step.done:
         trajectory.stop_reason, trajectory.signature = step.stop_reason, signature
     else:
-        turn.feedback_ids = renderer.feedback_ids(observation)
+        turn.feedback_ids = renderer.feedback_ids(observation, turn.whole_ids)
         generator.extend(live.branch, turn.feedback_ids)
     return step.done

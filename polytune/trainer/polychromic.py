@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
 from polytune.objective import find_judge, rescale
-from polytune.policy import Renderer, build_generator
+from polytune.policy import build_generator, build_renderer
 from polytune.policy.loading import check_pad_token, place_by_mask
 from polytune.policy.vllm_generator import EngineSettings
 from polytune.rollout import RolloutError
@@ -114,7 +114,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
         place_by_mask(unwrapped)
         backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         backbone.base_model.register_forward_hook(self._read_values)
-        self.renderer = Renderer(processing_class, task, show_instructions=policy.show_instructions)
+        self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_generator(
             policy.generator,
             unwrapped,

@@ -1,0 +1,162 @@
+"""Chat models: an episode as a conversation in the model's own template, token for token as it was sampled.
+
+The first user message holds the instructions and the first observation, each later one an observation; the policy's
+actions are the assistant's messages. Only what lies between two actions is ever rendered, from a short conversation of
+the same shape, so a sampled token is never rendered or tokenised again. That is right only if the template renders a
+message alike whatever comes after it: checked at start. Templates that drop earlier thinking (Qwen3's) are replaced by
+TRL's training template of the same model where TRL has one, and refused where it has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from polytune.policy.rendering import Renderer
+from polytune.tasks.base import Task
+
+THINKING_END = "</think>"
+
+
+class ChatRenderer(Renderer):
+    """Renders one task for a chat model's tokenizer.
+
+    Args:
+        tokenizer: the policy's, with a chat template.
+        task: gives instructions and actions.
+        show_instructions: begin the first message with ``task.instructions``.
+        thinking: let the model think before each action; its thinking stays in context. Off: the template is told not
+            to (``enable_thinking``), which models without such blocks ignore.
+
+    Raises:
+        ValueError: the template rewrites earlier messages, or closes a message with nothing to stop at.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        task: Task,
+        *,
+        show_instructions: bool = True,
+        thinking: bool = False,
+    ):
+        super().__init__(tokenizer, task, show_instructions=show_instructions)
+        self.thinking = thinking
+        self._thought = f"<think>\nx\n{THINKING_END}\n\n" if thinking else ""
+        self.template = self._safe_template()
+        self._opening = self._text([_user("x")])
+        closing = self._between("x")
+        first = tokenizer.encode(closing, add_special_tokens=False)[:1]
+        if not first or first[0] not in tokenizer.all_special_ids:
+            raise ValueError(
+                f"the chat template closes an answer with {closing[:20]!r}, which begins with no special token, so a "
+                "sampled answer has no end: give the tokenizer a template that ends messages with one, as "
+                f"{tokenizer.eos_token!r}."
+            )
+        self._closing_id = first[0]
+        self.stop_ids = tuple(dict.fromkeys([self._closing_id, *self.stop_ids[:1]]))
+
+    # ------------------------------------------------------------------ text to tokens
+
+    def prompt_ids(self, observation: str) -> tuple[int, ...]:
+        """Token ids of the first message and the beginning of the assistant's."""
+        return self._encode(self._text([_user(self.instructions + observation)]))
+
+    def feedback_ids(self, observation: str, action_ids: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Token ids between two actions: the end of the answer unless ``action_ids`` has it, and the next message."""
+        ids = self._encode(self._between(observation))
+        return ids[1:] if action_ids and action_ids[-1] == self._closing_id else ids
+
+    def action_ids(self, action: str) -> tuple[int, ...]:
+        """Token ids of an expert's action with the end of its message."""
+        return (*self._encode(action), self._closing_id)
+
+    def check_vocabulary(self) -> None:
+        """Any text can be written."""
+
+    def action_text(self, ids: tuple[int, ...]) -> str:
+        """What comes after the thinking, without the token that ended the message."""
+        text = self._texts.get(ids)
+        if text is None:
+            spoken = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+            text = self.tokenizer.decode(list(spoken), skip_special_tokens=False)
+            if self.thinking and THINKING_END in text:
+                text = text.rpartition(THINKING_END)[2].lstrip("\n")
+            if len(self._texts) > 100_000:
+                self._texts.clear()
+            self._texts[ids] = text
+        return text
+
+    # ------------------------------------------------------------------ the template
+
+    def _text(self, messages: list[dict[str, str]], template: str | None = None) -> str:
+        return self.tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=True,
+            chat_template=template or self.template,
+            enable_thinking=self.thinking,
+        )
+
+    def _between(self, observation: str) -> str:
+        """What the template puts after an action "x" that follows a message "x", up to the next action."""
+        said = f"{self._thought}x"
+        whole = self._text([_user("x"), _assistant(said), _user(observation)])
+        return whole[len(self._opening) + len(said) :]
+
+    def _safe_template(self) -> str:
+        """The tokenizer's template, or TRL's for training, whichever keeps earlier messages as they were."""
+        own = self.tokenizer.chat_template
+        own = own["default"] if isinstance(own, dict) else own
+        fault = self._fault(own)
+        if fault is None:
+            return own
+        from trl.chat_template_utils import get_training_chat_template
+
+        try:
+            other = get_training_chat_template(self.tokenizer)
+        except ValueError:
+            other = None
+        if other is None or self._fault(other) is not None:
+            raise ValueError(
+                f"the chat template of {self.tokenizer.name_or_path!r} {fault}, so tokens that were sampled in a "
+                "conversation would be others when it goes on, and no gradient would be theirs. TRL has no training "
+                "template for it: save the tokenizer with a template that leaves earlier messages alone."
+            )
+        return other
+
+    def _fault(self, template: str) -> str | None:
+        """What a conversation of three rounds shows to be wrong with a template; None when it is safe."""
+        asked, said = ["one", "two", "three"], [f"{self._thought}left", f"{self._thought}right"]
+        texts = []
+        try:
+            for rounds in range(3):
+                messages: list[dict[str, Any]] = []
+                for index in range(rounds):
+                    messages += [_user(asked[index]), _assistant(said[index])]
+                texts.append(self._text([*messages, _user(asked[rounds])], template))
+        except Exception as error:  # a template is a program: whatever it raises, it does not suit
+            return f"cannot render a conversation of {rounds + 1} rounds ({type(error).__name__}: {error})"
+        for index in (0, 1):
+            begun = texts[index] + said[index]
+            if not texts[index + 1].startswith(begun):
+                place = next(
+                    (i for i, (a, b) in enumerate(zip(begun, texts[index + 1], strict=False)) if a != b), len(begun)
+                )
+                return (
+                    f"rewrites earlier messages ({begun[max(0, place - 20) : place + 20]!r} becomes "
+                    f"{texts[index + 1][max(0, place - 20) : place + 20]!r} one round later)"
+                )
+        first, second = (texts[i + 1][len(texts[i]) + len(said[i]) :] for i in (0, 1))
+        if first.replace("two", "three") != second:
+            return f"puts {second!r} after the second answer and {first!r} after the first"
+        return None
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}

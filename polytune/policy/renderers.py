@@ -1,0 +1,31 @@
+"""The renderer that suits a tokenizer: plain text, or the conversation of a chat model."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from polytune.config import PolicyConfig, require
+from polytune.policy.chat import ChatRenderer
+from polytune.policy.rendering import Renderer
+from polytune.tasks.base import Task
+
+
+def build_renderer(tokenizer: PreTrainedTokenizerBase, task: Task, policy: PolicyConfig) -> Renderer:
+    """A :class:`ChatRenderer` for a tokenizer with a chat template, unless ``policy.chat`` says otherwise.
+
+    Raises:
+        ValueError: a conversation is asked for and the tokenizer has no template, or thinking without a conversation;
+            or the renderer refuses (a template that rewrites messages, words that the tokenizer does not know).
+    """
+    has_template = getattr(tokenizer, "chat_template", None) is not None
+    chat = has_template if policy.chat is None else policy.chat
+    require(
+        has_template or not chat,
+        "chat is true, but the tokenizer has no chat template: leave it unset, or give it one.",
+    )
+    require(chat or not policy.thinking, "thinking is true, but the policy is no chat model: leave thinking off.")
+    if not chat:
+        return Renderer(tokenizer, task, show_instructions=bool(policy.show_instructions))
+    return ChatRenderer(
+        tokenizer, task, show_instructions=policy.show_instructions is not False, thinking=policy.thinking
+    )
