@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from polytune.objective.lookup import find, said
+from polytune.lookup import find, said
 from polytune.objective.ngram_judge import NGramJudge
 
 

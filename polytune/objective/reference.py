@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from polytune.lookup import named
 from polytune.objective.diversity import find_diversity
 from polytune.objective.groups import as_groups, check_set_size
-from polytune.objective.lookup import named
 
 Member = tuple[float, Hashable | None]  # reward, signature
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from polytune.lookup import named
 from polytune.objective.credit import CREDIT, Credit, ScoredSets
 from polytune.objective.diversity import Diversity, find_diversity
 from polytune.objective.diversity.of_sets import GroupDiversity
 from polytune.objective.groups import Groups, as_groups, as_sequence, check_set_size, integer
-from polytune.objective.lookup import named
 from polytune.objective.set_objectives import Objective, find_objective
 from polytune.objective.set_objectives.polychromic import diversity_given_member
 from polytune.objective.sets import Sets, all_sets, draw_sets

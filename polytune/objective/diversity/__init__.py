@@ -8,13 +8,13 @@ may add its `pair_form`: a matrix once per group, cut to every enumerated or sam
 from dataclasses import replace
 from typing import Any
 
+from polytune.lookup import find, is_path, said
 from polytune.objective.diversity.action_distance import ACTION_DISTANCE
 from polytune.objective.diversity.base import CountForm, Diversity, PairForm
 from polytune.objective.diversity.distinct_fraction import DISTINCT_FRACTION
 from polytune.objective.diversity.excess import EXCESS
 from polytune.objective.diversity.vendi import VENDI
 from polytune.objective.diversity.zero_if_identical import ZERO_IF_IDENTICAL
-from polytune.objective.lookup import find, is_path, said
 
 DIVERSITY: dict[str, Diversity] = {
     "distinct_fraction": DISTINCT_FRACTION,

@@ -6,7 +6,7 @@ An objective is a function of `Sets`; one that can may add its closed form of E[
 from dataclasses import replace
 from typing import Any
 
-from polytune.objective.lookup import find, is_path, said
+from polytune.lookup import find, is_path, said
 from polytune.objective.set_objectives.additive import ADDITIVE
 from polytune.objective.set_objectives.base import Objective
 from polytune.objective.set_objectives.coverage import COVERAGE

@@ -1,0 +1,210 @@
+"""Single-turn text tasks from a dataset: a prompt column, a reward function, a signature function.
+
+Both functions are named by dotted path, `package.module:name`, and called with (answer, row): the policy's text and the
+row of the dataset as a dict. The reward is a finite number; an answer that earns `solved_at` or more counts as solved.
+The signature is hashable, or None for an answer that follows no strategy. Without one, each text is its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+from polytune.lookup import find, said
+from polytune.tasks.answers import AnswerEpisode, AnswerTask
+from polytune.tasks.base import Episode
+
+#: rows that an evaluation split is numbered from, so that its seeds are not those of training
+TEST_ROWS_START = 1_000_000_000
+
+
+class DatasetEpisode(AnswerEpisode):
+    """One row's prompt, one answer."""
+
+    task: DatasetTask
+
+    def _act(self, action: str) -> bool:
+        self.answer = action
+        self.earned = self.task.earned(action, self.seed)
+        return self.earned >= self.task.solved_at
+
+    def _begin(self) -> None:
+        super()._begin()
+        self.earned = 0.0
+
+    def _failure(self) -> str | None:
+        return "unsolved" if self.turn else None
+
+    def _reward(self) -> float:
+        return self.earned
+
+    def signature(self, since_turn: int = 0) -> Hashable | None:
+        Episode.signature(self, since_turn)  # its check of since_turn
+        if self.answer is None or since_turn == self.turn:
+            return None
+        return self.task.strategy(self.answer, self.seed)
+
+
+class DatasetTask(AnswerTask):
+    """Prompts of a dataset on the Hub or on disk; a start state's seed is its row.
+
+    Args:
+        path: Hub id, or a .json, .jsonl, .csv or .parquet file, or a folder written by `save_to_disk`.
+        reward: dotted path of the reward function.
+        signature: dotted path of the signature function; None: the answer's own text, stripped.
+        subset: configuration of a Hub dataset.
+        train, test: names of its splits; a single file holds the train split, `test_path` the other.
+        prompt: column of the prompts: text, or messages whose last one is asked.
+        answer: column of the reference answers, for pretraining on them; None: there is none.
+        solved_at: reward from which on an answer counts as solved (pass@k).
+        answer_end: text that ends an answer beside the end-of-sequence token.
+        max_tokens: tokens of an answer at most.
+        instructions: what comes before each prompt with `show_instructions`.
+
+    Raises:
+        ValueError: a dataset, split, column or function that is not there, naming those that are.
+    """
+
+    name = "dataset"
+    episode_class = DatasetEpisode
+
+    def __init__(
+        self,
+        path: str = "",
+        reward: str = "",
+        signature: str | None = None,
+        subset: str | None = None,
+        train: str = "train",
+        test: str | None = "test",
+        test_path: str | None = None,
+        prompt: str = "prompt",
+        answer: str | None = None,
+        solved_at: float = 1.0,
+        answer_end: str = "",
+        max_tokens: int = 256,
+        instructions: str = "",
+    ):
+        super().__init__()
+        for option, value in (("path", path), ("reward", reward)):
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"task 'dataset' needs {option}: add {option}=... to task_args")
+        if isinstance(solved_at, bool) or not isinstance(solved_at, int | float) or not math.isfinite(solved_at):
+            raise ValueError(f"solved_at of task 'dataset' must be a number, got {solved_at!r}")
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
+            raise ValueError(f"max_tokens of task 'dataset' must be a whole number of at least 1, got {max_tokens!r}")
+        self.reward, self.reward_name = said("reward", reward, find("reward", reward, {})), reward
+        self.strategy_of = None if signature is None else said("signature", signature, find("signature", signature, {}))
+        self.signature_name = signature
+        self.column, self.answers, self.solved_at = prompt, answer, float(solved_at)
+        self.answer_end, self.max_action_tokens, self.instructions = answer_end, max_tokens, instructions
+        self.rows = {"train": load_rows(path, subset, train)}
+        if test_path is not None or (test is not None and not Path(path).is_file()):
+            self.rows["test"] = load_rows(test_path or path, subset, test or "train", missing_is_none=test_path is None)
+        self.rows = {split: rows for split, rows in self.rows.items() if rows is not None}
+        for rows in self.rows.values():
+            for column in filter(None, (prompt, answer)):
+                if column not in rows.column_names:
+                    raise ValueError(f"{path} has no column {column!r}; its columns are {', '.join(rows.column_names)}")
+        self.splits = {
+            split: range(first, first + len(self.rows[split]))
+            for split, first in (("train", 0), ("test", TEST_ROWS_START))
+            if split in self.rows
+        }
+        self.default_split = "test" if "test" in self.rows else "train"
+
+    def row(self, seed: int) -> dict[str, Any]:
+        """The row that a start state's seed names. Raises ValueError for one that is not there."""
+        split, index = ("test", seed - TEST_ROWS_START) if seed >= TEST_ROWS_START else ("train", seed)
+        rows = self.rows.get(split)
+        if rows is None or not 0 <= index < len(rows):
+            raise ValueError(f"task 'dataset' has no row for seed {seed}: its splits are {self.splits}")
+        return rows[index]
+
+    def prompt(self, seed: int) -> str:
+        found = self.row(seed)[self.column]
+        if isinstance(found, list) and found and isinstance(found[-1], dict):  # messages
+            found = found[-1].get("content")
+        if not isinstance(found, str) or not found:
+            raise ValueError(f"row of seed {seed}: column {self.column!r} holds no text but {found!r}")
+        return found
+
+    def earned(self, answer: str, seed: int) -> float:
+        """The reward function's number. Raises ValueError when it is none."""
+        value = self.reward(answer, self.row(seed))
+        if isinstance(value, str) or value is None or not math.isfinite(float(value)):
+            raise ValueError(
+                f"reward {self.reward_name!r} returned {value!r} for {answer[:80]!r}: return a finite number"
+            )
+        return float(value)
+
+    def strategy(self, answer: str, seed: int) -> Hashable | None:
+        """The signature function's answer; the stripped text without one."""
+        if self.strategy_of is None:
+            return answer.strip()
+        found = self.strategy_of(answer, self.row(seed))
+        if not isinstance(found, Hashable):
+            raise ValueError(
+                f"signature {self.signature_name!r} returned a {type(found).__name__}, which is not hashable: return "
+                "text, a number, a tuple or a frozenset"
+            )
+        return found
+
+    def grade(self, answer: str) -> None:
+        raise NotImplementedError("an answer is graded for its row: earned() and strategy()")
+
+    def parse_action(self, text: Any) -> str:
+        """Every text is an answer; anything but a string is a TypeError."""
+        if not isinstance(text, str):
+            raise TypeError(f"an answer is text straight from the policy, got {type(text).__name__}: {text!r}")
+        return text
+
+    def training_lines(self) -> Iterator[tuple[str, str]]:
+        """(prompt, reference answer) of each training row."""
+        if self.answers is None:
+            raise ValueError("task 'dataset' has no reference answers to pretrain on: add answer=COLUMN to task_args")
+        for seed in self.splits["train"]:
+            yield self.prompt(seed), f"{self.row(seed)[self.answers]}{self.answer_end}"
+
+    def vocabulary(self) -> list[str]:
+        """The characters of the texts: a tokenizer that knows them can write any of them."""
+        texts = [self.prompt(seed) for split in self.splits.values() for seed in split]
+        if self.answers is not None:
+            texts += [str(self.row(seed)[self.answers]) for seed in self.splits["train"]]
+        ends = [self.answer_end] if self.answer_end else []
+        return [*ends, *sorted({c for text in texts for c in text if not c.isspace()})]
+
+
+def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: bool = False):
+    """One split of a dataset on disk or on the Hub.
+
+    Raises:
+        ValueError: it cannot be loaded, or has no such split (None instead with ``missing_is_none``).
+    """
+    from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+
+    place = Path(path)
+    kinds = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+    try:
+        if place.is_dir() and any((place / name).exists() for name in ("dataset_dict.json", "state.json")):
+            found = load_from_disk(path)
+        elif place.is_file():
+            if place.suffix not in kinds:
+                raise ValueError(f"a dataset file ends in {', '.join(kinds)}, got {place.name!r}")
+            return load_dataset(kinds[place.suffix], data_files={"train": path}, split="train")
+        else:
+            found = load_dataset(path, subset)
+    except (FileNotFoundError, ConnectionError, OSError, ValueError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"dataset {path!r} cannot be loaded ({type(error).__name__}: {error}): give a file, a folder written by "
+            "save_to_disk, or a Hub id."
+        ) from error
+    if isinstance(found, Dataset):
+        found = DatasetDict({"train": found})
+    if split in found:
+        return found[split]
+    if missing_is_none:
+        return None
+    raise ValueError(f"dataset {path!r} has no split {split!r}; it has {', '.join(found)}")
