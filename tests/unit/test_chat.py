@@ -1,0 +1,102 @@
+"""Conversations in a chat model's own template: token-exact from turn to turn, or refused."""
+
+from pathlib import Path
+
+import pytest
+import trl
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from polytune.config import PolicyConfig
+from polytune.policy import Renderer, build_renderer
+from polytune.policy.chat import ChatRenderer
+from polytune.tasks import load_task
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+QWEN3 = (Path(trl.__file__).parent / "chat_templates/qwen3.jinja").read_text()
+FORGETFUL = CHATML.replace("{{ m['content'] }}", "{% if loop.last %}{{ m['content'] }}{% else %}...{% endif %}")
+COUNTING = CHATML.replace("<|im_end|>\n{% endfor %}", "<|im_end|>\n[{{ messages | length }}]{% endfor %}")
+ENDLESS = CHATML.replace("<|im_end|>\n", "\n\n")
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("fourrooms")
+
+
+def tokenizer_with(template):
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    bpe.train_from_iterator(["some text"], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
+    )
+
+
+@pytest.mark.parametrize("template", [CHATML, QWEN3], ids=["chatml", "qwen3"])
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_conversation_grows_by_tokens_into_what_the_template_says(task, template, thinking):
+    """What was sampled, with the tokens between, is the template's own rendering of the whole conversation."""
+    tokenizer = tokenizer_with(template)
+    renderer = ChatRenderer(tokenizer, task, thinking=thinking)
+    asked = ["front=1 goal=2", "front=0 goal=1", "front=4 goal=0"]
+    thought = "<think>\nhm\n</think>\n\n" if thinking else ""
+    end = tokenizer.encode("<|im_end|>")
+    ids = list(renderer.prompt_ids(asked[0]))
+    messages = [{"role": "user", "content": renderer.instructions + asked[0]}]
+    for said, next_question in zip(("left", "forward"), asked[1:], strict=True):
+        action = (*tokenizer.encode(thought + said), *end)
+        assert renderer.action_text(action) == said and task.parse_action(said) == said
+        ids += [*action, *renderer.feedback_ids(next_question, action)]
+        messages += [{"role": "assistant", "content": thought + said}, {"role": "user", "content": next_question}]
+        assert tokenizer.decode(ids) == renderer._text(messages)
+    cut = tuple(tokenizer.encode("left"))  # ran out of tokens: the renderer ends the message
+    assert renderer.feedback_ids("x", cut)[:1] == tuple(end)
+    assert renderer.feedback_ids("x", (*cut, *end)) == renderer.feedback_ids("x", cut)[1:]
+    assert renderer.stop_ids[0] == end[0]
+
+
+def test_qwen3_is_given_the_template_for_training(task):
+    """Its own drops earlier thinking (and adds an empty block where there was none)."""
+    renderer = ChatRenderer(tokenizer_with(QWEN3), task, thinking=True)
+    assert renderer.template != QWEN3
+    assert ChatRenderer(tokenizer_with(CHATML), task).template == CHATML
+
+
+@pytest.mark.parametrize("template, words", [
+    (FORGETFUL, r"rewrites earlier messages \('.*one.*' becomes '.*\.\.\..*' one round later\)"),
+    (COUNTING, "rewrites earlier messages"),
+    (ENDLESS, "begins with no special token, so a sampled answer has no end"),
+    ("{{ nothing.at.all }}", "cannot render a conversation of 1 rounds"),
+    ("{{ raise_exception('no') }}", "cannot render a conversation of 1 rounds"),
+])  # fmt: skip
+def test_templates_that_do_not_suit_are_refused(task, template, words):
+    with pytest.raises(ValueError, match=words):
+        ChatRenderer(tokenizer_with(template), task)
+
+
+def test_unfinished_thinking_is_no_action(task):
+    tokenizer = tokenizer_with(CHATML)
+    renderer = ChatRenderer(tokenizer, task, thinking=True)
+    for text in ("<think>\nleft", "left or right", "<think>\nhm\n</think>\n\nleft!"):
+        assert task.parse_action(renderer.action_text(tuple(tokenizer.encode(text)))) is None
+    assert renderer.action_text(tuple(tokenizer.encode("</think>left<|im_end|>"))) == "left"
+
+
+def test_which_renderer(task):
+    chat, plain = tokenizer_with(CHATML), tokenizer_with(None)
+    assert isinstance(build_renderer(chat, task, PolicyConfig()), ChatRenderer)
+    assert build_renderer(chat, task, PolicyConfig()).instructions
+    assert not build_renderer(chat, task, PolicyConfig(show_instructions=False)).instructions
+    assert type(build_renderer(chat, task, PolicyConfig(chat=False))) is Renderer
+    assert type(build_renderer(plain, task, PolicyConfig())) is Renderer
+    with pytest.raises(ValueError, match="chat is true, but the tokenizer has no chat template"):
+        build_renderer(plain, task, PolicyConfig(chat=True))
+    with pytest.raises(ValueError, match="thinking is true, but the policy is no chat model"):
+        build_renderer(plain, task, PolicyConfig(thinking=True))
