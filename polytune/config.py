@@ -168,6 +168,43 @@ class PolicyConfig:
 
 
 @dataclass
+class AdapterConfig:
+    """LoRA on a frozen policy; fields are named as in TRL's ``ModelConfig``."""
+
+    use_peft: bool = field(default=False, metadata={"help": "Train a LoRA adapter instead of all weights."})
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapter."})
+    lora_alpha: int = field(default=32, metadata={"help": "Its scale: alpha / r, alpha / sqrt(r) with use_rslora."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Must stay 0: rows are scored as they were sampled."})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Modules that get an adapter; unset: every linear layer but the output head."}
+    )
+    lora_modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules that are trained whole and saved beside the adapter."}
+    )
+    use_rslora: bool = field(default=False, metadata={"help": "Rank-stabilised scaling (arXiv 2312.03732)."})
+    load_in_4bit: bool = field(
+        default=False, metadata={"help": "QLoRA: the frozen weights in 4 bits (pip install bitsandbytes; a GPU)."}
+    )
+
+    def __post_init__(self) -> None:
+        require_integer("lora_r", self.lora_r, 1)
+        require_integer("lora_alpha", self.lora_alpha, 1)
+        require(
+            self.lora_dropout == 0.0,
+            f"lora_dropout is {self.lora_dropout}: it must stay 0, rows are scored as they were sampled.",
+        )
+        for name in ("lora_target_modules", "lora_modules_to_save", "use_rslora", "load_in_4bit"):
+            require(
+                self.use_peft or not getattr(self, name),
+                f"{name} is {getattr(self, name)!r}, but use_peft is false: set use_peft to true for LoRA.",
+            )
+        require(
+            not self.load_in_4bit or find_spec("bitsandbytes") is not None,
+            "load_in_4bit needs bitsandbytes: pip install bitsandbytes on a machine with a GPU, or leave it false.",
+        )
+
+
+@dataclass
 class RolloutConfig:
     """Shape of the rollout tree that is grown from each start state (Poly-PPO, arXiv 2509.25424)."""
 

@@ -114,14 +114,14 @@ def main(argv: Sequence[str]) -> None:
 
 def read_method(name: str, path: Path, flags: Sequence[str]):
     """A method's YAML as recipes/finetune.py will take it, errors with its name."""
-    from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+    from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
     from polytune.evaluation.comparison_runs import Method
     from polytune.trainer import PolychromicConfig, check_run
 
-    parts = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
+    parts = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
     try:
         found = parse(parts, ["--config", str(path), *flags], description="")
-        settings = dict(zip(("task", "policy", "rollout", "objective", "trainer"), found, strict=True))
+        settings = dict(zip(("task", "policy", "adapter", "rollout", "objective", "trainer"), found, strict=True))
         check_run(settings["trainer"], settings["rollout"], settings["objective"])
     except ValueError as error:
         raise UsageError(f"method {name} ({path}): {error}") from error

@@ -16,11 +16,11 @@ from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+    from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
     from polytune.trainer import PolychromicConfig, check_run, check_space, latest_checkpoint
 
-    task_config, policy, rollout, objective, args = parse(
-        (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
+    task_config, policy, adapter, rollout, objective, args = parse(
+        (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
         argv,
         description=__doc__,
         default_config=str(REPOSITORY / "recipes/fourrooms/quickstart.yaml"),
@@ -30,6 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import build_renderer, load_policy
+    from polytune.policy.adapters import lora_config
     from polytune.policy.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split, says_unseen
@@ -41,13 +42,22 @@ def main(argv: Sequence[str]) -> None:
     model, tokenizer = load_policy(policy.model)
     build_renderer(tokenizer, task, policy).check_vocabulary()
     check_space(args.output_dir, model, keep=args.save_total_limit)
-    settings = {"task": task_config, "policy": policy, "rollout": rollout, "objective": objective, "trainer": args}
+    settings = {
+        "task": task_config,
+        "policy": policy,
+        "adapter": adapter,
+        "rollout": rollout,
+        "objective": objective,
+        "trainer": args,
+    }
     check_same_run(args.output_dir, settings)
 
     # ---------------------------------------------------------------- train
     from polytune.trainer import PolychromicTrainer
 
-    trainer = PolychromicTrainer(model, args, task, seeds, rollout, objective, policy, tokenizer)
+    trainer = PolychromicTrainer(
+        model, args, task, seeds, rollout, objective, policy, tokenizer, peft_config=lora_config(adapter)
+    )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
         record_run(args.output_dir, settings)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+ADAPTER_FILE = "adapter_config.json"
 #: a tokenizer's vocabulary lies in one of these
 VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
 
@@ -52,6 +53,45 @@ def _check_folder(path: Path) -> None:
             ) from error
 
 
+def adapter_base(folder: Path) -> str | None:
+    """The base model that a folder's adapter was trained on; None when the folder holds no adapter.
+
+    Raises:
+        CheckpointError: its adapter_config.json is damaged.
+    """
+    file = folder / ADAPTER_FILE
+    if not file.is_file():
+        return None
+    try:
+        base = json.loads(file.read_text())["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({type(error).__name__}: {error}): the adapter is damaged."
+        ) from error
+    if not isinstance(base, str) or not base:
+        raise CheckpointError(
+            f"{file} names no base model (base_model_name_or_path is {base!r}): the adapter is damaged."
+        )
+    return base
+
+
+def _load_adapter(folder: Path, base: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base model with the adapter merged into its weights, and the tokenizer saved beside the adapter."""
+    from peft import PeftModel
+
+    try:
+        model, tokenizer = _load(base, dtype)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder} is an adapter on {base!r}, which cannot be loaded: {error}") from error
+    try:
+        if any(list(folder.glob(pattern)) for pattern in VOCABULARY_FILES):
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"the adapter in {folder} cannot be put on {base!r}: {error}") from error
+    return merged, tokenizer
+
+
 def _load(path: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer as they are, each way in which a folder can be wrong reported."""
     folder = Path(path)
@@ -86,7 +126,7 @@ def load_policy(
     """Load a policy, a causal transformer and its tokenizer, from a folder or the Hub, in evaluation mode.
 
     Args:
-        path: folder written by ``save_pretrained``, or a Hub id.
+        path: folder written by ``save_pretrained``, or a Hub id; a folder with an adapter is merged into its base.
         device: where the weights go.
         dtype: of the weights.
 
@@ -94,7 +134,8 @@ def load_policy(
         CheckpointError: the folder is missing, truncated, lacks weights, has no tokenizer, or its tokenizer has no pad
             token.
     """
-    model, tokenizer = _load(path, dtype)
+    base = adapter_base(Path(path))
+    model, tokenizer = _load(path, dtype) if base is None else _load_adapter(Path(path), base, dtype)
     check_pad_token(tokenizer, path)
     return model.to(device).eval(), tokenizer
 

@@ -12,6 +12,7 @@ import pytest
 
 from polytune.cli import parse
 from polytune.config import (
+    AdapterConfig,
     ComparisonConfig,
     EvaluationConfig,
     ObjectiveConfig,
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 FIELDS = {
     "pretrain.py": (TaskConfig, PretrainConfig),
-    "finetune.py": (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
+    "finetune.py": (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
     "evaluate.py": (TaskConfig, PolicyConfig, EvaluationConfig),
     "compare.py": (TaskConfig, PolicyConfig, ComparisonConfig),
 }

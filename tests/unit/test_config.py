@@ -6,6 +6,7 @@ import pytest
 
 from polytune.cli import UsageError, parse
 from polytune.config import (
+    AdapterConfig,
     ComparisonConfig,
     EvaluationConfig,
     ObjectiveConfig,
@@ -19,7 +20,7 @@ from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
+PARTS = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
 YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
 QUICKSTART = str(ROOT / "recipes/fourrooms/quickstart.yaml")
 
