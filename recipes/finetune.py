@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.trainer import PolychromicTrainer
 
     trainer = PolychromicTrainer(
-        model, args, task, seeds, rollout, objective, policy, tokenizer, peft_config=lora_config(adapter)
+        model, args, task, seeds, rollout, objective, policy, tokenizer, peft_config=lora_config(adapter, model)
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():

@@ -1,0 +1,117 @@
+"""LoRA as a user runs it: the base stays, the adapter moves, it is saved, resumed, evaluated and merged."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from polytune.policy import PRESETS, CheckpointError, build_tiny, load_policy
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.tasks import load_task
+
+LORA = ["--use_peft", "true", "--lora_r", "4", "--learning_rate", "1e-2"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base") / "policy"
+    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *load_task("fourrooms").vocabulary()])
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    assert "tiny" in PRESETS
+    return folder
+
+
+@pytest.fixture
+def tune(call_recipe, base, tmp_path):
+    settings = {
+        "task": "fourrooms", "task_horizon": 12, "split": "seeds:0-7", "num_seeds": 1, "num_rollout_states": 1,
+        "num_vines": 3, "num_generations": 4, "per_device_train_batch_size": 4, "steps_per_generation": 2,
+        "set_size": 2, "num_updates": 3, "use_cpu": True, "kl_coef": 0.1, "kl_reference": "pretrained",
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+
+    def run(folder, *flags):
+        call_recipe("finetune", "--config", tmp_path / "run.yaml", "--model", base, "--output_dir", folder, *flags)
+        return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    return run
+
+
+def weights(folder):
+    return {name: value.clone() for name, value in load_policy(folder)[0].state_dict().items()}
+
+
+def test_an_adapter_is_trained_beside_a_frozen_base(tune, base, tmp_path, call_recipe):
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    metrics = tune(tmp_path / "run", *LORA)
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+    assert (tmp_path / "run/adapter_model.safetensors").is_file() and not (tmp_path / "run/model.safetensors").exists()
+    assert json.loads((tmp_path / "run/adapter_config.json").read_text())["r"] == 4
+    logged = [line for line in metrics if "rollout/env_steps" in line]
+    assert all(line["sampling/logprob_gap"] < 1e-5 for line in logged), "rollouts come from the adapted policy"
+    assert logged[0]["kl"] < 0.5 * logged[-1]["kl"], "the reference is the disabled adapter"
+    assert "critic/loss" in logged[0]
+
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "run").eval()
+    merged, _ = load_policy(tmp_path / "run")
+    ids = torch.randint(4, 20, (2, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, plain(ids).logits, atol=1e-5, rtol=1e-4)
+    first, last = weights(base), weights(tmp_path / "run")
+    moved = {name for name in first if not torch.equal(first[name], last[name])}
+    assert moved and all("_proj" in name for name in moved), "embeddings, norms and the head are as they were"
+
+    call_recipe("evaluate", "--task_horizon", "12", "--split", "seeds:0-3", "--policies", base, tmp_path / "run",
+                "--n", "2", "--output_dir", tmp_path / "evaluation")  # fmt: skip
+    assert (tmp_path / "evaluation/summary.json").is_file()
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tune, tmp_path):
+    tune(tmp_path / "whole", *LORA)
+    tune(tmp_path / "cut", *LORA)
+    for path in (tmp_path / "cut").iterdir():  # as if killed after the second update
+        if path.name not in ("checkpoint-8", "run.json", "metrics.jsonl"):
+            shutil.rmtree(path) if path.is_dir() else os.remove(path)
+    tune(tmp_path / "cut", *LORA)
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_adapters_that_cannot_be_put_on_a_base(tune, base, tmp_path):
+    tune(tmp_path / "run", *LORA, "--num_updates", "1")
+    config = tmp_path / "run/adapter_config.json"
+    content = json.loads(config.read_text())
+    for change, words in (
+        ({"base_model_name_or_path": str(tmp_path / "gone")}, "is an adapter on .*gone', which cannot be loaded"),
+        ({"base_model_name_or_path": None}, "names no base model"),
+    ):
+        config.write_text(json.dumps(content | change))
+        with pytest.raises(CheckpointError, match=words):
+            load_policy(tmp_path / "run")
+    config.write_text("{")
+    with pytest.raises(CheckpointError, match="the adapter is damaged"):
+        load_policy(tmp_path / "run")
+    config.write_text(json.dumps(content))
+    (tmp_path / "run/adapter_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="cannot be put on"):
+        load_policy(tmp_path / "run")
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--lora_modules_to_save", "lm_head"], "use_peft is false"),
+    (["--use_peft", "true", "--lora_r", "0"], "lora_r must be an integer of at least 1, got 0"),
+    (["--use_peft", "true", "--lora_dropout", "0.1"], "lora_dropout is 0.1: it must stay 0"),
+    (["--use_peft", "true", "--load_in_4bit", "true"], "load_in_4bit needs bitsandbytes"),
+    (["--use_peft", "true", "--lora_target_modules", "nothing"], "lora_target_modules has 'nothing', but the policy has no such"),
+])  # fmt: skip
+def test_mistakes(tune, tmp_path, capsys, flags, words):
+    with pytest.raises(SystemExit):
+        tune(tmp_path / "run", *flags)
+    told = capsys.readouterr().err
+    assert words in told and told.count("error:") == 1
