@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> None:
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
         print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
+    if policy.generator == "vllm":
+        trainer.generator.shutdown()
     trainer.accelerator.end_training()
     if trainer.accelerator.num_processes > 1:
         # gloo's threads drop their last tensors: one that still holds some aborts an interpreter that ends

@@ -171,6 +171,10 @@ class VLLMGenerator:
             samples.append(Sample(ids, logprobs))
         return samples
 
+    def shutdown(self) -> None:
+        """End the engine while the process groups that it uses are there: before the trainer takes them down."""
+        self.llm.llm_engine.engine_core.shutdown()
+
     def _check_current(self, branch: EngineBranch) -> None:
         if branch.epoch != self.epoch:
             raise ValueError(f"branch {tuple(branch.key)} was opened before reset(): open it again.")
