@@ -129,10 +129,7 @@ class PolicyConfig:
     )
     max_action_tokens: int | None = field(
         default=None,
-        metadata={
-            "help": "Tokens sampled for one action at most; unset: the task's longest action in words of its own "
-            "(1 in grid worlds)."
-        },  # fmt: skip
+        metadata={"help": "Tokens sampled for one action at most; unset: as many as the task's longest action takes."},
     )
     show_instructions: bool | None = field(
         default=None,

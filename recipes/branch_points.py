@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     model, tokenizer = load_policy(policy.model)
     renderer = build_renderer(tokenizer, task, policy)
     generator = TransformersGenerator(
-        model, max_action_tokens=policy.max_action_tokens or task.max_action_tokens, stop_ids=renderer.stop_ids
+        model, max_action_tokens=policy.max_action_tokens or renderer.longest_action(), stop_ids=renderer.stop_ids
     )
 
     # ---------------------------------------------------------------- vines all along the trajectories

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.evaluation.plot import plot_coverage
     from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records
     from polytune.evaluation.summary import counted
-    from polytune.policy import Generator, build_generator, build_renderer, load_policy, provenance
+    from polytune.policy import GeneratorsInTurn, build_renderer, load_policy, provenance
     from polytune.tasks import load_task
     from polytune.tasks.creativity.tasks import CreativityTask
     from polytune.tasks.splits import load_split, says_unseen
@@ -61,32 +61,13 @@ def main(argv: Sequence[str]) -> None:
     )[: task_config.num_start_states]
     policies = {name: load_policy(path) for name, path in paths.items()}
     renderers = {name: build_renderer(tokenizer, task, policy_config) for name, (_, tokenizer) in policies.items()}
-
-    engines: dict[str, object] = {}
-
-    def generator_of(name: str, greedy: bool) -> Generator:
-        if name not in engines:
-            engines.clear()  # vLLM's engines: one at a time
-        generator = build_generator(
-            policy_config.generator,
-            policies[name][0],
-            path=paths[name],
-            engine=engines.get(name),
-            temperature=config.temperature,
-            max_action_tokens=policy_config.max_action_tokens or task.max_action_tokens,
-            stop_ids=renderers[name].stop_ids,
-            greedy=greedy,
-        )
-        engines[name] = getattr(generator, "llm", None)
-        return generator
-
     for name, path in paths.items():  # a policy that cannot play this task is refused before another one is sampled
         trained = provenance.other_task_args(path, task.name, task_config.task_args)
         if trained is not None:
             print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
         renderers[name].check_vocabulary()
-        if policy_config.generator == "transformers":
-            generator_of(name, greedy=True)
+    models = {name: model for name, (model, _) in policies.items()}
+    generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
     seconds = provenance.set_aside_other_run(
@@ -106,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         for number, cohort in enumerate(batches[done:], start=done + 1):
             name, greedy = cohort[0].policy, cohort[0].attempt < 0
             progress.set_description(f"{name}{' (greedy)' if greedy else ''}")
-            start, generator = time.perf_counter(), generator_of(name, greedy)
+            start, generator = time.perf_counter(), generators.of(name, greedy=greedy)
             records = sample_records(task, renderers[name], generator, cohort, run_seed=config.seed,
                                      on_episode=progress.update)  # fmt: skip
             file.writelines(json.dumps(record) + "\n" for record in records)
@@ -118,6 +99,8 @@ def main(argv: Sequence[str]) -> None:
             if progress.disable and (last or time.monotonic() - told > 30):  # no terminal: a line now and then
                 told = time.monotonic()
                 print(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", flush=True)
+
+    generators.shutdown()
 
     # ---------------------------------------------------------------- summarise, plot, say it
     records = read_records(records_file)

@@ -96,7 +96,9 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- behaviour cloning
     def success(model) -> float:
         starts = [Start(checked[i % len(checked)], i // len(checked)) for i in range(config.eval_episodes)]
-        generator = TransformersGenerator(model, max_action_tokens=task.max_action_tokens, stop_ids=renderer.stop_ids)
+        generator = TransformersGenerator(
+            model, max_action_tokens=renderer.longest_action(), stop_ids=renderer.stop_ids
+        )
         episodes = sample_episodes(task, renderer, generator, starts, run_seed=config.seed)
         return sum(episode.success for episode in episodes) / len(episodes)
 

@@ -28,7 +28,8 @@ NOTE_FILE = "comparison_run.json"
 #: fields of recipes/finetune.py that the comparison itself gives to every run
 OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)} | {"output_dir", "seed"}
 #: of these, what a method's YAML may not contradict: policies that are shown or sampled otherwise play another game
-SAME_GAME = ("task_horizon", "task_args", "num_start_states", "generator", "max_action_tokens", "show_instructions")
+SAME_GAME = ("task_horizon", "task_args", "num_start_states", "generator", "max_action_tokens", "show_instructions",
+             "chat", "thinking")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Policies: tiny presets, checkpoint loading, text <-> token ids, and the generators that sample them."""
 
 from polytune.policy.generator import Branch, Generator, Sample, SampleKey, sample_uniform
-from polytune.policy.generators import build_generator
+from polytune.policy.generators import GeneratorsInTurn, build_generator
 from polytune.policy.loading import CheckpointError, load_policy
 from polytune.policy.renderers import build_renderer
 from polytune.policy.rendering import Renderer
@@ -13,6 +13,7 @@ __all__ = [
     "Branch",
     "CheckpointError",
     "Generator",
+    "GeneratorsInTurn",
     "Renderer",
     "Sample",
     "SampleKey",

@@ -72,6 +72,12 @@ class ChatRenderer(Renderer):
         """Token ids of an expert's action with the end of its message."""
         return (*self._encode(action), self._closing_id)
 
+    def longest_action(self) -> int:
+        """As the parent's; ValueError for a model that thinks, whose thoughts have no longest."""
+        if self.thinking:
+            raise ValueError("thinking is true: set max_action_tokens, the tokens of a thought and its action at most.")
+        return super().longest_action()
+
     def check_vocabulary(self) -> None:
         """Any text can be written."""
 

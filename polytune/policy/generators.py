@@ -1,14 +1,16 @@
-"""One of the generators by its name, the YAML field ``generator``."""
+"""One of the generators by its name, the YAML field ``generator``; and those of several policies in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from polytune.config import PolicyConfig
 from polytune.policy.generator import Generator
+from polytune.policy.rendering import Renderer
 from polytune.policy.transformers_generator import TransformersGenerator
 from polytune.policy.vllm_generator import EngineSettings, VLLMGenerator
 
@@ -43,3 +45,57 @@ def build_generator(
     if kind == "transformers":
         return TransformersGenerator(model, **options)
     return VLLMGenerator(model, path=path, settings=settings, engine=engine, **options)
+
+
+class GeneratorsInTurn:
+    """Generators of several policies for an evaluation. vLLM's engines are built when they are due, one at a time.
+
+    Args:
+        policy: which generator, and the tokens of an action.
+        models: the policies by name; paths: their folders or Hub ids; renderers: how each is prompted.
+        temperature: of the samples.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        models: Mapping[str, PreTrainedModel],
+        paths: Mapping[str, str | Path],
+        renderers: Mapping[str, Renderer],
+        *,
+        temperature: float,
+    ):
+        self.policy, self.models, self.paths, self.renderers = policy, models, paths, renderers
+        self.temperature = temperature
+        self._current: tuple[str, VLLMGenerator] | None = None
+        if policy.generator == "transformers":  # a model that it cannot run is refused before another one is sampled
+            for name in models:
+                self.of(name, greedy=True)
+
+    def of(self, name: str, *, greedy: bool) -> Generator:
+        """The generator of the policy called ``name``."""
+        renderer, engine = self.renderers[name], None
+        if self._current is not None:
+            if self._current[0] == name:
+                engine = self._current[1].llm
+            else:
+                self.shutdown()
+        generator = build_generator(
+            self.policy.generator,
+            self.models[name],
+            path=self.paths[name],
+            engine=engine,
+            temperature=self.temperature,
+            max_action_tokens=self.policy.max_action_tokens or renderer.longest_action(),
+            stop_ids=renderer.stop_ids,
+            greedy=greedy,
+        )
+        if isinstance(generator, VLLMGenerator):
+            self._current = (name, generator)
+        return generator
+
+    def shutdown(self) -> None:
+        """End the engine, if one runs."""
+        if self._current is not None:
+            self._current[1].shutdown()
+            self._current = None

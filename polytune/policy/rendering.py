@@ -51,6 +51,12 @@ class Renderer:
         """Token ids of what the environment answers to ``action_ids``: the next observation and the prompt word."""
         return self._encode(f"\n{observation} {PROMPT_WORD}")
 
+    def longest_action(self) -> int:
+        """Tokens of the longest action, with the token that ends it; of free text as many as the task allows."""
+        if self.free_text:
+            return self.task.max_action_tokens
+        return max(len(self.action_ids(action)) for action in self.task.actions)
+
     def check_vocabulary(self) -> None:
         """ValueError that names the words of the task which the tokenizer does not know."""
         self._encode(

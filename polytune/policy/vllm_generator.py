@@ -109,7 +109,8 @@ class VLLMGenerator:
         self.epoch, self._stale, self._asleep = 0, True, False
         #: gap of the last canary in nats; None before the first
         self.canary_gap: float | None = None
-        self._canary: tuple[list[int], torch.Tensor] | None = None
+        #: its tokens, and the policy's scores of them at the first and at the last synchronisation
+        self._canary: tuple[list[int], torch.Tensor, torch.Tensor] | None = None
 
     # ------------------------------------------------------------------ the contract
 
@@ -172,7 +173,7 @@ class VLLMGenerator:
         return samples
 
     def shutdown(self) -> None:
-        """End the engine while the process groups that it uses are there: before the trainer takes them down."""
+        """End the engine: while the process groups that it uses are there, and before another one is built."""
         self.llm.llm_engine.engine_core.shutdown()
 
     def _check_current(self, branch: EngineBranch) -> None:
@@ -237,23 +238,19 @@ class VLLMGenerator:
 
     @torch.no_grad()
     def _compare(self, ids: list[int]) -> None:
-        """Score the canary on both sides. An engine that has kept older weights agrees with the older scores."""
+        """Score one branch, always the same, on both sides; an engine that kept older weights has older scores."""
         from vllm import SamplingParams
 
-        if len(ids) < 2:
+        if len(ids) < 2 and self._canary is None:
             return
-        if self._canary is None or self._canary[0][0] != ids[0]:
-            self._canary = None
-        ids, before_T = self._canary if self._canary is not None else (ids, None)
+        ids, *older = self._canary or (ids,)
         now_T = score(self.model, ids)
         (output,) = self._generate([ids], [SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)])
         theirs_T = torch.tensor([cell[i].logprob for i, cell in zip(ids[1:], output.prompt_logprobs[1:], strict=True)])
-        self._canary = (ids, now_T)
+        self._canary = (ids, older[0] if older else now_T, now_T)
         self.canary_gap = gap = float((theirs_T - now_T).abs().mean())
         limit = CANARY_WARNING.get(self.dtype, 1e-2)
-        if gap <= limit:
-            return
-        stale = before_T is not None and float((theirs_T - before_T).abs().mean()) < 0.5 * gap
+        stale = any(float((theirs_T - then_T).abs().mean()) < 0.1 * gap for then_T in older) and gap > 0.1 * limit
         if stale or not gap <= CANARY_ERROR:
             raise EngineError(
                 f"after the weights were sent, vLLM's logprobs are {gap:.3g} nats from the policy's on average "
@@ -261,9 +258,10 @@ class VLLMGenerator:
                    f"(limit {CANARY_ERROR}): it does not hold the policy's weights.")
                 + " Use --generator transformers, and report the model's architecture."
             )  # fmt: skip
-        log.warning(
-            "canary: vLLM's logprobs are %.3g nats from the policy's on average (expected at most %g)", gap, limit
-        )
+        if gap > limit:
+            log.warning(
+                "canary: vLLM's logprobs are %.3g nats from the policy's on average (expected at most %g)", gap, limit
+            )
 
 
 def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSettings):

@@ -126,7 +126,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
                 sleep=args.vllm_enable_sleep_mode,
             ),
             temperature=args.temperature,
-            max_action_tokens=policy.max_action_tokens or task.max_action_tokens,
+            max_action_tokens=policy.max_action_tokens or self.renderer.longest_action(),
             stop_ids=self.renderer.stop_ids,
         )
         replace_progress(self, args.steps_per_update)

@@ -93,7 +93,7 @@ def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
     default = str(ROOT / "recipes/fourrooms/quickstart.yaml") if recipe == "finetune.py" else None
     parts = parse(FIELDS[recipe], flags, description="", default_config=default)
     if recipe == "finetune.py":
-        check_run(parts[4], parts[2], parts[3])
+        check_run(parts[5], parts[3], parts[4])
 
 
 def test_tree_names_every_module_and_nothing_else():

@@ -494,7 +494,7 @@ YAML["short"] = YAML["good"] + "num_start_states: 2\n"
         (["good", "budget"], [], ["differ in max_env_steps: good None, budget 1000"]),
         (["good", "typo"], [], ["method typo", "unknown key 'lerning_rate'", "did you mean learning_rate"]),
         (["clash"], [], ["method clash", "num_generations"]),
-        (["game"], [], ["show_instructions to True, the comparison to False", "--show_instructions"]),
+        (["game"], [], ["show_instructions to True, the comparison to None", "--show_instructions"]),
         (["short"], [], ["num_start_states to 2, the comparison to None", "--num_start_states 2"]),
         (["nowhere"], [], ["method nowhere", "does not exist"]),
         (["good", "good"], [], ["names 'good' twice"]),

@@ -38,14 +38,14 @@ def test_every_yaml_is_a_valid_run(path):
         task, _, comparison = parse(parts, ["--config", str(path)], description="test")
         assert all((ROOT / entry.split("=")[-1]).is_file() for entry in comparison.methods)
     else:
-        task, policy, rollout, objective, args = finetune(config=path)
+        task, _, _, rollout, objective, args = finetune(config=path)
         check_run(args, rollout, objective)
         assert args.max_steps == args.num_updates * args.steps_per_update
     assert load_task(task.task, **task.task_options).horizon >= 1
 
 
 def test_flags_override_the_yaml():
-    task, policy, rollout, objective, args = finetune("--learning_rate", "2e-6", "--window", "3", "--seed", "9")
+    _, _, _, rollout, objective, args = finetune("--learning_rate", "2e-6", "--window", "3", "--seed", "9")
     assert (args.learning_rate, objective.window, args.seed) == (2e-6, 3, 9)
     assert rollout.num_vines == 8  # from the YAML
 
@@ -118,7 +118,7 @@ def test_a_bad_value_is_one_clear_error(tmp_path, text, words):
     kept = [line for line in quickstart.splitlines() if line.split(":")[0] not in keys]
     path.write_text("\n".join(kept) + "\n" + text + "\n" if ":" in text and "b: c" not in text else text)
     with pytest.raises(ValueError) as error:
-        task, policy, rollout, objective, args = finetune(config=path)
+        task, _, _, rollout, objective, args = finetune(config=path)
         check_run(args, rollout, objective)
     for word in words:
         assert word in str(error.value), str(error.value)
