@@ -168,15 +168,17 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # tasks, objectives and judges of a user's own are found where they run
     from polytune.policy.loading import CheckpointError
+    from polytune.policy.vllm_generator import EngineError
     from polytune.rollout import RolloutError
     from polytune.trainer.checkpoints import SaveError
 
     try:
         main(sys.argv[1:] if argv is None else argv)
-    except (ValueError, NotImplementedError, RolloutError, FloatingPointError, OSError) as error:
+    except (ValueError, NotImplementedError, RolloutError, EngineError, FloatingPointError, OSError) as error:
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
-        expected = isinstance(error, (UsageError, CheckpointError, RolloutError, SaveError, FloatingPointError))
+        ours = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, FloatingPointError)
+        expected = isinstance(error, ours)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
             text += "again; what was written before is kept."

@@ -271,7 +271,8 @@ def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSetti
     beside a frozen embedding, is tied no longer, whatever the configuration says.
     """
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    # at "ERROR" an engine that fails writes every request down; POLYTUNE_DEBUG=1 shows what vLLM says
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if os.environ.get("POLYTUNE_DEBUG") else "CRITICAL")
     on_gpu = torch.cuda.is_available()
     options: dict[str, Any] = {"hf_overrides": {"tie_word_embeddings": has_tied_head(model)}}
     if on_gpu:
@@ -279,7 +280,8 @@ def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSetti
     else:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the trainer's threads live here, too
-        options |= {"enforce_eager": True, "block_size": CPU_BLOCK_SIZE}
+        # a prompt in two parts would rewind its seeded random numbers, which those of a CPU cannot
+        options |= {"enforce_eager": True, "block_size": CPU_BLOCK_SIZE, "enable_chunked_prefill": False}
     threads = torch.get_num_threads()
     try:
         from vllm import LLM

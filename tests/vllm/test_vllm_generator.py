@@ -124,6 +124,16 @@ def test_a_sample_depends_on_its_key_alone(policies):
     assert run(reversed(range(12))) == together
 
 
+def test_more_prompts_than_the_engine_takes_at_once(policies):
+    """6,000 tokens of prompts, seeded: none of them may be split, and each sample is that of its key."""
+    ours = generator(policies)
+    branches = [ours.open([5 + n % 9] * 20, key) for n, key in enumerate(keys(300))]
+    samples = ours.sample(branches, [0] * 300)
+    assert len(samples) == 300
+    alone = ours.open([5 + 299 % 9] * 20, keys(300)[299])
+    assert ours.sample([alone], [0])[0].ids == samples[299].ids
+
+
 def test_greedy_takes_the_most_likely_token(policies):
     _, model, _ = policies
     ours, theirs = (
