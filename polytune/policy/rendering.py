@@ -1,7 +1,8 @@
 """Text <-> token ids: the only place where text becomes tokens and sampled tokens become text.
 
-An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``. What the
-policy sampled is kept as token ids and never tokenised again; only the environment's text is.
+An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``, the answer
+ended by the task's ``answer_end`` or, where that is empty, by the end-of-sequence token. What the policy sampled is kept
+as token ids and never tokenised again; only the environment's text is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ class Renderer:
         tokenizer: the policy's.
         task: gives the instructions.
         show_instructions: begin with ``task.instructions`` (language models; the tiny policies do not know the words).
+
+    Raises:
+        ValueError: nothing could end an answer of free text: the tokenizer does not know ``answer_end`` as one token,
+            or that is empty and there is no end-of-sequence token.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, *, show_instructions: bool = False):
@@ -30,9 +35,14 @@ class Renderer:
         self._texts: dict[tuple[int, ...], str] = {}
         self.free_text = task.answer_end is not None
         end = task.answer_end if self.free_text else "\n"
-        ids = tokenizer.encode(end, add_special_tokens=False)
+        ids = tokenizer.encode(end, add_special_tokens=False) if end else []
         known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
-        if self.free_text and not known:
+        if not end and tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"an answer of task {task.name!r} ends with the end-of-sequence token, and the tokenizer has none: give "
+                "it one that the policy was trained with, or give the task an answer_end."
+            )
+        if self.free_text and end and not known:
             raise ValueError(
                 f"the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, as one token: "
                 "pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
@@ -64,10 +74,14 @@ class Renderer:
         )
 
     def action_text(self, ids: tuple[int, ...]) -> str:
-        """The sampled tokens as text for ``Episode.step``, a stop token at the end left out; free text keeps it."""
+        """The sampled tokens as text for ``Episode.step``, a stop token at the end left out.
+
+        Free text keeps it, its grader looks for ``answer_end``, unless that is empty.
+        """
         text = self._texts.get(ids)
         if text is None:
-            spoken = ids[:-1] if ids and ids[-1] in self.stop_ids and not self.free_text else ids
+            silent = not self.task.answer_end  # None or ""
+            spoken = ids[:-1] if ids and ids[-1] in self.stop_ids and silent else ids
             text = self.tokenizer.decode(list(spoken), skip_special_tokens=False)
             if len(self._texts) > 100_000:
                 self._texts.clear()
@@ -77,10 +91,11 @@ class Renderer:
     def action_ids(self, action: str) -> tuple[int, ...]:
         """Token ids of an expert's action (demonstrations only: sampled actions are never re-tokenised).
 
-        A stop token closes it, unless every action of the task is one token. Free text ends by itself.
+        A stop token closes it, unless every action of the task is one token. Free text ends with its own
+        ``answer_end``, or with the end-of-sequence token where that is empty.
         """
         if self.free_text:
-            return self._encode(action)
+            return self._encode(action) + (() if self.task.answer_end else self.stop_ids[:1])
         one_token = all(len(self._encode(f" {word}")) == 1 for word in self.task.actions)
         return self._encode(f" {action}") + (() if one_token else self.stop_ids[:1])
 
