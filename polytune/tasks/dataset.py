@@ -1,8 +1,9 @@
 """Single-turn text tasks from a dataset: a prompt column, a reward function, a signature function.
 
-Both functions are named by dotted path, `package.module:name`, and called with (answer, row): the policy's text and the
-row of the dataset as a dict. The reward is a finite number; an answer that earns `solved_at` or more counts as solved.
-The signature is hashable, or None for an answer that follows no strategy. Without one, each text is its own.
+Both functions are named by dotted path, `package.module:name`, and called with (answer, row): the policy's text without
+what ended it, and the row of the dataset as a dict. The reward is a finite number; an answer that earns `solved_at` or
+more counts as solved. The signature is hashable, or None for an answer that follows no strategy. Without one, each text
+is its own. Both are tried once on the empty answer to the first row, so that what is missing is known at start.
 """
 
 from __future__ import annotations
@@ -57,15 +58,18 @@ class DatasetTask(AnswerTask):
         signature: dotted path of the signature function; None: the answer's own text, stripped.
         subset: configuration of a Hub dataset.
         train, test: names of its splits; a single file holds the train split, `test_path` the other.
-        prompt: column of the prompts: text, or messages whose last one is asked.
-        answer: column of the reference answers, for pretraining on them; None: there is none.
+        prompt: column of the prompts: text, or messages whose last one is asked. Dots reach into nested columns, here
+            and below.
+        answer: column of the answers to pretrain on, a text or a list of texts a row; None: there is none.
+        reference: column that the functions find as row["answer"]; None: rows are as they are.
         solved_at: reward from which on an answer counts as solved (pass@k).
-        answer_end: text that ends an answer beside the end-of-sequence token.
+        answer_end: text that ends an answer, one token; empty: the end-of-sequence token alone does.
         max_tokens: tokens of an answer at most.
         instructions: what comes before each prompt with `show_instructions`.
 
     Raises:
-        ValueError: a dataset, split, column or function that is not there, naming those that are.
+        ValueError: a dataset, split, column or function that is not there, naming those that are; or a function that
+            raises.
     """
 
     name = "dataset"
@@ -82,6 +86,7 @@ class DatasetTask(AnswerTask):
         test_path: str | None = None,
         prompt: str = "prompt",
         answer: str | None = None,
+        reference: str | None = None,
         solved_at: float = 1.0,
         answer_end: str = "",
         max_tokens: int = 256,
@@ -98,22 +103,27 @@ class DatasetTask(AnswerTask):
         self.reward, self.reward_name = said("reward", reward, find("reward", reward, {})), reward
         self.strategy_of = None if signature is None else said("signature", signature, find("signature", signature, {}))
         self.signature_name = signature
-        self.column, self.answers, self.solved_at = prompt, answer, float(solved_at)
+        self.column, self.answers, self.reference, self.solved_at = prompt, answer, reference, float(solved_at)
         self.answer_end, self.max_action_tokens, self.instructions = answer_end, max_tokens, instructions
         self.rows = {"train": load_rows(path, subset, train)}
         if test_path is not None or (test is not None and not Path(path).is_file()):
             self.rows["test"] = load_rows(test_path or path, subset, test or "train", missing_is_none=test_path is None)
         self.rows = {split: rows for split, rows in self.rows.items() if rows is not None}
-        for rows in self.rows.values():
-            for column in filter(None, (prompt, answer)):
-                if column not in rows.column_names:
-                    raise ValueError(f"{path} has no column {column!r}; its columns are {', '.join(rows.column_names)}")
+        for split, rows in self.rows.items():
+            place = test_path or path if split == "test" else path
+            if not len(rows):
+                raise ValueError(f"{place} has no rows")
+            for column in filter(None, (prompt, reference, answer if split == "train" else None)):
+                reach(rows[0], column, place)
         self.splits = {
             split: range(first, first + len(self.rows[split]))
             for split, first in (("train", 0), ("test", TEST_ROWS_START))
             if split in self.rows
         }
         self.default_split = "test" if "test" in self.rows else "train"
+        for split in self.splits.values():
+            self.earned("", split[0])
+            self.strategy("", split[0])
 
     def row(self, seed: int) -> dict[str, Any]:
         """The row that a start state's seed names. Raises ValueError for one that is not there."""
@@ -121,10 +131,11 @@ class DatasetTask(AnswerTask):
         rows = self.rows.get(split)
         if rows is None or not 0 <= index < len(rows):
             raise ValueError(f"task 'dataset' has no row for seed {seed}: its splits are {self.splits}")
-        return rows[index]
+        row = rows[index]
+        return row if self.reference is None else row | {"answer": reach(row, self.reference)}
 
     def prompt(self, seed: int) -> str:
-        found = self.row(seed)[self.column]
+        found = reach(self.row(seed), self.column)
         if isinstance(found, list) and found and isinstance(found[-1], dict):  # messages
             found = found[-1].get("content")
         if not isinstance(found, str) or not found:
@@ -134,11 +145,15 @@ class DatasetTask(AnswerTask):
     def earned(self, answer: str, seed: int) -> float:
         """The reward function's number. Raises ValueError when it is none."""
         value = self.reward(answer, self.row(seed))
-        if isinstance(value, str) or value is None or not math.isfinite(float(value)):
+        try:
+            number = math.nan if isinstance(value, str) else float(value)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
             raise ValueError(
                 f"reward {self.reward_name!r} returned {value!r} for {answer[:80]!r}: return a finite number"
             )
-        return float(value)
+        return number
 
     def strategy(self, answer: str, seed: int) -> Hashable | None:
         """The signature function's answer; the stripped text without one."""
@@ -156,25 +171,44 @@ class DatasetTask(AnswerTask):
         raise NotImplementedError("an answer is graded for its row: earned() and strategy()")
 
     def parse_action(self, text: Any) -> str:
-        """Every text is an answer; anything but a string is a TypeError."""
+        """Every text is an answer, `answer_end` left out; anything but a string is a TypeError."""
         if not isinstance(text, str):
             raise TypeError(f"an answer is text straight from the policy, got {type(text).__name__}: {text!r}")
-        return text
+        return text.removesuffix(self.answer_end)
 
     def training_lines(self) -> Iterator[tuple[str, str]]:
-        """(prompt, reference answer) of each training row."""
+        """(prompt, answer) of each answer that a training row shows."""
         if self.answers is None:
-            raise ValueError("task 'dataset' has no reference answers to pretrain on: add answer=COLUMN to task_args")
+            raise ValueError("task 'dataset' has no answers to pretrain on: add answer=COLUMN to task_args")
         for seed in self.splits["train"]:
-            yield self.prompt(seed), f"{self.row(seed)[self.answers]}{self.answer_end}"
+            prompt = self.prompt(seed)
+            for answer in self.shown(seed):
+                yield prompt, f"{answer}{self.answer_end}"
+
+    def shown(self, seed: int) -> list[str]:
+        """The answers that a training row shows."""
+        found = reach(self.row(seed), self.answers)
+        return [str(answer) for answer in (found if isinstance(found, list) else [found])]
 
     def vocabulary(self) -> list[str]:
         """The characters of the texts: a tokenizer that knows them can write any of them."""
         texts = [self.prompt(seed) for split in self.splits.values() for seed in split]
         if self.answers is not None:
-            texts += [str(self.row(seed)[self.answers]) for seed in self.splits["train"]]
+            texts += [answer for seed in self.splits["train"] for answer in self.shown(seed)]
         ends = [self.answer_end] if self.answer_end else []
         return [*ends, *sorted({c for text in texts for c in text if not c.isspace()})]
+
+
+def reach(row: dict[str, Any], column: str, place: str = "the dataset") -> Any:
+    """What a row holds in a column, `outer.inner` in a nested one. ValueError that names the columns there are."""
+    found: Any = row
+    for part in [column] if column in row else column.split("."):
+        if not isinstance(found, dict) or part not in found:
+            names = [[f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]
+                     for name, value in row.items()]  # fmt: skip
+            raise ValueError(f"{place} has no column {column!r}; its columns are {', '.join(sum(names, []))}")
+        found = found[part]
+    return found
 
 
 def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: bool = False):

@@ -16,11 +16,14 @@ def start_state_schedule(
     Columns: ``prompt`` (first observation), ``start_seed``, ``attempt``. A longer run begins with the same rows.
     """
     rows: list[dict] = []
-    observations = {seed: task.start(seed).observation() for seed in seeds}
+    observations: dict[int, str] = {}  # of those that the run meets: a dataset may have millions more
     generator = torch.Generator().manual_seed(run_seed)
-    attempt = 0
-    while len(rows) < updates * prompts_per_update:
-        for index in torch.randperm(len(seeds), generator=generator).tolist():
-            rows.append({"prompt": observations[seeds[index]], "start_seed": seeds[index], "attempt": attempt})
+    attempt, number = 0, updates * prompts_per_update
+    while len(rows) < number:
+        for index in torch.randperm(len(seeds), generator=generator)[: number - len(rows)].tolist():
+            seed = seeds[index]
+            if seed not in observations:
+                observations[seed] = task.start(seed).observation()
+            rows.append({"prompt": observations[seed], "start_seed": seed, "attempt": attempt})
         attempt += 1
-    return Dataset.from_list(rows[: updates * prompts_per_update])
+    return Dataset.from_list(rows)

@@ -2,19 +2,21 @@
 
 import itertools
 import json
+import random
+import time
 from fractions import Fraction
 
 import pytest
 
 from polytune.tasks import load_task
 from polytune.tasks.dataset import TEST_ROWS_START
-from polytune.tasks.rewards import calculation, final_answer, reaches_target
+from polytune.tasks.rewards import calculation, reaches_target
 from polytune.tasks.splits import load_split
 
 REWARD, STRATEGY = "polytune.tasks.rewards:reaches_target", "polytune.tasks.rewards:calculation"
 ROWS = [
-    {"prompt": "2 3 4 to 24", "numbers": [2, 3, 4], "target": 24, "reference": "2*3*4"},
-    {"prompt": "1 5 7 to 13", "numbers": [1, 5, 7], "target": 13, "reference": "1+5+7"},
+    {"prompt": "2 3 4 to 24", "numbers": [2, 3, 4], "target": 24, "reference": "2*3*4", "nested": {"deep": {"x": "7"}}},
+    {"prompt": "1 5 7 to 13", "numbers": [1, 5, 7], "target": 13, "reference": "1+5+7", "nested": {"deep": {"x": "8"}}},
 ]
 
 
@@ -86,6 +88,8 @@ def test_test_rows_have_seeds_of_their_own(path, tmp_path):
     ({"reward": "nowhere:f"}, "cannot import 'nowhere'"),
     ({"max_tokens": 0}, "max_tokens of task 'dataset' must be a whole number of at least 1, got 0"),
     ({"solved_at": "x"}, "solved_at of task 'dataset' must be a number, got 'x'"),
+    ({"reference": "nested.none"}, "has no column 'nested.none'; its columns are prompt, .*, nested.deep"),
+    ({"answer": "solution"}, "has no column 'solution'; its columns are prompt"),
 ])  # fmt: skip
 def test_bad_options(path, options, words):
     base = {} if not options else {"path": path, "reward": REWARD}
@@ -101,20 +105,50 @@ def listed(answer, row):
     return [answer]
 
 
-def test_functions_that_return_nonsense_are_named(path):
-    task = load_task("dataset", path=path, reward=f"{__name__}:nothing")
-    with pytest.raises(ValueError, match="nothing' returned None for 'x': return a finite number"):
-        task.start(0).step("x")
-    task = load_task("dataset", path=path, reward=REWARD, signature=f"{__name__}:listed")
-    episode = task.start(0)
-    episode.step("x")
+def of_nested(answer, row):
+    return float(answer == row["answer"] and row["nested"]["deep"]["x"] == answer)
+
+
+def test_functions_that_return_nonsense_are_named_at_start(path):
+    with pytest.raises(ValueError, match="nothing' returned None for '': return a finite number"):
+        load_task("dataset", path=path, reward=f"{__name__}:nothing")
+    with pytest.raises(ValueError, match=r"listed' returned \[''\] for '': return a finite number"):
+        load_task("dataset", path=path, reward=f"{__name__}:listed")
     with pytest.raises(ValueError, match="listed' returned a list, which is not hashable"):
-        episode.signature()
-    task = load_task("dataset", path=path, reward="polytune.tasks.rewards:math_verified")
-    with pytest.raises(ValueError, match="math_verified' raised (ModuleNotFoundError|KeyError)"):
-        task.start(0).step("x")
+        load_task("dataset", path=path, reward=REWARD, signature=f"{__name__}:listed")
+    with pytest.raises(ValueError, match="of_nested' raised KeyError: 'answer'"):
+        load_task("dataset", path=path, reward=f"{__name__}:of_nested")
 
 
-def test_final_answers():
-    assert final_answer(r"so \boxed{1} or \boxed{ \frac{1}{2} }.") == r"\frac{1}{2}"
-    assert final_answer("42") is None and final_answer(r"\boxed{1") is None
+def test_a_nested_column_is_what_functions_read_as_the_answer(path):
+    task = load_task("dataset", path=path, reward=f"{__name__}:of_nested", reference="nested.deep.x")
+    assert [task.start(seed).step(said).reward for seed, said in ((0, "7"), (1, "8"), (1, "7"))] == [1, 1, 0]
+
+
+def test_a_file_without_rows_is_refused(path, tmp_path):
+    (tmp_path / "none.json").write_text('{"rows": []}')
+    with pytest.raises(ValueError, match="none.json' cannot be loaded|none.json has no"):
+        load_task("dataset", path=str(tmp_path / "none.json"), reward=REWARD)
+
+
+def test_a_row_may_show_several_answers_and_messages_may_ask(tmp_path):
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "2 3 4 = 24 :"}]
+    row = {"ask": messages, "numbers": [2, 3, 4], "target": 24, "ways": ["2*3*4", "4*3*2"]}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    task = load_task("dataset", path=str(file), reward=REWARD, prompt="ask", answer="ways", answer_end=";")
+    assert list(task.training_lines()) == [("2 3 4 = 24 :", "2*3*4;"), ("2 3 4 = 24 :", "4*3*2;")]
+    assert task.vocabulary() == [";", *"*234:="]
+
+
+def test_no_text_makes_the_arithmetic_graders_raise_or_hang():
+    """Seeded fuzz: texts near the grammar, deep and long ones; each is graded within a second and a half."""
+    draw = random.Random(0)
+    long = ["(" * 199, "1" * 200, "9" * 100_000, "(" * 50_000, "1+" * 99 + "1", "9/" * 90 + "9", "-" * 190 + "1",
+            "()", "(1,2)", "1 2", "2(3)", "1_0", "0/0", "\x00", "\ud800", "²", "9**9**9**9", "1//1"]  # fmt: skip
+    texts = long + ["".join(draw.choices("0123456789+-*/() ", k=draw.randrange(40))) for _ in range(5000)]
+    for text in texts:
+        began = time.perf_counter()
+        assert reaches_target(text, ROWS[0]) in (0.0, 1.0)
+        assert calculation(text, ROWS[0]) is None or reaches_target(text, ROWS[0])
+        assert time.perf_counter() - began < 1.5, text[:50]
