@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
+from polytune import config
 from polytune.cli import UsageError, parse
 from polytune.config import (
     AdapterConfig,
@@ -16,7 +18,7 @@ from polytune.config import (
     TaskConfig,
     check_sets,
 )
-from polytune.tasks import load_task
+from polytune.tasks import dataset, load_task
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,8 +31,37 @@ def finetune(*flags, config=QUICKSTART):
     return parse(PARTS, ["--config", str(config), *flags], description="test")
 
 
+#: a row of each dataset on the Hub that a YAML names, with the columns that its card documents
+HUB_ROWS = {
+    "POLARIS-Project/Polaris-Dataset-53K": {"problem": "What is 17 + 17?", "answer": "34", "difficulty": "3/8"},
+    "BytedTsinghua-SIA/DAPO-Math-17k": {
+        "data_source": "math_dapo",
+        "prompt": [{"role": "user", "content": "What is 17 + 17?"}],
+        "ability": "MATH",
+        "reward_model": {"ground_truth": "34", "style": "rule-lighteval/MATH_v2"},
+        "extra_info": {"index": "0"},
+    },
+}
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Datasets of the Hub by one row each, vLLM taken as installed: all else of a YAML is checked as it is."""
+    load = dataset.load_rows
+
+    def load_rows(path, subset, split, *, missing_is_none=False):
+        if path in HUB_ROWS:
+            return Dataset.from_list([HUB_ROWS[path]]) if split == "train" else None
+        return load(path, subset, split, missing_is_none=missing_is_none)
+
+    find = config.find_spec
+    monkeypatch.setattr(dataset, "load_rows", load_rows)
+    monkeypatch.setattr(config, "find_spec", lambda name: name == "vllm" or find(name))
+    monkeypatch.chdir(ROOT)
+
+
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_every_yaml_is_a_valid_run(path):
+def test_every_yaml_is_a_valid_run(path, offline):
     if "pretrain" in path.name:
         task, _ = parse((TaskConfig, PretrainConfig), ["--config", str(path)], description="test")
     elif "compare" in path.name:
@@ -41,7 +72,17 @@ def test_every_yaml_is_a_valid_run(path):
         task, _, _, rollout, objective, args = finetune(config=path)
         check_run(args, rollout, objective)
         assert args.max_steps == args.num_updates * args.steps_per_update
-    assert load_task(task.task, **task.task_options).horizon >= 1
+    world = load_task(task.task, **task.task_options)
+    assert world.horizon >= 1
+    if task.task == "dataset" and "/maths/" in str(path):
+        step = world.start(0).step("17 + 17 = 34\nAnswer: 34")
+        assert (world.prompt(0), step.reward) == ("What is 17 + 17?", 1.0)
+
+
+def test_without_vllm_its_generator_is_refused(monkeypatch):
+    monkeypatch.setattr(config, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="vLLM is not installed"):
+        finetune("--generator", "vllm")
 
 
 def test_flags_override_the_yaml():
