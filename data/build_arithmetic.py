@@ -45,16 +45,17 @@ configs:
 # polytune arithmetic
 
 Reach a target with four different numbers of 1 to {highest}, each used once, by + - * / and brackets: `{prompt}` is
-answered by `{answer}`. Targets are 1 to {largest}; each is reached by {fewest} or more different calculations ({mean:.1f} on
-average). Two answers are one calculation when they differ only in brackets and in the order of sums and products.
+answered by `{answer}`. Targets are 1 to {largest}; each is reached by {fewest} or more different calculations,
+{mean:.1f} on average. Two answers are one calculation when they differ only in brackets and in the order of sums and
+products.
 
 | file | rows | columns |
 |---|---|---|
 | train.jsonl | {train:,} | prompt, numbers, target, answers |
 | test.jsonl | {test:,} | prompt, numbers, target |
 
-`answers`: up to {shown} right ones, each another calculation, drawn at random; {lines:,} in all. No problem, sorted numbers
-and target, is in both files. All draws come from Python's `random.Random({seed})`. Made by
+`answers`: up to {shown} right ones, each another calculation, drawn at random; {lines:,} in all. No problem (sorted
+numbers and target) is in both files. All draws come from Python's `random.Random({seed})`. Made by
 
     {command}
 

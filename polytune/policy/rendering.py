@@ -1,8 +1,8 @@
 """Text <-> token ids: the only place where text becomes tokens and sampled tokens become text.
 
 An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``, the answer
-ended by the task's ``answer_end`` or, where that is empty, by the end-of-sequence token. What the policy sampled is kept
-as token ids and never tokenised again; only the environment's text is.
+ended by the task's ``answer_end`` or, where that is empty, by the end-of-sequence token. What the policy sampled is
+kept as token ids and never tokenised again; only the environment's text is.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Renderer:
         known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
         if not end and tokenizer.eos_token_id is None:
             raise ValueError(
-                f"an answer of task {task.name!r} ends with the end-of-sequence token, and the tokenizer has none: give "
-                "it one that the policy was trained with, or give the task an answer_end."
+                f"an answer of task {task.name!r} ends with the end-of-sequence token, and the tokenizer has none: "
+                "give it one that the policy was trained with, or give the task an answer_end."
             )
         if self.free_text and end and not known:
             raise ValueError(

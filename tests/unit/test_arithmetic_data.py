@@ -1,4 +1,4 @@
-"""The committed arithmetic set: what its builder writes, right answers of unlike strategies, test apart from training."""
+"""The committed arithmetic set: what its builder writes, right answers of unlike strategies, test rows apart."""
 
 import importlib.util
 import json
