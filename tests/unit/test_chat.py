@@ -100,3 +100,21 @@ def test_which_renderer(task):
         build_renderer(plain, task, PolicyConfig(chat=True))
     with pytest.raises(ValueError, match="thinking is true, but the policy is no chat model"):
         build_renderer(plain, task, PolicyConfig(thinking=True))
+
+
+@pytest.mark.parametrize("template", [CHATML, QWEN3], ids=["chatml", "qwen3"])
+def test_a_dataset_task_is_one_question_and_one_answer(template, tmp_path):
+    """Free text without an end of its own: the message's end closes it, and is no part of what is graded."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "2 3 4 = 24 :", "numbers": [2, 3, 4], "target": 24}\n')
+    task = load_task(
+        "dataset", path=str(tmp_path / "rows.jsonl"), reward="polytune.tasks.rewards:reaches_target",
+        instructions="Reach the target.",
+    )  # fmt: skip
+    tokenizer = tokenizer_with(template)
+    renderer = build_renderer(tokenizer, task, PolicyConfig())
+    end = tokenizer.encode("<|im_end|>")
+    asked = tokenizer.decode(renderer.prompt_ids(task.prompt(0)))
+    assert "user\nReach the target.\n\n2 3 4 = 24 :<|im_end|>" in asked
+    ids = renderer.action_ids("2*3*4")
+    assert ids[-1] == end[0] in renderer.stop_ids and renderer.longest_action() == 256
+    assert task.start(0).step(renderer.action_text(ids)).reward == 1
