@@ -123,6 +123,16 @@ class PolicyConfig:
         default="outputs/quickstart/pretrained",
         metadata={"help": "Checkpoint folder or Hub id of the pretrained causal transformer."},
     )
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a model on the Hub; unset: its main branch."}
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Type of the weights: 'float32', 'bfloat16' (with LoRA: the adapter stays float32), or 'auto', as "
+            "they were saved."
+        },
+    )
     generator: str = field(
         default="transformers",
         metadata={"help": "What samples the policy: 'transformers', or 'vllm' (pip install 'polytune[vllm]')."},
@@ -154,6 +164,7 @@ class PolicyConfig:
         if self.cpu_threads is not None:
             require_integer("cpu_threads", self.cpu_threads, 1)
         require_choice("generator", self.generator, ("transformers", "vllm"))
+        require_choice("dtype", self.dtype, ("float32", "bfloat16", "auto"))
         require(
             self.generator != "vllm" or find_spec("vllm") is not None,
             "generator is 'vllm', but vLLM is not installed: pip install 'polytune[vllm]' on a machine with a GPU "
@@ -162,6 +173,10 @@ class PolicyConfig:
         if self.max_action_tokens is not None:
             require_integer("max_action_tokens", self.max_action_tokens, 1)
         require_integer("max_branches", self.max_branches, 1)
+
+    def loading(self, trust_remote_code: bool = False) -> dict[str, Any]:
+        """Options for ``polytune.policy.load_policy``."""
+        return {"dtype": self.dtype, "revision": self.model_revision, "trust_remote_code": trust_remote_code}
 
 
 @dataclass
@@ -378,6 +393,9 @@ class EvaluationConfig:
     seed: int = field(default=0, metadata={"help": "Seed of the samples and of the bootstrap."})
     output_dir: str = field(
         default="outputs/quickstart/evaluation", metadata={"help": "Where records.jsonl, summary.json and the plot go."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run the Python code that a Hub model brings along. Read it before."}
     )
 
     def __post_init__(self) -> None:

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- task, start states, policy
     task = load_task(task_config.task, **task_config.task_options)
     seeds = load_split(task, task_config.split, data_dir=task_config.data_dir)[: task_config.num_start_states]
-    model, tokenizer = load_policy(policy.model)
+    model, tokenizer = load_policy(policy.model, **policy.loading())
     renderer = build_renderer(tokenizer, task, policy)
     generator = TransformersGenerator(
         model, max_action_tokens=policy.max_action_tokens or renderer.longest_action(), stop_ids=renderer.stop_ids

@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> None:
     task = load_task(task_config.task, **task_config.task_options)
     split = task_config.split or task.default_split
     starts = load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]
-    load_policy(policy_config.model)
+    load_policy(policy_config.model, **policy_config.loading())
     notes += [note for method in methods for note in comparison_runs.check_task(method, task, starts)]
     programs = comparison_runs.Programs(REPOSITORY / "recipes", policy_config.model, shared, overrides, config)
     runs = comparison_runs.plan_runs(methods, seeds, output_dir)

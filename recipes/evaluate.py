@@ -59,7 +59,9 @@ def main(argv: Sequence[str]) -> None:
         data_dir=task_config.data_dir,
         unseen_of=[level for levels in shown.values() for level in levels],
     )[: task_config.num_start_states]
-    policies = {name: load_policy(path) for name, path in paths.items()}
+    policies = {
+        name: load_policy(path, **policy_config.loading(config.trust_remote_code)) for name, path in paths.items()
+    }
     renderers = {name: build_renderer(tokenizer, task, policy_config) for name, (_, tokenizer) in policies.items()}
     for name, path in paths.items():  # a policy that cannot play this task is refused before another one is sampled
         trained = provenance.other_task_args(path, task.name, task_config.task_args)

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import build_renderer, load_policy
-    from polytune.policy.adapters import lora_config
+    from polytune.policy.adapters import lora_config, quantization
     from polytune.policy.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split, says_unseen
@@ -39,7 +39,8 @@ def main(argv: Sequence[str]) -> None:
     hashes = demonstration_hashes(policy.model) if says_unseen(task_config.split) else []
     seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir, unseen_of=hashes)
     seeds = seeds[: task_config.num_start_states]
-    model, tokenizer = load_policy(policy.model)
+    loading = policy.loading(args.trust_remote_code)
+    model, tokenizer = load_policy(policy.model, **loading, quantization=quantization(adapter, policy))
     build_renderer(tokenizer, task, policy).check_vocabulary()
     check_space(args.output_dir, model, keep=args.save_total_limit)
     settings = {
@@ -56,7 +57,15 @@ def main(argv: Sequence[str]) -> None:
     from polytune.trainer import PolychromicTrainer
 
     trainer = PolychromicTrainer(
-        model, args, task, seeds, rollout, objective, policy, tokenizer, peft_config=lora_config(adapter, model)
+        model,
+        args,
+        task,
+        seeds,
+        rollout,
+        objective,
+        policy,
+        tokenizer,
+        peft_config=lora_config(adapter, model, policy.model),
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():

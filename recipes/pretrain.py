@@ -19,17 +19,18 @@ from polytune.cli import parse, refuse_unused, run
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.config import PretrainConfig, TaskConfig
+    from polytune.config import AdapterConfig, PolicyConfig, PretrainConfig, TaskConfig
 
-    task_config, config = parse((TaskConfig, PretrainConfig), argv, description=__doc__)
-    reason = "demonstrations and training lines have seeds of their own"
+    task_config, adapter, config = parse((TaskConfig, AdapterConfig, PretrainConfig), argv, description=__doc__)
+    reason = "training has seeds of its own"
     refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), reason))
     output_dir = Path(config.output_dir)
 
     from tqdm.auto import tqdm
     from transformers import TrainingArguments
 
-    from polytune.policy import Renderer, TransformersGenerator, build_tiny
+    from polytune.policy import TransformersGenerator, build_renderer, build_tiny, provenance
+    from polytune.policy.adapters import adapt, merge
     from polytune.policy.demonstrations import (
         build_demonstrations,
         load_demonstrations,
@@ -37,22 +38,15 @@ def main(argv: Sequence[str]) -> None:
         tokenize_lines,
     )
     from polytune.policy.loading import load_base
-    from polytune.policy.provenance import (
-        DEMONSTRATIONS_FILE,
-        check_same_run,
-        other_settings,
-        record_run,
-        write_json,
-    )
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import Start, sample_episodes
     from polytune.tasks import load_task
     from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, load_split
     from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
 
-    settings = {"task": task_config, "pretrain": config}
+    settings = {"task": task_config, "adapter": adapter, "pretrain": config}
     done = output_dir / "pretrain.json"
-    check_same_run(output_dir, settings, complete=done.exists())
+    provenance.check_same_run(output_dir, settings, complete=done.exists())
     if done.exists():
         print(f"{output_dir} is complete already: {done.read_text().strip()}")
         return
@@ -62,12 +56,14 @@ def main(argv: Sequence[str]) -> None:
     spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
     words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
     if config.base_model is None:
+        refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
         model, tokenizer = build_tiny(config.preset, words, spaced=spaced, seed=config.seed)
     else:
         model, tokenizer = load_base(config.base_model, [w for w in words if len(w) > 1] if not spaced else [])
-    renderer = Renderer(tokenizer, task)
-    of_this_run = other_settings(output_dir, settings) == []
-    record_run(output_dir, settings)
+    renderer = build_renderer(tokenizer, task, PolicyConfig())
+    model = adapt(model, adapter, str(config.base_model))
+    of_this_run = provenance.other_settings(output_dir, settings) == []
+    provenance.record_run(output_dir, settings)
     if spaced:
         first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
         seeds = range(first, first + (config.num_demonstrations or 1500))
@@ -79,8 +75,8 @@ def main(argv: Sequence[str]) -> None:
             demonstrations.save_to_disk(output_dir / "demonstrations")
             print(f"{len(demonstrations)} demonstrations of {task.name}, {dropped} failures of the expert dropped")
         train, held = split_by_level(demonstrations)
-        write_json(
-            output_dir / DEMONSTRATIONS_FILE,
+        provenance.write_json(
+            output_dir / provenance.DEMONSTRATIONS_FILE,
             {"task": task.name, "seeds": demonstrations["start_seed"][:],
              "level_hashes": demonstrations["level_hash"][:]},
         )  # fmt: skip
@@ -136,10 +132,11 @@ def main(argv: Sequence[str]) -> None:
     held_out_loss = None if held is None else trainer.evaluate()["eval_loss"]
 
     # ---------------------------------------------------------------- save
+    trainer.model = merge(trainer.model)
     trainer.save_model(str(output_dir))
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss}  # fmt: skip
-    write_json(done, summary)
+    provenance.write_json(done, summary)
     more = "num_demonstrations" if spaced else "the training lines (task_args lines=...)"
     verdict = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
     print(f"saved {output_dir}: success {stop.last:.3f} on {where}, target {config.target_success} {verdict}")

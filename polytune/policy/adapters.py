@@ -1,22 +1,45 @@
-"""LoRA through peft: what a run asks for, as peft names it."""
+"""LoRA and QLoRA through peft and bitsandbytes: what a run asks for, as they name it."""
 
 from __future__ import annotations
 
-from peft import LoraConfig, TaskType
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from polytune.config import AdapterConfig, require
+from polytune.config import AdapterConfig, PolicyConfig, require
+from polytune.policy.loading import adapter_base
 
 
-def lora_config(adapter: AdapterConfig, model: PreTrainedModel) -> LoraConfig | None:
+def quantization(adapter: AdapterConfig, policy: PolicyConfig) -> BitsAndBytesConfig | None:
+    """NF4 with double quantisation (QLoRA, arXiv 2305.14314); None without ``load_in_4bit``."""
+    if not adapter.load_in_4bit:
+        return None
+    compute = torch.float32 if policy.dtype == "float32" else torch.bfloat16
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
+    )
+
+
+def lora_config(adapter: AdapterConfig, model: PreTrainedModel, path: str) -> LoraConfig | None:
     """peft's configuration for the trainer; None without ``use_peft``.
 
+    Args:
+        path: where the model came from.
+
     Raises:
-        ValueError: a module that the model has not, naming those that it has.
+        ValueError: a module that the model has not, naming those that it has; or a model that was an adapter itself.
     """
     if not adapter.use_peft:
         return None
+    base = adapter_base(Path(path))
+    require(
+        base is None,
+        f"use_peft is true, but {path} is an adapter on {base!r} already, and one on top of it would be saved without "
+        "it: save the merged policy first (load_policy(...)[0].save_pretrained), or leave use_peft off.",
+    )
     modules = dict(model.named_modules())
     linear = sorted({name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)})
     for field in ("lora_target_modules", "lora_modules_to_save"):
@@ -33,3 +56,14 @@ def lora_config(adapter: AdapterConfig, model: PreTrainedModel) -> LoraConfig | 
         modules_to_save=adapter.lora_modules_to_save,
         use_rslora=adapter.use_rslora,
     )
+
+
+def adapt(model: PreTrainedModel, adapter: AdapterConfig, path: str) -> PreTrainedModel:
+    """The model with the adapter that ``adapter`` asks for; itself without one. Raises as :func:`lora_config`."""
+    config = lora_config(adapter, model, path)
+    return model if config is None else get_peft_model(model, config)
+
+
+def merge(model: PreTrainedModel) -> PreTrainedModel:
+    """The plain model, an adapter merged into its weights."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from polytune.config import PolicyConfig
 from polytune.policy.generator import Generator
+from polytune.policy.loading import adapter_base
 from polytune.policy.rendering import Renderer
 from polytune.policy.transformers_generator import TransformersGenerator
 from polytune.policy.vllm_generator import EngineSettings, VLLMGenerator
@@ -44,7 +45,8 @@ def build_generator(
     }
     if kind == "transformers":
         return TransformersGenerator(model, **options)
-    return VLLMGenerator(model, path=path, settings=settings, engine=engine, **options)
+    architecture = adapter_base(Path(path)) or path  # an adapter's folder has no configuration of a model
+    return VLLMGenerator(model, path=architecture, settings=settings, engine=engine, **options)
 
 
 class GeneratorsInTurn:

@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -75,12 +76,12 @@ def adapter_base(folder: Path) -> str | None:
     return base
 
 
-def _load_adapter(folder: Path, base: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_adapter(folder: Path, base: str, options: dict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model with the adapter merged into its weights, and the tokenizer saved beside the adapter."""
     from peft import PeftModel
 
     try:
-        model, tokenizer = _load(base, dtype)
+        model, tokenizer = _load(base, **options)
     except CheckpointError as error:
         raise CheckpointError(f"{folder} is an adapter on {base!r}, which cannot be loaded: {error}") from error
     try:
@@ -92,7 +93,14 @@ def _load_adapter(folder: Path, base: str, dtype: torch.dtype) -> tuple[PreTrain
     return merged, tokenizer
 
 
-def _load(path: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    quantization: Any = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer as they are, each way in which a folder can be wrong reported."""
     folder = Path(path)
     if folder.is_dir():
@@ -102,15 +110,20 @@ def _load(path: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTra
             f"checkpoint {str(path)!r} does not exist as a folder: check the path, or make it first "
             "(`python recipes/pretrain.py` writes outputs/quickstart/pretrained)."
         )
+    hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    more = {} if quantization is None else {"quantization_config": quantization}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left", **hub)
         model, report = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+            str(path), dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **hub, **more
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        code = "trust_remote_code" in str(error)
         raise CheckpointError(
-            f"checkpoint {str(path)!r} cannot be loaded: {error}. Pass a folder written by save_pretrained or a Hub id."
-        ) from error
+            f"checkpoint {str(path)!r} cannot be loaded: {error}. "
+            + ("If you have read its code and trust it: --trust_remote_code true." if code else
+               "Pass a folder written by save_pretrained or a Hub id.")
+        ) from error  # fmt: skip
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise CheckpointError(
@@ -121,34 +134,49 @@ def _load(path: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTra
 
 
 def load_policy(
-    path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    path: str | Path,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    quantization: Any = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a policy, a causal transformer and its tokenizer, from a folder or the Hub, in evaluation mode.
 
     Args:
         path: folder written by ``save_pretrained``, or a Hub id; a folder with an adapter is merged into its base.
-        device: where the weights go.
-        dtype: of the weights.
+        device: where the weights go; None: the CPU, or where the quantisation put them.
+        dtype: of the weights; "auto": as they were saved.
+        revision: branch, tag or commit on the Hub; None: main.
+        trust_remote_code: run Python code that the checkpoint brings along.
+        quantization: transformers' configuration of a quantised base (QLoRA).
 
     Raises:
         CheckpointError: the folder is missing, truncated, lacks weights, has no tokenizer, or its tokenizer has no pad
             token.
     """
     base = adapter_base(Path(path))
-    model, tokenizer = _load(path, dtype) if base is None else _load_adapter(Path(path), base, dtype)
+    options = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+    if base is None:
+        model, tokenizer = _load(path, **options, revision=revision, quantization=quantization)
+    elif quantization is not None:
+        raise CheckpointError(f"{path} is an adapter, which cannot be merged into 4 bits: leave load_in_4bit off.")
+    else:
+        model, tokenizer = _load_adapter(Path(path), base, options)
     check_pad_token(tokenizer, path)
-    return model.to(device).eval(), tokenizer
+    return (model if device is None else model.to(device)).eval(), tokenizer
 
 
 def load_base(
-    path: str | Path, words: Iterable[str], *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    path: str | Path, words: Iterable[str], *, dtype: torch.dtype | str = torch.float32, **hub: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model whose tokenizer learns ``words`` as tokens, and a pad token where it has none.
 
     The new embeddings are drawn around the mean of the old ones, as transformers does it. Raises as
     :func:`load_policy`, but for the pad token.
     """
-    model, tokenizer = _load(path, dtype)
+    model, tokenizer = _load(path, dtype=dtype, **hub)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     known = tokenizer.get_vocab()
@@ -156,7 +184,7 @@ def load_base(
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model.to(device).eval(), tokenizer
+    return model.eval(), tokenizer
 
 
 def place_by_mask(model: PreTrainedModel) -> None:

@@ -13,15 +13,22 @@ from polytune.tasks.base import Task
 def build_renderer(tokenizer: PreTrainedTokenizerBase, task: Task, policy: PolicyConfig) -> Renderer:
     """A :class:`ChatRenderer` for a tokenizer with a chat template, unless ``policy.chat`` says otherwise.
 
+    A task whose answers end with a text of its own (creativity) is no conversation: the policy continues its lines.
+
     Raises:
         ValueError: a conversation is asked for and the tokenizer has no template, or thinking without a conversation;
             or the renderer refuses (a template that rewrites messages, words that the tokenizer does not know).
     """
     has_template = getattr(tokenizer, "chat_template", None) is not None
-    chat = has_template if policy.chat is None else policy.chat
+    chat = has_template and not task.answer_end if policy.chat is None else policy.chat
     require(
         has_template or not chat,
         "chat is true, but the tokenizer has no chat template: leave it unset, or give it one.",
+    )
+    require(
+        not (chat and task.answer_end),
+        f"chat is true, but answers of task {task.name!r} end with {task.answer_end!r}, not as messages do: leave it "
+        "unset.",
     )
     require(chat or not policy.thinking, "thinking is true, but the policy is no chat model: leave thinking off.")
     if not chat:

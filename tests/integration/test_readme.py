@@ -31,7 +31,7 @@ from polytune.trainer import PolychromicConfig, check_run
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 FIELDS = {
-    "pretrain.py": (TaskConfig, PretrainConfig),
+    "pretrain.py": (TaskConfig, AdapterConfig, PretrainConfig),
     "finetune.py": (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
     "evaluate.py": (TaskConfig, PolicyConfig, EvaluationConfig),
     "compare.py": (TaskConfig, PolicyConfig, ComparisonConfig),

@@ -63,7 +63,7 @@ def offline(monkeypatch):
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_yaml_is_a_valid_run(path, offline):
     if "pretrain" in path.name:
-        task, _ = parse((TaskConfig, PretrainConfig), ["--config", str(path)], description="test")
+        task, _, _ = parse((TaskConfig, AdapterConfig, PretrainConfig), ["--config", str(path)], description="test")
     elif "compare" in path.name:
         parts = (TaskConfig, PolicyConfig, ComparisonConfig)
         task, _, comparison = parse(parts, ["--config", str(path)], description="test")
