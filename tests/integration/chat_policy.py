@@ -66,24 +66,20 @@ def through_the_recipes(call, folder: Path, generator: str) -> None:
     assert (folder / "pretrained/chat_template.jinja").read_text() == CHATML
     settings = {
         "num_seeds": 1, "num_rollout_states": 1, "num_vines": 8, "num_generations": 9, "set_size": 4, "window": -1,
-        "per_device_train_batch_size": 36, "steps_per_generation": 4, "num_updates": 8, "rollout_states": "start",
-        "learning_rate": 4e-3, "num_iterations": 2, "use_peft": "true", "lora_r": 4, "generator": generator,
-        "split": "seeds:0-2", "model": folder / "pretrained", "output_dir": folder / "run", "use_cpu": "true",
+        "per_device_train_batch_size": 36, "steps_per_generation": 4, "num_updates": 5, "rollout_states": "start",
+        "learning_rate": 1e-3, "num_iterations": 2, "use_peft": "true", "lora_r": 4,
+        "lora_modules_to_save": "lm_head", "generator": generator, "split": "seeds:0-2", "model": folder / "pretrained", "output_dir": folder / "run",
+        "use_cpu": "true",
     }  # fmt: skip
     recipe = Path(__file__).resolve().parents[2] / "recipes/fourrooms/smoke.yaml"
-    call(
-        "finetune",
-        "--config",
-        recipe,
-        *world,
-        *(word for name, value in settings.items() for word in (f"--{name}", value)),
-    )
+    flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    call("finetune", "--config", recipe, *world, *flags)
     metrics = [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
-    assert len(metrics) == 8 and all(line["sampling/logprob_gap"] < 1e-4 for line in metrics)
+    assert len(metrics) == 5 and all(line["sampling/logprob_gap"] < 1e-4 for line in metrics)
     assert any(line["groups/without_signal"] < 1 for line in metrics)
     adapter = load_file(folder / "run/adapter_model.safetensors")
     assert all(weight.abs().max() > 0 for name, weight in adapter.items() if "lora_B" in name), "each layer learnt"
     call("evaluate", *world, "--split", "seeds:0-2", "--policies", folder / "pretrained", folder / "run", "--n", 64,
          "--generator", generator, "--output_dir", folder / "evaluation")  # fmt: skip
     summary = json.loads((folder / "evaluation/summary.json").read_text())["policies"]
-    assert summary["run"]["success"]["estimate"] > summary["pretrained"]["success"]["estimate"], summary
+    assert summary["run"]["success"]["estimate"] > 0.1 + summary["pretrained"]["success"]["estimate"]

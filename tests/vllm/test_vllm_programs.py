@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+INTEGRATION = ROOT / "tests/integration"
+sys.path.insert(0, str(INTEGRATION))
+from chat_policy import through_the_recipes  # noqa: E402
 
 
 def run(program, *arguments, timeout=900):
@@ -70,3 +73,9 @@ def test_poly_epo_learns_triangle_and_both_generators_evaluate_alike(tmp_path):
         assert abs(difference) < 0.12, found  # 4 standard errors
     same = [a == b for a, b in zip(found["vllm"]["greedy"], found["transformers"]["greedy"], strict=True)]
     assert len(same) == 1024 and sum(same) / len(same) > 0.99  # a near tie may fall either way
+
+
+def test_a_chat_checkpoint_goes_through_the_recipes(tmp_path, monkeypatch):
+    """Template, byte-level BPE, LoRA with a trained head, which is tied no longer."""
+    monkeypatch.setenv("PYTHONPATH", str(INTEGRATION))
+    through_the_recipes(lambda name, *arguments: run(f"{name}.py", *arguments), tmp_path, "vllm")
