@@ -22,6 +22,7 @@ DEMONSTRATIONS_FILE = "demonstrations.json"
 #: settings that may change between two sittings of one run
 FREE_FIELDS = frozenset(
     {"disable_tqdm", "save_total_limit", "report_to", "logging_dir", "max_branches", "local_rank", "output_dir"}
+    | {"hang_timeout", "ddp_timeout"}
 )
 #: settings that do not touch an evaluation's records: the policies themselves are compared by their fingerprints
 EVALUATION_FREE_FIELDS = FREE_FIELDS | {"level", "model", "policies"}

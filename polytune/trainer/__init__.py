@@ -5,6 +5,7 @@ from polytune.trainer.checks import check_run
 from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSuccess
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.polychromic import PolychromicTrainer
+from polytune.trainer.processes import check_processes, supervise
 
 __all__ = [
     "CloningCollator",
@@ -13,7 +14,9 @@ __all__ = [
     "PolychromicTrainer",
     "SaveError",
     "StopAtSuccess",
+    "check_processes",
     "check_run",
     "check_space",
     "latest_checkpoint",
+    "supervise",
 ]

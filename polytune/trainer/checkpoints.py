@@ -87,6 +87,14 @@ def latest_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
+def newest(output_dir: str | Path) -> str:
+    """What a run that ends here leaves behind, in a sentence, without reading it: a checkpoint's name is whole."""
+    found = checkpoints(output_dir)
+    if not found:
+        return "There is no checkpoint yet: the same command begins anew."
+    return f"{found[-1]} is intact: the same command continues from there."
+
+
 def save_error(what: str, output_dir: str | Path, error: Exception) -> SaveError:
     """The error for ``what`` that could not be written, naming the newest checkpoint that is whole."""
     last = latest_checkpoint(output_dir)

@@ -53,6 +53,13 @@ class PolychromicConfig(GRPOConfig):
     critic_width: int = field(default=256, metadata={"help": "Width of the critic's hidden layers."})
     value_coef: float = field(default=0.5, metadata={"help": "Weight of the value loss."})
     kl_coef: float = field(default=0.02, metadata={"help": "Weight of the KL term."})
+    hang_timeout: float = field(
+        default=1200.0,
+        metadata={
+            "help": "Seconds without progress after which a process says in which stage it is, with the stacks of all "
+            "threads, again at doubling intervals; 0: never. Processes that wait for it end by ddp_timeout."
+        },
+    )
     kl_reference: str = field(
         default="behaviour",
         metadata={
@@ -82,7 +89,7 @@ class PolychromicConfig(GRPOConfig):
         require_integer("num_generations", self.num_generations, 2)
         if self.max_env_steps is not None:
             require_integer("max_env_steps", self.max_env_steps, 1)
-        for name in ("value_coef", "kl_coef"):
+        for name in ("value_coef", "kl_coef", "hang_timeout"):
             require_number(name, getattr(self, name), 0.0)
         for name in ("critic_learning_rate", "learning_rate", "temperature"):
             require(getattr(self, name) > 0.0, f"{name} must be above 0, got {getattr(self, name)}.")

@@ -35,6 +35,7 @@ from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
 from polytune.trainer.ucb import VisitCounts, visits
+from polytune.trainer.watchdog import Watched, stage
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
 from trl import GRPOTrainer  # noqa: E402
@@ -49,7 +50,7 @@ def episode_return(prompts, completions, episode_return, **kwargs) -> list[float
     return episode_return
 
 
-class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
+class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, Watched, GRPOTrainer):
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
     Args:
@@ -134,6 +135,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, GRPOTrainer):
 
     # ------------------------------------------------------------------ advantages
 
+    @stage("scoring")
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         self._starts = self._starts_of(inputs)
         self._scored = None

@@ -23,6 +23,7 @@ from polytune.rollout import (
 from polytune.trainer.advantages import sibling_groups
 from polytune.trainer.budget import grow_to_budget
 from polytune.trainer.scoring import pad
+from polytune.trainer.watchdog import stage
 
 
 class GrowsTrees:
@@ -32,6 +33,7 @@ class GrowsTrees:
     and ``self._counters``.
     """
 
+    @stage("rollouts")
     def _roll_out(self, prompts: list[str]) -> dict[str, list]:
         """TRL's ``rollout_func``: ``self._starts`` holds this process's start states, one per tree."""
         self.generator.reset()  # the weights have changed since the last rollouts
