@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import dataclasses
 import difflib
 import dis
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -158,6 +160,48 @@ def set_cpu_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+def start_processes() -> None:
+    """Be one of the processes that were asked for: ``accelerate launch`` starts a single one where it sees no GPU, or
+    with ``--cpu``, whatever ``--num_processes`` says. Then this process becomes torchrun, which starts them all.
+    """
+    import torch
+
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and not torch.accelerator.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # or each process would train alone
+    if started > 1 or "ACCELERATE_USE_CPU" not in os.environ or "LOCAL_RANK" in os.environ:
+        return
+    wanted = _asked_of_accelerate()
+    if wanted < 2:
+        return
+    print(f"accelerate launch starts one process on CPUs: torchrun starts the {wanted} asked for.", flush=True)
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    if sys.platform == "linux":  # when accelerate is killed, torchrun ends, too, and its processes with it
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(wanted)]
+    os.execv(sys.executable, [*launcher, *sys.argv])
+
+
+def _asked_of_accelerate() -> int:
+    """``num_processes`` of the ``accelerate launch`` that started this process: its flag, or its configuration's."""
+    import psutil
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    words = psutil.Process().parent().cmdline()
+    names = [Path(word).name for word in words]
+    if "accelerate-launch" in names:
+        words = words[names.index("accelerate-launch") + 1 :]
+    elif "launch" in words and any(name.startswith("accelerate") for name in names):
+        words = words[words.index("launch") + 1 :]
+    else:
+        return 1
+    asked = launch_command_parser().parse_args(words)
+    if asked.num_processes is None and (asked.config_file or (os.path.isfile(default_config_file) and not asked.cpu)):
+        return load_config_from_file(asked.config_file).num_processes
+    return asked.num_processes or 1
+
+
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run a recipe's ``main``; an error that has a name and a fix ends it with one line and status 2 (usage) or 1.
 
@@ -167,29 +211,50 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     transformers_logging.disable_progress_bar()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # tasks, objectives and judges of a user's own are found where they run
+    from polytune.trainer.processes import release
+
+    failure: str | None = "it ended in mid-run"
+    try:
+        _run(main, sys.argv[1:] if argv is None else argv)
+        failure = None
+    except SystemExit as end:
+        failure = None if not end.code else str(end.__cause__ or f"status {end.code}")
+        raise
+    except BaseException as error:
+        failure = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        release(failure)
+
+
+def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
+    """``main``, with one line for each error that was foreseen."""
     from polytune.policy.loading import CheckpointError
     from polytune.policy.vllm_generator import EngineError
     from polytune.rollout import RolloutError
     from polytune.trainer.checkpoints import SaveError
+    from polytune.trainer.processes import settle, waited_too_long
 
     try:
-        main(sys.argv[1:] if argv is None else argv)
-    except (ValueError, NotImplementedError, RolloutError, EngineError, FloatingPointError, OSError) as error:
+        main(argv)
+    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
+        settle()
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
-        ours = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, FloatingPointError)
-        expected = isinstance(error, ours)
+        named = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, FloatingPointError)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
             text += "again; what was written before is kept."
         elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename:
             text = f"{error.filename}: {error.strerror}: choose another path or mend its permissions."
-        elif expected or _raised_by_us(error):
+        elif isinstance(error, named) or _raised_by_us(error):
             text = str(error)
+        elif (late := waited_too_long(error)) is not None:
+            text = late
         else:
             raise
         sys.stdout.flush()
-        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)

@@ -2,7 +2,7 @@
 
     accelerate launch recipes/finetune.py                                          # the quick start's run
     accelerate launch recipes/finetune.py --config recipes/fourrooms/poly_ppo.yaml --seed 1
-    torchrun --nproc_per_node 2 recipes/finetune.py --use_cpu true --output_dir outputs/two   # accelerate starts one
+    accelerate launch --num_processes 2 --cpu recipes/finetune.py --output_dir outputs/two
 
 An algorithm is a YAML file; every field can be overridden by a flag. A run that was stopped at any point continues
 from its last checkpoint when the same command is given again.
@@ -11,13 +11,21 @@ from its last checkpoint when the same command is given again.
 import time
 from collections.abc import Sequence
 
-from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
+from polytune.cli import REPOSITORY, parse, run, set_cpu_threads, start_processes
 
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
+    start_processes()
     from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
-    from polytune.trainer import PolychromicConfig, check_run, check_space, latest_checkpoint
+    from polytune.trainer import (
+        PolychromicConfig,
+        check_processes,
+        check_run,
+        check_space,
+        latest_checkpoint,
+        supervise,
+    )
 
     task_config, policy, adapter, rollout, objective, args = parse(
         (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
@@ -26,6 +34,8 @@ def main(argv: Sequence[str]) -> None:
         default_config=str(REPOSITORY / "recipes/fourrooms/quickstart.yaml"),
     )
     check_run(args, rollout, objective)
+    check_processes(args)
+    supervise(args)
     set_cpu_threads(policy.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy
