@@ -34,6 +34,7 @@ from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
+from polytune.trainer.sharding import ShardedPolicy
 from polytune.trainer.ucb import VisitCounts, visits
 from polytune.trainer.watchdog import Watched, stage
 
@@ -50,7 +51,7 @@ def episode_return(prompts, completions, episode_return, **kwargs) -> list[float
     return episode_return
 
 
-class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, Watched, GRPOTrainer):
+class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, GRPOTrainer):
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
     Args:
@@ -110,7 +111,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, Watched, GRPOTrainer):
         self.critic = None
         if args.critic:
             critic = Critic(unwrapped.config.get_text_config().hidden_size, args.critic_width, seed=args.seed)
-            self.critic = self.accelerator.prepare_model(critic)
+            self.critic = self._prepare_critic(critic)
             self.add_callback(ClearCriticGradients(self.critic))
         place_by_mask(unwrapped)
         backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
@@ -139,6 +140,10 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, Watched, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         self._starts = self._starts_of(inputs)
         self._scored = None
+        with self._whole_weights():
+            return self._roll_out_and_score(inputs)
+
+    def _roll_out_and_score(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         output = super()._generate_and_score_completions(inputs)
         self._drop_row_means()
         turn_index_B_C = self._turn_index(output["completion_ids"])
@@ -407,12 +412,16 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, Watched, GRPOTrainer):
 
     def create_optimizer(self, model=None):
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
-        if self.critic is not None and not getattr(self, "_critic_in_optimizer", False):
+        if self.critic is not None and not self._is_sharded:  # sharded: after the policy has been
+            self._add_critic(optimizer)
+        return optimizer
+
+    def _add_critic(self, optimizer: torch.optim.Optimizer) -> None:
+        if not getattr(self, "_critic_in_optimizer", False):
             optimizer.add_param_group(
                 {"params": list(self.critic.parameters()), "lr": self.args.critic_learning_rate, "weight_decay": 0.0}
             )
             self._critic_in_optimizer = True
-        return optimizer
 
     def _clip_grad_norm(self, model):
         if self.critic is not None:
