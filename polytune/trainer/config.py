@@ -147,6 +147,12 @@ class PolychromicConfig(GRPOConfig):
         )
 
     @property
+    def device(self) -> torch.device:
+        """The parent's, but on CPUs without the process's number: torch restores no checkpoint onto "cpu:1"."""
+        device = super().device
+        return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
     def minibatches(self) -> int:
         """Minibatches of an update, per epoch."""
         if self.generation_batch_size is not None and self.steps_per_generation is None:
