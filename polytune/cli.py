@@ -49,7 +49,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/**/*.yaml")))
+        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/[!a]*/**/*.yaml")))
         raise UsageError(f"config {str(path)!r} does not exist; the recipes are {known}.")
     try:
         settings = yaml.safe_load(path.read_text())
@@ -190,8 +190,9 @@ def _asked_of_accelerate() -> int:
 
     words = psutil.Process().parent().cmdline()
     names = [Path(word).name for word in words]
-    if "accelerate-launch" in names:
-        words = words[names.index("accelerate-launch") + 1 :]
+    whole = next((name for name in ("accelerate-launch", "accelerate.commands.launch") if name in names), None)
+    if whole is not None:
+        words = words[names.index(whole) + 1 :]
     elif "launch" in words and any(name.startswith("accelerate") for name in names):
         words = words[words.index("launch") + 1 :]
     else:

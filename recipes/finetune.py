@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
         default_config=str(REPOSITORY / "recipes/fourrooms/quickstart.yaml"),
     )
     check_run(args, rollout, objective)
-    check_processes(args)
+    check_processes(args, policy.generator)
     supervise(args)
     set_cpu_threads(policy.cpu_threads)
 

@@ -12,6 +12,7 @@ import contextlib
 import faulthandler
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -110,15 +111,18 @@ class Watchdog:
 
     def _report(self, seconds: float, counters: Hashable) -> None:
         where = " > ".join(_stages) or "starting"
+        with tempfile.TemporaryFile() as file:  # one block, however many processes write to this terminal
+            faulthandler.dump_traceback(file, all_threads=True)
+            file.seek(0)
+            stacks = file.read().decode(errors="replace")
         print(
             f"watchdog: no progress for {seconds:.0f} s in stage {where!r} of {self.who} "
             f"({', '.join(map(str, counters)) or 'before the first update'}). "
-            f"{newest(self.output_dir)} Nothing is ended; the stacks of all threads (hang_timeout {self.timeout:g}):",
+            f"{newest(self.output_dir)} Nothing is ended; the stacks of all threads (hang_timeout {self.timeout:g}):\n"
+            f"{stacks}watchdog: end of the stacks of {self.who}; the next after {2 * seconds:.0f} s.",
             file=sys.stderr,
             flush=True,
         )
-        faulthandler.dump_traceback(all_threads=True)
-        print(f"watchdog: end of the stacks; the next after {2 * seconds:.0f} s.", file=sys.stderr, flush=True)
 
 
 def stacks_on_demand() -> None:

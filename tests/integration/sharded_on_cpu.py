@@ -1,5 +1,5 @@
-"""Runs a recipe under FSDP2 on a CPU: accelerate shards on GPUs only, torch on both. Take gloo for NCCL, "cpu" for
-"cuda", and leave everything else as it is: python fsdp_on_cpu.py RECIPE [FLAGS]."""
+"""Runs a recipe under FSDP2 on a CPU: accelerate shards on GPUs only, torch on both. Takes gloo for NCCL, "cpu" for
+"cuda", and leaves everything else as it is: python sharded_on_cpu.py RECIPE [FLAGS]."""
 
 import os
 import runpy

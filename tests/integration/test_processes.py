@@ -1,0 +1,122 @@
+"""Several processes as a user starts them: what they learn, how they end together, what a run that hangs says."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_resume import ROOT, command, outcome, policy, run  # noqa: F401 (a fixture)
+
+RECIPE = ROOT / "recipes/finetune.py"
+HERE = Path(__file__).parent
+BATCH = ["--steps_per_generation", "1", "--num_updates", "2", "--kl_coef", "0.3", "--per_device_train_batch_size"]
+ACCELERATE = [Path(sys.executable).parent / "accelerate", "launch"]
+LAUNCHERS = {
+    "ddp": [*ACCELERATE, "--num_processes", "2", "--cpu", RECIPE],
+    "fsdp2": [*ACCELERATE, "--config_file", ROOT / "recipes/accelerate/fsdp2.yaml", "--mixed_precision", "no",
+              HERE / "sharded_on_cpu.py", RECIPE],
+}  # fmt: skip
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [str(word) for word in arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(HERE)} | environment,
+    )
+
+
+def finish(process, seconds=240):
+    text, _ = process.communicate(timeout=seconds)
+    return process.returncode, text
+
+
+def outcome_of(folder):
+    """As ``outcome``; FSDP2 has another name for the optimiser's file."""
+    for last in folder.glob("checkpoint-*"):
+        if (last / "optimizer.bin").exists():
+            (last / "optimizer.pt").symlink_to(last / "optimizer.bin")
+            assert torch.load(last / "critic_optimizer.pt", weights_only=True)[0]["exp_avg"].abs().max() > 0
+    return outcome(folder, rng=False)
+
+
+@pytest.fixture(scope="module")
+def one_process(policy, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("one") / "run"
+    result = run(RECIPE, *command(policy, folder), *BATCH, "18", "--use_cpu", "true")
+    assert result.returncode == 0, result.stderr[-3000:]
+    return outcome(folder, rng=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LAUNCHERS)
+def test_two_processes_of_which_one_is_killed_end_resume_and_learn_what_one_learns(
+    kind,
+    policy,  # noqa: F811
+    one_process,
+    tmp_path,
+):
+    """Whole trees per process, one gradient: the same weights, critic and metrics, written once, up to rounding."""
+    folder = tmp_path / "run"
+    launch = [*LAUNCHERS[kind], *command(policy, folder), *BATCH, "9", "--task", "faults:Faults"]
+    status, text = finish(start(*launch, FAULT=f"kill 1 {folder}"))
+    assert status != 0 and time.time() - float((folder / "fault").read_text()) < 60
+    assert "error: process 0 stops: process 1 is gone" in text
+    assert "checkpoint-2 is intact: the same command continues from there." in text
+    status, text = finish(start(*launch))
+    assert status == 0 and f"continuing from {folder}/checkpoint-2" in text, text[-3000:]
+    found = outcome_of(folder)
+    assert (kind == "fsdp2") == any(folder.glob("checkpoint-*/pytorch_model_fsdp.bin"))  # it was sharded
+    assert found["counters"] == one_process["counters"] and found["steps"] == one_process["steps"]
+    for part in ("weights", "critic"):
+        for name, value in one_process[part].items():
+            torch.testing.assert_close(value, found[part][name], atol=2e-4, rtol=1e-3)
+    for x, y in zip(one_process["metrics"], found["metrics"], strict=True):  # one line an update
+        for name in ("critic/loss", "kl", "grad_norm", "critic/grad_norm", "rollout/return", "advantages/set_scale",
+                     "advantages/gae_scale", "critic/explained_variance", "groups/without_signal"):  # fmt: skip
+            assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+
+
+@pytest.mark.slow
+def test_an_engine_that_dies_in_one_process_ends_the_others(policy, tmp_path):  # noqa: F811
+    """Started by hand, as on a cluster: no launcher ends the other."""
+    folder = tmp_path / "run"
+    processes = [
+        start(sys.executable, RECIPE, *command(policy, folder), *BATCH, "9", "--task", "faults:Faults",
+              RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29737",
+              FAULT=f"engine 1 {folder}")
+        for rank in range(2)
+    ]  # fmt: skip
+    (status, text), (other_status, other) = map(finish, processes)
+    assert status == other_status == 1
+    assert "error: the engine failed (test)." in other and "Traceback" not in other
+    assert "error: process 0 stops: process 1 has ended with an error (the engine failed (test)." in text
+    assert "checkpoint-2 is intact" in text and "Traceback" not in text
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_says_where(policy, tmp_path):  # noqa: F811
+    folder = tmp_path / "run"
+    process = start(sys.executable, RECIPE, *command(policy, folder), "--task", "faults:Faults", "--hang_timeout", "1",
+                    FAULT=f"hang 0 {folder}")  # fmt: skip
+    text = ""
+    while "end of the stacks" not in text:
+        line = process.stdout.readline()
+        assert line, text
+        text += line if text or "watchdog: no progress" in line else ""
+    assert process.poll() is None  # it says so and goes on waiting
+    assert "in stage 'training > update > scoring > rollouts' of process 0 of 1" in text
+    assert "update 2 of 4" in text and "checkpoint-4 is intact" in text
+    assert "tests/integration/faults.py" in text and " in hang" in text
+    process.send_signal(signal.SIGUSR1)
+    while "in hang" not in process.stdout.readline():
+        pass  # the stacks, on demand
+    process.kill()
+    process.communicate()
