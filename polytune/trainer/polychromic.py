@@ -437,9 +437,12 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         state = {"env_steps": self.env_steps, "steps_per_tree": self._steps_per_tree, "tokens": self._tokens}
         (folder / STATE_FILE).write_text(json.dumps(state))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Also what the parent does not know; DeepSpeed, too, comes by here (it loads weights in a way of its own)."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        folder = Path(checkpoint)
         if self.critic is not None:
             self.accelerator.unwrap_model(self.critic).load(folder)
         if self.counts is not None:

@@ -101,7 +101,7 @@ class Watchdog:
         seen, since, due = None, time.monotonic(), self.timeout
         while not self._stop.wait(min(5.0, self.timeout / 10)):
             # a call that keeps the interpreter's lock stops this thread, too: then the stacks come without it
-            faulthandler.dump_traceback_later(self.timeout + 60)
+            faulthandler.dump_traceback_later(self.timeout + 60, file=sys.__stderr__)
             now, found = time.monotonic(), (_entries, _read())
             if found != seen:
                 seen, since, due = found, now, self.timeout
@@ -127,4 +127,4 @@ class Watchdog:
 
 def stacks_on_demand() -> None:
     """``kill -USR1 PID`` prints the stacks of all threads; the run goes on."""
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)

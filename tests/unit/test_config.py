@@ -23,7 +23,7 @@ from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
-YAMLS = sorted((ROOT / "recipes").rglob("*.yaml"))
+YAMLS = sorted(p for p in (ROOT / "recipes").rglob("*.yaml") if p.parent.name != "accelerate")
 QUICKSTART = str(ROOT / "recipes/fourrooms/quickstart.yaml")
 
 
