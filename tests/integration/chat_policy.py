@@ -68,8 +68,8 @@ def through_the_recipes(call, folder: Path, generator: str) -> None:
         "num_seeds": 1, "num_rollout_states": 1, "num_vines": 8, "num_generations": 9, "set_size": 4, "window": -1,
         "per_device_train_batch_size": 36, "steps_per_generation": 4, "num_updates": 5, "rollout_states": "start",
         "learning_rate": 1e-3, "num_iterations": 2, "use_peft": "true", "lora_r": 4,
-        "lora_modules_to_save": "lm_head", "generator": generator, "split": "seeds:0-2", "model": folder / "pretrained", "output_dir": folder / "run",
-        "use_cpu": "true",
+        "lora_modules_to_save": "lm_head", "generator": generator, "split": "seeds:0-2",
+        "model": folder / "pretrained", "output_dir": folder / "run", "use_cpu": "true",
     }  # fmt: skip
     recipe = Path(__file__).resolve().parents[2] / "recipes/fourrooms/smoke.yaml"
     flags = [word for name, value in settings.items() for word in (f"--{name}", value)]

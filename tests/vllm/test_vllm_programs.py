@@ -1,6 +1,7 @@
 """The recipes through vLLM, run as a user runs them: they learn, and both generators see the same policy."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,5 +78,5 @@ def test_poly_epo_learns_triangle_and_both_generators_evaluate_alike(tmp_path):
 
 def test_a_chat_checkpoint_goes_through_the_recipes(tmp_path, monkeypatch):
     """Template, byte-level BPE, LoRA with a trained head, which is tied no longer."""
-    monkeypatch.setenv("PYTHONPATH", str(INTEGRATION))
+    monkeypatch.setenv("PYTHONPATH", str(INTEGRATION), prepend=os.pathsep)
     through_the_recipes(lambda name, *arguments: run(f"{name}.py", *arguments), tmp_path, "vllm")
