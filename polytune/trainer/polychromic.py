@@ -124,7 +124,6 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
             settings=EngineSettings(
                 gpu_memory_utilization=args.vllm_gpu_memory_utilization,
                 max_model_length=args.vllm_max_model_length,
-                tensor_parallel_size=args.vllm_tensor_parallel_size,
                 sleep=args.vllm_enable_sleep_mode,
             ),
             temperature=args.temperature,

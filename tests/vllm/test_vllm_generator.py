@@ -7,7 +7,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from polytune.config import AdapterConfig, PolicyConfig
 from polytune.policy import SampleKey, TransformersGenerator
+from polytune.policy.adapters import quantization
 from polytune.policy.vllm_generator import EngineError, VLLMGenerator, merged_weights, score
 
 VOCABULARY, STOPS = 64, (1, 2)
@@ -185,6 +187,18 @@ def test_merged_weights_are_those_of_merge_and_unload(policies):
     assert set(ours) == set(theirs) and "lm_head.weight" in ours
     for name, weight in theirs.items():
         torch.testing.assert_close(ours[name], weight, atol=1e-6, rtol=1e-5)
+
+
+def test_weights_in_four_bits_are_sent_in_full(policies):
+    """QLoRA: the engine holds what the policy computes with, dequantised weights plus adapter."""
+    folder, whole, _ = policies
+    four_bits = quantization(AdapterConfig(use_peft=True, load_in_4bit=True), PolicyConfig())
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=four_bits)
+    assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
+    model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    holds_the_new_weights(model, generator(policies, model=model))
+    ids = [5, 9, 4, 11]
+    assert score(model, ids).tolist() != pytest.approx(score(whole, ids).tolist(), abs=1e-3)
 
 
 def test_an_engine_that_keeps_its_old_weights_is_found_out(policies, monkeypatch):
