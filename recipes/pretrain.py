@@ -59,9 +59,9 @@ def main(argv: Sequence[str]) -> None:
         refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
         model, tokenizer = build_tiny(config.preset, words, spaced=spaced, seed=config.seed)
     else:
-        model, tokenizer = load_base(config.base_model, [w for w in words if len(w) > 1] if not spaced else [])
+        model, tokenizer, new = load_base(config.base_model, [] if spaced else [w for w in words if len(w) > 1])
+        model = adapt(model, adapter, config.base_model, new)
     renderer = build_renderer(tokenizer, task, PolicyConfig())
-    model = adapt(model, adapter, str(config.base_model))
     of_this_run = provenance.other_settings(output_dir, settings) == []
     provenance.record_run(output_dir, settings)
     if spaced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,9 +59,15 @@ def lora_config(adapter: AdapterConfig, model: PreTrainedModel, path: str) -> Lo
     )
 
 
-def adapt(model: PreTrainedModel, adapter: AdapterConfig, path: str) -> PreTrainedModel:
-    """The model with the adapter that ``adapter`` asks for; itself without one. Raises as :func:`lora_config`."""
+def adapt(model: PreTrainedModel, adapter: AdapterConfig, path: str, new_tokens: Sequence[int] = ()) -> PreTrainedModel:
+    """The model with the adapter that ``adapter`` asks for; itself without one. Raises as :func:`lora_config`.
+
+    Args:
+        new_tokens: ids whose embeddings are trained, too: words that the base has never seen.
+    """
     config = lora_config(adapter, model, path)
+    if config is not None and new_tokens:
+        config.trainable_token_indices = list(new_tokens)
     return model if config is None else get_peft_model(model, config)
 
 

@@ -170,21 +170,25 @@ def load_policy(
 
 def load_base(
     path: str | Path, words: Iterable[str], *, dtype: torch.dtype | str = torch.float32, **hub: Any
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[int]]:
     """A causal language model whose tokenizer learns ``words`` as tokens, and a pad token where it has none.
 
     The new embeddings are drawn around the mean of the old ones, as transformers does it. Raises as
     :func:`load_policy`, but for the pad token.
+
+    Returns:
+        model, tokenizer, and the ids of the words that are new to it.
     """
     model, tokenizer = _load(path, dtype=dtype, **hub)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     known = tokenizer.get_vocab()
-    tokenizer.add_tokens([word for word in dict.fromkeys(words) if word not in known])
+    new = [word for word in dict.fromkeys(words) if word not in known]
+    tokenizer.add_tokens(new)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model.eval(), tokenizer
+    return model.eval(), tokenizer, tokenizer.convert_tokens_to_ids(new)
 
 
 def place_by_mask(model: PreTrainedModel) -> None:

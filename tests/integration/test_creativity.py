@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from polytune.policy import Renderer, TransformersGenerator, load_policy
 from polytune.policy.loading import load_base, place_by_mask
@@ -246,9 +246,27 @@ def test_a_base_model_learns_the_words_of_the_task(gpt2, call_recipe, tmp_path):
     assert all(m["sampling/logprob_gap"] < 1e-5 for m in metrics), "prompts of unlike length are padded on the left"
 
 
+def test_an_adapter_learns_the_new_words_and_is_merged(gpt2, call_recipe, tmp_path):
+    """With LoRA the old embeddings stay, those of the new words are trained, and a whole checkpoint is saved."""
+    call_recipe("pretrain", *TASK, *PRETRAIN, "--epochs", "2", "--target_success", "1", "--base_model", gpt2,
+                "--use_peft", "true", "--lora_r", "4", "--output_dir", tmp_path / "p")  # fmt: skip
+    assert not (tmp_path / "p/adapter_config.json").exists()
+    model, tokenizer = load_policy(tmp_path / "p")
+    before = AutoModelForCausalLM.from_pretrained(gpt2)
+    words = [word for word in load_task("sibling", parents=2, children=6, lines=48).vocabulary() if len(word) > 1]
+    _, _, ids = load_base(gpt2, words)
+    old, new = (m.get_input_embeddings().weight for m in (before, model))
+    own = [i for i in range(len(old)) if i not in ids]
+    assert len(ids) == len(words) and torch.equal(old[own], new[own])
+    there = [i for i in ids if i < len(old)]  # the base had rows to spare
+    assert there and all((old[i] - new[i]).abs().max() > 1e-4 for i in there)
+    assert not torch.equal(before.transformer.h[0].attn.c_attn.weight, model.transformer.h[0].attn.c_attn.weight)
+    assert model.lm_head.weight is model.transformer.wte.weight
+
+
 def test_learned_positions_are_counted_from_the_first_token(gpt2):
     task = load_task("sibling", parents=2, children=6, lines=48)
-    model, tokenizer = load_base(gpt2, [word for word in task.vocabulary() if len(word) > 1])
+    model, tokenizer, _ = load_base(gpt2, [word for word in task.vocabulary() if len(word) > 1])
     model.eval()
     renderer = Renderer(tokenizer, task)
     generator = TransformersGenerator(model, max_action_tokens=4, stop_ids=renderer.stop_ids)
