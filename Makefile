@@ -65,8 +65,9 @@ collapse-demo: install ## standard RL forgets all triangles but one, sets keep t
 	$(BIN)/python recipes/pretrain.py --config recipes/creativity/triangle/demo_pretrain.yaml
 	$(BIN)/python recipes/compare.py --config recipes/creativity/triangle/demo_compare.yaml
 
-bench: install ## speed, as ratios within one run; writes outputs/bench/bench.json
+bench: install $(VLLM_VENV)/.installed ## speed, as ratios within one run; writes outputs/bench/{bench,generators}.json
 	$(BIN)/python recipes/bench.py
+	$(VLLM_VENV)/bin/python recipes/bench_generators.py
 
 clean: ## remove the environment, caches and outputs
 	rm -rf $(VENV) $(VLLM_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info

@@ -16,6 +16,10 @@ NO_EFFECT = {
     "multi_objective_aggregation": "the task's return is the only reward",
     "generation_kwargs": "polytune samples with its own generator",
     "use_transformers_continuous_batching": "polytune samples with its own generator",
+    "vllm_model_impl": "vLLM's own implementation runs",
+    "vllm_structured_outputs_regex": "tasks parse answers strictly",
+    "vllm_importance_sampling_mode": "each token has its own truncated ratio",
+    "vllm_importance_sampling_clip_min": "ratios are cut at vllm_importance_sampling_clip_max only",
     "mask_truncated_completions": "an episode ends by success or horizon",
     "shuffle_dataset": "the order of start states follows from seed",
     "num_generations_eval": "recipes/evaluate.py evaluates",
@@ -81,6 +85,9 @@ class PolychromicConfig(GRPOConfig):
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
     report_to: str = field(default="none", metadata={"help": "Trackers, as transformers names them."})
+    vllm_importance_sampling_clip_max: float = field(
+        default=3.0, metadata={"help": "With vLLM: tokens are weighed by min(trainer's / sampler's probability, this)."}
+    )
     top_k: int = field(default=0, metadata={"help": "Must stay 0: ratios assume samples of the whole distribution."})
 
     def __post_init__(self) -> None:

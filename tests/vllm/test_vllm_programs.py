@@ -80,3 +80,15 @@ def test_a_chat_checkpoint_goes_through_the_recipes(tmp_path, monkeypatch):
     """Template, byte-level BPE, LoRA with a trained head, which is tied no longer."""
     monkeypatch.setenv("PYTHONPATH", str(INTEGRATION), prepend=os.pathsep)
     through_the_recipes(lambda name, *arguments: run(f"{name}.py", *arguments), tmp_path, "vllm")
+
+
+def test_the_benchmark_counts_the_same_work_on_both_sides(tmp_path):
+    said = run("bench_generators.py", "--sizes", "1M", "--quick", "--output_dir", tmp_path)
+    measured = json.loads((tmp_path / "generators.json").read_text())["sizes"]["1M"]
+    assert "episodes  vLLM / transformers:" in said and 0.9e6 < measured["parameters"] < 1.1e6
+    for workload in ("episodes", "trees"):
+        steps = {
+            name: [r["env_steps"] for r in measured[workload][name]["rounds"]] for name in ("vllm", "transformers")
+        }
+        assert steps["vllm"] == steps["transformers"] and measured[workload]["ratio"] > 0
+    assert measured["trees"]["transformers"]["reused_share"] == 1.0
