@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_resume import ROOT, command, outcome, policy, run  # noqa: F401 (a fixture)
 
 RECIPE = ROOT / "recipes/finetune.py"
@@ -81,6 +82,27 @@ def test_two_processes_of_which_one_is_killed_end_resume_and_learn_what_one_lear
         for name in ("critic/loss", "kl", "grad_norm", "critic/grad_norm", "rollout/return", "advantages/set_scale",
                      "advantages/gae_scale", "critic/explained_variance", "groups/without_signal"):  # fmt: skip
             assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+
+
+@pytest.mark.slow
+def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa: F811
+    """One step of plain gradient descent, unclipped: what the weights moved by is the gradient."""
+    step = ["--optim", "sgd", "--learning_rate", "1", "--critic_learning_rate", "1", "--max_grad_norm", "1e9",
+            "--num_updates", "1", "--num_iterations", "1", "--steps_per_generation", "1",
+            "--per_device_train_batch_size"]  # fmt: skip
+    two = start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *step, "9")
+    status, text = finish(two)
+    assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *step, "18", "--use_cpu", "true")
+    assert one.returncode == 0, one.stderr[-3000:]
+    initial = load_file(policy / "model.safetensors")
+    for file, before in (("model.safetensors", initial), ("checkpoint-1/critic.safetensors", {})):
+        moved = [load_file(tmp_path / name / file) for name in ("one", "two")]
+        gradients = [
+            torch.cat([(own[n] - before.get(n, 0.0)).flatten().double() for n in sorted(own)]) for own in moved
+        ]
+        assert gradients[0].norm() > 1e-3
+        assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
 
 
 @pytest.mark.slow
