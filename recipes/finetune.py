@@ -20,6 +20,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
     from polytune.trainer import (
         PolychromicConfig,
+        check_critic_adapter,
         check_processes,
         check_run,
         check_space,
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
         default_config=str(REPOSITORY / "recipes/fourrooms/quickstart.yaml"),
     )
     check_run(args, rollout, objective)
+    check_critic_adapter(args, adapter.use_peft)
     check_processes(args, policy.generator)
     supervise(args)
     set_cpu_threads(policy.cpu_threads)

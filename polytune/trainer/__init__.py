@@ -4,6 +4,7 @@ from polytune.trainer.checkpoints import SaveError, check_space, latest_checkpoi
 from polytune.trainer.checks import check_run
 from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSuccess
 from polytune.trainer.config import PolychromicConfig
+from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.polychromic import PolychromicTrainer
 from polytune.trainer.processes import check_processes, supervise
 
@@ -14,6 +15,7 @@ __all__ = [
     "PolychromicTrainer",
     "SaveError",
     "StopAtSuccess",
+    "check_critic_adapter",
     "check_processes",
     "check_run",
     "check_space",

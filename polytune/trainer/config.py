@@ -55,6 +55,13 @@ class PolychromicConfig(GRPOConfig):
     )
     critic_learning_rate: float = field(default=1e-4, metadata={"help": "The critic's learning rate."})
     critic_width: int = field(default=256, metadata={"help": "Width of the critic's hidden layers."})
+    critic_lora_r: int = field(
+        default=0,
+        metadata={
+            "help": "Rank of the critic's own LoRA adapter on the frozen base (use_peft), which takes a pass of its "
+            "own; 0: it reads the policy's features."
+        },
+    )
     value_coef: float = field(default=0.5, metadata={"help": "Weight of the value loss."})
     kl_coef: float = field(default=0.02, metadata={"help": "Weight of the KL term."})
     hang_timeout: float = field(
@@ -94,6 +101,16 @@ class PolychromicConfig(GRPOConfig):
         for name in ("num_updates", "save_updates", "num_iterations", "critic_width"):
             require_integer(name, getattr(self, name), 1)
         require_integer("num_generations", self.num_generations, 2)
+        require_integer("critic_lora_r", self.critic_lora_r, 0)
+        require(
+            self.critic or self.critic_lora_r == 0,
+            f"critic_lora_r is {self.critic_lora_r}, but critic is off: switch it on, or set critic_lora_r to 0.",
+        )
+        require(
+            not self.gradient_checkpointing or self.critic_lora_r == 0,
+            f"critic_lora_r is {self.critic_lora_r}, but gradient_checkpointing would recompute the critic's pass "
+            "without its adapter: switch gradient_checkpointing off, or set critic_lora_r to 0.",
+        )
         if self.max_env_steps is not None:
             require_integer("max_env_steps", self.max_env_steps, 1)
         for name in ("value_coef", "kl_coef", "hang_timeout"):

@@ -1,7 +1,8 @@
 """The critic: a value of each decision, read from the policy's own features.
 
 A three-layer perceptron on the policy's last hidden state at the token before an action. The features are detached,
-so the value loss never moves the policy; the critic has its own learning rate. Its target is the ordinary return
+so the value loss never moves the policy; the critic has its own learning rate. With an adapter of its own the features
+are the base's and the adapter's, and the value loss moves the adapter, too. Its target is the ordinary return
 (Poly-PPO, arXiv 2509.25424): the set advantage never enters it.
 """
 
@@ -19,8 +20,9 @@ CRITIC_FILE = "critic.safetensors"
 class Critic(nn.Module):
     """Hidden states (..., hidden size) -> values (...), float32. The last layer begins at 0, hence every value too."""
 
-    def __init__(self, hidden_size: int, width: int = 256, *, seed: int = 0):
+    def __init__(self, hidden_size: int, width: int = 256, *, seed: int = 0, adapter: nn.Module | None = None):
         super().__init__()
+        self.adapter = adapter
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.Sequential(
@@ -30,7 +32,8 @@ class Critic(nn.Module):
         nn.init.zeros_(self.layers[-1].bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.layers(hidden.detach().float()).squeeze(-1)
+        hidden = hidden.detach() if self.adapter is None else hidden
+        return self.layers(hidden.float()).squeeze(-1)
 
     def save(self, folder: str | Path) -> None:
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, Path(folder) / CRITIC_FILE)

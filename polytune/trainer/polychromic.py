@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
@@ -30,6 +31,7 @@ from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
+from polytune.trainer.critic_adapter import build_critic_adapter, check_critic_adapter
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
@@ -80,6 +82,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         **kwargs,
     ):
         check_run(args, rollout, objective)
+        check_critic_adapter(args, kwargs.get("peft_config") is not None or isinstance(model, PeftModel))
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
         check_branching(task, rollout)
@@ -108,14 +111,17 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         )
         self.shuffle_dataset = False  # the schedule is the order
         unwrapped = self.accelerator.unwrap_model(self.model)
-        self.critic = None
+        self.critic = self.critic_adapter = None
         if args.critic:
-            critic = Critic(unwrapped.config.get_text_config().hidden_size, args.critic_width, seed=args.seed)
+            self.critic_adapter = build_critic_adapter(unwrapped, args)
+            hidden_size = unwrapped.config.get_text_config().hidden_size
+            critic = Critic(hidden_size, args.critic_width, seed=args.seed, adapter=self.critic_adapter)
             self.critic = self._prepare_critic(critic)
             self.add_callback(ClearCriticGradients(self.critic))
-        place_by_mask(unwrapped)
         backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
-        backbone.base_model.register_forward_hook(self._read_values)
+        self._transformer = backbone.base_model
+        place_by_mask(self._transformer)
+        self._transformer.register_forward_hook(self._read_values)
         self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_generator(
             policy.generator,
@@ -334,7 +340,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
 
     def _read_values(self, module, args, output) -> None:
         """Hook on the backbone: the critic's value at the token before each completion token, shape (b, C)."""
-        if self._completion_width is not None and self.critic is not None:
+        own_pass = self.critic_adapter is None or self.critic_adapter.active
+        if self._completion_width is not None and self.critic is not None and own_pass:
             hidden = output.last_hidden_state
             self._values_b_C = self.critic(hidden[:, -self._completion_width - 1 : -1])
 
@@ -353,10 +360,14 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         for rows_b, left, right in chunks:
             self._completion_width, self._values_b_C = logits_to_keep - right, None
             columns = slice(left, input_ids.size(1) - right)
+            ids_b_L, mask_b_L = input_ids[rows_b, columns], attention_mask[rows_b, columns]
             try:
                 logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
-                    model, input_ids[rows_b, columns], attention_mask[rows_b, columns], self._completion_width, **kwargs
+                    model, ids_b_L, mask_b_L, self._completion_width, **kwargs
                 )
+                if self.critic_adapter is not None and self._scored is None:
+                    with self.critic_adapter.activate(), self.accelerator.autocast():
+                        self._transformer(input_ids=ids_b_L, attention_mask=mask_b_L, use_cache=False)
             finally:
                 self._completion_width = None
             widened = [None if x is None else torch.nn.functional.pad(x, (0, right))

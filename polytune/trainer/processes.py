@@ -114,6 +114,11 @@ def _check_fsdp(args: PolychromicConfig, generator: str) -> None:
         f"fsdp_state_dict_type is {state_dict}, which leaves checkpoints without model.safetensors: set it to "
         f"FULL_STATE_DICT, or {instead}.",
     )
+    require(
+        args.critic_lora_r == 0,
+        f"critic_lora_r is {args.critic_lora_r}, but the critic's adapter adds to whole layers, not to sharded ones "
+        "(FSDP2): set it to 0, or use recipes/accelerate/ddp.yaml.",
+    )
     for name, reason in FSDP_OFF.items():
         require(not _on(f"FSDP_{name.upper()}"), f"fsdp_{name} is on, but {reason}: switch it off, or {instead}.")
     require(

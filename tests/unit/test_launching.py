@@ -60,7 +60,7 @@ def check(monkeypatch, environment, *, world_size=2, kind=DistributedType.MULTI_
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(PartialState, "_shared_state", {"_cpu": True, "distributed_type": kind})
-    defaults = {"world_size": world_size, "deepspeed": None, "critic": True}
+    defaults = {"world_size": world_size, "deepspeed": None, "critic": True, "critic_lora_r": 0}
     check_processes(SimpleNamespace(**(defaults | args)), generator)
 
 
@@ -75,6 +75,7 @@ def check(monkeypatch, environment, *, world_size=2, kind=DistributedType.MULTI_
         (FSDP2 | {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "gradient_checkpointing does the same"),
         (FSDP2, {"kind": DistributedType.MULTI_CPU}, "on GPUs only and would run DDP on these CPUs"),
         (FSDP2, {"world_size": 1}, "nothing to share out"),
+        (FSDP2, {"critic_lora_r": 4}, "critic_lora_r is 4, but the critic's adapter adds to whole layers.*ddp.yaml"),
         (FSDP2, {"generator": "vllm"}, "generator 'vllm' cannot take sharded weights"),
         (ZERO2 | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, {"critic": False}, "ZeRO-3 shards the weights"),
         (ZERO2, {}, "critic is on, but DeepSpeed trains one network, the policy: set critic to false"),

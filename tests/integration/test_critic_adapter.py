@@ -1,0 +1,192 @@
+"""The critic's own adapter: its values, whose gradients go where, what is saved, resumed and refused."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from doors import Doors
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
+from test_lora import LORA, base, tune  # noqa: F401 (fixtures)
+from test_resume import CLOCKS, assert_same, command
+from test_trainer import SETS, TREE, rollouts_of
+from transformers import AutoModelForCausalLM
+
+from polytune.config import PolicyConfig
+from polytune.policy import build_tiny
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.trainer import PolychromicConfig, PolychromicTrainer
+
+OWN = [*LORA, "--critic_lora_r", "2", "--critic_learning_rate", "1e-2"]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A trainer on the toy task, the policy's adapter and (``moved``) the critic's away from 0."""
+    task = Doors(horizon=14)
+    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=3)
+    model.save_pretrained(tmp_path / "base")
+
+    def make(*, moved=True, **fields):
+        defaults = dict(
+            output_dir=str(tmp_path / "run"), num_generations=14, per_device_train_batch_size=14,
+            steps_per_generation=2, num_updates=1, learning_rate=1e-3, disable_tqdm=True, use_cpu=True, kl_coef=0.0,
+            critic_lora_r=3,
+        )  # fmt: skip
+        trainer = PolychromicTrainer(
+            AutoModelForCausalLM.from_pretrained(tmp_path / "base"), PolychromicConfig(**(defaults | fields)), task,
+            [0, 1, 2, 3], TREE, SETS, PolicyConfig(), tokenizer,
+            peft_config=LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], init_lora_weights=False),
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            trainer.critic.layers[-1].weight.normal_(std=0.3, generator=generator)
+            for update in trainer.critic_adapter.updates.values() if moved else ():
+                update.B.normal_(std=0.5, generator=generator)
+        return trainer
+
+    return make
+
+
+def values_of(trainer, output, folder, *, adapted=True):
+    """By a plain copy of the base with the critic's updates added to its weights, row by row."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    values, updates = torch.zeros(output["completion_ids"].shape), dict(trainer.critic_adapter.updates.items())
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            update = updates.get(name.replace(".", "_"))
+            if update is not None and adapted:
+                module.weight += 8 / 3 * update.B @ update.A
+        for row in range(len(values)):
+            prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
+            completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
+            hidden = model.model(torch.cat([prompt, completion])[None]).last_hidden_state[0]
+            values[row, : len(completion)] = trainer.critic.layers(hidden[len(prompt) - 1 : -1]).squeeze(-1)
+    return values
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_values_are_those_of_the_base_with_the_critics_updates(make, tmp_path, moved):
+    trainer = make(moved=moved)
+    assert len(trainer.critic_adapter.updates) == 2 * trainer.model.config.num_hidden_layers
+    seen, original = {}, trainer._per_turn
+    trainer._per_turn = lambda values, *rest: original(seen.setdefault("values", values), *rest)
+    output, trees, rows = rollouts_of(trainer)
+    own = (output["completion_mask"] * output["tool_mask"]).bool()
+    expected = values_of(trainer, output, tmp_path)
+    torch.testing.assert_close(seen["values"][own], expected[own], atol=1e-5, rtol=1e-4)
+    plain = values_of(trainer, output, tmp_path, adapted=False)
+    assert moved != torch.allclose(expected[own], plain[own], atol=1e-3), "the first values are the plain head's"
+
+    views = trainer._look(trees)  # what rollout_states 'uncertain' asks
+    seeds = [row for row, trajectory in enumerate(t for tree in trees for t in tree.trajectories())
+             if trajectory.parent is None]  # fmt: skip
+    for view, row in zip([view for tree in views for view in tree], seeds, strict=True):
+        turns = [column for column, turn in enumerate(rows[row].turn_index) if turn >= 0]
+        torch.testing.assert_close(torch.tensor(view.values), expected[row, turns], atol=1e-5, rtol=1e-4)
+
+
+def gradients(trainer, output, advantages):
+    trainer.model.zero_grad()
+    trainer.critic.zero_grad()
+    trainer._compute_loss(trainer.model, output | {"advantages": advantages}).backward()
+    policy = {n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad}
+    return policy, {n: p.grad for n, p in trainer.critic.named_parameters()}
+
+
+def test_each_loss_moves_its_own_adapter_alone(make):
+    trainer = make()
+    trainable = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
+    assert all(wanted == ("lora_" in name) for name, wanted in trainable.items())
+    output, _, _ = rollouts_of(trainer)
+    advantages = torch.randn_like(output["advantages"]) * output["tool_mask"] * output["completion_mask"]
+    policy, critic = gradients(trainer, output, torch.zeros_like(advantages))
+    assert all(grad is None or grad.abs().max() == 0 for grad in policy.values())
+    assert all(grad.abs().max() > 0 for grad in critic.values()) and any("adapter" in name for name in critic)
+
+    both, _ = gradients(trainer, output, advantages)
+    trainer.args.value_coef = 0.0
+    alone, critic = gradients(trainer, output, advantages)
+    assert all(grad.abs().max() == 0 for grad in critic.values())
+    assert all(grad.abs().max() > 0 for grad in alone.values())
+    assert all(torch.equal(alone[name], both[name]) for name in alone), "the critic's pass leaves the policy's alone"
+    assert {name: p.requires_grad for name, p in trainer.model.named_parameters()} == trainable
+
+
+@pytest.mark.parametrize("kl_reference", ["behaviour", "pretrained"])
+def test_both_adapters_learn_at_their_own_rate_and_the_policys_is_saved_alone(make, tmp_path, kl_reference):
+    trainer = make(num_updates=2, num_iterations=1, critic_learning_rate=1e-2, kl_coef=0.1, kl_reference=kl_reference)
+    assert trainer.critic_adapter not in list(trainer.model.modules())
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    critic_before = {name: p.detach().clone() for name, p in trainer.critic.named_parameters()}
+    trainer.train()
+    for name, parameter in trainer.model.named_parameters():
+        assert torch.equal(parameter, before[name]) != ("lora_" in name), name
+    assert not any(torch.equal(p, critic_before[name]) for name, p in trainer.critic.named_parameters())
+    groups = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert {groups.pop(id(p)) for p in trainer.critic.parameters()} == {1e-2} and set(groups.values()) == {1e-3}
+    assert len(groups) == sum(p.requires_grad for p in trainer.model.parameters())
+    logged = [line for line in trainer.state.log_history if "kl" in line]
+    assert len(logged) == 2 and logged[0]["kl"] >= 0
+
+    trainer.save_model(tmp_path / "saved")
+    found = {path.name for path in (tmp_path / "saved").iterdir() if path.is_dir()}
+    assert not found and not any("critic" in name for name in load_file(tmp_path / "saved/adapter_model.safetensors"))
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "saved")
+    assert list(plain.peft_config) == ["default"]
+    ids = torch.randint(plain.config.vocab_size, (2, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(ids).logits, trainer.model.eval()(ids).logits)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(call_recipe, make, tmp_path, one_thread):
+    """The recipe on the toy task, which a random policy often solves; the critic's adapter says where vines branch."""
+    make().processing_class.save_pretrained(tmp_path / "base")
+
+    def train(folder):
+        call_recipe("finetune", *command(tmp_path / "base", folder), *OWN, "--rollout_states", "uncertain",
+                    "--use_cpu", "true", "--num_updates", "3")  # fmt: skip
+
+    before = load_file(tmp_path / "base/model.safetensors")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(whole)
+    shutil.copytree(whole, cut)
+    for path in cut.iterdir():  # as if killed after the second update
+        if path.name not in ("checkpoint-8", "run.json", "metrics.jsonl"):
+            shutil.rmtree(path) if path.is_dir() else os.remove(path)
+    train(cut)
+    one, other = [
+        {
+            "policy": load_file(folder / "adapter_model.safetensors"),
+            "critic": load_file(folder / "checkpoint-12/critic.safetensors"),
+            "optimizer": torch.load(folder / "checkpoint-12/optimizer.pt", weights_only=True),
+            "metrics": [
+                {k: v for k, v in json.loads(line).items() if not any(clock in k for clock in CLOCKS)}
+                for line in (folder / "metrics.jsonl").read_text().splitlines()
+            ],
+        }
+        for folder in (whole, cut)
+    ]
+    assert_same(one, other)
+    assert all(line["sampling/logprob_gap"] < 1e-5 for line in one["metrics"] if "rollout/env_steps" in line)
+    earlier = load_file(whole / "checkpoint-8/critic.safetensors")
+    updates = [name for name in earlier if name.startswith("adapter.")]
+    assert updates and not any(torch.equal(one["critic"][name], earlier[name]) for name in updates)
+    assert len(one["optimizer"]["param_groups"][-1]["params"]) == len(earlier)
+    assert not [path for path in (whole / "checkpoint-12").iterdir() if path.is_dir()]
+    assert_same(load_file(tmp_path / "base/model.safetensors"), before)
+
+
+@pytest.mark.parametrize("flags, words", [
+    (["--critic_lora_r", "2"], "critic_lora_r is 2, but use_peft is false"),
+    ([*LORA, "--critic_lora_r", "-1"], "critic_lora_r must be an integer of at least 0, got -1"),
+    ([*OWN, "--critic", "false"], "critic_lora_r is 2, but critic is off: switch it on"),
+    ([*OWN, "--gradient_checkpointing", "true"], "critic_lora_r is 2, but gradient_checkpointing would recompute"),
+])  # fmt: skip
+def test_mistakes(tune, tmp_path, capsys, flags, words):  # noqa: F811
+    with pytest.raises(SystemExit):
+        tune(tmp_path / "run", *flags)
+    told = capsys.readouterr().err
+    assert words in told and told.count("error:") == 1
