@@ -7,12 +7,14 @@ import shutil
 import pytest
 import torch
 import yaml
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.policy import PRESETS, CheckpointError, build_tiny, load_policy
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
+from polytune.trainer import PolychromicConfig, PolychromicTrainer
 
 LORA = ["--use_peft", "true", "--lora_r", "4", "--learning_rate", "1e-2"]
 
@@ -101,6 +103,27 @@ def test_adapters_that_cannot_be_put_on_a_base(tune, base, tmp_path):
     (tmp_path / "run/adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="cannot be put on"):
         load_policy(tmp_path / "run")
+
+
+def test_learned_positions_are_counted_behind_the_padding(tmp_path):
+    """GPT-2 with an adapter: prompts of unlike length are padded on the left, and scored as they were sampled."""
+    task = load_task("fourrooms", horizon=6)
+    _, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()])
+    sizes = dict(n_embd=32, n_layer=2, n_head=2, n_positions=512, vocab_size=len(tokenizer), initializer_range=0.3)
+    off = dict(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=0, eos_token_id=0)
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **off))
+    args = PolychromicConfig(
+        output_dir=str(tmp_path), num_generations=4, per_device_train_batch_size=16, steps_per_generation=1,
+        num_updates=1, disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+    trainer = PolychromicTrainer(
+        model, args, task, list(range(4)), RolloutConfig(1, 1, 3), ObjectiveConfig(set_size=2), PolicyConfig(),
+        tokenizer, peft_config=LoraConfig(r=4, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True),
+    )  # fmt: skip
+    texts = [task.start(seed).observation() for seed in range(4)]
+    assert len({len(text.split()) for text in texts}) > 1, "something is padded"
+    trainer.train()
+    assert trainer.state.log_history[0]["sampling/logprob_gap"] < 1e-5
 
 
 @pytest.mark.parametrize("flags, words", [
