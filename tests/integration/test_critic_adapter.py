@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from doors import Doors
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from test_lora import LORA, base, tune  # noqa: F401 (fixtures)
+from test_processes import ACCELERATE, BATCH, RECIPE, finish, start
 from test_resume import CLOCKS, assert_same, command
 from test_trainer import SETS, TREE, rollouts_of
 from transformers import AutoModelForCausalLM
@@ -17,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from polytune.config import PolicyConfig
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
+from polytune.policy.vllm_generator import merged_weights
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
 
 OWN = [*LORA, "--critic_lora_r", "2", "--critic_learning_rate", "1e-2"]
@@ -136,6 +139,8 @@ def test_both_adapters_learn_at_their_own_rate_and_the_policys_is_saved_alone(ma
     assert not found and not any("critic" in name for name in load_file(tmp_path / "saved/adapter_model.safetensors"))
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "saved")
     assert list(plain.peft_config) == ["default"]
+    names = AutoModelForCausalLM.from_pretrained(tmp_path / "base").state_dict().keys()
+    assert {name for name, _ in merged_weights(trainer.model)} == names, "what vLLM gets"
     ids = torch.randint(plain.config.vocab_size, (2, 30), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(plain.eval()(ids).logits, trainer.model.eval()(ids).logits)
@@ -177,6 +182,21 @@ def test_a_resumed_run_is_the_uninterrupted_one(call_recipe, make, tmp_path, one
     assert len(one["optimizer"]["param_groups"][-1]["params"]) == len(earlier)
     assert not [path for path in (whole / "checkpoint-12").iterdir() if path.is_dir()]
     assert_same(load_file(tmp_path / "base/model.safetensors"), before)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(make, tmp_path):
+    make().processing_class.save_pretrained(tmp_path / "base")
+    launchers = {"one": [sys.executable, RECIPE], "two": [*ACCELERATE, "--num_processes", "2", "--cpu", RECIPE]}
+    for rows, (name, launcher) in zip(("18", "9"), launchers.items(), strict=True):
+        words = command(tmp_path / "base", tmp_path / name)
+        status, text = finish(start(*launcher, *words, *BATCH, rows, *OWN, "--use_cpu", "true"))
+        assert status == 0, text[-3000:]
+    for file in ("adapter_model.safetensors", "checkpoint-4/critic.safetensors"):
+        one, two = load_file(tmp_path / "one" / file), load_file(tmp_path / "two" / file)
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            torch.testing.assert_close(value, two[name], atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("flags, words", [
