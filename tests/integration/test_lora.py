@@ -39,7 +39,8 @@ def tune(call_recipe, base, tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
 
     def run(folder, *flags):
-        call_recipe("finetune", "--config", tmp_path / "run.yaml", "--model", base, "--output_dir", folder, *flags)
+        call_recipe("finetune", "--config", tmp_path / "run.yaml", "--model", base, "--output_dir", folder,
+                    "--cpu_threads", 1, *flags)  # fmt: skip
         return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
     return run
