@@ -230,8 +230,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
 def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """``main``, with one line for each error that was foreseen."""
+    from polytune.policy.engine import EngineError
     from polytune.policy.loading import CheckpointError
-    from polytune.policy.vllm_generator import EngineError
     from polytune.rollout import RolloutError
     from polytune.trainer.checkpoints import SaveError
     from polytune.trainer.processes import settle, waited_too_long

@@ -9,7 +9,7 @@ from pathlib import Path
 from doors import Doors
 
 from polytune.policy import TransformersGenerator
-from polytune.policy.vllm_generator import EngineError
+from polytune.policy.engine import EngineError
 
 
 class Faults(Doors):

@@ -10,7 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from polytune.config import AdapterConfig, PolicyConfig
 from polytune.policy import SampleKey, TransformersGenerator
 from polytune.policy.adapters import quantization
-from polytune.policy.vllm_generator import EngineError, VLLMGenerator, merged_weights, score
+from polytune.policy.engine import EngineError, merged_weights, score
+from polytune.policy.vllm_generator import VLLMGenerator
 
 VOCABULARY, STOPS = 64, (1, 2)
 
