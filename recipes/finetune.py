@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> None:
         check_processes,
         check_run,
         check_space,
+        check_vllm_mode,
         latest_checkpoint,
         supervise,
     )
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     check_run(args, rollout, objective)
     check_critic_adapter(args, adapter.use_peft)
     check_processes(args, policy.generator)
+    check_vllm_mode(args, policy.generator)
     supervise(args)
     set_cpu_threads(policy.cpu_threads)
 

@@ -23,6 +23,9 @@ DEMONSTRATIONS_FILE = "demonstrations.json"
 FREE_FIELDS = frozenset(
     {"disable_tqdm", "save_total_limit", "report_to", "logging_dir", "max_branches", "local_rank", "output_dir"}
     | {"hang_timeout", "ddp_timeout"}
+    # where the server is: another node, another address
+    | {"vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"}
+    | {"vllm_weights_dir"}
 )
 #: settings that do not touch an evaluation's records: the policies themselves are compared by their fingerprints
 EVALUATION_FREE_FIELDS = FREE_FIELDS | {"level", "model", "policies"}

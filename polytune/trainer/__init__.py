@@ -7,6 +7,7 @@ from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.polychromic import PolychromicTrainer
 from polytune.trainer.processes import check_processes, supervise
+from polytune.trainer.serving import check_vllm_mode
 
 __all__ = [
     "CloningCollator",
@@ -19,6 +20,7 @@ __all__ = [
     "check_processes",
     "check_run",
     "check_space",
+    "check_vllm_mode",
     "latest_checkpoint",
     "supervise",
 ]

@@ -15,6 +15,8 @@ NO_EFFECT = {
     "reward_weights": "the task's return is the only reward",
     "multi_objective_aggregation": "the task's return is the only reward",
     "generation_kwargs": "polytune samples with its own generator",
+    "vllm_model_impl": "vLLM runs its own implementation",
+    "vllm_structured_outputs_regex": "the task's parser says which actions are legal",
     "use_transformers_continuous_batching": "polytune samples with its own generator",
     "vllm_model_impl": "vLLM's own implementation runs",
     "vllm_structured_outputs_regex": "tasks parse answers strictly",
@@ -69,6 +71,13 @@ class PolychromicConfig(GRPOConfig):
         metadata={
             "help": "Seconds without progress after which a process says in which stage it is, with the stacks of all "
             "threads, again at doubling intervals; 0: never. Processes that wait for it end by ddp_timeout."
+        },
+    )
+    vllm_weights_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "With vllm_mode 'server': folder through which weights go to the server, which must see it under "
+            "the same path. Unset: over NCCL, from GPU to GPU."
         },
     )
     kl_reference: str = field(

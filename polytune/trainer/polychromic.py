@@ -20,9 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
 from polytune.objective import find_judge, rescale
-from polytune.policy import build_generator, build_renderer
+from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token, place_by_mask
-from polytune.policy.vllm_generator import EngineSettings
 from polytune.rollout import RolloutError
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
@@ -36,6 +35,7 @@ from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
+from polytune.trainer.serving import build_sampler, check_vllm_mode
 from polytune.trainer.sharding import ShardedPolicy
 from polytune.trainer.ucb import VisitCounts, visits
 from polytune.trainer.watchdog import Watched, stage
@@ -83,6 +83,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
     ):
         check_run(args, rollout, objective)
         check_critic_adapter(args, kwargs.get("peft_config") is not None or isinstance(model, PeftModel))
+        check_vllm_mode(args, policy.generator)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
         check_branching(task, rollout)
@@ -123,19 +124,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         place_by_mask(self._transformer)
         self._transformer.register_forward_hook(self._read_values)
         self.renderer = build_renderer(processing_class, task, policy)
-        self.generator = build_generator(
-            policy.generator,
-            unwrapped,
-            path=policy.model,
-            settings=EngineSettings(
-                gpu_memory_utilization=args.vllm_gpu_memory_utilization,
-                max_model_length=args.vllm_max_model_length,
-                sleep=args.vllm_enable_sleep_mode,
-            ),
-            temperature=args.temperature,
-            max_action_tokens=policy.max_action_tokens or self.renderer.longest_action(),
-            stop_ids=self.renderer.stop_ids,
-        )
+        self.generator = build_sampler(unwrapped, args, policy, self.renderer, self.accelerator.device)
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
 
