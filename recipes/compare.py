@@ -116,7 +116,7 @@ def read_method(name: str, path: Path, flags: Sequence[str]):
     """A method's YAML as recipes/finetune.py will take it, errors with its name."""
     from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
     from polytune.evaluation.comparison_runs import Method
-    from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run, check_vllm_mode
+    from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run
 
     parts = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
     try:
@@ -124,7 +124,8 @@ def read_method(name: str, path: Path, flags: Sequence[str]):
         settings = dict(zip(("task", "policy", "adapter", "rollout", "objective", "trainer"), found, strict=True))
         check_run(settings["trainer"], settings["rollout"], settings["objective"])
         check_critic_adapter(settings["trainer"], settings["adapter"].use_peft)
-        check_vllm_mode(settings["trainer"], settings["policy"].generator)
+        if settings["trainer"].vllm_mode != "colocate":
+            raise ValueError("vllm_mode 'server' is for one run, whose weights the server holds: use 'colocate'.")
     except ValueError as error:
         raise UsageError(f"method {name} ({path}): {error}") from error
     return Method(name, path, load_yaml(path), settings)

@@ -44,6 +44,14 @@ NEEDS = {
 INTACT = "The run stops here; its checkpoints are intact: start the server and give the same command again."
 
 
+class RefusedError(EngineError):
+    """The server answered, with an HTTP status that is an error."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
 class VLLMServer:
     """A running ``vllm serve``: requests with a time limit, and one-line errors.
 
@@ -79,7 +87,8 @@ class VLLMServer:
             ) from error
         if response.status_code != 200:
             said = " ".join(response.text.split())[:600]
-            raise EngineError(f"the vLLM server at {self.url} refused {path} ({response.status_code}): {said}")
+            text = f"the vLLM server at {self.url} refused {path} ({response.status_code}): {said}"
+            raise RefusedError(text, response.status_code)
         return response.json() if response.content else None
 
     def check(self, model: PreTrainedModel, *, transfers: bool, positions: int | None = None) -> None:
@@ -122,8 +131,8 @@ class VLLMServer:
     def _configuration(self) -> dict[str, Any]:
         try:
             return self.request("GET", "/server_info", params={"config_format": "json"})["vllm_config"]
-        except EngineError as error:
-            if "(404)" not in str(error):
+        except RefusedError as error:
+            if error.status != 404:
                 raise
             raise EngineError(
                 f"the vLLM server at {self.url} takes no weights: start it by `trl vllm-serve`, or with "
@@ -224,7 +233,7 @@ def through_folder(server: VLLMServer, folder: str | Path) -> Callable[[PreTrain
             reload = {"method": "reload_weights", "kwargs": {"weights_path": place}}
             try:
                 server.request("POST", "/collective_rpc", json=reload)
-            except EngineError as error:
+            except RefusedError as error:
                 raise EngineError(
                     f"the weights in {place} did not reach the server: {error} Its machine must see vllm_weights_dir "
                     f"({root}) under the same path, and serve the policy's architecture."

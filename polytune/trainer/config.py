@@ -134,7 +134,7 @@ class PolychromicConfig(GRPOConfig):
         )
         require(not self.use_vllm, "use_vllm is TRL's own sampler: polytune samples with its generator, leave it off.")
         require(
-            self.vllm_tensor_parallel_size == 1,
+            self.vllm_mode == "server" or self.vllm_tensor_parallel_size == 1,
             f"vllm_tensor_parallel_size is {self.vllm_tensor_parallel_size}, but each process has an engine of its own "
             "on one GPU: leave it at 1.",
         )

@@ -88,7 +88,6 @@ def build_sampler(
         settings = EngineSettings(
             gpu_memory_utilization=args.vllm_gpu_memory_utilization,
             max_model_length=args.vllm_max_model_length,
-            tensor_parallel_size=args.vllm_tensor_parallel_size,
             sleep=args.vllm_enable_sleep_mode,
         )
         return build_generator(policy.generator, model, path=policy.model, settings=settings, **sampling)
