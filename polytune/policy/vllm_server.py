@@ -105,6 +105,11 @@ class VLLMServer:
         if config["device_config"]["device"] == "cpu" and config["scheduler_config"]["enable_chunked_prefill"]:
             # a prompt in two parts would rewind its seeded random numbers, which those of a CPU cannot
             lacks.append("--no-enable-chunked-prefill")
+        tied = model.config.get_text_config().tie_word_embeddings
+        overrides = config["model_config"]["hf_overrides"] or {}
+        if tied and not has_tied_head(model) and overrides.get("tie_word_embeddings") is not False:
+            # the head is trained apart; a server that takes it for the embedding would drop it without a word
+            lacks.append("""--hf-overrides '{"tie_word_embeddings": false}'""")
         if transfers and not config.get("weight_transfer_config"):
             lacks.append("""--weight-transfer-config '{"backend": "nccl"}'""")
         if positions is not None and positions > self.max_positions:
@@ -159,10 +164,6 @@ class VLLMServerGenerator(EngineGenerator):
         self.server, self._send = server, send
         self.max_positions = server.max_positions
         self.remedy = f"Does the server at {server.url} serve {getattr(model, 'name_or_path', '') or 'this model'!r}?"
-        if model.config.get_text_config().tie_word_embeddings and not has_tied_head(model):
-            self.remedy += (
-                " Start it with --hf-overrides '{\"tie_word_embeddings\": false}': the head is trained apart."
-            )
         self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="vllm-server")
 
     def shutdown(self) -> None:

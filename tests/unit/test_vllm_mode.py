@@ -2,10 +2,12 @@
 
 import json
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from polytune.policy.engine import EngineError
 from polytune.policy.vllm_server import VLLMServer
@@ -81,15 +83,34 @@ MODELS = {"/health": (200, {}), "/v1/models": (200, {"data": [{"id": "m", "max_m
 
 
 def configuration(**changed):
-    settings = {"logprobs_mode": "processed_logprobs", "dtype": "torch.float32", "enable_prefix_caching": True,
-                "device": "cpu", "enable_chunked_prefill": False, "transfer": None} | changed  # fmt: skip
+    settings = {"logprobs_mode": "processed_logprobs", "dtype": "torch.float32", "hf_overrides": {}, "device": "cpu"}
+    settings |= {"enable_prefix_caching": True, "enable_chunked_prefill": False, "transfer": None, **changed}
     return {
-        "model_config": {"logprobs_mode": settings["logprobs_mode"], "dtype": settings["dtype"]},
+        "model_config": {name: settings[name] for name in ("logprobs_mode", "dtype", "hf_overrides")},
         "cache_config": {"enable_prefix_caching": settings["enable_prefix_caching"]},
         "device_config": {"device": settings["device"]},
         "scheduler_config": {"enable_chunked_prefill": settings["enable_chunked_prefill"]},
         "weight_transfer_config": settings["transfer"],
     }
+
+
+def policy():
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def test_a_head_that_is_trained_apart_needs_a_server_that_keeps_it_apart():
+    model = get_peft_model(policy(), LoraConfig(r=1, target_modules="all-linear", modules_to_save=["lm_head"]))
+    for overrides, refused in (({}, True), ({"tie_word_embeddings": False}, False)):
+        http = answering(MODELS | {"/server_info": (200, {"vllm_config": configuration(hf_overrides=overrides)})})
+        server = VLLMServer(f"http://127.0.0.1:{http.server_port}", timeout=5)
+        expected = pytest.raises(EngineError, match="start it with --hf-overrides") if refused else nullcontext()
+        with expected:
+            server.check(model, transfers=False)
+        http.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +129,7 @@ def configuration(**changed):
 def test_a_server_is_asked_for_its_settings(changed, transfers, flag):
     http = answering(MODELS | {"/server_info": (200, {"vllm_config": configuration(**changed)})})
     server = VLLMServer(f"http://127.0.0.1:{http.server_port}/", timeout=5)
-    model = torch.nn.Linear(2, 2)
+    model = policy()
     if flag is None:
         server.check(model, transfers=transfers, positions=64)
     else:

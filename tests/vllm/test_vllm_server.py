@@ -247,6 +247,23 @@ def test_a_server_of_another_model_is_refused_and_a_dead_one_is_one_error(tmp_pa
         VLLMServer(url, timeout=0.5)
 
 
+def test_a_head_that_is_trained_apart_has_a_server_that_keeps_it_apart(server, tmp_path):
+    lora = {"r": 4, "target_modules": "all-linear", "init_lora_weights": False, "modules_to_save": ["lm_head"]}
+    model = get_peft_model(build(), LoraConfig(**lora))
+    with pytest.raises(EngineError, match="start it with --hf-overrides"):
+        server.check(model, transfers=False)
+    build().save_pretrained(tmp_path / "policy")
+    with served(tmp_path / "policy", tmp_path, "--hf-overrides", '{"tie_word_embeddings": false}') as (url, _):
+        ours = generator(VLLMServer(url, timeout=60), tmp_path, model=model)
+        for _ in range(2):
+            branch = ours.open([5, 9, 4, 11], keys(1)[0])
+            (sample,) = ours.sample([branch], [0])
+            assert ours.canary_gap < 1e-4
+            assert list(sample.logprobs) == pytest.approx(logprobs_of(model, branch, sample), abs=1e-4)
+            perturb(model)
+            ours.reset()
+
+
 def test_a_server_that_is_too_slow_names_the_field(server, monkeypatch):
     def late(*args, **options):
         raise httpx.ReadTimeout("timed out")
