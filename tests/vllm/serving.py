@@ -1,11 +1,12 @@
 """A real `trl vllm-serve` on this machine's CPUs."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -44,7 +45,9 @@ def served(model, folder, *flags, extra=CPU):
                *flags, *extra]  # fmt: skip
     url, log = f"http://127.0.0.1:{port}", Path(folder) / "server.log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
         try:
             deadline = time.monotonic() + 180
             while not answers(url):
@@ -53,11 +56,11 @@ def served(model, folder, *flags, extra=CPU):
             yield url, process
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            with suppress(ProcessLookupError):  # a server that was killed leaves its engine behind
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def answers(url):
