@@ -18,8 +18,6 @@ NO_EFFECT = {
     "vllm_model_impl": "vLLM runs its own implementation",
     "vllm_structured_outputs_regex": "the task's parser says which actions are legal",
     "use_transformers_continuous_batching": "polytune samples with its own generator",
-    "vllm_model_impl": "vLLM's own implementation runs",
-    "vllm_structured_outputs_regex": "tasks parse answers strictly",
     "vllm_importance_sampling_mode": "each token has its own truncated ratio",
     "vllm_importance_sampling_clip_min": "ratios are cut at vllm_importance_sampling_clip_max only",
     "mask_truncated_completions": "an episode ends by success or horizon",
