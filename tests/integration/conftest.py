@@ -1,6 +1,7 @@
 """Policies without training: random walkers on FourRooms, which reach a goal that is near now and then."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def pytest_configure(config):
+    """Each worker of pytest-xdist keeps to one core: those whose threads crowd the same cores slow each other down."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if worker.startswith("gw") and len(cores) > 1:
+        os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 
 def save_walker(folder: Path, seed: int, forward: float) -> Path:
