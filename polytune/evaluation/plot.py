@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from polytune.evaluation.summary import per_start
+from polytune.evaluation.summary import counted, per_start
 
 COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0e7490")
 MARKERS = "osD^vP"
@@ -50,7 +50,7 @@ def plot_coverage(summary: dict[str, Any], records: Sequence[dict[str, Any]], pa
     coverage.set_xlim(ks[0] / 1.25, ks[-1] * 1.25)
     coverage.minorticks_off()
     success.set(xlabel="start states, ranked for each policy, best first", ylabel="share of samples", ylim=(0, 1))
-    success.set_title(f"Success at each start state, {samples} sample{'s' if samples > 1 else ''}")
+    success.set_title(f"Success at each start state, {counted(samples, 'sample')}")
     success.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (coverage, success):
         axes.grid(alpha=0.25)

@@ -11,7 +11,7 @@ import logging
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 CANARY_WARNING = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 1e-2}
 #: and at which the engine's weights cannot be the policy's
 CANARY_ERROR = 0.1
+#: parts of a state dict's names that the plain model has not: adapters, what a trained module replaced, and how
+#: bitsandbytes scales a weight
+NO_WEIGHTS = (".lora_", ".original_module.", ".weight.")
 
 
 class EngineError(RuntimeError):
@@ -160,6 +163,19 @@ class EngineGenerator:
             samples.append(Sample(answer.ids, answer.logprobs))
         return samples
 
+    def _sampling(self, branch: EngineBranch, turn: int) -> dict[str, Any]:
+        """How one action is sampled, in vLLM's own names, the same in this process and over HTTP."""
+        return {
+            "temperature": 0.0 if self.greedy else self.temperature,
+            "top_k": 0,
+            "top_p": 1.0,
+            "max_tokens": self.max_action_tokens,
+            "seed": None if self.greedy else sample_seed(branch.key, turn),
+            "stop_token_ids": list(self.stop_ids),
+            "ignore_eos": True,  # stop_ids say what ends an action
+            "logprobs": 0,
+        }
+
     def _check_current(self, branch: EngineBranch) -> None:
         if branch.epoch != self.epoch:
             raise ValueError(f"branch {tuple(branch.key)} was opened before reset(): open it again.")
@@ -220,16 +236,15 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]
     if adapted:
         layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, weight in model.state_dict().items():
-        if ".lora_" in name or ".original_module." in name:
+        if any(part in name for part in NO_WEIGHTS):
             continue
         owner, _, leaf = name.rpartition(".")
-        if ".weight." in name:  # how bitsandbytes scales a weight
-            continue
-        if leaf == "weight" and getattr(model.get_submodule(owner).weight, "quant_state", None) is not None:
-            weight = dequantize_module_weight(model.get_submodule(owner))
-        layer = layers.get(owner.removesuffix(".base_layer")) if leaf == "weight" else None
-        if layer is not None and not layer.disable_adapters and not layer.merged:
-            weight = weight + sum(layer.get_delta_weight(active).to(weight.dtype) for active in layer.active_adapters)
+        if leaf == "weight":
+            module, layer = model.get_submodule(owner), layers.get(owner.removesuffix(".base_layer"))
+            if getattr(module.weight, "quant_state", None) is not None:
+                weight = dequantize_module_weight(module)
+            if layer is not None and not layer.disable_adapters and not layer.merged:
+                weight = weight + sum(layer.get_delta_weight(own).to(weight.dtype) for own in layer.active_adapters)
         for part in (".base_layer", ".modules_to_save.default"):
             name = name.replace(part, "")
         yield (name.removeprefix("base_model.model.") if adapted else name), weight.detach()

@@ -18,15 +18,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from polytune.policy.engine import (
-    Answer,
-    EngineBranch,
-    EngineError,
-    EngineGenerator,
-    has_tied_head,
-    merged_weights,
-    sample_seed,
-)
+from polytune.policy.engine import Answer, EngineBranch, EngineError, EngineGenerator, has_tied_head, merged_weights
 
 #: smallest block of the prefix cache that vLLM's CPU backend has; vines share whole blocks only
 CPU_BLOCK_SIZE = 32
@@ -96,7 +88,12 @@ class VLLMGenerator(EngineGenerator):
             )
 
     def _complete(self, branches: Sequence[EngineBranch], turns: Sequence[int]) -> list[Answer]:
-        parameters = [self._parameters(branch, turn) for branch, turn in zip(branches, turns, strict=True)]
+        from vllm import SamplingParams
+
+        parameters = [
+            SamplingParams(**self._sampling(branch, turn), detokenize=False)
+            for branch, turn in zip(branches, turns, strict=True)
+        ]
         answers = []
         for output in self._generate([branch.ids for branch in branches], parameters):
             chosen = output.outputs[0]
@@ -110,21 +107,6 @@ class VLLMGenerator(EngineGenerator):
 
         (output,) = self._generate([ids], [SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)])
         return [cell[i].logprob for i, cell in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
-
-    def _parameters(self, branch: EngineBranch, turn: int):
-        from vllm import SamplingParams
-
-        return SamplingParams(
-            temperature=0.0 if self.greedy else self.temperature,
-            top_k=0,
-            top_p=1.0,
-            max_tokens=self.max_action_tokens,
-            seed=None if self.greedy else sample_seed(branch.key, turn),
-            stop_token_ids=list(self.stop_ids),
-            ignore_eos=True,  # stop_ids say what ends an action
-            logprobs=0,
-            detokenize=False,
-        )
 
     def _generate(self, ids: Sequence[Sequence[int]], parameters: Sequence[Any]) -> list[Any]:
         prompts = [{"prompt_token_ids": list(own)} for own in ids]

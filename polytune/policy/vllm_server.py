@@ -22,15 +22,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from polytune.policy.engine import (
-    Answer,
-    EngineBranch,
-    EngineError,
-    EngineGenerator,
-    has_tied_head,
-    merged_weights,
-    sample_seed,
-)
+from polytune.policy.engine import Answer, EngineBranch, EngineError, EngineGenerator, has_tied_head, merged_weights
 
 #: requests in flight; a server batches what it has
 CONCURRENCY = 64
@@ -186,19 +178,7 @@ class VLLMServerGenerator(EngineGenerator):
         return list(self._threads.map(self._complete_one, branches, turns))
 
     def _complete_one(self, branch: EngineBranch, turn: int) -> Answer:
-        answer = self._completion(
-            branch.ids,
-            temperature=0.0 if self.greedy else self.temperature,
-            top_k=0,
-            top_p=1.0,
-            min_p=0.0,
-            repetition_penalty=1.0,
-            max_tokens=self.max_action_tokens,
-            seed=None if self.greedy else sample_seed(branch.key, turn),
-            stop_token_ids=list(self.stop_ids),
-            ignore_eos=True,  # stop_ids say what ends an action
-            logprobs=0,
-        )
+        answer = self._completion(branch.ids, **self._sampling(branch, turn), min_p=0.0, repetition_penalty=1.0)
         (choice,) = answer["choices"]
         values = [math.nan if value is None else value for value in choice["logprobs"]["token_logprobs"]]
         details = answer["usage"].get("prompt_tokens_details") or {}  # none: nothing cached, or the flag is missing

@@ -4,34 +4,31 @@ from collections import Counter
 
 import pytest
 import torch
+from engine_contract import (
+    STOPS,
+    VOCABULARY,
+    agrees_over_turns_and_forks,
+    build,
+    holds_the_new_weights,
+    keys,
+    samples_depend_on_their_keys_alone,
+)
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from polytune.config import AdapterConfig, PolicyConfig
-from polytune.policy import SampleKey, TransformersGenerator
+from polytune.policy import TransformersGenerator
 from polytune.policy.adapters import quantization
 from polytune.policy.engine import EngineError, merged_weights, score
 from polytune.policy.vllm_generator import VLLMGenerator
-
-VOCABULARY, STOPS = 64, (1, 2)
 
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory):
     """(folder, policy, engine); the policy's head is tied."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=0,
-        bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3.0)
+    model = build()
     folder = tmp_path_factory.mktemp("policy")
-    model.eval().save_pretrained(folder)
+    model.save_pretrained(folder)
     first = VLLMGenerator(model, path=folder)
     yield folder, model, first.llm
     first.shutdown()
@@ -43,10 +40,6 @@ def generator(policies, model=None, **options):
     return VLLMGenerator(own if model is None else model, path=folder, engine=engine, **options)
 
 
-def keys(count, run_seed=0):
-    return [SampleKey(run_seed, 5, 0, branch) for branch in range(count)]
-
-
 def fresh(policies):
     """A copy of the policy whose weights a test may change."""
     _, model, _ = policies
@@ -55,30 +48,13 @@ def fresh(policies):
     return copy.eval()
 
 
-def logprobs_of(model, branch, sample):
-    return score(model, branch.ids)[-len(sample.ids) :].tolist()
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logprobs_are_those_of_the_policy_over_turns_and_forks(policies, temperature):
     ours = generator(policies, temperature=temperature)
     model = fresh(policies)
     lm_head = model.lm_head.weight  # a policy at another temperature is one with other logits
-    branches = [ours.open([5, 9, 4 + n % 7], key) for n, key in enumerate(keys(16))]
-    worst = 0.0
-    for turn in range(4):
-        for branch, sample in zip(branches, ours.sample(branches, [turn] * len(branches)), strict=True):
-            with torch.no_grad():
-                logits = model(torch.tensor([branch.ids])).logits[0].float() / temperature
-            expected = logits.log_softmax(-1)[range(len(branch.ids) - len(sample.ids) - 1, len(branch.ids) - 1),
-                                              list(sample.ids)]  # fmt: skip
-            worst = max(worst, float((torch.tensor(sample.logprobs) - expected).abs().max()))
-            assert all(token not in STOPS for token in sample.ids[:-1]) and len(sample.ids) <= 3
-            ours.extend(branch, [7, 8])
-        if turn == 1:
-            branches += [ours.fork(branch, len(branch.ids) - 2, key) for branch, key in
-                         zip(branches, keys(16, run_seed=1), strict=True)]  # fmt: skip
-    assert lm_head is model.lm_head.weight and worst < 1e-4
+    agrees_over_turns_and_forks(ours, model, temperature, turns=4)
+    assert lm_head is model.lm_head.weight
 
 
 def test_samples_follow_the_distribution_of_the_transformers_generator(policies):
@@ -112,19 +88,7 @@ def independence(table):
 
 
 def test_a_sample_depends_on_its_key_alone(policies):
-    ours = generator(policies)
-    prompts = [[5, 9, 4], [6, 6], [12, 3, 3, 8]]
-
-    def run(order):
-        branches = {n: ours.open(prompts[n % 3], keys(12)[n]) for n in order}
-        samples = ours.sample(list(branches.values()), [0] * len(branches))
-        return dict(zip(branches, [s.ids for s in samples], strict=True))
-
-    together = run(range(12))
-    assert len(set(together.values())) > 4
-    for n in (0, 5, 11):
-        assert run([n]) == {n: together[n]}
-    assert run(reversed(range(12))) == together
+    samples_depend_on_their_keys_alone(generator(policies))
 
 
 def test_more_prompts_than_the_engine_takes_at_once(policies):
@@ -154,31 +118,6 @@ def test_after_an_update_the_engine_holds_the_new_weights(policies, kind):
     if kind == "lora":
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     holds_the_new_weights(model, generator(policies, model=model))
-
-
-def holds_the_new_weights(model, ours):
-    """Tied head included: a canary that agreed before agrees afterwards, and the samples' logprobs are the policy's."""
-    branch = ours.open([5, 9, 4, 11], keys(1)[0])
-    (sample,) = ours.sample([branch], [0])
-    assert ours.canary_gap < 1e-4
-    before = logprobs_of(model, branch, sample)
-    assert list(sample.logprobs) == pytest.approx(before, abs=1e-4)
-
-    torch.manual_seed(1)
-    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
-    ours.reset()
-    with pytest.raises(ValueError, match="opened before reset"):
-        ours.sample([branch], [1])
-    branch = ours.open([5, 9, 4, 11], keys(1)[0])
-    (sample,) = ours.sample([branch], [0])
-    assert ours.canary_gap < 1e-4
-    assert list(sample.logprobs) == pytest.approx(logprobs_of(model, branch, sample), abs=1e-4)
-    assert logprobs_of(model, branch, sample) != pytest.approx(before, abs=1e-3)
-    assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
 
 
 def test_merged_weights_are_those_of_merge_and_unload(policies):

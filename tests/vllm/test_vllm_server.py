@@ -5,31 +5,22 @@ import re
 import httpx
 import pytest
 import torch
+from engine_contract import (
+    STOPS,
+    agrees_over_turns_and_forks,
+    build,
+    holds_the_new_weights,
+    keys,
+    logprobs_of,
+    perturb,
+    samples_depend_on_their_keys_alone,
+)
 from peft import LoraConfig, get_peft_model
 from serving import served
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from polytune.policy import SampleKey
-from polytune.policy.engine import EngineError, merged_weights, score
+from polytune.policy.engine import EngineError, merged_weights
 from polytune.policy.vllm_server import VLLMServer, VLLMServerGenerator, through_folder
 from polytune.trainer.serving import over_nccl
-
-VOCABULARY, STOPS = 64, (1, 2)
-
-
-def build(layers=2, width=64, dtype=torch.float32):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=96, num_hidden_layers=layers,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024, tie_word_embeddings=True,
-        pad_token_id=0, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(3.0)
-    return model.to(dtype).eval()
 
 
 @pytest.fixture(scope="module")
@@ -50,22 +41,6 @@ def generator(server, tmp_path, model=None, send=None, **options):
     )
 
 
-def keys(count, run_seed=0):
-    return [SampleKey(run_seed, 5, 0, branch) for branch in range(count)]
-
-
-def perturb(model):
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.05 * torch.randn_like(parameter))
-
-
-def logprobs_of(model, branch, sample):
-    return score(model, branch.ids)[-len(sample.ids) :].tolist()
-
-
 def test_logprobs_of_the_served_weights_need_no_transfer(server, tmp_path):
     """First in this file: the server still has the weights that it was started with."""
     model = build()
@@ -80,37 +55,11 @@ def test_logprobs_of_the_served_weights_need_no_transfer(server, tmp_path):
 def test_logprobs_are_those_of_the_policy_over_turns_and_forks(server, tmp_path, temperature):
     model = build()
     ours = generator(server, tmp_path, model=model, temperature=temperature)
-    branches = [ours.open([5, 9, 4 + n % 7], key) for n, key in enumerate(keys(16))]
-    worst = 0.0
-    for turn in range(3):
-        for branch, sample in zip(branches, ours.sample(branches, [turn] * len(branches)), strict=True):
-            with torch.no_grad():
-                logits = model(torch.tensor([branch.ids])).logits[0].float() / temperature
-            first = len(branch.ids) - len(sample.ids) - 1
-            expected = logits.log_softmax(-1)[range(first, len(branch.ids) - 1), list(sample.ids)]
-            worst = max(worst, float((torch.tensor(sample.logprobs) - expected).abs().max()))
-            assert all(token not in STOPS for token in sample.ids[:-1]) and len(sample.ids) <= 3
-            ours.extend(branch, [7, 8])
-        if turn == 1:
-            pairs = zip(branches, keys(16, run_seed=1), strict=True)
-            branches += [ours.fork(branch, len(branch.ids) - 2, key) for branch, key in pairs]
-    assert worst < 1e-4
+    agrees_over_turns_and_forks(ours, model, temperature, turns=3)
 
 
 def test_a_sample_depends_on_its_key_alone(server, tmp_path):
-    ours = generator(server, tmp_path)
-    prompts = [[5, 9, 4], [6, 6], [12, 3, 3, 8]]
-
-    def run(order):
-        branches = {n: ours.open(prompts[n % 3], keys(12)[n]) for n in order}
-        samples = ours.sample(list(branches.values()), [0] * len(branches))
-        return dict(zip(branches, [s.ids for s in samples], strict=True))
-
-    together = run(range(12))
-    assert len(set(together.values())) > 4
-    for n in (0, 5, 11):
-        assert run([n]) == {n: together[n]}
-    assert run(reversed(range(12))) == together
+    samples_depend_on_their_keys_alone(generator(server, tmp_path))
 
 
 def test_greedy_takes_the_most_likely_token(server, tmp_path):
@@ -126,20 +75,7 @@ def test_after_an_update_the_server_holds_the_new_weights(server, tmp_path, kind
     model = build()
     if kind == "lora":
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
-    ours = generator(server, tmp_path, model=model)
-    branch = ours.open([5, 9, 4, 11], keys(1)[0])
-    (sample,) = ours.sample([branch], [0])
-    before = logprobs_of(model, branch, sample)
-    assert ours.canary_gap < 1e-4 and list(sample.logprobs) == pytest.approx(before, abs=1e-4)
-    perturb(model)
-    ours.reset()
-    with pytest.raises(ValueError, match="opened before reset"):
-        ours.sample([branch], [1])
-    branch = ours.open([5, 9, 4, 11], keys(1)[0])
-    (sample,) = ours.sample([branch], [0])
-    after = logprobs_of(model, branch, sample)
-    assert ours.canary_gap < 1e-4 and list(sample.logprobs) == pytest.approx(after, abs=1e-4)
-    assert after != pytest.approx(before, abs=1e-3)
+    holds_the_new_weights(model, generator(server, tmp_path, model=model))
     assert list((tmp_path / "weights").iterdir()) == []  # the server has read them
 
 
