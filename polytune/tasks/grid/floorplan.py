@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections import deque
 from functools import cached_property, lru_cache
 
-import numpy as np
-
 from polytune.tasks.grid.common import DIRECTIONS, Goal, Grid, MiniGridEnv, Wall, offset_word, visible_cells
+from polytune.tasks.grid.walls import Cell, Walls, pack_walls
 
-Cell = tuple[int, int]
 FAR = "far"
 
 
@@ -22,7 +20,7 @@ def encode_level(grid: Grid) -> bytes:
     if kinds.count("goal") != 1 or set(kinds) - {None, "wall", "goal"}:
         raise ValueError(f"a floor plan has walls and exactly one goal, this grid holds {sorted(map(str, set(kinds)))}")
     y, x = divmod(kinds.index("goal"), grid.width)
-    return bytes([grid.width, grid.height, x, y]) + np.packbits([kind == "wall" for kind in kinds]).tobytes()
+    return bytes([grid.width, grid.height, x, y]) + pack_walls(grid)
 
 
 @lru_cache(maxsize=256)
@@ -31,24 +29,14 @@ def floor_plan(encoded: bytes) -> FloorPlan:
     return FloorPlan(encoded)
 
 
-class FloorPlan:
-    """Cells are (x, y), y downwards; `index = y * width + x`.
-
-    `room_at[index]` is the room of a cell (rooms are numbered 0, 1, ... by their first cell in reading order), or None
-    for walls and doorways. A doorway is a free cell between two walls with free cells on its other two sides; it
-    belongs to no room, and without the doorways the rooms fall apart.
-    """
+class FloorPlan(Walls):
+    """Walls, and one goal."""
 
     def __init__(self, encoded: bytes):
         self.encoded = encoded
-        self.width, self.height, *goal = encoded[:4]
+        width, height, *goal = encoded[:4]
+        super().__init__(width, height, encoded[4:])
         self.goal: Cell = (goal[0], goal[1])
-        bits = np.unpackbits(np.frombuffer(encoded[4:], dtype=np.uint8), count=self.width * self.height)
-        self.is_wall: list[bool] = bits.astype(bool).tolist()
-        self.doorways: frozenset[Cell] = frozenset(
-            (x, y) for y in range(self.height) for x in range(self.width) if self._is_doorway(x, y)
-        )
-        self.room_at: list[int | None] = self._rooms()
         self._texts: dict[int, str] = {}
 
     @cached_property
@@ -60,34 +48,6 @@ class FloorPlan:
         goal.init_pos = goal.cur_pos = self.goal
         grid.set(*self.goal, goal)
         return grid
-
-    def wall_at(self, x: int, y: int) -> bool:
-        """Whether a cell is a wall; everything outside the grid is."""
-        return not (0 <= x < self.width and 0 <= y < self.height) or self.is_wall[y * self.width + x]
-
-    def _is_doorway(self, x: int, y: int) -> bool:
-        if self.wall_at(x, y):
-            return False
-        east, south, west, north = (self.wall_at(x + dx, y + dy) for dx, dy in DIRECTIONS)
-        return east == west and south == north and east != south
-
-    def _rooms(self) -> list[int | None]:
-        room_at: list[int | None] = [None] * (self.width * self.height)
-        rooms = 0
-        for index, wall in enumerate(self.is_wall):
-            y, x = divmod(index, self.width)
-            if wall or room_at[index] is not None or (x, y) in self.doorways:
-                continue
-            frontier = [(x, y)]
-            while frontier:
-                x, y = frontier.pop()
-                at = y * self.width + x
-                if self.wall_at(x, y) or (x, y) in self.doorways or room_at[at] is not None:
-                    continue
-                room_at[at] = rooms
-                frontier += [(x + dx, y + dy) for dx, dy in DIRECTIONS]
-            rooms += 1
-        return room_at
 
     # What is seen
 
