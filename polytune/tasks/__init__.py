@@ -17,6 +17,10 @@ __all__ = ["TASKS", "Episode", "Step", "Task", "load_task"]
 
 TASKS: dict[str, str | Callable[..., Task]] = {
     "fourrooms": "polytune.tasks.grid.fourrooms:FourRooms",
+    "babyai-goto": "polytune.tasks.grid.babyai:BabyAIGoTo",
+    "babyai-pickup": "polytune.tasks.grid.babyai:BabyAIPickup",
+    "babyai-synthseq": "polytune.tasks.grid.babyai:BabyAISynthSeq",
+    "babyai-bosslevel": "polytune.tasks.grid.babyai:BabyAIBossLevel",
     "bandit": "polytune.tasks.tabular.worlds:bandit",
     "two-step": "polytune.tasks.tabular.worlds:two_step",
     "sibling": "polytune.tasks.creativity.tasks:Sibling",

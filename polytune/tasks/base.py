@@ -36,6 +36,10 @@ class Step:
     """`None` while the episode runs, `"success"` or `"horizon"` at its end. Tasks may add words."""
 
 
+class ExpertError(RuntimeError):
+    """An expert that does not know what to do."""
+
+
 class Episode(ABC):
     """One run of a world from its start state: text out, text in.
 
@@ -127,7 +131,7 @@ class Episode(ABC):
     def _save(self) -> bytes:
         """The state as bytes. The default pickles the attributes by value: two attributes that hold one and the same
         object come back as two, and sets have no fixed byte order (keep sorted lists)."""
-        return _pickle_by_value(sorted((name, value) for name, value in vars(self).items() if name != "task"))
+        return pickle_by_value(sorted((name, value) for name, value in vars(self).items() if name != "task"))
 
     def _load(self, payload: bytes) -> None:
         """Take the state written by `_save`. `self.task` is set already, `__init__` has not run."""
@@ -137,7 +141,7 @@ class Episode(ABC):
         """The bytes whose hash names this start state. The default takes every attribute the world itself added, so
         override it if one of them differs between equal levels (an RNG, say)."""
         shared = {"task", "seed", "turn", "invalid_actions", "stop_reason", "_trail"}
-        return _pickle_by_value(sorted((name, value) for name, value in vars(self).items() if name not in shared))
+        return pickle_by_value(sorted((name, value) for name, value in vars(self).items() if name not in shared))
 
 
 class Task(ABC):
@@ -162,6 +166,10 @@ class Task(ABC):
     """The start states of an evaluation that names none."""
     starts: ClassVar[str] = "start states"
     """What tables and messages call them."""
+    perturbations: ClassVar[tuple[str, ...]] = ()
+    """Changes of a start state that the options `perturb` and `perturb_seed` can name."""
+    expert_turns: ClassVar[int | None] = None
+    """Turns that the expert may take in a demonstration; None: the horizon."""
 
     def __init__(self, horizon: int = 100):
         """`horizon`: the most turns an episode takes. Raises ValueError unless it is an int in 1..2**32 - 1."""
@@ -207,8 +215,16 @@ class Task(ABC):
         """Every whitespace-separated word that observations or actions can contain, each once, in a fixed order."""
 
     def expert(self, episode: Episode) -> str:
-        """The action an expert takes now. Raises NotImplementedError if the task has no expert."""
+        """The action an expert takes now. Raises ExpertError if it knows none, NotImplementedError if the task has no
+        expert."""
         raise NotImplementedError(f"task {self.name!r} has no expert; {type(self).__name__}.expert would be one")
+
+    def check_perturbation(self, perturb: str | None, perturb_seed: int) -> tuple[str | None, int]:
+        """Both; ValueError unless `perturb` is None or one of `perturbations` and `perturb_seed` a seed."""
+        if perturb is not None and perturb not in self.perturbations:
+            known = f"it offers {', '.join(self.perturbations)}" if self.perturbations else "it offers none"
+            raise ValueError(f"task {self.name!r} has no perturbation {perturb!r}: {known}")
+        return perturb, self.check_seed(perturb_seed)
 
     def check_seed(self, seed: Any) -> int:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
@@ -246,7 +262,7 @@ def unpack_snapshot(task: Task, snapshot: bytes) -> bytes:
     return snapshot[start:]
 
 
-def _pickle_by_value(value: Any) -> bytes:
+def pickle_by_value(value: Any) -> bytes:
     """Pickle without back references, so that the bytes depend on values only and not on which objects are shared."""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=5)

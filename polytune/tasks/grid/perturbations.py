@@ -1,0 +1,189 @@
+"""Start states of BabyAI levels, changed: another room, more objects, other words. The walls and what is asked stay.
+
+Each function changes a level that MiniGrid has just generated, with an RNG of its own, before the verifier is set up.
+(arXiv 2509.25424 moves the start to another room; the other two are ours.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from polytune.tasks.grid.babyai_state import descriptions, walls_of
+from polytune.tasks.grid.common import DIRECTIONS
+from polytune.tasks.grid.walls import Cell, Walls, pack_walls
+
+# isort: split
+from minigrid.core.constants import COLOR_NAMES
+from minigrid.core.world_object import Ball, Box, Key
+from minigrid.envs.babyai.core import verifier
+from minigrid.envs.babyai.core.roomgrid_level import RejectSampling, RoomGridLevel
+
+EXTRA_OBJECTS = 9
+"""Objects that `distractors` adds: half as many again as the 18 of a level."""
+
+_VERBS = {
+    verifier.GoToInstr: ("find {desc}", "go up to {desc}", "go and find {desc}"),
+    verifier.PickupInstr: ("grab {desc}", "go and grab {desc}"),
+    verifier.OpenInstr: ("unlatch {desc}", "go and unlatch {desc}"),
+    verifier.PutNextInstr: (
+        "place {desc_move} beside {desc_fixed}",
+        "grab {desc_move} and place it beside {desc_fixed}",
+    ),
+}
+_SEQUENCES = {
+    verifier.BeforeInstr: ("{a}, afterwards {b}", "{b}, but before that {a}"),
+    verifier.AfterInstr: ("{b}, afterwards {a}", "{a}, but before that {b}"),
+    verifier.AndInstr: ("{a} and also {b}", "{b} and also {a}"),
+}
+_PLACES = {"front": "ahead", "behind": "at your back", "left": "to your left side", "right": "to your right side"}
+
+
+def start_room(env: RoomGridLevel, rng: np.random.Generator) -> None:
+    """Put the agent into another room: a room at random among those it can walk to without a key and without moving
+    anything, a free cell of it at random, a direction at random, no object right in front of it (as in BabyAI's own
+    starts). Everything that could be reached from the start can be reached from there.
+
+    A description by place ("on your left") is meant from the new start. Where none of the new starts makes every
+    description true of something, the places are left out of the mission.
+    """
+    walls = _walls(env)
+    start = (int(env.agent_pos[0]), int(env.agent_pos[1]))
+    cells: dict[int, list[Cell]] = {}
+    for cell in sorted(reachable(walls, start, blocked=_blocked(env, locked=True))):
+        room = walls.room(*cell)
+        if room is not None and room != walls.room(*start):
+            cells.setdefault(room, []).append(cell)
+    if not cells:
+        raise ValueError(f"no other room can be reached from {start} in this level: leave out perturb=start_room")
+    poses = [(cell, direction) for room in _shuffled(sorted(cells), rng)
+             for cell in _shuffled(cells[room], rng) for direction in rng.permutation(4).tolist()]  # fmt: skip
+    clear = [pose for pose in poses if _faces_nothing(env, *pose)]
+    if not any(_begin_at(env, *pose) for pose in clear):
+        for described in descriptions(env.instrs):
+            described.loc = None
+        if not any(_begin_at(env, *pose) for pose in clear):
+            raise ValueError(
+                f"no start in another room suits the mission {env.mission!r}: leave out perturb=start_room"
+            )
+    env.mission = env.surface = env.instrs.surface(env)
+
+
+def distractors(env: RoomGridLevel, rng: np.random.Generator) -> None:
+    """Add `EXTRA_OBJECTS` keys, balls and boxes that no description of the mission fits, in cells where they cut
+    nothing off; no keys that open a locked door."""
+    walls = _walls(env)
+    wanted = descriptions(env.instrs)
+    locked = {cell.color for cell in env.grid.grid if cell is not None and cell.type == "door" and cell.is_locked}
+    kinds = [
+        (kind, colour)
+        for kind in (Key, Ball, Box)
+        for colour in COLOR_NAMES
+        if not (kind is Key and colour in locked)
+        and not any(d.type in (None, kind.__name__.lower()) and d.color in (None, colour) for d in wanted)
+    ]
+    agent = (int(env.agent_pos[0]), int(env.agent_pos[1]))
+    taken = _blocked(env, locked=False)
+    for _ in range(EXTRA_OBJECTS):
+        free = [
+            (x, y)
+            for y in range(walls.height)
+            for x in range(walls.width)
+            if walls.room(x, y) is not None and (x, y) not in taken and _apart((x, y), [agent, *walls.doorways])
+        ]
+        before = len(reachable(walls, agent, blocked=taken))
+        for cell in _shuffled(free, rng):
+            if len(reachable(walls, agent, blocked=taken | {cell})) >= before - 1:
+                break
+        else:
+            raise ValueError("this level has no room for more objects: leave out perturb=distractors")
+        kind, colour = kinds[rng.integers(len(kinds))]
+        thing = kind(colour)
+        thing.init_pos = thing.cur_pos = cell
+        env.grid.set(*cell, thing)
+        taken.add(cell)
+
+
+def reworded(env: RoomGridLevel, rng: np.random.Generator) -> None:
+    """Say the mission in other words, with the same meaning."""
+    env.mission = env.surface = _say(env.instrs, env, rng)
+
+
+PERTURBATIONS: dict[str, Callable[[RoomGridLevel, np.random.Generator], None]] = {
+    "start_room": start_room,
+    "distractors": distractors,
+    "reworded": reworded,
+}
+"""Name -> change of a generated level: the values of the option `perturb`."""
+
+
+def reachable(walls: Walls, start: Cell, blocked: Iterable[Cell]) -> set[Cell]:
+    """The cells that can be walked to from `start`, itself included; closed doors are opened on the way."""
+    blocked, found, frontier = set(blocked), {start}, [start]
+    while frontier:
+        x, y = frontier.pop()
+        for dx, dy in DIRECTIONS:
+            cell = (x + dx, y + dy)
+            if cell not in found and cell not in blocked and not walls.wall_at(*cell):
+                found.add(cell)
+                frontier.append(cell)
+    return found
+
+
+def _walls(env: RoomGridLevel) -> Walls:
+    return walls_of(env.grid.width, env.grid.height, pack_walls(env.grid))
+
+
+def _blocked(env: RoomGridLevel, *, locked: bool) -> set[Cell]:
+    """Cells with an object, and those of locked doors if they count."""
+    cells = enumerate(env.grid.grid)
+    return {
+        (index % env.grid.width, index // env.grid.width)
+        for index, cell in cells
+        if cell is not None and cell.type != "wall" and (cell.type != "door" or (locked and cell.is_locked))
+    }
+
+
+def _shuffled(items: list, rng: np.random.Generator) -> list:
+    return [items[index] for index in rng.permutation(len(items)).tolist()]
+
+
+def _apart(cell: Cell, others: Iterable[Cell]) -> bool:
+    return all(abs(cell[0] - x) + abs(cell[1] - y) > 1 for x, y in others)
+
+
+def _faces_nothing(env: RoomGridLevel, cell: Cell, direction: int) -> bool:
+    dx, dy = DIRECTIONS[direction]
+    ahead = env.grid.get(cell[0] + dx, cell[1] + dy)
+    return ahead is None or ahead.type == "wall"
+
+
+def _begin_at(env: RoomGridLevel, cell: Cell, direction: int) -> bool:
+    """Put the agent there; whether the mission makes sense from there."""
+    env.agent_pos, env.agent_dir = cell, direction
+    if not all(described.find_matching_objs(env)[0] for described in descriptions(env.instrs)):
+        return False
+    try:
+        env.validate_instrs(env.instrs)
+    except RejectSampling:
+        return False
+    return True
+
+
+def _say(instruction: verifier.Instr, env: RoomGridLevel, rng: np.random.Generator) -> str:
+    kind = type(instruction)
+    if kind in _SEQUENCES:
+        phrase = _SEQUENCES[kind][rng.integers(len(_SEQUENCES[kind]))]
+        return phrase.format(a=_say(instruction.instr_a, env, rng), b=_say(instruction.instr_b, env, rng))
+    phrase = _VERBS[kind][rng.integers(len(_VERBS[kind]))]
+    named = {name: value for name, value in vars(instruction).items() if isinstance(value, verifier.ObjDesc)}
+    return phrase.format(**{name: _named(value, env) for name, value in named.items()})
+
+
+def _named(described: verifier.ObjDesc, env: RoomGridLevel) -> str:
+    """A description in other words: "any one" for "a", places said otherwise."""
+    described.find_matching_objs(env)
+    article = "any one" if len(described.obj_set) > 1 else "the one"
+    words = [article, described.color, described.type or "object", _PLACES.get(described.loc)]
+    return " ".join(word for word in words if word)
