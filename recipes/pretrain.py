@@ -9,7 +9,6 @@ The policy is saved as an ordinary transformers checkpoint. It stops early on pu
 that was stopped at any point continues from its last checkpoint when the same command is given again.
 """
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,16 +31,19 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import TransformersGenerator, build_renderer, build_tiny, provenance
     from polytune.policy.adapters import adapt, merge
     from polytune.policy.demonstrations import (
-        build_demonstrations,
+        keep_successes,
         load_demonstrations,
+        save_demonstrations,
         split_by_level,
+        tokenize_demonstrations,
         tokenize_lines,
     )
     from polytune.policy.loading import load_base
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import Start, sample_episodes
     from polytune.tasks import load_task
-    from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, load_split
+    from polytune.tasks.demonstrations import act_out_all
+    from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, load_split, split_hashes
     from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
 
     settings = {"task": task_config, "adapter": adapter, "pretrain": config}
@@ -69,12 +71,14 @@ def main(argv: Sequence[str]) -> None:
         seeds = range(first, first + (config.num_demonstrations or 1500))
         demonstrations = load_demonstrations(output_dir / "demonstrations") if of_this_run else None
         if demonstrations is None:
-            shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
-            rows = tqdm(seeds, desc="demonstrations", unit="episode", disable=None)
-            demonstrations, dropped = build_demonstrations(task, renderer, rows)
-            demonstrations.save_to_disk(output_dir / "demonstrations")
-            print(f"{len(demonstrations)} demonstrations of {task.name}, {dropped} failures of the expert dropped")
-        train, held = split_by_level(demonstrations)
+            recorded = tqdm(act_out_all(task_config.task, task_config.task_options, seeds), total=len(seeds),
+                            desc="demonstrations", unit="episode", disable=None)  # fmt: skip
+            demonstrations, counts = keep_successes(recorded, task, split_hashes(task, "unseen"))
+            options, command = " ".join(task_config.task_args), " ".join(["recipes/pretrain.py", *argv])
+            save_demonstrations(output_dir / "demonstrations", demonstrations, counts, task, options, command)
+            print(f"{len(demonstrations)} demonstrations of {task.name}, {counts['episodes'] - len(demonstrations)} "
+                  f"failures of the expert dropped")  # fmt: skip
+        train, held = split_by_level(tokenize_demonstrations(renderer, demonstrations))
         provenance.write_json(
             output_dir / provenance.DEMONSTRATIONS_FILE,
             {"task": task.name, "seeds": demonstrations["start_seed"][:],

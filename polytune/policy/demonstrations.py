@@ -1,55 +1,127 @@
-"""What a policy is pretrained on, as a ``datasets`` dataset of token ids: expert episodes, or a task's own lines."""
+"""What a policy is pretrained on, as a ``datasets`` dataset: expert episodes, or a task's own lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import shutil
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, load_from_disk
 
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
+from polytune.tasks.demonstrations import summary
 
-COLUMNS = ("input_ids", "action_mask", "start_seed", "level_hash", "success")
+COLUMNS = ("start_seed", "level_hash", "observations", "actions", "success", "turns")
+SUMMARY_FILE = "summary.json"
+
+_CARD = """---
+license: apache-2.0
+pretty_name: polytune {name} demonstrations
+task_categories:
+- reinforcement-learning
+tags:
+- gridworld
+- text-policy
+- demonstrations
+---
+
+# polytune {name} demonstrations
+
+{successes:,} expert episodes of the task `{name}`{options}, seeds {first} to {last}: {episodes:,} were begun,
+{failures:,} failed and are not here ({gave_up:,} given up by the expert), {leaked:,} were left out because their
+levels are in the unseen split. {within:,} of the successes ({share:.1%} of what was begun) took no more than the
+{horizon} turns of an episode; of the longer ones the first {horizon} turns are here.{lengths}
+
+| column | type | meaning |
+|---|---|---|
+| `start_seed` | int | gives the start state: `load_task({name!r}).start(start_seed)` |
+| `level_hash` | str | names it |
+| `observations` | list of str | what the expert saw before each action |
+| `actions` | list of str | what it did |
+| `success` | bool | always true |
+| `turns` | int | that the expert took in all |
+
+Load with `datasets.load_from_disk`. Built by `{command}`; the same versions of minigrid and numpy give the same rows.
+"""
 
 
-def demonstrate(task: Task, renderer: Renderer, seed: int) -> dict[str, object]:
-    """One expert episode: token ids, a mask of 1 on the tokens of actions, and where it began.
+def keep_successes(
+    rows: Iterable[Mapping[str, Any]], task: Task, forbidden: Collection[str] = ()
+) -> tuple[Dataset, dict]:
+    """Recorded episodes (:func:`polytune.tasks.demonstrations.act_out`) as a dataset with columns :data:`COLUMNS`.
 
-    The episode is rendered exactly as a generator will see it, so cloning and sampling share one format.
-    """
-    episode = task.start(seed)
-    ids = list(renderer.prompt_ids(episode.observation()))
-    mask = [0] * len(ids)
-    while True:
-        action = task.expert(episode)
-        action_ids = renderer.action_ids(action)
-        step = episode.step(action)
-        feedback = () if step.done else renderer.feedback_ids(episode.observation(), action_ids)
-        ids += [*action_ids, *feedback]
-        mask += [1] * len(action_ids) + [0] * len(feedback)
-        if step.done:
-            break
-    return {
-        "input_ids": ids,
-        "action_mask": mask,
-        "start_seed": seed,
-        "level_hash": task.start_hash(seed),
-        "success": step.stop_reason == "success",
-    }
-
-
-def build_demonstrations(task: Task, renderer: Renderer, seeds: Iterable[int]) -> tuple[Dataset, int]:
-    """Demonstrations from ``seeds``; the expert's failures are dropped.
+    Failures are dropped, and levels whose hash is in ``forbidden``.
 
     Returns:
-        the dataset with columns :data:`COLUMNS`, and the number of failures dropped.
+        the dataset, and the counts that its card tells.
+
+    Raises:
+        ValueError: nothing is left.
     """
-    rows = [demonstrate(task, renderer, seed) for seed in seeds]
-    kept = [row for row in rows if row["success"]]
+    rows = list(rows)
+    kept = [row for row in rows if row["success"] and row["level_hash"] not in forbidden]
     if not kept:
         raise ValueError(f"the expert of task {task.name!r} solved none of {len(rows)} start states: nothing to clone.")
-    return Dataset.from_list(kept), len(rows) - len(kept)
+    counts = summary(rows, task.horizon)
+    counts["leaked"] = counts["successes"] - len(kept)
+    columns = {name: [row[name] for row in kept] for name in COLUMNS}
+    return Dataset.from_dict(columns), counts
+
+
+def save_demonstrations(folder: str | Path, dataset: Dataset, counts: dict, task: Task, options: str, command: str):
+    """``save_to_disk``, with a card and the counts beside the data; the folder is there whole or not at all."""
+    folder = Path(folder)
+    building = folder.with_name(folder.name + ".tmp")
+    for old in (building, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    dataset.save_to_disk(building)
+    (building / SUMMARY_FILE).write_text(json.dumps(counts, indent=2) + "\n")
+    seeds, spread = dataset["start_seed"][:], counts["turns_percentiles"]
+    card = _CARD.format(
+        **counts, name=task.name, options=f" ({options})" if options else "", first=min(seeds), last=max(seeds),
+        failures=counts["episodes"] - counts["successes"], within=counts["successes_within_horizon"],
+        share=counts["successes_within_horizon"] / counts["episodes"], command=command,
+        lengths=f" The expert took {counts['turns_mean']:.1f} turns on average: half of the episodes took "
+        f"{spread[50]} at most, 80 % {spread[80]}, 95 % {spread[95]}.",
+    )  # fmt: skip
+    (building / "README.md").write_text(card)
+    building.rename(folder)
+
+
+def load_demonstrations(folder: str | Path) -> Dataset | None:
+    """Demonstrations saved by an earlier sitting of the same run, or None when there are none that can be read."""
+    try:
+        dataset = load_from_disk(str(folder))
+    except (FileNotFoundError, OSError, ValueError):
+        return None  # not written yet, or cut short by a kill: they are built again, deterministically
+    return dataset if set(COLUMNS) <= set(dataset.column_names) else None
+
+
+def tokenize_episode(renderer: Renderer, observations: Iterable[str], actions: Iterable[str]) -> dict[str, list[int]]:
+    """Token ids of an episode, and a mask of 1 on the tokens of its actions.
+
+    The episode is rendered exactly as a generator will see it, so cloning and sampling share one format. It ends with
+    its last action.
+    """
+    ids: list[int] = []
+    mask: list[int] = []
+    said: tuple[int, ...] | None = None
+    for observation, action in zip(observations, actions, strict=True):
+        seen = renderer.prompt_ids(observation) if said is None else renderer.feedback_ids(observation, said)
+        said = renderer.action_ids(action)
+        ids += [*seen, *said]
+        mask += [0] * len(seen) + [1] * len(said)
+    return {"input_ids": ids, "action_mask": mask}
+
+
+def tokenize_demonstrations(renderer: Renderer, dataset: Dataset) -> Dataset:
+    """Columns ``input_ids`` and ``action_mask`` beside where each episode began."""
+    rows = [tokenize_episode(renderer, row["observations"], row["actions"]) for row in dataset]
+    where = {name: dataset[name][:] for name in ("start_seed", "level_hash")}
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "action_mask")} | where)
 
 
 def tokenize_lines(renderer: Renderer, lines: Iterable[tuple[str, str]]) -> Dataset:
@@ -58,13 +130,8 @@ def tokenize_lines(renderer: Renderer, lines: Iterable[tuple[str, str]]) -> Data
     Raises:
         ValueError: a line has a word that the tokenizer does not know.
     """
-    rows = [(renderer.prompt_ids(prompt), renderer.action_ids(answer)) for prompt, answer in lines]
-    return Dataset.from_dict(
-        {
-            "input_ids": [[*prompt, *answer] for prompt, answer in rows],
-            "action_mask": [[0] * len(prompt) + [1] * len(answer) for prompt, answer in rows],
-        }
-    )
+    rows = [tokenize_episode(renderer, [prompt], [answer]) for prompt, answer in lines]
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "action_mask")})
 
 
 def split_by_level(demonstrations: Dataset) -> tuple[Dataset, Dataset]:
@@ -79,12 +146,3 @@ def split_by_level(demonstrations: Dataset) -> tuple[Dataset, Dataset]:
     held = set(levels[-max(1, len(levels) // 5) :])
     rows = {inside: [i for i, level in enumerate(hashes) if (level in held) == inside] for inside in (False, True)}
     return demonstrations.select(rows[False]), demonstrations.select(rows[True])
-
-
-def load_demonstrations(folder: str | Path) -> Dataset | None:
-    """Demonstrations saved by an earlier sitting of the same run, or None when there are none that can be read."""
-    try:
-        dataset = load_from_disk(str(folder))
-    except (FileNotFoundError, OSError, ValueError):
-        return None  # not written yet, or cut short by a kill: they are built again, deterministically
-    return dataset if set(COLUMNS) <= set(dataset.column_names) else None

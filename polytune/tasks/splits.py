@@ -48,12 +48,16 @@ def load_split(
         train = _verified_seeds(task, _split_file(task, "train", data_dir))
         check_unseen(task, seeds, (task.start_hash(seed) for seed in train), "the train split")
     elif split == "train":
-        unseen = _split_file(task, split, data_dir).with_name("unseen.jsonl")
-        lines = unseen.read_text(encoding="utf-8").splitlines() if unseen.is_file() else []
-        hashes = (_parse_row(line, f"{unseen}, line {number}")[1] for number, line in enumerate(lines, start=1))
-        check_unseen(task, seeds, hashes, "the unseen split")
+        check_unseen(task, seeds, split_hashes(task, "unseen", data_dir), "the unseen split")
     check_unseen(task, seeds, unseen_of, f"the levels that split {split!r} must not share")
     return seeds
+
+
+def split_hashes(task: Task, split: str, data_dir: str | Path | None = None) -> set[str]:
+    """The level hashes of a committed split, as its file says them; none where there is no such file."""
+    path = Path(DATA_DIR if data_dir is None else data_dir) / task.name / f"{split}.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {_parse_row(line, f"{path}, line {number}")[1] for number, line in enumerate(lines, start=1)}
 
 
 def says_unseen(split: str | Path | None) -> bool:

@@ -23,10 +23,10 @@ SIZE = [
 #: runs the recipe, arguments after the first two, and kills it at the n-th call of a place
 RUN_AND_DIE = """
 import os, runpy, signal, sys
-from polytune.policy import demonstrations
+from polytune.tasks import demonstrations
 from polytune.trainer import CloningTrainer, checkpoints
 place, count = sys.argv[1], int(sys.argv[2])
-owner, name = {"demonstrations": (demonstrations, "demonstrate"), "step": (CloningTrainer, "training_step"),
+owner, name = {"demonstrations": (demonstrations, "act_out"), "step": (CloningTrainer, "training_step"),
                "staged": (checkpoints, "write_manifest"), "final": (CloningTrainer, "evaluate")}[place]
 original, calls = getattr(owner, name), 0
 def wrapped(*args, **kwargs):

@@ -5,13 +5,21 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from huggingface_hub import DatasetCard
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from polytune.policy import Renderer, build_tiny
-from polytune.policy.demonstrations import build_demonstrations, demonstrate, load_demonstrations, split_by_level
+from polytune.policy.demonstrations import (
+    keep_successes,
+    load_demonstrations,
+    save_demonstrations,
+    split_by_level,
+    tokenize_episode,
+)
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
+from polytune.tasks.demonstrations import act_out
 from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
 
 WORDS = [PROMPT_WORD, "a", "b", "c"]
@@ -170,24 +178,44 @@ def test_no_level_is_trained_on_and_held_out():
         split_by_level(Dataset.from_list([rows[0], rows[2]]))
 
 
-def test_a_demonstration_is_the_text_that_a_generator_sees(tmp_path):
+def test_a_demonstration_is_the_text_that_a_generator_sees():
     task = load_task("fourrooms")
     tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()])[1]
     renderer = Renderer(tokenizer, task)
-    row = demonstrate(task, renderer, 7)
+    acted = act_out(task, 7)
+    row = tokenize_episode(renderer, acted["observations"], acted["actions"])
     episode, ids = task.start(7), list(renderer.prompt_ids(task.start(7).observation()))
     actions = [id for id, action in zip(row["input_ids"], row["action_mask"], strict=True) if action]
     for index, action in enumerate(actions):
         step = episode.step(renderer.action_text((action,)))
         ids += [action] if step.done else [action, *renderer.feedback_ids(episode.observation())]
         assert step.done == (index == len(actions) - 1)
-    assert ids == row["input_ids"] and step.stop_reason == "success" and row["success"]
-    assert (row["start_seed"], row["level_hash"]) == (7, task.start_hash(7))
-    dataset, dropped = build_demonstrations(load_task("fourrooms", horizon=4), renderer, range(20))
-    assert dropped == 20 - len(dataset) > 0 and all(dataset["success"])
+    assert ids == row["input_ids"] and step.stop_reason == "success" and acted["success"]
+    assert (acted["start_seed"], acted["level_hash"]) == (7, task.start_hash(7))
+
+
+def test_failures_and_forbidden_levels_are_dropped_and_counted(tmp_path):
+    task = load_task("fourrooms", horizon=4)
+    rows = [act_out(task, seed) for seed in range(40)]
+    won = [row for row in rows if row["success"]]
+    dataset, counts = keep_successes(rows, task, forbidden={won[0]["level_hash"]})
+    assert dataset["start_seed"][:] == [row["start_seed"] for row in won[1:]] and all(dataset["success"])
+    assert (counts["episodes"], counts["successes"], counts["leaked"]) == (40, len(won), 1)
     with pytest.raises(ValueError, match="solved none of 1 start states"):
-        build_demonstrations(load_task("fourrooms", horizon=1), renderer, [7])
-    dataset.save_to_disk(tmp_path / "d")
+        keep_successes([row for row in rows if not row["success"]][:1], task)
+    save_demonstrations(tmp_path / "d", dataset, counts, task, "horizon=4", "this test")
     assert load_demonstrations(tmp_path / "d")[:] == dataset[:]
+    card = DatasetCard.load(tmp_path / "d/README.md")
+    assert card.data.license == "apache-2.0"
+    assert f"{len(won)} expert episodes" in card.text and "1 were left out" in card.text.replace("\n", " ")
     (tmp_path / "d/state.json").write_text("{")
     assert load_demonstrations(tmp_path / "d") is None and load_demonstrations(tmp_path / "nowhere") is None
+
+
+def test_a_long_demonstration_is_shown_up_to_the_horizon():
+    class Patient(type(load_task("fourrooms"))):
+        expert_turns = 100
+
+    short, whole = act_out(Patient(horizon=5), 7), act_out(load_task("fourrooms"), 7)
+    assert short["success"] and short["turns"] == whole["turns"] > 5
+    assert short["actions"] == whole["actions"][:5] and short["observations"] == whole["observations"][:5]

@@ -6,11 +6,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from polytune.policy import PRESETS, Renderer, SampleKey, TransformersGenerator, build_tiny
-from polytune.policy.demonstrations import demonstrate
+from polytune.policy.demonstrations import tokenize_episode
 from polytune.policy.generator import Sample
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.policy.tiny import SPECIAL_TOKENS, build_tokenizer
 from polytune.tasks import load_task
+from polytune.tasks.demonstrations import act_out
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,8 @@ def test_a_demonstration_is_what_a_generator_holds_when_it_acts_alike(task, toke
     tokenizer = tokenizer if kind == "word-level" else byte_tokenizer("left")
     renderer = Renderer(tokenizer, task)
     for seed in range(3):
-        row = demonstrate(task, renderer, seed)
+        acted = act_out(task, seed)
+        row = tokenize_episode(renderer, acted["observations"], acted["actions"])
         episode = task.start(seed)
         branch = TransformersGenerator.open(Opener(), renderer.prompt_ids(episode.observation()), SampleKey(0, 0, 0, 0))
         sampled = [0] * len(branch.ids)

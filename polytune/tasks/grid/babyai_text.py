@@ -26,7 +26,7 @@ _MISSION_WORDS = (
     "mission: . , go to pick up open put next the a ball box key door object in front of you behind on your left right "
     "and then after"
 ).split()
-_REWORDED = "find grab unlatch place beside one any also , afterwards but before that ahead at back to side".split()
+_REWORDED = "find grab unlatch place it beside one any also , afterwards but before that ahead at back to side".split()
 _CARDINAL = {"front": (1, 0), "left": (0, -1), "right": (0, 1)}
 _OFFSET_WORDS = {
     (ahead, side): offset_word(ahead, side) for ahead in range(VIEW_SIZE) for side in range(-HALF, HALF + 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from polytune.tasks.grid.babyai_state import descriptions, walls_of
+from polytune.tasks.grid.babyai_text import ITEMS
 from polytune.tasks.grid.common import DIRECTIONS
 from polytune.tasks.grid.walls import Cell, Walls, pack_walls
 
@@ -41,32 +42,32 @@ _PLACES = {"front": "ahead", "behind": "at your back", "left": "to your left sid
 
 
 def start_room(env: RoomGridLevel, rng: np.random.Generator) -> None:
-    """Put the agent into another room: a room at random among those it can walk to without a key and without moving
-    anything, a free cell of it at random, a direction at random, no object right in front of it (as in BabyAI's own
-    starts). Everything that could be reached from the start can be reached from there.
+    """Put the agent into another room: a room at random among those it can walk to without a key, a free cell of it at
+    random, a direction at random, no object right in front of it (as in BabyAI's own starts). The way there moves
+    nothing, unless there is no other (levels of BabyAI that ask for unblocking: 5 % of SynthSeq). What could be reached
+    from the start can be reached from there. Raises ValueError where only a locked door leads out of the room.
 
-    A description by place ("on your left") is meant from the new start. Where none of the new starts makes every
-    description true of something, the places are left out of the mission.
+    A description by place ("on your left") is meant from the new start. Where no new start gives the mission a meaning
+    (something fits each description, and the mission is one that BabyAI would pose), the places are left out of it.
     """
     walls = _walls(env)
     start = (int(env.agent_pos[0]), int(env.agent_pos[1]))
+    items, locked = _cells_of(env, *ITEMS), _cells_of(env, "door", locked=True)
     cells: dict[int, list[Cell]] = {}
-    for cell in sorted(reachable(walls, start, blocked=_blocked(env, locked=True))):
-        room = walls.room(*cell)
-        if room is not None and room != walls.room(*start):
-            cells.setdefault(room, []).append(cell)
+    for blocked in (items | locked, locked):
+        for cell in sorted(reachable(walls, start, blocked) - items) if not cells else ():
+            room = walls.room(*cell)
+            if room is not None and room != walls.room(*start):
+                cells.setdefault(room, []).append(cell)
     if not cells:
-        raise ValueError(f"no other room can be reached from {start} in this level: leave out perturb=start_room")
+        raise ValueError(f"no other room can be reached from {start} without a key: leave out perturb=start_room")
     poses = [(cell, direction) for room in _shuffled(sorted(cells), rng)
              for cell in _shuffled(cells[room], rng) for direction in rng.permutation(4).tolist()]  # fmt: skip
     clear = [pose for pose in poses if _faces_nothing(env, *pose)]
-    if not any(_begin_at(env, *pose) for pose in clear):
+    if not any(_makes_sense_from(env, *pose) for pose in clear):
         for described in descriptions(env.instrs):
             described.loc = None
-        if not any(_begin_at(env, *pose) for pose in clear):
-            raise ValueError(
-                f"no start in another room suits the mission {env.mission!r}: leave out perturb=start_room"
-            )
+        env.agent_pos, env.agent_dir = clear[0]
     env.mission = env.surface = env.instrs.surface(env)
 
 
@@ -84,7 +85,7 @@ def distractors(env: RoomGridLevel, rng: np.random.Generator) -> None:
         and not any(d.type in (None, kind.__name__.lower()) and d.color in (None, colour) for d in wanted)
     ]
     agent = (int(env.agent_pos[0]), int(env.agent_pos[1]))
-    taken = _blocked(env, locked=False)
+    taken = _cells_of(env, *ITEMS)
     for _ in range(EXTRA_OBJECTS):
         free = [
             (x, y)
@@ -135,13 +136,12 @@ def _walls(env: RoomGridLevel) -> Walls:
     return walls_of(env.grid.width, env.grid.height, pack_walls(env.grid))
 
 
-def _blocked(env: RoomGridLevel, *, locked: bool) -> set[Cell]:
-    """Cells with an object, and those of locked doors if they count."""
-    cells = enumerate(env.grid.grid)
+def _cells_of(env: RoomGridLevel, *kinds: str, locked: bool = False) -> set[Cell]:
+    """Cells with an object of these kinds; of doors those that are locked."""
     return {
         (index % env.grid.width, index // env.grid.width)
-        for index, cell in cells
-        if cell is not None and cell.type != "wall" and (cell.type != "door" or (locked and cell.is_locked))
+        for index, cell in enumerate(env.grid.grid)
+        if cell is not None and cell.type in kinds and (not locked or cell.is_locked)
     }
 
 
@@ -159,8 +159,8 @@ def _faces_nothing(env: RoomGridLevel, cell: Cell, direction: int) -> bool:
     return ahead is None or ahead.type == "wall"
 
 
-def _begin_at(env: RoomGridLevel, cell: Cell, direction: int) -> bool:
-    """Put the agent there; whether the mission makes sense from there."""
+def _makes_sense_from(env: RoomGridLevel, cell: Cell, direction: int) -> bool:
+    """Put the agent there; whether BabyAI would pose the mission there."""
     env.agent_pos, env.agent_dir = cell, direction
     if not all(described.find_matching_objs(env)[0] for described in descriptions(env.instrs)):
         return False
