@@ -1,0 +1,130 @@
+"""One episode or one tree of a policy, to be looked at; and where a grid task's agent was, turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from transformers.utils import logging as transformers_logging
+
+from polytune.config import PolicyConfig, RolloutConfig
+from polytune.policy import Renderer, TransformersGenerator, build_renderer, load_policy
+from polytune.rollout import Start, Trajectory, Tree, grow_trees, sample_episodes
+from polytune.tasks.base import Episode, Task
+
+Cell = tuple[int, int]
+
+
+class Player(NamedTuple):
+    """A policy that is ready to play one task."""
+
+    renderer: Renderer
+    generator: TransformersGenerator
+
+
+def load_player(task: Task, path: str, *, greedy: bool = False) -> Player:
+    """The policy in a folder or on the Hub, prompted as the recipes do.
+
+    Raises:
+        CheckpointError: it cannot be loaded; ValueError: its tokenizer does not know the task's words.
+    """
+    transformers_logging.disable_progress_bar()
+    policy = PolicyConfig(model=path)
+    model, tokenizer = load_policy(path, **policy.loading())
+    renderer = build_renderer(tokenizer, task, policy)
+    renderer.check_vocabulary()
+    tokens = renderer.longest_action()
+    return Player(
+        renderer,
+        TransformersGenerator(model, max_action_tokens=tokens, stop_ids=renderer.stop_ids, greedy=greedy),
+    )
+
+
+def sample_actions(task: Task, seed: int, path: str, *, greedy: bool = False, run_seed: int = 0) -> list[str]:
+    """What the policy in ``path`` does in one episode, as the world gets it. Raises as :func:`load_player`."""
+    player = load_player(task, path, greedy=greedy)
+    [trajectory] = sample_episodes(task, player.renderer, player.generator, [Start(seed, 0)], run_seed=run_seed)
+    return action_texts(player.renderer, trajectory)
+
+
+def grow_tree(task: Task, seed: int, player: Player, rollout: RolloutConfig, *, run_seed: int = 0) -> Tree:
+    """One tree of vines, as training grows them."""
+    [tree] = grow_trees(task, player.renderer, player.generator, [Start(seed, 0)], rollout, run_seed=run_seed)
+    return tree
+
+
+def action_texts(renderer: Renderer, trajectory: Trajectory) -> list[str]:
+    """A trajectory's own turns as the texts that the world got."""
+    return [renderer.action_text(turn.whole_ids) for turn in trajectory.turns]
+
+
+@dataclass
+class Track:
+    """Where a trajectory led: ``cells`` has the agent's cell at its rollout state (or the start), and after each turn."""
+
+    cells: list[Cell]
+    signature: Hashable | None
+    success: bool
+
+
+@dataclass
+class StateView:
+    """A rollout state: its turn, its cell, the map as it was then (without the view), and its vines."""
+
+    turn: int
+    cell: Cell
+    frame: np.ndarray
+    vines: list[Track] = field(default_factory=list)
+
+
+@dataclass
+class SeedTrack:
+    """A seed trajectory on its map, with the rollout states on it."""
+
+    track: Track
+    frame: np.ndarray
+    states: list[StateView]
+
+
+def trace(task: Task, renderer: Renderer, tree: Tree, *, tile_size: int = 24) -> list[SeedTrack]:
+    """Replay a tree in the world: a :class:`SeedTrack` for each of its seed trajectories."""
+    return [
+        _trace_seed(task, renderer, tree.start_state, seed, groups, tile_size)
+        for seed, groups in zip(tree.seeds, tree.vines, strict=True)
+    ]
+
+
+def _trace_seed(task, renderer, start: int, seed: Trajectory, groups, tile_size: int) -> SeedTrack:
+    wanted = {group[0].branch_turn for group in groups}
+    snapshots: dict[int, bytes] = {}
+    episode = task.start(start)
+    frame, cells = _frame(episode, tile_size), [_cell(episode)]
+    for turn, action in enumerate(action_texts(renderer, seed)):
+        if turn in wanted:
+            snapshots[turn] = episode.snapshot()
+        episode.step(action)
+        cells.append(_cell(episode))
+    states = []
+    for group in groups:
+        turn = group[0].branch_turn
+        there = task.restore(snapshots[turn])
+        state = StateView(turn, _cell(there), _frame(there, tile_size))
+        for vine in group:
+            episode, path = task.restore(snapshots[turn]), [state.cell]
+            for action in action_texts(renderer, vine):
+                episode.step(action)
+                path.append(_cell(episode))
+            state.vines.append(Track(path, vine.signature, vine.success))
+        states.append(state)
+    return SeedTrack(Track(cells, seed.signature, seed.success), frame, states)
+
+
+def _cell(episode: Any) -> Cell:
+    x, y = episode.env.agent_pos
+    return int(x), int(y)
+
+
+def _frame(episode: Episode, tile_size: int) -> np.ndarray:
+    return episode.env.get_frame(highlight=False, tile_size=tile_size)
