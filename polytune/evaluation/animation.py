@@ -52,7 +52,7 @@ def _map_image(episode: Episode) -> Image.Image:
 def _caption(episode: Episode, action: str | None, reward: float) -> list[str]:
     """Paragraphs; the first is a heading."""
     task = episode.task
-    told = f"turn {episode.turn} of {task.horizon}"
+    told = f"{task.name}, seed {episode.seed}, turn {episode.turn} of {task.horizon}"
     if action is not None:
         said = action.strip() or repr(action)
         told += f": {said}" if task.parse_action(action) is not None else f": {said[:30]!r}, no action"

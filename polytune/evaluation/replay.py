@@ -62,7 +62,7 @@ def action_texts(renderer: Renderer, trajectory: Trajectory) -> list[str]:
 
 @dataclass
 class Track:
-    """Where a trajectory led: ``cells`` has the agent's cell at its rollout state (or the start), and after each turn."""
+    """Where a trajectory led: ``cells`` has the agent's cell at its rollout state (or start) and after each turn."""
 
     cells: list[Cell]
     signature: Hashable | None
@@ -81,11 +81,15 @@ class StateView:
 
 @dataclass
 class SeedTrack:
-    """A seed trajectory on its map, with the rollout states on it."""
+    """A seed trajectory on its map, with the rollout states on it.
+
+    ``places``: each place that signatures are made of (a room, say) -> the cells where trajectories were in it.
+    """
 
     track: Track
     frame: np.ndarray
     states: list[StateView]
+    places: dict[Hashable, set[Cell]]
 
 
 def trace(task: Task, renderer: Renderer, tree: Tree, *, tile_size: int = 24) -> list[SeedTrack]:
@@ -99,13 +103,16 @@ def trace(task: Task, renderer: Renderer, tree: Tree, *, tile_size: int = 24) ->
 def _trace_seed(task, renderer, start: int, seed: Trajectory, groups, tile_size: int) -> SeedTrack:
     wanted = {group[0].branch_turn for group in groups}
     snapshots: dict[int, bytes] = {}
+    places: dict[Hashable, set[Cell]] = {}
     episode = task.start(start)
     frame, cells = _frame(episode, tile_size), [_cell(episode)]
+    _note_place(episode, places)
     for turn, action in enumerate(action_texts(renderer, seed)):
         if turn in wanted:
             snapshots[turn] = episode.snapshot()
         episode.step(action)
         cells.append(_cell(episode))
+        _note_place(episode, places)
     states = []
     for group in groups:
         turn = group[0].branch_turn
@@ -116,14 +123,22 @@ def _trace_seed(task, renderer, start: int, seed: Trajectory, groups, tile_size:
             for action in action_texts(renderer, vine):
                 episode.step(action)
                 path.append(_cell(episode))
+                _note_place(episode, places)
             state.vines.append(Track(path, vine.signature, vine.success))
         states.append(state)
-    return SeedTrack(Track(cells, seed.signature, seed.success), frame, states)
+    return SeedTrack(Track(cells, seed.signature, seed.success), frame, states, places)
 
 
 def _cell(episode: Any) -> Cell:
     x, y = episode.env.agent_pos
     return int(x), int(y)
+
+
+def _note_place(episode: Episode, places: dict[Hashable, set[Cell]]) -> None:
+    """Where a state counts as being is what its signature would be if the episode began there."""
+    here = episode.signature(episode.turn)
+    if isinstance(here, frozenset | tuple) and len(here) == 1:
+        places.setdefault(next(iter(here)), set()).add(_cell(episode))
 
 
 def _frame(episode: Episode, tile_size: int) -> np.ndarray:

@@ -102,6 +102,7 @@ def grow_and_draw(
 
 def _draw_seed(axes: Axes, seed: SeedTrack) -> None:
     _background(axes, seed.frame)
+    _name_places(axes, seed)
     _line(axes, seed.track, VineStyle(SEED_COLOUR, *(SUCCESS if seed.track.success else FAILURE), 0.0))
     numbers: dict[tuple[int, int], list[str]] = {}
     for number, state in enumerate(seed.states, start=1):
@@ -114,6 +115,7 @@ def _draw_seed(axes: Axes, seed: SeedTrack) -> None:
 
 def _draw_state(axes: Axes, seed: SeedTrack, state: StateView, number: int, styles: list[VineStyle]) -> None:
     _background(axes, state.frame)
+    _name_places(axes, seed)
     before = Track(seed.track.cells[: state.turn + 1], None, True)
     axes.plot(*_points(before, 0.0), color=SEED_COLOUR, linewidth=1, alpha=0.35, zorder=2)
     for vine, style in zip(state.vines, styles, strict=True):
@@ -138,6 +140,13 @@ def _background(axes: Axes, frame: np.ndarray) -> None:
     axes.set_yticks([])
 
 
+def _name_places(axes: Axes, seed: SeedTrack) -> None:
+    """The names of places, as signatures have them, in the middle of the cells that were visited in each."""
+    for place, cells in seed.places.items():
+        x, y = np.mean(sorted(cells), axis=0)
+        axes.text(x, y, str(place), ha="center", va="center", fontsize=20, fontweight="bold", color=OTHER, zorder=1)
+
+
 def _points(track: Track, shift: float) -> np.ndarray:
     """(2, number of different cells in a row): turns on the spot do not move the pen."""
     cells = [cell for turn, cell in enumerate(track.cells) if turn == 0 or cell != track.cells[turn - 1]]
@@ -146,8 +155,9 @@ def _points(track: Track, shift: float) -> np.ndarray:
 
 def _line(axes: Axes, track: Track, style: VineStyle) -> None:
     points = _points(track, style.shift)
-    axes.plot(*points, color=style.colour, linestyle=style.line, linewidth=1.6, solid_joinstyle="round", zorder=3)
-    size = 11 if style.marker == "*" else 7
+    weight = {"linewidth": 1.9, "zorder": 4} if track.success else {"linewidth": 1.1, "zorder": 3, "alpha": 0.8}
+    axes.plot(*points, color=style.colour, linestyle=style.line, **weight)
+    size = 11 if track.success else 7
     axes.plot(*points[:, -1:], style.marker, color=style.colour, markersize=size, markeredgecolor="white",
               markeredgewidth=0.7, zorder=5)  # fmt: skip
 
@@ -159,10 +169,14 @@ def _mark(axes: Axes, cell: tuple[int, int], text: str) -> None:
 
 def _legend(figure: Figure, states: Sequence[StateView], colours: dict[Hashable, str]) -> None:
     """Below the maps: each signature with its counts, then what the lines mean."""
-    handles = []
+    members: dict[str, list[Hashable]] = {}
     for signature, colour in colours.items():
-        same = [vine for state in states for vine in state.vines if vine.signature == signature]
-        label = f"{signature_text(signature)}: {sum(v.success for v in same)} of {len(same)} succeed"
+        members.setdefault(colour, []).append(signature)
+    handles = []
+    for colour, signatures in members.items():
+        same = [vine for state in states for vine in state.vines if vine.signature in signatures]
+        name = signature_text(signatures[0]) if colour != OTHER else counted(len(signatures), "other signature")
+        label = f"{name}: {sum(vine.success for vine in same)} of {len(same)} succeed"
         handles.append(Line2D([], [], color=colour, linewidth=3, label=label))
     for (line, marker), label in ((SUCCESS, "success"), (FAILURE, "failure")):
         handles.append(Line2D([], [], color=SEED_COLOUR, linestyle=line, marker=marker, markersize=8, label=label))
@@ -172,6 +186,6 @@ def _legend(figure: Figure, states: Sequence[StateView], colours: dict[Hashable,
         ncols=2 if len(states) == 1 else min(len(handles), 2 * len(states)),
         frameon=False,
         fontsize=9,
-        title="signature of the vine from its rollout state on",
+        title="signature of the vine, from its rollout state on (grey on the maps: the names of its places)",
         title_fontsize=9,
     )

@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
     screen = Screen(game, blind=options.blind, colours=colours)
     delay = (0.4 if terminal else 0.0) if options.delay is None else options.delay
     if options.policy is not None:
+        share_cores()
         from polytune.evaluation.replay import sample_actions
 
         actions = sample_actions(
@@ -123,7 +124,7 @@ def check(options: argparse.Namespace, game: Game) -> None:
             raise UsageError(f"--{name} {path!r} cannot be written: choose another folder or mend its permissions")
     if options.expert:
         try:
-            game.task.expert(game.episode)
+            game.task.expert(game.task.start(options.seed))  # not the one to be played: experts remember
         except NotImplementedError as error:
             raise UsageError(f"--expert: {error}") from error
     if options.vines is not None:
@@ -144,7 +145,13 @@ def rollout_shape(options: argparse.Namespace) -> RolloutConfig:
     return shape
 
 
+def share_cores() -> None:
+    """Threads that wait by spinning slow down others on the same cores manyfold. Read when torch is imported."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 def draw(options: argparse.Namespace, task: Task) -> None:
+    share_cores()
     from polytune.evaluation.vine_plot import grow_and_draw
 
     title = grow_and_draw(task, options.seed, options.policy, rollout_shape(options), options.vines,

@@ -1,4 +1,4 @@
-"""A MiniGrid level as text, two characters a cell: what is there, then its colour's letter; the agent's view stands out.
+"""A MiniGrid level as text, two characters a cell: what is there, its colour's letter; the agent's view stands out.
 
 Without colours the view is told by dots on its floor; walls in sight are `##`, others `::`.
 """
