@@ -16,6 +16,9 @@ from polytune.tasks.base import Episode, Task
 
 Cell = tuple[int, int]
 
+#: pixels of a cell
+TILE = 24
+
 
 class Player(NamedTuple):
     """A policy that is ready to play one task."""
@@ -92,20 +95,20 @@ class SeedTrack:
     places: dict[Hashable, set[Cell]]
 
 
-def trace(task: Task, renderer: Renderer, tree: Tree, *, tile_size: int = 24) -> list[SeedTrack]:
+def trace(task: Task, renderer: Renderer, tree: Tree) -> list[SeedTrack]:
     """Replay a tree in the world: a :class:`SeedTrack` for each of its seed trajectories."""
     return [
-        _trace_seed(task, renderer, tree.start_state, seed, groups, tile_size)
+        _trace_seed(task, renderer, tree.start_state, seed, groups)
         for seed, groups in zip(tree.seeds, tree.vines, strict=True)
     ]
 
 
-def _trace_seed(task, renderer, start: int, seed: Trajectory, groups, tile_size: int) -> SeedTrack:
+def _trace_seed(task, renderer, start: int, seed: Trajectory, groups) -> SeedTrack:
     wanted = {group[0].branch_turn for group in groups}
     snapshots: dict[int, bytes] = {}
     places: dict[Hashable, set[Cell]] = {}
     episode = task.start(start)
-    frame, cells = _frame(episode, tile_size), [_cell(episode)]
+    frame, cells = _frame(episode), [_cell(episode)]
     _note_place(episode, places)
     for turn, action in enumerate(action_texts(renderer, seed)):
         if turn in wanted:
@@ -117,7 +120,7 @@ def _trace_seed(task, renderer, start: int, seed: Trajectory, groups, tile_size:
     for group in groups:
         turn = group[0].branch_turn
         there = task.restore(snapshots[turn])
-        state = StateView(turn, _cell(there), _frame(there, tile_size))
+        state = StateView(turn, _cell(there), _frame(there))
         for vine in group:
             episode, path = task.restore(snapshots[turn]), [state.cell]
             for action in action_texts(renderer, vine):
@@ -141,5 +144,5 @@ def _note_place(episode: Episode, places: dict[Hashable, set[Cell]]) -> None:
         places.setdefault(next(iter(here)), set()).add(_cell(episode))
 
 
-def _frame(episode: Episode, tile_size: int) -> np.ndarray:
-    return episode.env.get_frame(highlight=False, tile_size=tile_size)
+def _frame(episode: Episode) -> np.ndarray:
+    return episode.env.get_frame(highlight=False, tile_size=TILE)

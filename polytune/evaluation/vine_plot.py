@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from polytune.config import RolloutConfig
-from polytune.evaluation.replay import SeedTrack, StateView, Track, grow_tree, load_player, trace
+from polytune.evaluation.replay import TILE, SeedTrack, StateView, Track, grow_tree, load_player, trace
 from polytune.evaluation.summary import counted
 from polytune.policy import Renderer
 from polytune.rollout import Tree
@@ -134,17 +135,19 @@ def _background(axes: Axes, frame: np.ndarray) -> None:
     """The map, one unit a cell, its black floor turned white; what lies on it keeps its colours."""
     paper = frame.copy()
     paper[(frame < 40).all(axis=-1)] = 255
-    tile = 24
-    axes.imshow(paper, extent=(-0.5, frame.shape[1] / tile - 0.5, frame.shape[0] / tile - 0.5, -0.5), alpha=0.55)
+    height, width = frame.shape[0] / TILE, frame.shape[1] / TILE
+    axes.imshow(paper, extent=(-0.5, width - 0.5, height - 0.5, -0.5), alpha=0.55)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
 def _name_places(axes: Axes, seed: SeedTrack) -> None:
     """The names of places, as signatures have them, in the middle of the cells that were visited in each."""
-    for place, cells in seed.places.items():
-        x, y = np.mean(sorted(cells), axis=0)
-        axes.text(x, y, str(place), ha="center", va="center", fontsize=20, fontweight="bold", color=OTHER, zorder=1)
+    middles = {place: np.mean(sorted(cells), axis=0) for place, cells in seed.places.items()}
+    crowded = any(np.abs(one - other).max() < 2 for one, other in combinations(middles.values(), 2))
+    for place, middle in middles.items():
+        axes.text(*middle, str(place), ha="center", va="center", fontsize=9 if crowded else 20, fontweight="bold",
+                  color=OTHER, zorder=1)  # fmt: skip
 
 
 def _points(track: Track, shift: float) -> np.ndarray:

@@ -15,6 +15,9 @@ NARROWEST_TEXT = 30
 """Fewer columns beside the map than these, and the text goes below it."""
 
 
+_FIXED_SPACE = "\u00a0"  # where no line may be broken
+
+
 class Taken(NamedTuple):
     """One turn: the state before it, the action, what it brought."""
 
@@ -111,19 +114,29 @@ class Screen:
     def help(self) -> str:
         """The task, its keys, and what the map's characters mean."""
         task, env = self.game.task, map_of(self.game.episode)
-        parts = [task.instructions, f"Keys: {self.bar()}."]
+        parts = [task.instructions, "", f"Keys: {self._bar()}."]
         if "forward" in task.actions:
             parts.append("Arrows: up is forward; left and right turn.")
         if env is not None and not self.blind:
-            from polytune.tasks.grid.text_map import map_legend
-
-            parts.append(f"Map: {map_legend(env)}. The brighter cells (dots, without colours) are what you see.")
+            parts += ["", f"Map: {self._legend()}. The brighter cells (dots, without colours) are what you see."]
         return "\n".join(self._wrapped(parts, self.width))
 
-    def bar(self) -> str:
+    def with_keys(self, told: str = "") -> str:
+        """The state now with the keys and the map's legend; `told`: a last line."""
+        return self.text("", self._bar(), *self._legend_paragraph(), *(["", told] if told else []))
+
+    def _bar(self) -> str:
         """The keys in one line."""
         keys = [f"{key} {action}" for key, action in self.keys.items()]
-        return ", ".join([*keys, "u undo", "q quit", "? help"])
+        return ", ".join(entry.replace(" ", _FIXED_SPACE) for entry in [*keys, "u undo", "q quit", "? help"])
+
+    def _legend(self) -> str:
+        from polytune.tasks.grid.text_map import map_legend
+
+        return ", ".join(entry.replace(" ", _FIXED_SPACE) for entry in map_legend(self.game.episode.env).split(", "))
+
+    def _legend_paragraph(self) -> list[str]:
+        return ["", self._legend()] if self._map() else []
 
     def _facts(self) -> Iterator[str]:
         """Paragraphs: where the episode is, what the policy is told, what the last turn brought."""
@@ -159,7 +172,8 @@ class Screen:
     @staticmethod
     def _wrapped(paragraphs: Iterable[str], width: int) -> list[str]:
         options = {"break_long_words": False, "break_on_hyphens": False}
-        return [line for text in paragraphs for line in textwrap.wrap(text, max(width, NARROWEST_TEXT), **options)]
+        wrapped = (textwrap.wrap(text, max(width, NARROWEST_TEXT), **options) or [""] for text in paragraphs)
+        return [line.replace(_FIXED_SPACE, " ") for lines in wrapped for line in lines]
 
 
 def _signature(episode: Episode, when: str = "") -> list[str]:
@@ -190,18 +204,18 @@ def play_lines(game: Game, screen: Screen, lines: Iterable[str], show: Callable[
 
 def play_keys(game: Game, screen: Screen, pressed: Iterable[str], show: Callable[[str], None]) -> None:
     """Each key press is an action or a command; `show` draws the whole screen anew. Ends with q."""
-    show(screen.text("", screen.bar()))
+    show(screen.with_keys())
     for key in pressed:
         said = said_by_key(key, screen.keys)
         if said == "quit":
             return
         if said is None:
-            show(screen.text("", screen.bar(), "", f"key {key!r} does nothing" if key else "that key does nothing"))
+            show(screen.with_keys(f"key {key!r} does nothing" if key else "that key does nothing"))
         elif said == "help":
             show(f"{screen.help()}\n\nAny action goes on.")
         else:
             told = _said(game, screen, said)
-            show(screen.text("", screen.bar(), *(["", told] if told != screen.text() else [])))
+            show(screen.with_keys("" if told == screen.text() else told))
 
 
 def watch(game: Game, screen: Screen, actions: Iterable[str], show: Callable[[str], None], delay: float = 0.0) -> None:

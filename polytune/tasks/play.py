@@ -13,6 +13,7 @@ A program that nobody imports: so it may, in its functions, reach into rooms to 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
@@ -168,7 +169,7 @@ def play_at_terminal(game: Game, screen: Screen) -> None:
         return
     from polytune.tasks.keys import read_keys, single_keys
 
-    with single_keys():
+    with single_keys(), contextlib.suppress(KeyboardInterrupt):  # Ctrl-C quits, as q does
         play_keys(game, screen, read_keys(), partial(show, clear=True))
 
 

@@ -241,6 +241,16 @@ def test_the_expert_wins_and_is_filmed(tmp_path, capsys):
         assert image.size[1] > image.size[0] > 300 and image.info["duration"] == 2000
 
 
+def test_babyai_is_played_as_it_is(tmp_path, capsys):
+    film = tmp_path / "expert.gif"
+    assert run(main, ["babyai-pickup", "--seed", "3", "--expert", "--gif", str(film)]) == 0
+    told = capsys.readouterr().out
+    with Image.open(film) as image:
+        assert f"success after {image.n_frames - 1} turns" in told
+    assert told.count("mission: pick up a grey box") == image.n_frames + 1  # the policy is told it once, too
+    assert "carries: grey box" in told
+
+
 def test_undone_turns_are_not_filmed(tmp_path):
     game = Game(load_task("fourrooms"), 3)
     play_lines(game, Screen(game), ["f", "l", "u", "r", "nonsense"], lambda text: None)

@@ -81,6 +81,16 @@ def test_tracks_are_where_the_agent_was(task, player):
     assert all({plan.room_at[y * plan.width + x] for x, y in cells} == {room} for room, cells in seed.places.items())
 
 
+def test_babyai_is_drawn_as_it_is(tmp_path):
+    task = load_task("babyai-pickup", horizon=12, signature="objects_touched")
+    model, tokenizer = tiny(task)
+    renderer = Renderer(tokenizer, task)
+    tree = grow_tree(task, 3, Player(renderer, TransformersGenerator(model, stop_ids=renderer.stop_ids)), SHAPE)
+    [seed] = trace(task, renderer, tree)
+    assert [len(vine.cells) for state in seed.states for vine in state.vines] == [9, 9, 9, 5, 5, 5]
+    assert "babyai-pickup, seed 3" in draw_vines(task, renderer, tree, tmp_path / "vines.svg")
+
+
 def view(*vines):
     return StateView(0, (1, 1), None, [Track([(1, 1)], signature, success) for signature, success in vines])
 

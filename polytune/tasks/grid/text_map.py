@@ -15,7 +15,7 @@ DOORS = {"open": "/", "closed": "+", "locked": "L"}
 COLOUR_LETTERS = {"red": "r", "green": "g", "blue": "b", "purple": "p", "yellow": "y", "grey": "e"}
 
 _CODES = {"red": 196, "green": 40, "blue": 39, "purple": 135, "yellow": 226, "grey": 250}  # of the 256 terminal colours
-_DIM_CODES = {"red": 88, "green": 28, "blue": 25, "purple": 54, "yellow": 100, "grey": 240}
+_DIM_CODES = {"red": 124, "green": 34, "blue": 31, "purple": 97, "yellow": 136, "grey": 245}
 _SEEN_FLOOR, _FLOOR, _SEEN_WALL, _WALL = 238, 234, 246, 240
 _RESET = "\x1b[0m"
 
@@ -42,15 +42,15 @@ def map_legend(env: MiniGridEnv) -> str:
     held = getattr(env, "carrying", None)
     things = [thing for thing in (*env.grid.grid, held) if thing is not None]
     kinds = {thing.type for thing in things}
-    parts = [f"{''.join(AGENT)} you"]
-    parts += [f"{symbol} {kind}" for kind, symbol in SYMBOLS.items() if kind in kinds]
+    parts = [f"{''.join(AGENT)} you", *(f"{symbol} {kind}" for kind, symbol in SYMBOLS.items() if kind in kinds)]
     if "door" in kinds:
         parts += [f"{symbol} {state} door" for state, symbol in DOORS.items()]
+    legend = ", ".join(parts)
     coloured = {thing.color for thing in things if thing.type in ("door", "key", "ball", "box")}
     if coloured:
         letters = ", ".join(f"{letter} {name}" for name, letter in COLOUR_LETTERS.items() if name in coloured)
-        parts.append(f"second letter: {letters}")
-    return "; ".join(parts)
+        legend += f"; second letter: {letters}"
+    return legend
 
 
 def carried(env: MiniGridEnv) -> str | None:
