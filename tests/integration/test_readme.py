@@ -26,7 +26,7 @@ from polytune.evaluation import pass_at_k
 from polytune.objective import set_advantages
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
-from polytune.tasks import load_task
+from polytune.tasks import load_task, play
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,6 +103,14 @@ def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
     parts = parse(FIELDS[recipe], flags, description="", default_config=default)
     if recipe == "finetune.py":
         check_run(parts[5], parts[3], parts[4])
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "polytune.tasks.play" in c])
+def test_play_commands_are_understood(command):
+    words = shlex.split(command)
+    assert words[:3] == ["python", "-m", "polytune.tasks.play"]
+    options = play.parse(words[3:])
+    load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
 
 
 def test_tree_names_every_module_and_nothing_else():
