@@ -1,6 +1,9 @@
 """FourRooms against MiniGrid itself: same dynamics, same visibility, nothing in the text that is not in the view."""
 
+import os
 import random
+import subprocess
+import sys
 from collections import deque
 
 import numpy as np
@@ -18,7 +21,7 @@ from polytune.tasks.grid.common import (
     rng_to_bytes,
 )
 from polytune.tasks.grid.floorplan import encode_level, floor_plan
-from polytune.tasks.grid.fourrooms import FourRooms, LeanFourRoomsEnv, generate
+from polytune.tasks.grid.fourrooms import FourRooms, LeanFourRoomsEnv, generate, in_another_room
 
 ACTION_NUMBER = {"left": 0, "right": 1, "forward": 2}
 
@@ -288,3 +291,75 @@ def test_a_plan_refuses_what_it_cannot_hold():
     grid = Grid(5, 5)
     with pytest.raises(ValueError, match="exactly one goal"):
         encode_level(grid)
+
+
+# ---------------------------------------------------------------- the perturbation: another room to start in
+
+
+def test_another_room_is_another_free_reachable_one_and_all_of_them_occur():
+    plain, moved = load_task("fourrooms"), load_task("fourrooms", perturb="start_room")
+    rooms, directions, goal_rooms = set(), set(), 0
+    for seed in range(200):
+        before, after = plain.start(seed), moved.start(seed)
+        plan, (x, y) = after.plan, after.env.agent_pos
+        room = plan.room_at[y * plan.width + x]
+        assert plan is before.plan and plain.start_hash(seed) == moved.start_hash(seed)
+        assert not plan.wall_at(x, y) and (x, y) != plan.goal and room is not None
+        assert room != before._place() and plan.distance(x, y, after.env.agent_dir) is not None
+        assert after.env.np_random.bit_generator.state == before.env.np_random.bit_generator.state
+        again = load_task("fourrooms", perturb="start_room").start(seed)
+        assert (again.env.agent_pos, again.env.agent_dir) == ((x, y), after.env.agent_dir)
+        rooms.add(room)
+        directions.add(after.env.agent_dir)
+        goal_rooms += room == plan.room_at[plan.goal[1] * plan.width + plan.goal[0]]
+    assert rooms == directions == {0, 1, 2, 3} and 20 < goal_rooms < 90
+
+
+def test_from_a_doorway_the_agent_goes_to_neither_side():
+    seeds = [seed for seed in range(400) if generate(seed)[1:3] in floor_plan(generate(seed).level).doorways]
+    assert len(seeds) >= 5
+    for seed in seeds:
+        start, moved = generate(seed), in_another_room(seed, 0)
+        plan = floor_plan(start.level)
+        beside = {
+            plan.room_at[(start.y + dy) * plan.width + start.x + dx] for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))
+        }
+        assert len(beside - {None}) == 2 and plan.room_at[moved.y * plan.width + moved.x] not in beside
+
+
+def test_the_perturbation_seed_draws_other_rooms_and_other_processes_the_same():
+    draws = [[in_another_room(seed, own)[1:4] for seed in range(30)] for own in (0, 1)]
+    assert sum(a != b for a, b in zip(*draws, strict=True)) > 25
+    code = "from polytune.tasks import load_task as l; t = l('fourrooms', perturb='start_room', perturb_seed=1); "
+    code += "print([(*e.env.agent_pos, e.env.agent_dir) for e in map(t.start, range(30))])"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert printed.strip() == str(draws[1])
+
+
+def test_perturbed_episodes_restore_into_either_task():
+    moved = load_task("fourrooms", perturb="start_room", perturb_seed=3)
+    episode = moved.start(5)
+    for task in (moved, load_task("fourrooms")):
+        copy = task.restore(episode.snapshot())
+        assert (copy.observation(), copy.snapshot()) == (episode.observation(), episode.snapshot())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fourrooms", {"perturb": "goal"}, "no perturbation 'goal': it offers start_room"),
+        ("fourrooms", {"perturb": 1}, "no perturbation 1: "),
+        ("fourrooms", {"perturb": "start_room", "perturb_seed": -1}, "must be an int in 0"),
+        ("bandit", {"perturb": "start_room"}, "no option 'perturb'"),
+    ],
+)
+def test_unknown_perturbations_are_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_task(name, **options)
+
+
+def test_a_task_without_perturbations_says_so():
+    with pytest.raises(ValueError, match="'bandit' has no perturbation 'start_room': it offers none"):
+        load_task("bandit").check_perturbation("start_room", 0)

@@ -287,7 +287,7 @@ def test_bad_seeds_and_options_are_refused(task):
     for horizon in (0, -5, 2.5, "100", True, None):
         with pytest.raises(ValueError, match="horizon of task .* must be a positive int, got"):
             load_task(task.name, horizon=horizon)
-    with pytest.raises(ValueError, match=r"has no option 'size'; it has \['horizon'\]"):
+    with pytest.raises(ValueError, match=r"has no option 'size'; it has .*'horizon'"):
         load_task(task.name, size=3)
 
 

@@ -7,6 +7,8 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from polytune.tasks.base import Episode, Task, digest
 from polytune.tasks.grid.common import (
     DIRECTIONS,
@@ -55,12 +57,38 @@ def generate(seed: int) -> Start:
     return Start(encode_level(env.grid), int(x), int(y), int(env.agent_dir), rng_to_bytes(env.np_random))
 
 
+@lru_cache(maxsize=4096)
+def in_another_room(seed: int, perturb_seed: int) -> Start:
+    """`generate(seed)` with the agent put into another room, from where there is a way to the goal.
+
+    Uniform over the other rooms, then over the room's free cells but the goal, then over the four directions; the
+    goal's room is as good as any. An agent that starts in a doorway is in neither room that the doorway joins, and is
+    put into none of the two. PCG64 seeded with (seed, perturb_seed). ValueError if there is no other room.
+    """
+    start, rng = generate(seed), np.random.Generator(np.random.PCG64([seed, perturb_seed]))
+    plan = floor_plan(start.level)
+    here = (start.x, start.y)
+    near = [(start.x + dx, start.y + dy) for dx, dy in DIRECTIONS] if here in plan.doorways else [here]
+    own = {plan.room_at[y * plan.width + x] for x, y in near if not plan.wall_at(x, y)}
+    rooms: dict[int, list[tuple[int, int]]] = {}
+    for index, room in enumerate(plan.room_at):
+        y, x = divmod(index, plan.width)
+        if room not in {None, *own} and (x, y) != plan.goal and plan.distance(x, y, 0) is not None:
+            rooms.setdefault(room, []).append((x, y))
+    if not rooms:
+        raise ValueError(f"the level of seed {seed} has no other room to start in")
+    cells = rooms[sorted(rooms)[rng.integers(len(rooms))]]
+    x, y = cells[rng.integers(len(cells))]
+    return start._replace(x=x, y=y, direction=int(rng.integers(4)))
+
+
 class FourRoomsEpisode(Episode):
     """One FourRooms run. Its places are the rooms, so that a signature is the set of rooms visited; doorways belong
     to none, and a path that never leaves a doorway has the empty set."""
 
     def _begin(self) -> None:
-        self._set_up(generate(self.seed))
+        moved = self.task.perturb == "start_room"
+        self._set_up(in_another_room(self.seed, self.task.perturb_seed) if moved else generate(self.seed))
 
     def _set_up(self, state: Start) -> None:
         self.plan = floor_plan(state.level)
@@ -102,9 +130,14 @@ class FourRoomsEpisode(Episode):
 
 
 class FourRooms(Task):
-    """MiniGrid's FourRooms, 19 x 19 cells. Option `horizon`: the most turns of an episode (default 100)."""
+    """MiniGrid's FourRooms, 19 x 19 cells.
+
+    Options: `horizon`, the most turns of an episode; `perturb`, "start_room" puts the agent into another room (see
+    `in_another_room`), drawn with `perturb_seed`.
+    """
 
     name = "fourrooms"
+    perturbations = ("start_room",)
     actions = ACTIONS
     episode_class = FourRoomsEpisode
     instructions = (
@@ -116,6 +149,10 @@ class FourRooms(Task):
         "No goal= word means the goal is not in sight, so explore through the doorways. Answer with one word: "
         "left (turn left on the spot), right (turn right on the spot) or forward (move one cell ahead)."
     )
+
+    def __init__(self, horizon: int = 100, perturb: str | None = None, perturb_seed: int = 0):
+        super().__init__(horizon)
+        self.perturb, self.perturb_seed = self.check_perturbation(perturb, perturb_seed)
 
     def start_hash(self, seed: int) -> str:
         start = generate(self.check_seed(seed))
