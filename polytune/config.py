@@ -43,6 +43,12 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
+def require_once(name: str, values: list[str]) -> None:
+    """Raise ``ValueError`` if a value comes twice."""
+    twice = sorted({value for value in values if values.count(value) > 1})
+    require(not twice, f"{name} has {', '.join(map(repr, twice))} more than once: name each one once.")
+
+
 def parse_num_sets(value: str | int) -> str | int:
     """``num_sets`` as training takes it: ``"all"`` or an integer of at least 2 (YAML and flags give text).
 
@@ -388,6 +394,13 @@ class EvaluationConfig:
         },
     )
     n: int = field(default=16, metadata={"help": "Independent samples of each start state."})
+    perturb: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Sample the same start states under these perturbations as well (start_room: the agent begins in "
+            "another room), drawn with seed."
+        },
+    )
     temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; greedy success is always added."})
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
     seed: int = field(default=0, metadata={"help": "Seed of the samples and of the bootstrap."})
@@ -401,6 +414,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         require_integer("n", self.n, 1)
         require_integer("seed", self.seed, 0)
+        require_once("perturb", self.perturb)
         require(bool(self.policies), "policies is empty: name at least one checkpoint.")
         require(
             self.temperature > 0.0,

@@ -4,8 +4,11 @@
     python recipes/evaluate.py --policies before=outputs/quickstart/pretrained after=outputs/run \\
         --split unseen --n 32 --output_dir outputs/run/evaluation
 
+    python recipes/evaluate.py --perturb start_room         # the same start states with the agent in another room, too
+
 Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
-success, paired differences to the first policy) and coverage.png. A run that was stopped continues where it was.
+success, paired differences to the first policy) and coverage.png, with --perturb also perturbed.txt. A run that was
+stopped continues where it was, and --perturb adds to one that is finished.
 
 Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts by how many different valid and
 unseen answers there are. Texts from elsewhere are scored, too: --task triangle --completions FILE.jsonl.
@@ -29,7 +32,8 @@ def main(argv: Sequence[str]) -> None:
     set_cpu_threads(policy_config.cpu_threads)
     output_dir = Path(config.output_dir)
     if config.completions is not None:
-        refuse_unused(config, dict.fromkeys(("policies", "n", "temperature"), "completions are scored as they are"))
+        unused = ("policies", "n", "temperature", "perturb")
+        refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
         refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
         from polytune.evaluation.creativity_report import score_file
 
@@ -40,8 +44,9 @@ def main(argv: Sequence[str]) -> None:
     from tqdm.auto import tqdm
 
     from polytune.evaluation import as_table, creativity_report, summarise, verdict
+    from polytune.evaluation.perturbed import report, summarise_perturbed, tasks_under
     from polytune.evaluation.plot import plot_coverage
-    from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records
+    from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records, under
     from polytune.evaluation.summary import counted
     from polytune.policy import GeneratorsInTurn, build_renderer, load_policy, provenance
     from polytune.tasks import load_task
@@ -53,12 +58,9 @@ def main(argv: Sequence[str]) -> None:
     split = task_config.split or task.default_split
     unseen = says_unseen(split)
     shown = {name: provenance.demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
-    seeds = load_split(
-        task,
-        split,
-        data_dir=task_config.data_dir,
-        unseen_of=[level for levels in shown.values() for level in levels],
-    )[: task_config.num_start_states]
+    known = [level for levels in shown.values() for level in levels]
+    seeds = load_split(task, split, data_dir=task_config.data_dir, unseen_of=known)[: task_config.num_start_states]
+    tasks = tasks_under(task, task_config, config.perturb, seeds, seed=config.seed)
     policies = {
         name: load_policy(path, **policy_config.loading(config.trust_remote_code)) for name, path in paths.items()
     }
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
     )
 
     # ---------------------------------------------------------------- sample
-    batches = cohorts(plan(list(paths), seeds, config.n), policy_config.max_branches)
+    batches = cohorts(plan(list(paths), seeds, config.n, config.perturb), policy_config.max_branches)
     records_file = output_dir / "records.jsonl"
     done = continue_records(records_file, batches)
     episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
@@ -87,17 +89,17 @@ def main(argv: Sequence[str]) -> None:
     with records_file.open("a") as file, tqdm(total=episodes, initial=had, unit="episode", disable=None) as progress:
         told = time.monotonic()
         for number, cohort in enumerate(batches[done:], start=done + 1):
-            name, greedy = cohort[0].policy, cohort[0].attempt < 0
-            progress.set_description(f"{name}{' (greedy)' if greedy else ''}")
+            name, greedy, perturb = cohort[0].policy, cohort[0].attempt < 0, cohort[0].perturb
+            progress.set_description(f"{name}{f', {perturb}' if perturb else ''}{' (greedy)' if greedy else ''}")
             start, generator = time.perf_counter(), generators.of(name, greedy=greedy)
-            records = sample_records(task, renderers[name], generator, cohort, run_seed=config.seed,
+            records = sample_records(tasks[perturb], renderers[name], generator, cohort, run_seed=config.seed,
                                      on_episode=progress.update)  # fmt: skip
             file.writelines(json.dumps(record) + "\n" for record in records)
             file.flush()
             seconds[name] += time.perf_counter() - start
             provenance.record_seconds(output_dir, seconds)
             had += len(cohort)
-            last = number == len(batches) or batches[number][0].policy != name
+            last = number == len(batches) or batches[number][0][::3] != cohort[0][::3]  # policy, perturbation
             if progress.disable and (last or time.monotonic() - told > 30):  # no terminal: a line now and then
                 told = time.monotonic()
                 print(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", flush=True)
@@ -105,10 +107,13 @@ def main(argv: Sequence[str]) -> None:
     generators.shutdown()
 
     # ---------------------------------------------------------------- summarise, plot, say it
-    records = read_records(records_file)
-    summary = summarise(records, list(paths), level=config.level, seed=config.seed)
+    everything = read_records(records_file)
+    records, drawn = under(everything, None), {"level": config.level, "seed": config.seed}
+    summary = summarise(records, list(paths), **drawn)
     for name in paths:
         summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
+    if config.perturb:
+        summary["perturbed"] = summarise_perturbed(everything, list(paths), config.perturb, **drawn)
     summary |= provenance.origin(["recipes/evaluate.py", *argv])
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
@@ -121,6 +126,9 @@ def main(argv: Sequence[str]) -> None:
         plot_coverage(summary, records, output_dir / "coverage.png", title=title)
         print(f"\n{title}\n\n{as_table(summary)}\n")
         print("\n".join(verdict(summary)))
+        if config.perturb:
+            (output_dir / "perturbed.txt").write_text(report(summary) + "\n")
+            print(f"\n{report(summary)}")
         print(f"\nrecords, summary and plot: {output_dir}{os.sep}{{records.jsonl,summary.json,coverage.png}}")
 
 

@@ -1,8 +1,9 @@
-"""The coverage plot: pass@k against k with bands, and success per start state."""
+"""The coverage plot: pass@k against k with bands, and success per start state; perturbed policies beside, dashed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +14,24 @@ from polytune.evaluation.summary import counted, per_start
 
 COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0e7490")
 MARKERS = "osD^vP"
+#: of perturbations
+DASHES = ("--", ":", "-.")
 
 
 def plot_coverage(summary: dict[str, Any], records: Sequence[dict[str, Any]], path: str | Path, *, title: str) -> None:
-    """Draw the figure and write it as PNG."""
+    """Draw the figure and write it as PNG. ``records``: those of the start states as they are."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     coverage, success = figure.subplots(1, 2)
     ks, num_policies = summary["ks"], len(summary["policies"])
     for index, (policy, measures) in enumerate(summary["policies"].items()):
         style = {"color": COLOURS[index % len(COLOURS)], "label": policy}
         marker = MARKERS[index % len(MARKERS)]
-        cells = [measures[f"pass@{k}"] for k in ks]
-        estimates = [c["estimate"] for c in cells]
-        reach = [[c["estimate"] - c["low"] for c in cells], [c["high"] - c["estimate"] for c in cells]]
         # policies stand side by side at each k, so that none hides another
-        beside = [k * 1.05 ** (index - (num_policies - 1) / 2) for k in ks]
-        coverage.errorbar(
-            beside,
-            estimates,
-            reach,
-            fmt=f"{marker}-",
-            markersize=4.5,
-            elinewidth=1,
-            capsize=2.5,
-            clip_on=False,
-            **style,
-        )
+        aside = 1.05 ** (index - (num_policies - 1) / 2)
+        _curve(coverage, measures, ks, aside, f"{marker}-", **style)
+        for dashes, (perturb, own) in zip(cycle(DASHES), summary.get("perturbed", {}).items(), strict=False):
+            named = style | {"label": f"{policy}, {perturb}", "alpha": 0.75, "mfc": "white"}
+            _curve(coverage, own["policies"][policy], ks, aside * 1.02, f"{marker}{dashes}", **named)
         rates = sorted((c["correct"] / c["n"] for c in per_start(records, policy).values()), reverse=True)
         places = range(1, len(rates) + 1)
         success.plot(places, rates, f"{marker}-", linewidth=1, markersize=3.5, clip_on=False, **style)
@@ -56,6 +49,15 @@ def plot_coverage(summary: dict[str, Any], records: Sequence[dict[str, Any]], pa
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = coverage.get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(num_policies, 4))
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 4))
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
+
+
+def _curve(axes: Any, measures: dict[str, Any], ks: Sequence[int], aside: float, line: str, **style: Any) -> None:
+    """pass@k of one policy with its intervals; ``aside``: the factor by which it stands beside its k."""
+    cells = [measures[f"pass@{k}"] for k in ks]
+    estimates = [c["estimate"] for c in cells]
+    reach = [[c["estimate"] - c["low"] for c in cells], [c["high"] - c["estimate"] for c in cells]]
+    places = [k * aside for k in ks]
+    axes.errorbar(places, estimates, reach, fmt=line, markersize=4.5, elinewidth=1, capsize=2.5, clip_on=False, **style)

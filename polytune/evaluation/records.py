@@ -1,6 +1,7 @@
 """Sampling a policy for evaluation: every attempt becomes one line of ``records.jsonl``, in a fixed order.
 
-The order (policy, greedy or sampled, start state, attempt) and every sample's seed are fixed. A run that was killed
+The order (perturbation, policy, greedy or sampled, start state, attempt) and every sample's seed are fixed. What was
+sampled without perturbations is the beginning of what is sampled with them, and is continued. A run that was killed
 continues after its last whole cohort, the attempts that run as one batch: then every batch is what it would have been,
 and the file ends bit for bit the same, rounding in the last place included.
 """
@@ -18,7 +19,8 @@ from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes
 from polytune.tasks.base import Task
 
-#: what every record has; ``logprob``, the sum over the sampled tokens, came later, and old files do without
+#: what every record has; ``logprob``, the sum over the sampled tokens, and ``perturb``, the perturbation of the start
+#: state (null: none), came later, and old files do without
 FIELDS = frozenset(
     {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
 )
@@ -32,12 +34,14 @@ class Attempt(NamedTuple):
     policy: str
     start_seed: int
     attempt: int
+    perturb: str | None = None
 
 
-def plan(policies: Sequence[str], seeds: Sequence[int], n: int) -> list[Attempt]:
-    """All attempts of an evaluation in the order of their records."""
+def plan(policies: Sequence[str], seeds: Sequence[int], n: int, perturbations: Sequence[str] = ()) -> list[Attempt]:
+    """All attempts of an evaluation in the order of their records: unperturbed, then under each perturbation."""
     return [
-        Attempt(policy, seed, attempt)
+        Attempt(policy, seed, attempt, perturb)
+        for perturb in (None, *perturbations)
         for policy in policies
         for attempts in ([GREEDY_ATTEMPT], range(n))
         for seed in seeds
@@ -46,11 +50,14 @@ def plan(policies: Sequence[str], seeds: Sequence[int], n: int) -> list[Attempt]
 
 
 def cohorts(attempts: Sequence[Attempt], max_branches: int) -> list[list[Attempt]]:
-    """The attempts in batches of at most ``max_branches``, each of one policy and either greedy or sampled."""
+    """The attempts in batches of at most ``max_branches``, each of one policy, one perturbation, and either greedy or
+    sampled."""
     batches: list[list[Attempt]] = []
     for attempt in attempts:
         last = batches[-1][-1] if batches else None
-        alike = last is not None and (last.policy, last.attempt < 0) == (attempt.policy, attempt.attempt < 0)
+        alike = last is not None and all(
+            of(last) == of(attempt) for of in (lambda a: a.perturb, lambda a: a.policy, lambda a: a.attempt < 0)
+        )
         if not alike or len(batches[-1]) == max_branches:
             batches.append([])
         batches[-1].append(attempt)
@@ -64,6 +71,7 @@ def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> d
         signature = sorted(signature, key=repr)
     return {
         "policy": attempt.policy,
+        "perturb": attempt.perturb,
         "start_seed": attempt.start_seed,
         "attempt": attempt.attempt,
         "greedy": attempt.attempt == GREEDY_ATTEMPT,
@@ -100,6 +108,11 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     return records
 
 
+def under(records: Sequence[dict[str, Any]], perturb: str | None) -> list[dict[str, Any]]:
+    """The records of one perturbation, None: those of the start states as they are."""
+    return [record for record in records if record.get("perturb") == perturb]
+
+
 def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> int:
     """Number of cohorts whose records are there already; cuts what follows the last whole one off the file.
 
@@ -108,11 +121,11 @@ def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> 
     """
     records, attempts = read_records(path), [attempt for batch in batches for attempt in batch]
     for record, attempt in zip(records, attempts, strict=False):
-        if Attempt(record["policy"], record["start_seed"], record["attempt"]) != attempt:
+        if Attempt(*(record.get(name) for name in Attempt._fields)) != attempt:
             raise ValueError(f"{path} holds the records of another evaluation: choose another output_dir.")
     if len(records) > len(attempts):
         raise ValueError(f"{path} holds {len(records)} records, this evaluation makes {len(attempts)}: choose another "
-                         "output_dir.")  # fmt: skip
+                         "output_dir, or name the perturbations that it has.")  # fmt: skip
     done = lines = 0
     while done < len(batches) and lines + len(batches[done]) <= len(records):
         lines += len(batches[done])

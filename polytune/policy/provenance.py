@@ -27,8 +27,9 @@ FREE_FIELDS = frozenset(
     | {"vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"}
     | {"vllm_weights_dir"}
 )
-#: settings that do not touch an evaluation's records: the policies themselves are compared by their fingerprints
-EVALUATION_FREE_FIELDS = FREE_FIELDS | {"level", "model", "policies"}
+#: settings that do not touch an evaluation's records: the policies themselves are compared by their fingerprints, and
+#: perturbations only add records to those of the start states as they are
+EVALUATION_FREE_FIELDS = FREE_FIELDS | {"level", "model", "policies", "perturb"}
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

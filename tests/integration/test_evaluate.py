@@ -306,3 +306,100 @@ def test_no_space_left_keeps_what_was_recorded(reference, evaluate, tmp_path, ca
     assert 0 < len(kept) < len(whole) and whole.startswith(kept)
     evaluate("--max_branches", 6)
     assert (tmp_path / "evaluation/records.jsonl").read_bytes() == whole
+
+
+# ---------------------------------------------------------------- perturbed start states
+
+
+@pytest.fixture(scope="session")
+def perturbed(call_recipe, walkers, tmp_path_factory, reference):
+    """The reference, continued under a perturbation; not to be written to."""
+    folder = tmp_path_factory.mktemp("perturbed") / "evaluation"
+    shutil.copytree(reference, folder)
+    named = [f"{name}={path}" for name, path in walkers.items()]
+    flags = ("--max_branches", 6, "--perturb", "start_room", "--output_dir", folder)
+    call_recipe("evaluate", "--policies", *named, *SIZE, *flags)
+    return folder
+
+
+def test_perturbed_start_states_are_sampled_as_often_and_paired(perturbed, reference, walkers):
+    records, summary = records_of(perturbed), summary_of(perturbed)
+    plain, moved = records[:96], records[96:]
+    assert plain == records_of(reference)  # nothing that was there is sampled anew
+    assert {r["perturb"] for r in plain} == {None} and {r["perturb"] for r in moved} == {"start_room"}
+    identity = ("policy", "start_seed", "attempt", "greedy")
+    assert [[r[name] for name in identity] for r in plain] == [[r[name] for name in identity] for r in moved]
+    before, task = summary_of(reference), load_task("fourrooms", horizon=24, perturb="start_room")
+    assert summary["policies"].keys() == before["policies"].keys() and "perturbed" not in before
+    for name in walkers:
+        for measures in (summary, before):
+            measures["policies"][name].pop("seconds")
+    assert summary["policies"] == before["policies"] and summary["differences"] == before["differences"]
+    found = summary["perturbed"]["start_room"]
+    assert found.keys() == before.keys() - {"command", "versions", "policy_paths", "settings"} | {"changes"}
+    for name in walkers:
+        rates = [[], []]
+        for side, own in enumerate((plain, moved)):
+            for start in STARTS:
+                tries = [r for r in own if r["policy"] == name and r["start_seed"] == start and not r["greedy"]]
+                rates[side].append(mean(r["success"] for r in tries))
+        success, change = found["policies"][name]["success"], found["changes"][name]["success"]
+        assert success["estimate"] == pytest.approx(mean(rates[1]))
+        assert change["estimate"] == pytest.approx(mean(rates[1]) - mean(rates[0]))
+        assert change["low"] <= change["estimate"] <= change["high"]
+    for record in moved:  # played back on the perturbed task, every attempt is what its record says
+        episode = task.start(record["start_seed"])
+        steps = [episode.step(action) for action in record["actions"].split()]
+        assert (episode.stop_reason == "success", sum(s.reward for s in steps)) == (record["success"], record["return"])
+        assert sorted(episode.signature()) == record["signature"]
+    text = (perturbed / "perturbed.txt").read_text()
+    assert "start_room - unperturbed" in text and "under start_room: quick against slow: success" in text
+    assert (perturbed / "coverage.png").read_bytes() != (reference / "coverage.png").read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.77])
+def test_a_killed_perturbed_run_ends_with_the_same_records(perturbed, evaluate, tmp_path, share):
+    folder, whole = tmp_path / "evaluation", (perturbed / "records.jsonl").read_bytes()
+    shutil.copytree(perturbed, folder)
+    (folder / "records.jsonl").write_bytes(whole[: int(share * len(whole))])
+    evaluate("--max_branches", 6, "--perturb", "start_room")
+    assert (folder / "records.jsonl").read_bytes() == whole
+    assert summary_of(folder)["perturbed"] == summary_of(perturbed)["perturbed"]
+
+
+def test_records_without_the_field_are_continued(perturbed, reference, evaluate, tmp_path, monkeypatch):
+    """Files from before perturbations existed."""
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    old = (reference / "records.jsonl").read_text().replace('"perturb": null, ', "")
+    (folder / "records.jsonl").write_text(old)
+    evaluate("--max_branches", 6, "--perturb", "start_room")
+    assert (folder / "records.jsonl").read_text().startswith(old)
+    assert records_of(folder)[96:] == records_of(perturbed)[96:]
+    monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
+    with pytest.raises(SystemExit):
+        evaluate("--max_branches", 6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (("--perturb", "goal"), 1, "task 'fourrooms' has no perturbation 'goal': it offers"),
+        (("--perturb", "start_room", "start_room"), 2, "perturb has 'start_room' more than once"),
+        (("--perturb", "start_room", "--task_args", "perturb=start_room"), 1, "name perturbations in one place"),
+        (("--task", "bandit", "--split", "seeds:0-1", "--perturb", "start_room"), 1, "it offers none"),
+        (("--task_args", "perturb=attic"), 1, "no perturbation 'attic'"),
+    ],
+)
+def test_perturbations_that_cannot_be_are_refused(evaluate, capsys, monkeypatch, tmp_path, flags, status, message):
+    monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
+    with pytest.raises(SystemExit) as exit:
+        evaluate(*flags)
+    assert exit.value.code == status and message in error_line(capsys)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_perturbation_may_be_the_task_itself(evaluate, perturbed, tmp_path):
+    """task_args perturb=... plays the perturbed start states alone: the same episodes."""
+    alone = records_of(evaluate("--task_args", "perturb=start_room", "--max_branches", 6))
+    assert [r | {"perturb": "start_room"} for r in alone] == records_of(perturbed)[96:]

@@ -29,8 +29,15 @@ def records(policy, outcomes, **fields):
 
 def test_plan_names_each_attempt_once_in_order():
     attempts = plan(["a", "b"], [7, 3], 2)
-    assert attempts[:6] == [("a", 7, -1), ("a", 3, -1), ("a", 7, 0), ("a", 7, 1), ("a", 3, 0), ("a", 3, 1)]
-    assert len(set(attempts)) == len(attempts) == 12
+    assert [attempt[:3] for attempt in attempts[:6]] == [
+        ("a", 7, -1), ("a", 3, -1), ("a", 7, 0), ("a", 7, 1), ("a", 3, 0), ("a", 3, 1)
+    ]  # fmt: skip
+    assert len(set(attempts)) == len(attempts) == 12 and {attempt.perturb for attempt in attempts} == {None}
+    more = plan(["a", "b"], [7, 3], 2, ["shift", "turn"])
+    assert more[:12] == attempts and [a[:3] for a in more[12:24]] == [a[:3] for a in more[24:]] == [
+        attempt[:3] for attempt in attempts
+    ]
+    assert [a.perturb for a in more[12:]] == ["shift"] * 12 + ["turn"] * 12
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

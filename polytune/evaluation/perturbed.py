@@ -1,0 +1,94 @@
+"""Policies under perturbations of their start states, which are the same start states with something moved.
+
+Every policy is sampled as often under a perturbation as without, from the same seeds; differences are paired by start
+state: perturbed - unperturbed of one policy, and one policy - the first under the perturbation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from polytune.config import TaskConfig, require
+from polytune.evaluation.records import under
+from polytune.evaluation.summary import aligned, as_table, as_text, summarise, verdict
+from polytune.tasks import Task, load_task
+
+#: what the table of changes leaves out: pass@1 is the success rate
+NOT_SHOWN = ("counts", "seconds", "pass@1")
+
+
+def check_perturbations(task: Task, config: TaskConfig, names: Sequence[str]) -> None:
+    """Refuse perturbations that the task does not offer, or that ``task_args`` set already.
+
+    Raises:
+        ValueError: names the value and the fix.
+    """
+    for name in names:
+        task.check_perturbation(name, 0)
+    require(
+        not names or "perturb" not in config.task_options,
+        f"perturb is {' '.join(names)}, but task_args sets perturb={config.task_options.get('perturb')} for every "
+        "start state: name perturbations in one place.",
+    )
+
+
+def tasks_under(task: Task, config: TaskConfig, names: Sequence[str], seeds: Sequence[int], *, seed: int):
+    """The task as it is (None) and under each perturbation, all start states of which are built once.
+
+    Args:
+        seeds: the start states; ``seed``: of the perturbations.
+
+    Raises:
+        ValueError: a perturbation is unknown, set twice, or impossible at a start state.
+    """
+    check_perturbations(task, config, names)
+    options = {**config.task_options, "perturb_seed": seed}
+    tasks = {name: load_task(config.task, **options, perturb=name) for name in names}
+    for perturbed in tasks.values():
+        for start in seeds:
+            perturbed.start(start)
+    return {None: task, **tasks}
+
+
+def summarise_perturbed(
+    records: Sequence[dict[str, Any]], policies: Sequence[str], names: Sequence[str], *, level: float, seed: int
+) -> dict[str, Any]:
+    """``{name: {...}}``: the summary of a perturbation's records, and ``changes``, each policy's perturbed -
+    unperturbed."""
+    found = {}
+    for name in names:
+        found[name] = summarise(under(records, name), policies, level=level, seed=seed)
+        found[name]["changes"] = {}
+        for policy in policies:
+            sides = [
+                record | {"policy": "perturbed" if record.get("perturb") else "unperturbed"}
+                for perturb in (None, name)
+                for record in under(records, perturb)
+                if record["policy"] == policy
+            ]
+            pair = summarise(sides, ["unperturbed", "perturbed"], level=level, seed=seed)
+            found[name]["changes"][policy] = pair["differences"]["perturbed"]
+    return found
+
+
+def change_table(summary: dict[str, Any], name: str) -> str:
+    """Aligned text: each policy's measures without and with the perturbation, and the paired difference."""
+    perturbed = summary["perturbed"][name]
+    rows = [["", "", "unperturbed", name, f"{name} - unperturbed"]]
+    for policy, changes in perturbed["changes"].items():
+        shown = [measure for measure in changes if measure not in NOT_SHOWN]
+        for index, measure in enumerate(shown):
+            cells = [as_text(own["policies"][policy][measure], "") for own in (summary, perturbed)]
+            rows.append([policy if index == 0 else "", measure, *cells, as_text(changes[measure])])
+    return aligned(rows)
+
+
+def report(summary: dict[str, Any]) -> str:
+    """Of each perturbation: what it changes for every policy, and the policies compared under it."""
+    parts = []
+    for name, perturbed in summary.get("perturbed", {}).items():
+        parts += [f"under {name}", change_table(summary, name)]
+        if perturbed["differences"]:
+            parts += [as_table(perturbed), "\n".join(f"under {name}: {line}" for line in verdict(perturbed))]
+    return "\n\n".join(parts)
