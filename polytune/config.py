@@ -512,6 +512,10 @@ class ComparisonConfig:
         metadata={"help": "FIELD=VALUE ...: fields of recipes/finetune.py, the same in every run of every method."},
     )
     n: int = field(default=16, metadata={"help": "Independent samples of each start state in every evaluation."})
+    perturb: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Evaluate every policy under these perturbations of the start states as well (start_room)."},
+    )
     evaluation_seed: int = field(default=0, metadata={"help": "Seed of the samples, the same in every evaluation."})
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
     output_dir: str = field(
@@ -524,6 +528,7 @@ class ComparisonConfig:
 
     def __post_init__(self) -> None:
         parse_seeds(self.seeds)
+        require_once("perturb", self.perturb)
         require_integer("n", self.n, 1)
         require_integer("evaluation_seed", self.evaluation_seed, 0)
         require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")

@@ -8,7 +8,8 @@ Trains each method with each seed (recipes/finetune.py) and samples each policy 
 at a time, the first seed of every method first. Writes table.md, summary.json, coverage.png and training.png: measures
 with 95 % intervals over seeds and start states, paired differences, and how many seeds would resolve those that are
 not. The table is refused when budgets differ by over 1 %. The same command continues what was stopped and retries what
-failed; with fewer --seeds it shows what is finished.
+failed; with fewer --seeds it shows what is finished. With --perturb start_room every policy is evaluated under that
+perturbation as well: a table more, and coverage_start_room.png.
 """
 
 import os
@@ -45,6 +46,7 @@ def main(argv: Sequence[str]) -> None:
     baseline = config.baseline or methods[0].name
 
     # ---------------------------------------------------------------- task, start states, policy
+    from polytune.evaluation.perturbed import tasks_under
     from polytune.policy import load_policy
     from polytune.tasks import load_task
     from polytune.tasks.creativity.tasks import CreativityTask
@@ -53,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
     task = load_task(task_config.task, **task_config.task_options)
     split = task_config.split or task.default_split
     starts = load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]
+    tasks_under(task, task_config, config.perturb, starts, seed=config.evaluation_seed)
     load_policy(policy_config.model, **policy_config.loading())
     notes += [note for method in methods for note in comparison_runs.check_task(method, task, starts)]
     programs = comparison_runs.Programs(REPOSITORY / "recipes", policy_config.model, shared, overrides, config)
@@ -77,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
 
     # ---------------------------------------------------------------- budgets, intervals, tables, plots, JSON
-    from polytune.evaluation import comparison, comparison_plot, comparison_table
+    from polytune.evaluation import comparison, comparison_perturbed, comparison_plot, comparison_table
     from polytune.policy.provenance import write_json
 
     whole = [seed for seed in seeds if not any(one.name in failed for one in runs if one.method and one.seed == seed)]
@@ -86,17 +89,29 @@ def main(argv: Sequence[str]) -> None:
             read = partial(comparison.read_figures, task=task, level=config.level)
             by_method = {m.name: [read(one) for one in runs if one.method is m and one.seed in whole] for m in methods}
             comparison.check_budgets([figures for own in by_method.values() for figures in own])
-            summary = comparison.compare(read(runs[0]), by_method, baseline=baseline, level=config.level,
-                                         seed=config.evaluation_seed, starts=task.starts)  # fmt: skip
+            given = (read(runs[0]), by_method)
+            common = {
+                "baseline": baseline,
+                "level": config.level,
+                "seed": config.evaluation_seed,
+                "starts": task.starts,
+            }
+            summary = comparison.compare(*given, **common)
+            if config.perturb:
+                summary["perturbed"] = comparison_perturbed.compare_perturbed(*given, config.perturb, **common)
             title = f"{task.name}, {split}"
-            common = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
-            origin = comparison_keep.provenance(["recipes/compare.py", *argv], methods, common)
+            settings = (
+                asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
+            )
+            origin = comparison_keep.provenance(["recipes/compare.py", *argv], methods, settings)
             kept = comparison_keep.portable({"title": title, **origin, **summary, "failed": sorted(failed)})
             write_json(output_dir / "summary.json", kept)
             (output_dir / "table.md").write_text(comparison_table.report(summary, title))
             plots = comparison_plot
             draw = plots.plot_creativity if isinstance(task, CreativityTask) else plots.plot_coverage_curves
             draw(summary, output_dir / "coverage.png", title=title)
+            for name, moved in summary.get("perturbed", {}).items():
+                draw(moved, output_dir / f"coverage_{name}.png", title=f"{title}, {name}")
             comparison_plot.plot_training(by_method, output_dir / "training.png", title=title)
             print(f"\n{comparison_table.on_screen(summary, title)}\n")
             print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from polytune.evaluation.creativity import MEASURES
 from polytune.evaluation.creativity_report import of_records
 from polytune.evaluation.crossed import crossed_difference_interval, crossed_mean_interval, needed_to_resolve
 from polytune.evaluation.passk import coverage_ks
-from polytune.evaluation.records import read_records
+from polytune.evaluation.records import read_records, under
 from polytune.evaluation.summary import measure_bounds, per_start, per_start_values
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
@@ -43,6 +44,8 @@ class Figures:
     train_seconds: float
     #: intervals of such numbers from this run alone
     own_intervals: dict[str, dict[str, float]] = field(default_factory=dict)
+    #: the values under each perturbation of the start states
+    perturbed: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     @property
     def env_steps(self) -> int:
@@ -77,7 +80,8 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
     Raises:
         ValueError: records of an older version, or a damaged file.
     """
-    records = read_records(run.records)
+    everything = read_records(run.records)
+    records = under(everything, None)
     if any("logprob" not in record for record in records):
         raise ValueError(
             f"{run.records} was written before records held log probabilities, which entropy needs: remove "
@@ -102,7 +106,21 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
         metrics=[] if run.method is None else read_metrics(run.folder / "metrics.jsonl"),
         train_seconds=read_note(run)["train_seconds"],
         own_intervals=intervals,
+        perturbed=_perturbed_values(everything, run, {start: cell["n"] for start, cell in table.items()}),
     )
+
+
+def _perturbed_values(
+    records: Sequence[dict[str, Any]], run: Run, samples: Mapping[int, int]
+) -> dict[str, dict[str, list[float]]]:
+    """Per start state the measures under each perturbation that was sampled to the end (a stopped one is continued)."""
+    found = {}
+    for name in dict.fromkeys(record["perturb"] for record in records if record.get("perturb")):
+        own = [r for r in under(records, name) if r["policy"] == run.policy_name]
+        counts = Counter(record["start_seed"] for record in own if not record["greedy"])
+        if counts == samples:
+            found[name] = per_start_values(per_start(own, run.policy_name), coverage_ks(min(samples.values())))
+    return found
 
 
 def creativity_intervals(found: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -181,7 +199,7 @@ def compare(
     if any([figure.run.seed for figure in own] != seeds for own in methods.values()):
         raise ValueError("differences are paired by seed, but the methods have unlike seeds")
     measures = [m for m in pretrained.values if all(m in figure.values for figure in every)]
-    values = {PRETRAINED: _stack([pretrained])} | {name: _stack(own) for name, own in methods.items()}
+    values = {PRETRAINED: stack([pretrained])} | {name: stack(own) for name, own in methods.items()}
     # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds, cut to its range
     whole = {m for m in measures if len(pretrained.values[m]) == 1 < len(pretrained.starts)}
     bounds = {m: None if m in whole else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
@@ -209,7 +227,7 @@ def compare(
         summary["differences"][other] = {
             name: {
                 m: _cut(
-                    _difference(own[m] - values[other][m], level, bounds[m], seed,
+                    difference(own[m] - values[other][m], level, bounds[m], seed,
                                 [alone.get(side, {}).get(m) for side in (name, other)]),
                     -most.get(m, 0.0), most.get(m),
                 )
@@ -236,7 +254,7 @@ def _cut(cell: dict[str, Any], lowest: float, highest: float | None) -> dict[str
     return cell | {"low": max(cell["low"], lowest), "high": min(cell["high"], highest)}
 
 
-def _stack(figures: Sequence[Figures]) -> dict[str, np.ndarray]:
+def stack(figures: Sequence[Figures]) -> dict[str, np.ndarray]:
     """Values (R, P) of each measure."""
     return {measure: np.array([f.values[measure] for f in figures]) for measure in figures[0].values}
 
@@ -256,7 +274,7 @@ def _mean(
     return _as_dict(crossed_mean_interval(values_R_P, level, bounds=bounds, seed=seed))
 
 
-def _difference(
+def difference(
     values_R_P: np.ndarray,
     level: float,
     bounds: tuple[float, float] | None,

@@ -194,8 +194,9 @@ class Programs:
         return [sys.executable, str(self.recipes / "finetune.py"), *config, *self.shared, *self.overrides, *own]
 
     def sampling(self) -> list[str]:
-        """What decides an evaluation's records, beside its policy."""
-        return [*self.shared, "--n", str(self.config.n), "--seed", str(self.config.evaluation_seed)]
+        """What decides an evaluation's records, beside its policy; perturbations come last, they only add records."""
+        perturb = ["--perturb", *self.config.perturb] if self.config.perturb else []
+        return [*self.shared, "--n", str(self.config.n), "--seed", str(self.config.evaluation_seed), *perturb]
 
     def evaluation(self, run: Run) -> list[str]:
         path = self.model if run.method is None else run.folder
@@ -228,7 +229,11 @@ class Programs:
 
     def is_evaluated(self, run: Run) -> bool:
         policy = self.pretrained if run.method is None else fingerprint(run.folder)
-        return run.records.is_file() and read_note(run)["evaluated"] == [self.sampling(), policy]
+        sampled, of = read_note(run)["evaluated"] or ([], None)
+        asked = self.sampling()
+        more = sampled[len(asked) :]  # perturbations beyond those asked for
+        only_more = not more or "--perturb" in (more[0], *asked)
+        return run.records.is_file() and of == policy and sampled[: len(asked)] == asked and only_more
 
     def is_done(self, run: Run) -> bool:
         return (run.method is None or self.is_trained(run)) and self.is_evaluated(run)

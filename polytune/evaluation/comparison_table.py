@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from polytune.evaluation.comparison_runs import PRETRAINED
 from polytune.evaluation.summary import counted
 
 #: a measure's title where its name is not clear by itself
@@ -130,6 +131,34 @@ def seed_table(summary: dict[str, Any]) -> str:
     return markdown(rows)
 
 
+def perturbed_table(summary: dict[str, Any], name: str, measure: str = "success") -> str:
+    """One measure of every policy: unperturbed, perturbed, the change, and the difference to the baseline under it."""
+    perturbed, baseline = summary["perturbed"][name], summary["baseline"]
+    rows = [["", measure, f"{measure}, {name}", "change", f"difference to {baseline}, {name}", ""]]
+    for policy, own in perturbed["policies"].items():
+        gap = perturbed["differences"][baseline].get(policy)
+        if policy == PRETRAINED and baseline in perturbed["differences"][PRETRAINED]:
+            found = perturbed["differences"][PRETRAINED][baseline][measure]
+            ends = {"estimate": "estimate", "low": "high", "high": "low"}
+            gap = {measure: found | {e: None if found[o] is None else -found[o] for e, o in ends.items()}}
+        change = perturbed["changes"][policy][measure]
+        told = "" if gap is None else verdict(gap[measure], summary["starts"])
+        cells = [cell(summary["policies"][policy][measure]), cell(own[measure]), cell(change, "+")]
+        rows.append([policy, *cells, "" if gap is None else cell(gap[measure], "+"), told])
+    return markdown(rows)
+
+
+def perturbed_tables(summary: dict[str, Any]) -> list[str]:
+    """Success and the last pass@k under each perturbation, as Markdown; nothing without any."""
+    parts = []
+    for name in summary.get("perturbed", {}):
+        last = summary["ks"][-1]
+        parts += [f"## Under {name}", perturbed_table(summary, name)]
+        if last > 1:
+            parts.append(perturbed_table(summary, name, f"pass@{last}"))
+    return parts
+
+
 def headline(summary: dict[str, Any]) -> str:
     seeds = summary["seeds"]
     starts, samples = summary["starts"], counted(summary["samples_per_start_state"], "sample")
@@ -147,7 +176,7 @@ def report(summary: dict[str, Any], title: str) -> str:
         if differences:
             parts += [f"## Paired differences to {other}", difference_table(summary, other)]
     parts += ["## Signal of the groups (means over updates and seeds)", signal_table(summary)]
-    return "\n\n".join([*parts, "## Runs", seed_table(summary)]) + "\n"
+    return "\n\n".join([*parts, *perturbed_tables(summary), "## Runs", seed_table(summary)]) + "\n"
 
 
 def on_screen(summary: dict[str, Any], title: str) -> str:
@@ -155,4 +184,4 @@ def on_screen(summary: dict[str, Any], title: str) -> str:
     parts = [title, headline(summary), main_table(summary)]
     if summary["differences"][summary["baseline"]]:
         parts.append(difference_table(summary, summary["baseline"]))
-    return "\n\n".join([*parts, signal_table(summary)])
+    return "\n\n".join([*parts, *perturbed_tables(summary), signal_table(summary)])

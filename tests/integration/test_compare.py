@@ -1,6 +1,7 @@
 """recipes/compare.py from end to end on a toy task: a crash, a second call, a third one, changed settings."""
 
 import json
+import os
 
 import pytest
 
@@ -18,7 +19,7 @@ from polytune.tasks import Episode, Task
 
 class VaultEpisode(Episode):
     def _begin(self):
-        self.dial = self.seed % 3
+        self.dial = (self.seed + (self.task.perturb == "turned") * (1 + self.task.perturb_seed)) % 3
 
     def observation(self):
         return f"dial{self.dial}"
@@ -39,6 +40,11 @@ class Vault(Task):
     actions = ("turn", "pull")
     instructions = "Open the vault."
     episode_class = VaultEpisode
+    perturbations = ("turned",)
+
+    def __init__(self, horizon=100, perturb=None, perturb_seed=0):
+        super().__init__(horizon)
+        self.perturb, self.perturb_seed = self.check_perturbation(perturb, perturb_seed)
 
     def vocabulary(self):
         return ["turn", "pull", "dial0", "dial1", "dial2"]
@@ -65,7 +71,7 @@ def bench(tmp_path, monkeypatch, call_recipe):
     (tmp_path / "b.yaml").write_text(METHOD + "set_scope: seeds\nset_size: 2\nwindow: -1\ncritic: false\n")
     (tmp_path / "jam").touch()
     monkeypatch.setenv("JAM", str(tmp_path / "jam"))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     from vault import Vault
@@ -106,9 +112,16 @@ def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     assert "continuing from out/b/seed_1/checkpoint-2" in (out / "b/seed_1/finetune.log").read_text()
     check_results(out, kept, tmp_path)
 
-    # a third call has nothing to do but show
+    # a perturbation only adds to the evaluations
+    before, plain = (out / "table.md").read_text(), {path: path.read_text() for path in out.glob("**/records.jsonl")}
+    bench("--perturb", "turned")
+    printed = capsys.readouterr().out
+    assert "0 of 5 runs are done" in printed and "## Under turned" in printed
+    assert all(path.read_text().startswith(content) for path, content in plain.items())
+    check_perturbed(out, json.loads(kept.read_text()), printed)
+
+    # a further call has nothing to do but show
     monkeypatch.setattr("polytune.evaluation.run_queue.Launcher.call", None)
-    before = (out / "table.md").read_text()
     bench()
     assert "5 of 5 runs are done" in capsys.readouterr().out and (out / "table.md").read_text() == before
     bench("--seeds", 1, "--baseline", "b")
@@ -128,6 +141,25 @@ def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     settings = tmp_path / "pretrained" / "config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"rms_norm_eps": 1e-3}))
     assert "was trained from another pretrained policy" in refusal(bench, capsys)
+
+
+def check_perturbed(out, found, printed):
+    """The perturbed figures against the records themselves."""
+    under = found["perturbed"]["turned"]
+    rates = {None: [], "turned": []}
+    for seed in (0, 1):
+        lines = (out / f"b/seed_{seed}/evaluation/records.jsonl").read_text().splitlines()
+        samples = [record for record in map(json.loads, lines) if not record["greedy"]]
+        for name, own in rates.items():
+            own += [record["success"] for record in samples if record["perturb"] == name]
+    before, after = (sum(own) / len(own) for own in rates.values())
+    assert len(rates["turned"]) == 2 * 24 and found["policies"]["b"]["success"]["estimate"] == pytest.approx(before)
+    assert under["policies"]["b"]["success"]["estimate"] == pytest.approx(after)
+    assert under["changes"]["b"]["success"]["estimate"] == pytest.approx(after - before)
+    gap = after - under["policies"]["a"]["success"]["estimate"]
+    assert under["differences"]["a"]["b"]["success"]["estimate"] == pytest.approx(gap)
+    assert (out / "coverage_turned.png").stat().st_size > 10_000
+    assert "## Under turned" in (out / "table.md").read_text() and "difference to a, turned" in printed
 
 
 def refusal(bench, capsys, *flags):

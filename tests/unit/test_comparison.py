@@ -12,6 +12,7 @@ import pytest
 from polytune.cli import parse
 from polytune.config import ComparisonConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, parse_seeds
 from polytune.evaluation import comparison, comparison_keep, comparison_plot, comparison_runs, comparison_table
+from polytune.evaluation.comparison_perturbed import compare_perturbed
 from polytune.evaluation.comparison_runs import Method, Run
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig
@@ -72,6 +73,83 @@ def fabricated(folder, skills, *, seeds=(0, 1, 2), changes=None, **options):
         for name, skill in skills.items()
     }
     return pretrained, runs
+
+
+# ---------------------------------------------------------------- perturbed start states
+
+
+def perturb(figures, shift, *, name="moved"):
+    """The same figures with a perturbation under which every start state's success is ``shift`` lower."""
+    lower = {m: [max(0.0, v - shift) for v in own] for m, own in figures.values.items() if m != "entropy"}
+    return replace(figures, perturbed={name: lower})
+
+
+def test_perturbed_figures_are_compared_and_changes_are_paired(tmp_path):
+    pretrained, runs = fabricated(tmp_path, {"a": 0.0, "b": 2.5}, starts=30, samples=16)
+    moved = {"a": [perturb(figure, 0.5) for figure in runs["a"]], "b": [perturb(figure, 0.05) for figure in runs["b"]]}
+    given = (perturb(pretrained, 0.0), moved)
+    summary = comparison.compare(*given, baseline="a", level=0.95)
+    assert summary == comparison.compare(pretrained, runs, baseline="a", level=0.95)
+    summary["perturbed"] = compare_perturbed(*given, ["moved"], baseline="a", level=0.95)
+    found = summary["perturbed"]["moved"]
+    rates = {n: [[max(0.0, v - shift) for v in f.values["success"]] for f in runs[n]] for n, shift in (("a", .5), ("b", .05))}  # fmt: skip # noqa: E501
+    mean = {name: sum(map(sum, own)) / (3 * 30) for name, own in rates.items()}
+    plain = {name: summary["policies"][name]["success"]["estimate"] for name in runs}
+    for name in runs:
+        assert found["policies"][name]["success"]["estimate"] == pytest.approx(mean[name])
+        change = found["changes"][name]["success"]
+        assert change["estimate"] == pytest.approx(mean[name] - plain[name])
+        assert change["resolved"] and change["high"] < 0
+    assert found["changes"]["pretrained"]["success"]["estimate"] == 0.0
+    assert found["differences"]["a"]["b"]["success"]["estimate"] == pytest.approx(mean["b"] - mean["a"])
+    assert found["runs"]["a"]["1"]["success"] == pytest.approx(sum(rates["a"][1]) / 30)
+    text = comparison_table.report(summary, "A title")
+    table = text.split("## Under moved")[1].split("## Runs")[0]
+    assert len({len(line) for line in table.split("\n\n")[1].splitlines()}) == 1  # columns of one width each
+    row = {line.split("|")[1].strip(): line for line in table.split("\n\n")[1].splitlines()}
+    assert comparison_table.cell(found["changes"]["a"]["success"], "+") in row["a"] and "higher" in row["b"]
+    gap = found["policies"]["pretrained"]["success"]["estimate"] - mean["a"]
+    assert comparison_table.number(gap, "+") in row["pretrained"]
+    assert "success, moved" in comparison_table.on_screen(summary, "A title")
+    comparison_plot.plot_coverage_curves(found, tmp_path / "moved.png", title="A title, moved")
+
+
+def test_a_run_that_was_not_perturbed_is_named(tmp_path):
+    pretrained, runs = fabricated(tmp_path, {"a": 0.0})
+    with pytest.raises(ValueError, match="a seed 0 was not evaluated under moved: give the same command again"):
+        compare_perturbed(perturb(pretrained, 0.1), runs, ["moved"], baseline="a", level=0.95)
+
+
+def test_perturbed_records_are_read_apart_and_a_stopped_perturbation_is_left_out(tmp_path):
+    run = Run(tmp_path / "a", method("a"), 0)
+    plain = fabricate(run, skill=0.0)
+    lines = [json.loads(line) for line in run.records.read_text().splitlines()]
+    lines += [line | {"perturb": name, "success": True} for name in ("moved", "cut") for line in lines]
+    run.records.write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]))
+    figures = comparison.read_figures(run)
+    assert figures.values == plain.values and figures.perturbed.keys() == {"moved"}
+    assert figures.perturbed["moved"]["success"] == [1.0] * 12
+
+
+def test_perturbations_only_add_to_an_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison_runs, "fingerprint", lambda path: "abc")
+    run = Run(tmp_path / "pretrained")
+    run.records.parent.mkdir(parents=True)
+    run.records.touch()
+
+    def programs(*names):
+        config = ComparisonConfig(perturb=list(names))
+        return comparison_runs.Programs(ROOT / "recipes", "x", ["--task", "a:B"], [], config)
+
+    words = programs("moved", "turned").evaluation(run)
+    assert words[words.index("--perturb") + 1 :][:3] == ["moved", "turned", "--policies"]
+    comparison_runs.write_note(run, evaluated=[programs("moved", "turned").sampling(), "abc"])
+    asked = {(): True, ("moved",): True, ("moved", "turned"): True, ("turned",): False, ("moved", "other"): False}
+    assert {names: programs(*names).is_evaluated(run) for names in asked} == asked
+    comparison_runs.write_note(run, evaluated=[programs().sampling(), "abc"])
+    assert programs().is_evaluated(run) and not programs("moved").is_evaluated(run)
+    comparison_runs.write_note(run, evaluated=None)
+    assert not programs().is_evaluated(run)
 
 
 # ---------------------------------------------------------------- figures and the summary
@@ -504,6 +582,8 @@ YAML["short"] = YAML["good"] + "num_start_states: 2\n"
         (["good"], ["--model", "outputs/nowhere"], ["checkpoint 'outputs/nowhere' does not exist"]),
         (["good"], ["--task", "fiverooms"], ["unknown task 'fiverooms'"]),
         (["good"], ["--split", "seeds:3"], ["bad seed range"]),
+        (["good"], ["--perturb", "attic"], ["task 'fourrooms' has no perturbation 'attic'", "start_room"]),
+        (["good"], ["--perturb", "start_room", "--task_args", "perturb=start_room"], ["in one place"]),
         (["good"], ["--worker", "2"], ["'--worker'", "did you mean"]),
     ],
 )
