@@ -535,3 +535,35 @@ class ComparisonConfig:
         if self.workers is not None:
             require_integer("workers", self.workers, 1)
         require(self.keep is None or self.keep.endswith(".json"), f"keep must name a .json file, got {self.keep!r}.")
+
+
+@dataclass
+class ReproductionConfig:
+    """Which of the paper's tables ``recipes/reproduce.py`` holds ours against, and how large."""
+
+    task: str = field(
+        default="fourrooms", metadata={"help": "fourrooms, babyai-goto, babyai-pickup, babyai-bosslevel."}
+    )
+    scale: str = field(
+        default="cpu", metadata={"help": "tiny (minutes, a smoke test), cpu (about an hour on 2 cores), paper (a GPU)."}
+    )
+    seeds: list[str] = field(
+        default_factory=list, metadata={"help": "Training seeds as recipes/compare.py takes them; unset: the scale's."}
+    )
+    workers: int | None = field(default=None, metadata={"help": "Runs at a time; unset: the scale's, or one a core."})
+    recipes: str | None = field(
+        default=None, metadata={"help": "Folder of TASK/SCALE_{pretrain,compare}.yaml; unset: recipes/reproduce."}
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Where everything goes; unset: outputs/reproduce/TASK_SCALE."}
+    )
+    keep: str | None = field(
+        default=None, metadata={"help": "JSON file, under data/results/ say, that keeps the report; unset: none."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.seeds:
+            parse_seeds(self.seeds)
+        if self.workers is not None:
+            require_integer("workers", self.workers, 1)
+        require(self.keep is None or self.keep.endswith(".json"), f"keep must name a .json file, got {self.keep!r}.")

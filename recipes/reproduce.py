@@ -1,0 +1,108 @@
+"""The Poly-PPO paper's Table 1, its perturbation table and its pass@k curves, beside ours, from one command a task.
+
+    python recipes/reproduce.py --task fourrooms --scale tiny       # minutes: does everything work?
+    python recipes/reproduce.py --task fourrooms --scale cpu        # about an hour on 2 cores
+    python recipes/reproduce.py --task babyai-goto --scale paper    # the paper's size, on a GPU
+
+A scale is two YAML files, recipes/reproduce/TASK/SCALE_{pretrain,compare}.yaml. Stages: recipes/pretrain.py makes the
+policy that all methods begin with, if it is not there; recipes/compare.py trains REINFORCE, PPO and Poly-PPO, each with
+and without UCB, at equal budgets, and samples them; then report.md and report.json say which of the paper's orderings
+hold, are reversed or are not resolved. The same command continues what was stopped.
+"""
+
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from polytune.cli import REPOSITORY, UsageError, load_yaml, parse, run
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    from polytune.config import (
+        AdapterConfig,
+        ComparisonConfig,
+        PolicyConfig,
+        PretrainConfig,
+        ReproductionConfig,
+        TaskConfig,
+    )
+
+    (config,) = parse((ReproductionConfig,), argv, description=__doc__)
+
+    from polytune.evaluation import comparison_keep, comparison_runs, reproduce, reproduce_report
+    from polytune.evaluation.perturbed import check_perturbations
+    from polytune.evaluation.published import PUBLISHED, SOURCE
+    from polytune.policy.provenance import origin, write_json
+    from polytune.tasks import load_task
+
+    output_dir = Path(config.output_dir or f"outputs/reproduce/{config.task}_{config.scale}")
+    recipes = reproduce.find_recipes(
+        Path(config.recipes or REPOSITORY / "recipes/reproduce"), config.task, config.scale
+    )
+    if config.task not in PUBLISHED:
+        raise UsageError(
+            f"task is {config.task!r}, of which nothing is published: choose one of {', '.join(PUBLISHED)}."
+        )
+    published = PUBLISHED[config.task]
+    comparison_keep.check_folder(config.keep)
+
+    # ---------------------------------------------------------------- what both stages will do, checked before any work
+    flags = ["--model", str(output_dir / "pretrained"), "--output_dir", str(output_dir / "comparison")]
+    flags += ["--seeds", *config.seeds] if config.seeds else []
+    flags += ["--workers", str(config.workers)] if config.workers is not None else []
+    compare = ["--config", str(recipes.compare), *flags]
+    pretrain = ["--config", str(recipes.pretrain), "--output_dir", str(output_dir / "pretrained")]
+    task_config, _, comparison = parse((TaskConfig, PolicyConfig, ComparisonConfig), compare, description="")
+    cloned, _, _ = parse((TaskConfig, AdapterConfig, PretrainConfig), pretrain, description="")
+    for path, named in ((recipes.compare, task_config.task), (recipes.pretrain, cloned.task)):
+        if named != config.task:
+            raise UsageError(f"{path} is for task {named!r}, not {config.task!r}: mend the YAML.")
+    task = load_task(task_config.task, **task_config.task_options)
+    check_perturbations(task, task_config, comparison.perturb)
+    for path in comparison_runs.named_methods(comparison.methods).values():
+        load_yaml(path)
+
+    # ---------------------------------------------------------------- pretrain, compare
+    for stage, words in (("pretrain", pretrain), ("compare", compare)):
+        print(f"== {stage}: python recipes/{stage}.py {' '.join(words)}", flush=True)
+        status = subprocess.run([sys.executable, str(REPOSITORY / f"recipes/{stage}.py"), *words]).returncode
+        if status != 0:
+            raise ValueError(
+                f"recipes/{stage}.py ended with status {status}: mend what it says above and give the same "
+                "command again."
+            )
+
+    # ---------------------------------------------------------------- beside the paper
+    folder = output_dir / "comparison"
+    summary = json.loads((folder / "summary.json").read_text())
+    figures = reproduce.figures_of(folder, summary)
+    found = reproduce.orderings(published, figures, level=comparison.level, seed=comparison.evaluation_seed)
+    content = {
+        **origin(["recipes/reproduce.py", *argv]),
+        "date": datetime.date.today().isoformat(),
+        "task": config.task,
+        "scale": config.scale,
+        "horizon": task.horizon,
+        "env_steps": max(own["cost"]["env_steps"] for own in summary["policies"].values() if "cost" in own),
+        "pretraining": json.loads((output_dir / "pretrained/pretrain.json").read_text()) | load_yaml(recipes.pretrain),
+        "published": {"source": SOURCE, **vars(published)},
+        "orderings": found,
+        "counts": reproduce.counts(found),
+        "comparison": summary,
+    }
+    content = comparison_keep.portable(content)
+    write_json(output_dir / "report.json", content)
+    text = reproduce_report.report(content, published)
+    (output_dir / "report.md").write_text(text)
+    print(f"\n{text}\n{output_dir}/{{report.md,report.json}}, {folder}/{{table.md,coverage.png,training.png}}")
+    if config.keep is not None:
+        write_json(Path(config.keep), content)
+        print(f"kept as {config.keep}")
+
+
+if __name__ == "__main__":
+    run(main)
