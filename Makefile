@@ -4,13 +4,15 @@ VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
+TASK ?= fourrooms
+SCALE ?= cpu
 SOURCES := polytune recipes tests data
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test test-vllm smoke quickstart tutorial compare collapse-demo bench clean
+.PHONY: help install style quality test test-vllm smoke quickstart tutorial compare reproduce collapse-demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,12 +45,14 @@ $(VLLM_VENV)/.installed: setup.cfg pyproject.toml
 test-vllm: $(VLLM_VENV)/.installed ## run the vLLM generator's tests, in an environment of their own with vLLM for CPUs
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
 
-smoke: install ## the main job end to end at its smallest, two minutes
+smoke: install ## the main job end to end at its smallest, four minutes
 	rm -rf outputs/smoke
 	$(BIN)/python recipes/pretrain.py --config recipes/fourrooms/smoke_pretrain.yaml
 	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 recipes/finetune.py --config recipes/fourrooms/smoke.yaml
 	$(BIN)/python recipes/evaluate.py --policies outputs/smoke/pretrained outputs/smoke/finetuned --num_start_states 4 --n 4 --output_dir outputs/smoke/evaluation
 	$(BIN)/python recipes/compare.py --config recipes/fourrooms/compare_smoke.yaml
+	rm -rf outputs/reproduce/$(TASK)_tiny
+	$(BIN)/python recipes/reproduce.py --task $(TASK) --scale tiny
 
 quickstart: install ## pretrain, fine-tune with Poly-PPO, compare both policies (minutes on 2 cores)
 	$(BIN)/python recipes/pretrain.py --output_dir $(OUT)/pretrained
@@ -57,6 +61,9 @@ quickstart: install ## pretrain, fine-tune with Poly-PPO, compare both policies 
 
 tutorial: install ## why sets: a bandit on which standard RL collapses and the polychromic objective does not, 30 seconds
 	$(BIN)/python recipes/tutorial.py
+
+reproduce: install ## the Poly-PPO paper's tables beside ours: make reproduce TASK=fourrooms SCALE=cpu, an hour on 2 cores
+	$(BIN)/python recipes/reproduce.py --task $(TASK) --scale $(SCALE)
 
 compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 cores; continues when stopped
 	$(BIN)/python recipes/compare.py

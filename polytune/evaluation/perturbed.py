@@ -45,9 +45,19 @@ def tasks_under(task: Task, config: TaskConfig, names: Sequence[str], seeds: Seq
     check_perturbations(task, config, names)
     options = {**config.task_options, "perturb_seed": seed}
     tasks = {name: load_task(config.task, **options, perturb=name) for name in names}
-    for perturbed in tasks.values():
+    for name, perturbed in tasks.items():
+        impossible = {}
         for start in seeds:
-            perturbed.start(start)
+            try:
+                perturbed.start(start)
+            except ValueError as error:
+                impossible[start] = error
+        if impossible:
+            raise ValueError(
+                f"perturbation {name!r} is impossible at {len(impossible)} of {len(seeds)} {task.starts} (seeds "
+                f"{', '.join(map(str, [*impossible][:5]))}; {next(iter(impossible.values()))}): leave these out with a "
+                "--split of the others, or do without the perturbation."
+            )
     return {None: task, **tasks}
 
 

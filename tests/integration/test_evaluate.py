@@ -389,6 +389,11 @@ def test_records_without_the_field_are_continued(perturbed, reference, evaluate,
         (("--perturb", "start_room", "--task_args", "perturb=start_room"), 1, "name perturbations in one place"),
         (("--task", "bandit", "--split", "seeds:0-1", "--perturb", "start_room"), 1, "it offers none"),
         (("--task_args", "perturb=attic"), 1, "no perturbation 'attic'"),
+        (
+            ("--task", "babyai-synthseq", "--split", "seeds:3-6", "--perturb", "start_room"),
+            1,
+            "impossible at 1 of 4 start states (seeds 5; no start in another room suits the mission",
+        ),
     ],
 )
 def test_perturbations_that_cannot_be_are_refused(evaluate, capsys, monkeypatch, tmp_path, flags, status, message):

@@ -19,6 +19,7 @@ from polytune.config import (
     ObjectiveConfig,
     PolicyConfig,
     PretrainConfig,
+    ReproductionConfig,
     RolloutConfig,
     TaskConfig,
 )
@@ -36,6 +37,7 @@ FIELDS = {
     "finetune.py": (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
     "evaluate.py": (TaskConfig, PolicyConfig, EvaluationConfig),
     "compare.py": (TaskConfig, PolicyConfig, ComparisonConfig),
+    "reproduce.py": (ReproductionConfig,),
 }
 #: folders of one file a row, named as folders
 ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit")
