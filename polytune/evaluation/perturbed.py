@@ -33,7 +33,9 @@ def check_perturbations(task: Task, config: TaskConfig, names: Sequence[str]) ->
     )
 
 
-def tasks_under(task: Task, config: TaskConfig, names: Sequence[str], seeds: Sequence[int], *, seed: int):
+def tasks_under(
+    task: Task, config: TaskConfig, names: Sequence[str], seeds: Sequence[int], *, seed: int
+) -> dict[str | None, Task]:
     """The task as it is (None) and under each perturbation, all start states of which are built once.
 
     Args:
