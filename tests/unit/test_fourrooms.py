@@ -363,3 +363,22 @@ def test_unknown_perturbations_are_refused(name, options, message):
 def test_a_task_without_perturbations_says_so():
     with pytest.raises(ValueError, match="'bandit' has no perturbation 'start_room': it offers none"):
         load_task("bandit").check_perturbation("start_room", 0)
+
+
+def test_rooms_in_order_are_the_way_that_was_taken():
+    task, ordered = load_task("fourrooms"), load_task("fourrooms", signature="rooms_in_order")
+    lengths = set()
+    for seed in range(60):
+        one, other, rooms = task.start(seed), ordered.start(seed), []
+        while not one.done:
+            action = task.expert(one)
+            assert one.step(action) == other.step(action)
+        for room in other._trail:
+            if room is not None and rooms[-1:] != [room]:
+                rooms.append(room)
+        assert other.signature() == tuple(rooms) and one.signature() == frozenset(rooms)
+        assert ordered.restore(other.snapshot()).signature(1) == other.signature(1)
+        lengths.add(len(rooms))
+    assert {1, 2, 3} <= lengths
+    with pytest.raises(ValueError, match="must be one of rooms, rooms_in_order, got 'objects_touched'"):
+        load_task("fourrooms", signature="objects_touched")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from polytune.tasks.base import Episode, Task, digest
+from polytune.tasks.base import Task, digest
 from polytune.tasks.grid.common import (
     DIRECTIONS,
     RNG_BYTES,
@@ -21,6 +21,7 @@ from polytune.tasks.grid.common import (
     rng_to_bytes,
 )
 from polytune.tasks.grid.floorplan import FAR, encode_level, floor_plan
+from polytune.tasks.grid.signatures import ROOMS, ROOMS_IN_ORDER, GridEpisode, check_signature
 
 ACTIONS = ("left", "right", "forward")  # in the order of MiniGrid's action numbers 0, 1, 2
 _STOP_REASONS = (None, "success", "horizon")
@@ -82,9 +83,9 @@ def in_another_room(seed: int, perturb_seed: int) -> Start:
     return start._replace(x=x, y=y, direction=int(rng.integers(4)))
 
 
-class FourRoomsEpisode(Episode):
-    """One FourRooms run. Its places are the rooms, so that a signature is the set of rooms visited; doorways belong
-    to none, and a path that never leaves a doorway has the empty set."""
+class FourRoomsEpisode(GridEpisode):
+    """One FourRooms run. Its places are the rooms; doorways belong to none, so that the signature of a path that never
+    leaves a doorway is empty."""
 
     def _begin(self) -> None:
         moved = self.task.perturb == "start_room"
@@ -132,8 +133,9 @@ class FourRoomsEpisode(Episode):
 class FourRooms(Task):
     """MiniGrid's FourRooms, 19 x 19 cells.
 
-    Options: `horizon`, the most turns of an episode; `perturb`, "start_room" puts the agent into another room (see
-    `in_another_room`), drawn with `perturb_seed`.
+    Options: `horizon`, the most turns of an episode; `signature`, what makes a strategy: `rooms` (default) or
+    `rooms_in_order`; `perturb`, `start_room` puts the agent into another room (see `in_another_room`), drawn with
+    `perturb_seed`.
     """
 
     name = "fourrooms"
@@ -150,8 +152,9 @@ class FourRooms(Task):
         "left (turn left on the spot), right (turn right on the spot) or forward (move one cell ahead)."
     )
 
-    def __init__(self, horizon: int = 100, perturb: str | None = None, perturb_seed: int = 0):
+    def __init__(self, horizon: int = 100, signature: str = ROOMS, perturb: str | None = None, perturb_seed: int = 0):
         super().__init__(horizon)
+        self.signature = check_signature(signature, (ROOMS, ROOMS_IN_ORDER), self.name)
         self.perturb, self.perturb_seed = self.check_perturbation(perturb, perturb_seed)
 
     def start_hash(self, seed: int) -> str:
