@@ -78,13 +78,14 @@ def draw_vines(task: Task, renderer: Renderer, tree: Tree, path: str | Path, *, 
         f"{counted(len(vines), 'vine')} succeed, {counted(distinct, 'distinct signature')}"
     )
     colours = signature_colours(seed.states)
-    figure = Figure(figsize=(4.3 * (1 + len(seed.states)), 5.6), layout="constrained")
+    figure = Figure(figsize=(4.3 * (1 + len(seed.states)), 6.0), layout="constrained")
     overview, *panels = figure.subplots(1, 1 + len(seed.states), squeeze=False)[0]
     _draw_seed(overview, seed)
     for number, (axes, state) in enumerate(zip(panels, seed.states, strict=True), start=1):
         _draw_state(axes, seed, state, number, vine_styles(state, colours))
     _legend(figure, seed.states, colours)
-    figure.suptitle(title)
+    mission = getattr(task.start(tree.start_state), "mission", None)
+    figure.suptitle(f"{title}\nmission: {mission}\n" if mission else f"{title}\n", fontsize=11)
     figure.savefig(path, dpi=110)
     return title
 

@@ -1,8 +1,9 @@
 """BabyAI's GoTo, Pickup, SynthSeq and BossLevel: nine rooms, doors, objects, a mission. MiniGrid does the dynamics.
 
-Nothing is simplified but the horizon. BabyAIBot needs 58 turns on average on GoTo and Pickup, 72 on SynthSeq, 81 on
-BossLevel, and it finishes 78 % of GoTo within the paper's 100 turns (arXiv 2509.25424). The horizons of the other two
-give it the same share.
+Nothing is simplified but the horizon. BabyAIBot, which explores as a policy must, solves every level of the four (1,000
+each), in 53 and 54 turns on average on GoTo and Pickup, 78 on SynthSeq, 85 on BossLevel. Within the 100 turns that the
+paper gives (arXiv 2509.25424) it solves 84 and 83 %; 130 and 150 turns give the other two about the same share (78 and
+81 %).
 """
 
 from __future__ import annotations
