@@ -12,7 +12,6 @@ hold, are reversed or are not resolved. The same command continues what was stop
 
 import datetime
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.evaluation import comparison_keep, comparison_runs, reproduce, reproduce_report
     from polytune.evaluation.perturbed import check_perturbations
     from polytune.evaluation.published import PUBLISHED, SOURCE
+    from polytune.evaluation.run_queue import run_attached
     from polytune.policy.provenance import origin, write_json
     from polytune.tasks import load_task
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- pretrain, compare
     for stage, words in (("pretrain", pretrain), ("compare", compare)):
         print(f"== {stage}: python recipes/{stage}.py {' '.join(words)}", flush=True)
-        status = subprocess.run([sys.executable, str(REPOSITORY / f"recipes/{stage}.py"), *words]).returncode
+        status = run_attached([sys.executable, str(REPOSITORY / f"recipes/{stage}.py"), *words])
         if status != 0:
             raise ValueError(
                 f"recipes/{stage}.py ended with status {status}: mend what it says above and give the same "

@@ -155,6 +155,19 @@ def signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def run_attached(command: Sequence[str]) -> int:
+    """Run a program in this terminal to its end and return its status. What interrupts this process ends it as well,
+    before the interrupt is passed on."""
+    with signals_interrupt():
+        process = subprocess.Popen(command)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()  # it may have runs of its own to end
+            raise
+
+
 def run_jobs(
     jobs: dict[str, Callable[[Launcher], object]],
     *,

@@ -160,3 +160,24 @@ def test_a_line_for_each_run_that_ends(tmp_path, capsys):
     tell_failures({"b": failed})
     text = capsys.readouterr().err
     assert "b: finetune.py ended with status 1" in text and "    error: no such world" in text and str(log) in text
+
+
+ATTACHED = """
+import sys
+from polytune.evaluation.run_queue import run_attached
+try:
+    sys.exit(run_attached([sys.executable, "-c", sys.argv[1]]))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_an_attached_program_ends_with_its_status_or_with_us():
+    run = [sys.executable, "-c", ATTACHED]
+    assert subprocess.run([*run, "raise SystemExit(7)"]).returncode == 7
+    queue = subprocess.Popen([*run, "import time; time.sleep(60)"])
+    wait_until(lambda: len(sessions_below(queue.pid)) == 1)
+    [child] = sessions_below(queue.pid)
+    queue.send_signal(signal.SIGTERM)
+    assert queue.wait(timeout=20) == 130 and not alive(child)

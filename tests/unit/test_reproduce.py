@@ -155,12 +155,12 @@ def call(monkeypatch):
     spec.loader.exec_module(module)
     calls = []
 
-    def fake(words, **options):
+    def fake(words):
         calls.append([str(word) for word in words])
-        return type("Ended", (), {"returncode": fake.status})
+        return fake.status
 
     fake.status, fake.calls = 3, calls
-    monkeypatch.setattr(module.subprocess, "run", fake)
+    monkeypatch.setattr("polytune.evaluation.run_queue.run_attached", fake)
     return lambda *flags: run(module.main, [str(flag) for flag in flags]), fake
 
 
