@@ -5,7 +5,8 @@
 
 Rollouts are compared with the way that TRL's rollout examples take: at every turn the whole text of every live episode
 is tokenised, padded and given to ``model.generate(max_new_tokens=1)``. That side is measured at some turns, evenly
-spread over the episodes, and each stands for the turns around it. Repeats of the two sides alternate.
+spread over the episodes, and each stands for the turns around it. Repeats of the two sides alternate. The worlds' own
+calls are timed one by one; what a world remembers of a level (walls, what is seen from where) it has learnt in play.
 """
 
 import cProfile
@@ -32,6 +33,8 @@ class BenchConfig:
     cpu_threads: int | None = field(default=None, metadata={"help": "CPU threads; unset: all of the machine's cores."})
     output_dir: str = field(default="outputs/bench", metadata={"help": "Where bench.json is written."})
 
+
+WORLDS = ("fourrooms", "babyai-goto", "babyai-pickup", "babyai-synthseq", "babyai-bosslevel")
 
 #: part of the file's path, function names ("": all of the file's) -> where the time goes; the first row that fits
 PARTS = (
@@ -147,6 +150,40 @@ def measure_sets(repeats: int) -> dict:
     return report
 
 
+def measure_worlds(seeds: int) -> dict:
+    """Milliseconds of one world's calls, over the states of episodes played by expert and random actions in turn."""
+    import random
+
+    from polytune.tasks import load_task
+    from polytune.tasks.base import ExpertError
+
+    calls, goal = ("step", "observation", "snapshot", "restore"), 0.5
+    report: dict = {"restore_goal_ms": goal}
+    print(f"worlds, ms: median and 99th percentile; goal: restore {goal} at the median")
+    print(f"  {'':<17}" + "".join(f"{call:>16}" for call in calls))
+    for name in WORLDS:
+        task, taken, states = load_task(name), {call: [] for call in calls}, 0
+        for seed in range(seeds):
+            episode, rng = task.start(seed), random.Random(seed)
+            while not episode.done:
+                try:
+                    action = task.expert(episode) if rng.random() < 0.5 else rng.choice(task.actions)
+                except ExpertError:
+                    action = rng.choice(task.actions)
+                taken["step"] += seconds(lambda e=episode, a=action: e.step(a), 1)
+                taken["observation"] += seconds(episode.observation, 1)
+                taken["snapshot"] += seconds(episode.snapshot, 1)
+                snapshot, states = episode.snapshot(), states + 1
+                taken["restore"] += seconds(lambda t=task, s=snapshot: t.restore(s), 1)
+        report[name] = {"states": states} | {
+            call: {"median_ms": 1e3 * statistics.median(times), "p99_ms": 1e3 * statistics.quantiles(times, n=100)[98]}
+            for call, times in taken.items()
+        }
+        cells = [f"{report[name][call]['median_ms']:8.3f}{report[name][call]['p99_ms']:8.3f}" for call in calls]
+        print(f"  {name:<17}" + "".join(cells))
+    return report
+
+
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     (config,) = parse((BenchConfig,), argv, description=__doc__)
@@ -223,7 +260,8 @@ def main(argv: Sequence[str]) -> None:
     print("  whole text {min:8,.1f} {median:8,.1f} {max:8,.1f}".format(**spread(naive_rates)))
     print(f"  ratio      {ratio:8.1f} (goal 15)")
 
-    # ---------------------------------------------------------------- vines, set advantages
+    # ---------------------------------------------------------------- worlds, vines, set advantages
+    report["worlds"] = measure_worlds(4 if config.quick else 20)
     report["vines"] = measure_vines(task, renderer, model, starts[: 2 if config.quick else 8])
     report["set_advantages"] = measure_sets(repeats)
 
