@@ -91,7 +91,7 @@ class BabyAIEpisode(GridEpisode):
         self.sight = _sight(state.width, state.height, state.walls)
         env.max_steps = self.task.horizon
         env.np_random = rng_from_bytes(rng)
-        self._rng = rng
+        self._rng, self._walls = rng, state.walls
         self._guide: Guide | None = None
         self._last_action: str | None = None
 
@@ -131,7 +131,7 @@ class BabyAIEpisode(GridEpisode):
         return next((number for number, thing in enumerate(self.objects) if thing is ahead), None)
 
     def _save(self) -> bytes:
-        state = capture(self.env, self.objects)
+        state = capture(self.env, self.objects, self._walls)
         counts = (self.seed, self.turn, self.invalid_actions, self.stop_reason)
         return pickle_by_value((self.task.signature, counts, tuple(self._trail), self._rng, tuple(state)))
 
@@ -183,11 +183,11 @@ class BabyAI(Task):
     @property
     def instructions(self) -> str:
         return (
-            f"You are in a building of nine rooms on a grid, joined by doors. The first line names your mission: "
-            f"{self.asks} You see only what is in front of you: up to 6 cells ahead and 3 to either side, nothing "
-            "behind walls or doors that are not open. front=, left= and right= give the number of free cells before a "
-            'wall, an object or a closed door ("far": nothing in sight). Then come the objects in sight, each with its '
-            "place counted from you: red-ball: ahead3-left1 is a red ball 3 cells ahead and 1 to the left, here is "
+            "You are in a building of nine rooms of 6 x 6 cells on a grid, joined by doors. The first line names your "
+            f"mission: {self.asks} You see only what is in front of you: up to 6 cells ahead and 3 to either side, "
+            "nothing behind walls or doors that are not open. front=, left= and right= give the number of free cells "
+            'before a wall, an object or a closed door ("far": nothing in sight). Then come the objects in sight, each '
+            "with its place counted from you: red-ball: ahead3-left1 is a red ball 3 cells ahead and 1 to the left, here is "
             "your own cell. Doors are open, closed or locked. carrying= names what you carry, one object at a time. "
             "Places in the mission (on your left, behind you) are meant from where you began. Explore when you do not "
             "see what you need. Answer with one word: left (turn left on the spot), right (turn right on the spot), "

@@ -80,14 +80,14 @@ def objects_of(env: RoomGridLevel) -> list[WorldObj]:
     return objects
 
 
-def capture(env: RoomGridLevel, objects: Sequence[WorldObj]) -> State:
-    """The state of `env`, whose objects are `objects` in their fixed order."""
+def capture(env: RoomGridLevel, objects: Sequence[WorldObj], walls: bytes | None = None) -> State:
+    """The state of `env`, whose objects are `objects` in their fixed order; `walls`, which never change, if known."""
     numbers = {id(thing): number for number, thing in enumerate(objects)}
     x, y = env.agent_pos
     return State(
         width=env.grid.width,
         height=env.grid.height,
-        walls=pack_walls(env.grid),
+        walls=pack_walls(env.grid) if walls is None else walls,
         kinds=tuple((thing.type, thing.color) for thing in objects),
         things=tuple(_place_of(env, thing) for thing in objects),
         carried=-1 if env.carrying is None else numbers[id(env.carrying)],
@@ -121,8 +121,8 @@ def rebuild(env: RoomGridLevel, state: State) -> list[WorldObj]:
 
 
 def _place_of(env: RoomGridLevel, thing: WorldObj) -> tuple[int, int, int]:
-    x, y = (int(value) for value in thing.cur_pos)
-    if x < 0 or env.grid.get(x, y) is not thing:
+    x, y = int(thing.cur_pos[0]), int(thing.cur_pos[1])
+    if x < 0 or env.grid.grid[y * env.grid.width + x] is not thing:
         return AWAY
     if thing.type != "door":
         return x, y, NO_DOOR

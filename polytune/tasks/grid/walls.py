@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from polytune.tasks.grid.common import DIRECTIONS, Grid
@@ -27,10 +29,14 @@ class Walls:
         self.width, self.height = width, height
         bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=width * height)
         self.is_wall: list[bool] = bits.astype(bool).tolist()
-        self.doorways: frozenset[Cell] = frozenset(
-            (x, y) for y in range(height) for x in range(width) if self._is_doorway(x, y)
-        )
-        self.room_at: list[int | None] = self._rooms()
+
+    @cached_property
+    def doorways(self) -> frozenset[Cell]:
+        return frozenset((x, y) for y in range(self.height) for x in range(self.width) if self._is_doorway(x, y))
+
+    @cached_property
+    def room_at(self) -> list[int | None]:
+        return self._rooms()
 
     def wall_at(self, x: int, y: int) -> bool:
         """Whether a cell is a wall; everything outside the grid is."""
