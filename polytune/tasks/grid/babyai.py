@@ -183,16 +183,17 @@ class BabyAI(Task):
     @property
     def instructions(self) -> str:
         return (
-            "You are in a building of nine rooms of 6 x 6 cells on a grid, joined by doors. The first line names your "
-            f"mission: {self.asks} You see only what is in front of you: up to 6 cells ahead and 3 to either side, "
-            "nothing behind walls or doors that are not open. front=, left= and right= give the number of free cells "
-            'before a wall, an object or a closed door ("far": nothing in sight). Then come the objects in sight, each '
-            "with its place counted from you: red-ball: ahead3-left1 is a red ball 3 cells ahead and 1 to the left, "
-            "here is your own cell. Doors are open, closed or locked. carrying= names what you carry, one object at a time. "
-            "Places in the mission (on your left, behind you) are meant from where you began. Explore when you do not "
-            "see what you need. Answer with one word: left (turn left on the spot), right (turn right on the spot), "
-            "forward (move one cell ahead), pickup (take the object in the cell ahead), drop (put it down in the cell "
-            "ahead), or toggle (open or close the door ahead; a locked one needs the key of its colour in hand)."
+            "You are in a building of nine rooms of 6 x 6 cells on a grid, joined by doors. The first line names "
+            f"your mission: {self.asks} You see only what is in front of you: up to 6 cells ahead and 3 to either "
+            "side, nothing behind walls or doors that are not open. front=, left= and right= give the number of "
+            "free cells before a wall, an object or a closed door (far: nothing in sight). Then come the objects in "
+            "sight, each with its place counted from you: red-ball: ahead3-left1 is a red ball 3 cells ahead and 1 "
+            "to the left, here is your own cell. Doors are open, closed or locked. carrying= names what you carry, "
+            "one object at a time. Places in the mission (on your left, behind you) are meant from where you began. "
+            "Explore when you do not see what you need. Answer with one word: left (turn left on the spot), right "
+            "(turn right on the spot), forward (move one cell ahead), pickup (take the object in the cell ahead), "
+            "drop (put it down in the cell ahead), or toggle (open or close the door ahead; a locked one needs the "
+            "key of its colour in hand)."
         )
 
     def start_hash(self, seed: int) -> str:
