@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -189,26 +188,6 @@ def load_base(
         model.resize_token_embeddings(len(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
     return model.eval(), tokenizer, tokenizer.convert_tokens_to_ids(new)
-
-
-def place_by_mask(model: PreTrainedModel) -> None:
-    """Make a model with learned positions (GPT-2) count them from the first token that is not padding.
-
-    A row that is padded on the left is then scored as it was sampled. Rotary models see distances only and are left as
-    they are, and so is a call that gives its own ``position_ids``.
-    """
-    config = model.config.get_text_config()
-    rotary = any(getattr(config, name, None) is not None for name in ("rope_parameters", "rope_scaling", "rope_theta"))
-    if rotary or "position_ids" not in inspect.signature(model.forward).parameters:
-        return
-
-    def add_positions(module, args, kwargs):
-        mask = kwargs.get("attention_mask")
-        if kwargs.get("position_ids") is None and mask is not None and mask.ndim == 2:
-            kwargs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
-        return args, kwargs
-
-    model.register_forward_pre_hook(add_positions, with_kwargs=True)
 
 
 def check_pad_token(tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:

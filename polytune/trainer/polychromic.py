@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
 from polytune.objective import find_judge, rescale
 from polytune.policy import build_renderer
-from polytune.policy.loading import check_pad_token, place_by_mask
+from polytune.policy.loading import check_pad_token
 from polytune.rollout import RolloutError
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
@@ -121,7 +121,6 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
             self.add_callback(ClearCriticGradients(self.critic))
         backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
         self._transformer = backbone.base_model
-        place_by_mask(self._transformer)
         self._transformer.register_forward_hook(self._read_values)
         self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_sampler(unwrapped, args, policy, self.renderer, self.accelerator.device)
@@ -337,7 +336,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
     ):
-        """TRL's pass over rows, in chunks of rows of like length without their common padding: same numbers, less work.
+        """TRL's pass over rows, in chunks of rows of like length without padding before them: same numbers, less work.
 
         Also leaves ``self._scored = (logprobs (B, C), values (B, C) or None)`` for the loss and the advantages.
         """
@@ -345,11 +344,12 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         # with gradients, DDP takes one forward pass for each backward pass
         one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
         rows_per_chunk = max(SCORED_ROWS, SCORED_TOKENS // attention_mask.size(1))
-        chunks = length_chunks(attention_mask, None if one_pass else rows_per_chunk)
-        for rows_b, left, right in chunks:
-            self._completion_width, self._values_b_C = logits_to_keep - right, None
-            columns = slice(left, input_ids.size(1) - right)
-            ids_b_L, mask_b_L = input_ids[rows_b, columns], attention_mask[rows_b, columns]
+        chunks = length_chunks(attention_mask, logits_to_keep, None if one_pass else rows_per_chunk)
+        for chunk in chunks:
+            self._completion_width, self._values_b_C = chunk.scored_width, None
+            ids_b_L, mask_b_L = (x[chunk.rows_b].gather(1, chunk.moved_b_L) for x in (input_ids, attention_mask))
+            if not kwargs.get("compute_aux_loss"):  # a router counts tokens; nothing else sees what follows a row
+                mask_b_L = torch.ones_like(mask_b_L)
             try:
                 logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
                     model, ids_b_L, mask_b_L, self._completion_width, **kwargs
@@ -359,10 +359,10 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
                         self._transformer(input_ids=ids_b_L, attention_mask=mask_b_L, use_cache=False)
             finally:
                 self._completion_width = None
-            widened = [None if x is None else torch.nn.functional.pad(x, (0, right))
-                       for x in (logprobs, entropies, self._values_b_C)]  # fmt: skip
-            results.append((*widened, aux_loss))
-        order = torch.cat([rows_b for rows_b, _, _ in chunks]).argsort()
+            scored = [None if x is None else chunk.completions(x, logits_to_keep)
+                      for x in (logprobs, entropies, self._values_b_C)]  # fmt: skip
+            results.append((*scored, aux_loss))
+        order = torch.cat([chunk.rows_b for chunk in chunks]).argsort()
         logprobs, entropies, values = (
             None if parts[0] is None else torch.cat(parts)[order] for parts in list(zip(*results, strict=True))[:3]
         )

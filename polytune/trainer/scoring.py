@@ -1,6 +1,8 @@
-"""Scoring rows: chunks of like length, and the KL to the behaviour policy."""
+"""Scoring rows: chunks of like length without padding before them, and the KL to the behaviour policy."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 
@@ -42,20 +44,49 @@ def per_set_correction(
     return torch.where(gains >= 0, mean - rows, 0.0)
 
 
-def length_chunks(attention_mask_B_L: torch.Tensor, rows_per_chunk: int | None) -> list[tuple[torch.Tensor, int, int]]:
-    """Rows sorted by length and cut into chunks: (row indices, padding columns on the left, on the right) of each.
+class Chunk(NamedTuple):
+    """Rows that are scored together, moved to the left: padding only follows them, so causal attention needs no mask.
 
-    ``rows_per_chunk`` None: one chunk in the given order.
+    ``moved_b_L``: column of the original row that each column shows (clamped beyond its end). ``prompts_b``: tokens of
+    each row before its completion.
+    """
+
+    rows_b: torch.Tensor
+    moved_b_L: torch.Tensor
+    prompts_b: torch.Tensor
+
+    @property
+    def scored_width(self) -> int:
+        """Columns on the right that hold every completion of the chunk."""
+        return self.moved_b_L.size(1) - int(self.prompts_b.min())
+
+    def completions(self, scored_b_W: torch.Tensor, width: int) -> torch.Tensor:
+        """What was scored in the last ``scored_width`` columns, by completion token (b, width); 0 beyond them."""
+        scored_width = scored_b_W.size(1)
+        shift_b = self.prompts_b - self.prompts_b.min()
+        columns_b_C = shift_b[:, None] + torch.arange(width, device=scored_b_W.device)
+        found = scored_b_W.gather(1, columns_b_C.clamp(max=scored_width - 1))
+        return found.masked_fill(columns_b_C >= scored_width, 0)
+
+
+def length_chunks(attention_mask_B_L: torch.Tensor, width: int, rows_per_chunk: int | None) -> list[Chunk]:
+    """Rows sorted by length and cut into chunks, each as long as its longest row.
+
+    ``width``: columns of the completions. ``rows_per_chunk`` None: one chunk in the given order.
     """
     mask_B_L = attention_mask_B_L.bool()
-    length = mask_B_L.size(1)
-    positions_L = torch.arange(length, device=mask_B_L.device)
-    first_B = torch.where(mask_B_L, positions_L, length).amin(dim=1)
-    last_B = torch.where(mask_B_L, positions_L, -1).amax(dim=1)
-    order_B = torch.arange(len(mask_B_L), device=mask_B_L.device)
+    length, device = mask_B_L.size(1), mask_B_L.device
+    positions_L = torch.arange(length, device=device)
+    first_B = torch.where(mask_B_L, positions_L, length - width).amin(dim=1).clamp(max=length - width)
+    end_B = torch.where(mask_B_L, positions_L + 1, 0).amax(dim=1)
+    order_B = torch.arange(len(mask_B_L), device=device)
     if rows_per_chunk is not None:
-        order_B = last_B.argsort(stable=True)
-    return [
-        (rows_b, int(first_B[rows_b].min()), length - 1 - int(last_B[rows_b].max()))
-        for rows_b in order_B.split(rows_per_chunk or len(order_B))
-    ]
+        order_B = (end_B - first_B).argsort(stable=True)
+    chunks = []
+    for rows_b in order_B.split(rows_per_chunk or len(order_B)):
+        first_b = first_B[rows_b]
+        prompts_b = length - width - first_b
+        longest = max(int((end_B[rows_b] - first_b).max()), int(prompts_b.min()) + 1)
+        moved_b_L = (first_b[:, None] + torch.arange(longest, device=device)).clamp(max=length - 1)
+        chunks.append(Chunk(rows_b, moved_b_L, prompts_b))
+    return chunks

@@ -9,9 +9,8 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from polytune.policy import Renderer, TransformersGenerator, load_policy
-from polytune.policy.loading import load_base, place_by_mask
-from polytune.rollout import Start, sample_episodes
+from polytune.policy import Renderer, load_policy
+from polytune.policy.loading import load_base
 from polytune.tasks import load_task
 from polytune.tasks.creativity.structure import END
 
@@ -262,30 +261,3 @@ def test_an_adapter_learns_the_new_words_and_is_merged(gpt2, call_recipe, tmp_pa
     assert there and all((old[i] - new[i]).abs().max() > 1e-4 for i in there)
     assert not torch.equal(before.transformer.h[0].attn.c_attn.weight, model.transformer.h[0].attn.c_attn.weight)
     assert model.lm_head.weight is model.transformer.wte.weight
-
-
-def test_learned_positions_are_counted_from_the_first_token(gpt2):
-    task = load_task("sibling", parents=2, children=6, lines=48)
-    model, tokenizer, _ = load_base(gpt2, [word for word in task.vocabulary() if len(word) > 1])
-    model.eval()
-    renderer = Renderer(tokenizer, task)
-    generator = TransformersGenerator(model, max_action_tokens=4, stop_ids=renderer.stop_ids)
-    [episode] = sample_episodes(task, renderer, generator, [Start(0, 0)], run_seed=0)
-    [turn] = episode.turns
-    ids = torch.tensor([[tokenizer.pad_token_id] * 5 + [*renderer.prompt_ids(task.prompt(0)), *turn.action_ids]])
-    mask = torch.tensor([[0] * 5 + [1] * (ids.size(1) - 5)])
-
-    def gap():
-        with torch.no_grad():
-            logprobs = model(input_ids=ids, attention_mask=mask).logits.log_softmax(-1)[
-                0, -len(turn.action_ids) - 1 : -1
-            ]
-        return (
-            (logprobs.gather(-1, torch.tensor(turn.action_ids)[:, None])[:, 0] - torch.tensor(turn.logprobs))
-            .abs()
-            .max()
-        )
-
-    assert gap() > 1e-4
-    place_by_mask(model)
-    assert gap() < 1e-5

@@ -7,7 +7,7 @@ import pytest
 import torch
 from doors import Doors
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.objective import enumerate_set_advantages, gae
@@ -23,9 +23,12 @@ TREE = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3)
 SETS = ObjectiveConfig(set_size=2, window=2, set_normalise="none", gae_normalise="none")
 
 
-def make_trainer(tmp_path, *, rollout=TREE, objective=SETS, seeds=(0, 1, 2, 3), horizon=14, model_seed=0, **fields):
+def make_trainer(
+    tmp_path, *, rollout=TREE, objective=SETS, seeds=(0, 1, 2, 3), horizon=14, model_seed=0, build=None, **fields
+):
     task = Doors(horizon=horizon)
     model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=model_seed)
+    model = model if build is None else build(tokenizer)
     defaults = dict(
         output_dir=str(tmp_path),
         num_generations=rollout.rows_per_prompt,
@@ -328,8 +331,28 @@ def test_chunks_of_like_length_change_no_number(tmp_path):
     torch.testing.assert_close(entropies[own], whole_entropies[own], atol=1e-5, rtol=1e-5)
     reference = reference_values(trainer, output)
     torch.testing.assert_close(values[own].double(), reference[own], atol=1e-5, rtol=1e-5)
-    rows = torch.cat([chunk[0] for chunk in length_chunks(mask, 4)])
+    rows = torch.cat([chunk.rows_b for chunk in length_chunks(mask, width, 4)])
     assert sorted(rows.tolist()) == list(range(len(mask)))
+
+
+def test_rows_are_scored_without_the_padding_before_them(tmp_path):
+    """By a model with learned positions, which would show: rows of any padding are scored as they were sampled."""
+
+    def gpt2(tokenizer):
+        torch.manual_seed(0)
+        size = dict(n_positions=256, n_embd=48, n_layer=2, n_head=2, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0)
+        return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), bos_token_id=0, eos_token_id=0, **size))
+
+    trainer = make_trainer(tmp_path, build=gpt2)
+    output, _, _ = rollouts_of(trainer)
+    own = (output["completion_mask"] * output["tool_mask"]).bool()
+    for padding in (0, 9):
+        before = torch.zeros(len(own), padding, dtype=torch.long)
+        ids = torch.cat([before, output["prompt_ids"], output["completion_ids"]], 1)
+        mask = torch.cat([before, output["prompt_mask"], output["completion_mask"]], 1)
+        with torch.no_grad():
+            scored, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, own.size(1))
+        torch.testing.assert_close(scored[own], output["sampling_per_token_logps"][own], atol=1e-5, rtol=1e-5)
 
 
 def test_behaviour_kl_is_the_kl_and_so_is_its_gradient():
