@@ -183,7 +183,7 @@ def test_every_scale_is_whole(task, scale, call, capsys, tmp_path):
     if scale != "tiny":  # the paper's protocol
         assert compare["task_horizon"] == 100 and len(config.seeds) == 1 and config.seeds == ["10-14"]
         assert pretrain["target_success"] == pytest.approx(PUBLISHED[task].success["pretrained"], abs=0.01)
-    assert config.perturb == list(PUBLISHED[task].perturbed)  # none for BossLevel, some of whose levels have no way
+    assert config.perturb == list(PUBLISHED[task].perturbed)  # none for BossLevel: the paper has no figure
 
 
 @pytest.mark.parametrize("folder", ["fourrooms", "babyai"])
