@@ -9,6 +9,7 @@ The policy is saved as an ordinary transformers checkpoint. It stops early on pu
 that was stopped at any point continues from its last checkpoint when the same command is given again.
 """
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +22,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.config import AdapterConfig, PolicyConfig, PretrainConfig, TaskConfig
 
     task_config, adapter, config = parse((TaskConfig, AdapterConfig, PretrainConfig), argv, description=__doc__)
-    reason = "training has seeds of its own"
-    refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), reason))
+    refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), "training has its own seeds"))
     output_dir = Path(config.output_dir)
 
     from tqdm.auto import tqdm
@@ -50,8 +50,7 @@ def main(argv: Sequence[str]) -> None:
     done = output_dir / "pretrain.json"
     provenance.check_same_run(output_dir, settings, complete=done.exists())
     if done.exists():
-        print(f"{output_dir} is complete already: {done.read_text().strip()}")
-        return
+        return print(f"{output_dir} is complete already: {done.read_text().strip()}")
 
     # ---------------------------------------------------------------- task, policy, demonstrations
     task = load_task(task_config.task, **task_config.task_options)
@@ -64,20 +63,21 @@ def main(argv: Sequence[str]) -> None:
         model, tokenizer, new = load_base(config.base_model, [] if spaced else [w for w in words if len(w) > 1])
         model = adapt(model, adapter, config.base_model, new)
     renderer = build_renderer(tokenizer, task, PolicyConfig())
-    of_this_run = provenance.other_settings(output_dir, settings) == []
+    if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
+        shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
     provenance.record_run(output_dir, settings)
     if spaced:
         first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
         seeds = range(first, first + (config.num_demonstrations or 1500))
-        demonstrations = load_demonstrations(output_dir / "demonstrations") if of_this_run else None
+        demonstrations = load_demonstrations(output_dir / "demonstrations")
         if demonstrations is None:
             recorded = tqdm(act_out_all(task_config.task, task_config.task_options, seeds), total=len(seeds),
                             desc="demonstrations", unit="episode", disable=None)  # fmt: skip
             demonstrations, counts = keep_successes(recorded, task, split_hashes(task, "unseen"))
-            options, command = " ".join(task_config.task_args), " ".join(["recipes/pretrain.py", *argv])
-            save_demonstrations(output_dir / "demonstrations", demonstrations, counts, task, options, command)
-            print(f"{len(demonstrations)} demonstrations of {task.name}, {counts['episodes'] - len(demonstrations)} "
-                  f"failures of the expert dropped")  # fmt: skip
+            save_demonstrations(output_dir / "demonstrations", demonstrations, counts, task,
+                                " ".join(task_config.task_args), " ".join(["recipes/pretrain.py", *argv]))  # fmt: skip
+            left_out = counts["episodes"] - len(demonstrations)
+            print(f"{len(demonstrations)} demonstrations of {task.name}, {left_out} failures of the expert dropped")
         train, held = split_by_level(tokenize_demonstrations(renderer, demonstrations))
         provenance.write_json(
             output_dir / provenance.DEMONSTRATIONS_FILE,
@@ -142,8 +142,8 @@ def main(argv: Sequence[str]) -> None:
                "held_out_loss": held_out_loss}  # fmt: skip
     provenance.write_json(done, summary)
     more = "num_demonstrations" if spaced else "the training lines (task_args lines=...)"
-    verdict = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
-    print(f"saved {output_dir}: success {stop.last:.3f} on {where}, target {config.target_success} {verdict}")
+    told = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
+    print(f"saved {output_dir}: success {stop.last:.3f} on {where}, target {config.target_success} {told}")
 
 
 if __name__ == "__main__":

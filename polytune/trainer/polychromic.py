@@ -348,7 +348,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         for chunk in chunks:
             self._completion_width, self._values_b_C = chunk.scored_width, None
             ids_b_L, mask_b_L = (x[chunk.rows_b].gather(1, chunk.moved_b_L) for x in (input_ids, attention_mask))
-            if not kwargs.get("compute_aux_loss"):  # a router counts tokens; nothing else sees what follows a row
+            if not kwargs.get("compute_aux_loss"):  # a router counts tokens; attention never looks at what follows
                 mask_b_L = torch.ones_like(mask_b_L)
             try:
                 logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
@@ -362,9 +362,14 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
             scored = [None if x is None else chunk.completions(x, logits_to_keep)
                       for x in (logprobs, entropies, self._values_b_C)]  # fmt: skip
             results.append((*scored, aux_loss))
-        order = torch.cat([chunk.rows_b for chunk in chunks]).argsort()
-        logprobs, entropies, values = (
-            None if parts[0] is None else torch.cat(parts)[order] for parts in list(zip(*results, strict=True))[:3]
+        order, padding_B_C = torch.cat([c.rows_b for c in chunks]).argsort(), attention_mask[:, -logits_to_keep:] == 0
+        (
+            logprobs,
+            entropies,
+            values,
+        ) = (  # 0 on padding: chunks differ from pass to pass, and TRL takes ratios everywhere
+            None if parts[0] is None else torch.cat(parts)[order].masked_fill(padding_B_C, 0)
+            for parts in list(zip(*results, strict=True))[:3]
         )
         aux_losses = [result[3] for result in results if result[3] is not None]
         if self._scored is None:  # the policy is scored first, the reference after it

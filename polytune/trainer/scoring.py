@@ -47,8 +47,8 @@ def per_set_correction(
 class Chunk(NamedTuple):
     """Rows that are scored together, moved to the left: padding only follows them, so causal attention needs no mask.
 
-    ``moved_b_L``: column of the original row that each column shows (clamped beyond its end). ``prompts_b``: tokens of
-    each row before its completion.
+    ``moved_b_L``: column of the original row that each column shows (any column beyond the row's end). ``prompts_b``:
+    tokens of each row before its completion.
     """
 
     rows_b: torch.Tensor

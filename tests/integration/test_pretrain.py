@@ -133,13 +133,17 @@ def test_a_reached_target_ends_the_run(pretrain, tmp_path, capsys, monkeypatch):
 
 
 def test_demonstrations_of_other_settings_are_not_taken_over(pretrain, tmp_path, monkeypatch):
-    def stop(*args):
+    def stop(*args, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr("polytune.trainer.CloningTrainer.train_until", stop)
         with pytest.raises(SystemExit):
             pretrain(tmp_path)
+        with monkeypatch.context() as while_recording:
+            while_recording.setattr("polytune.tasks.demonstrations.act_out_all", stop)
+            with pytest.raises(SystemExit):
+                pretrain(tmp_path, "--num_demonstrations", 12, "--seed", 1)
         with pytest.raises(SystemExit):
             pretrain(tmp_path, "--num_demonstrations", 12, "--seed", 1)
     assert all(2_000_000 <= seed < 2_000_012 for seed in load_demonstrations(tmp_path / "demonstrations")["start_seed"])
