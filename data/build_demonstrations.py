@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--output", type=Path, help="folder, must not exist (default outputs/demonstrations/TASK)")
     arguments = parser.parse_args()
-    if arguments.episodes < 1 or (arguments.workers or 1) < 1:
+    if arguments.episodes < 1 or (arguments.workers is not None and arguments.workers < 1):
         parser.error(f"--episodes and --workers must be at least 1, got {arguments.episodes} and {arguments.workers}")
     try:
         options = parse_options(arguments.task_args)

@@ -26,10 +26,11 @@ def check_perturbations(task: Task, config: TaskConfig, names: Sequence[str]) ->
     """
     for name in names:
         task.check_perturbation(name, 0)
+    own = [f"{name}={value}" for name, value in config.task_options.items() if name in ("perturb", "perturb_seed")]
     require(
-        not names or "perturb" not in config.task_options,
-        f"perturb is {' '.join(names)}, but task_args sets perturb={config.task_options.get('perturb')} for every "
-        "start state: name perturbations in one place.",
+        not names or not own,
+        f"perturb is {' '.join(names)}, but task_args sets {' '.join(own)} for every start state: name perturbations "
+        "in one place (their seed is the evaluation's).",
     )
 
 

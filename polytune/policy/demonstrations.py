@@ -63,9 +63,11 @@ def keep_successes(
     """
     rows = list(rows)
     kept = [row for row in rows if row["success"] and row["level_hash"] not in forbidden]
-    if not kept:
-        raise ValueError(f"the expert of task {task.name!r} solved none of {len(rows)} start states: nothing to clone.")
     counts = summary(rows, task.horizon)
+    if not counts["successes"]:
+        raise ValueError(f"the expert of task {task.name!r} solved none of {len(rows)} start states: nothing to clone.")
+    if not kept:
+        raise ValueError(f"the levels of all {counts['successes']} successes are in the unseen split: use other seeds.")
     counts["leaked"] = counts["successes"] - len(kept)
     columns = {name: [row[name] for row in kept] for name in COLUMNS}
     return Dataset.from_dict(columns), counts

@@ -193,7 +193,7 @@ def play_lines(game: Game, screen: Screen, lines: Iterable[str], show: Callable[
             game.take(answer if answer.endswith(end) else answer + end)
             show(screen.text())
             return
-        said = said_by_line(line, screen.keys)
+        said = said_by_line(line, screen.keys, game.task.actions)
         if said == "quit":
             return
         if said is None:

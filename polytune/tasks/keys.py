@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,26 +62,34 @@ def said_by_key(key: str, keys: Mapping[str, str]) -> str | None:
     return arrow if arrow in keys.values() else keys.get(key)
 
 
-def said_by_line(line: str, keys: Mapping[str, str]) -> str | None:
-    """The action or command that a line says, spelled out or by its key; None for anything else."""
+def said_by_line(line: str, keys: Mapping[str, str], actions: Sequence[str] = ()) -> str | None:
+    """The action or command that a line says, spelled out or by its key; None for anything else. `actions`: those
+    that have no key, too; one that is called like a command is the action."""
     word = line.strip()
-    if word in keys.values() or word in COMMANDS.values():
+    if word in actions or word in keys.values() or word in COMMANDS.values():
         return word
     return said_by_key(word, keys) if len(word) == 1 else None
 
 
 @contextmanager
 def single_keys() -> Iterator[None]:
-    """Within it, the terminal hands over each key at once and does not show it."""
+    """Within it, the terminal hands over each key at once and does not show it. Being told to end counts as Ctrl-C, so
+    that the terminal is left as it was."""
     import termios
     import tty
 
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
     before = termios.tcgetattr(sys.stdin)
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         tty.setcbreak(sys.stdin)
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def read_keys() -> Iterator[str]:

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
         draw(options, task)
         return
 
-    terminal = sys.stdout.isatty()
+    terminal, keyboard = sys.stdout.isatty(), sys.stdin is not None and sys.stdin.isatty()
     colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     screen = Screen(game, blind=options.blind, colours=colours)
     delay = (0.4 if terminal else 0.0) if options.delay is None else options.delay
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> None:
         watch(game, screen, actions, partial(show, clear=terminal), delay)
     elif options.expert:
         watch(game, screen, expert_actions(game), partial(show, clear=terminal), delay)
-    elif sys.stdin.isatty() and terminal and not task.answer_end and len(screen.keys) == len(task.actions):
+    elif keyboard and terminal and not task.answer_end and len(screen.keys) == len(task.actions):
         play_at_terminal(game, screen)
     else:
-        play_lines(game, screen, sys.stdin, partial(show, clear=False))
+        play_lines(game, screen, sys.stdin or (), partial(show, clear=False))
     if not game.episode.done:
         print(game.summary())
     if options.gif is not None:
@@ -99,7 +99,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def check(options: argparse.Namespace, game: Game) -> None:
     """Refuse what has no effect or cannot be done, before any work."""
-    given = {name: value for name, value in vars(options).items() if value not in (None, False)}
+    given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
     needs = {"greedy": "policy", "sample_seed": "policy", "vines": "policy"}
     needs |= dict.fromkeys(("num_rollout_states", "num_vines", "rollout_states"), "vines")
     for name, needed in needs.items():
@@ -165,7 +165,7 @@ def play_at_terminal(game: Game, screen: Screen) -> None:
     try:
         import termios  # noqa: F401
     except ImportError:  # not on Windows
-        play_lines(game, screen, sys.stdin, partial(show, clear=False))
+        play_lines(game, screen, sys.stdin or (), partial(show, clear=False))
         return
     from polytune.tasks.keys import read_keys, single_keys
 

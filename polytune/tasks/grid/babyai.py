@@ -148,7 +148,10 @@ class BabyAIEpisode(GridEpisode):
         """BabyAIBot's next action."""
         if self._guide is None or not self._guide.follows(self.turn):
             self._guide = Guide(self.env, ACTIONS)
-        return self._guide.advise(self, self._last_action)
+        guide, self._guide = self._guide, None  # one that gives up is not asked again
+        advice = guide.advise(self, self._last_action)
+        self._guide = guide
+        return advice
 
 
 class BabyAI(Task):

@@ -63,7 +63,7 @@ def walls_of(width: int, height: int, packed: bytes) -> Walls:
     return Walls(width, height, packed)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _bare_cells(width: int, height: int, packed: bytes) -> tuple[Wall | None, ...]:
     """The cells of a grid that has nothing but walls; walls never change, so all grids share them."""
     return tuple(Wall() if wall else None for wall in walls_of(width, height, packed).is_wall)

@@ -84,6 +84,8 @@ def distractors(env: RoomGridLevel, rng: np.random.Generator) -> None:
         if not (kind is Key and colour in locked)
         and not any(d.type in (None, kind.__name__.lower()) and d.color in (None, colour) for d in wanted)
     ]
+    if not kinds:
+        raise ValueError(f"every kind of object is meant by the mission {env.mission!r}: leave out perturb=distractors")
     agent = (int(env.agent_pos[0]), int(env.agent_pos[1]))
     taken = _cells_of(env, *ITEMS)
     for _ in range(EXTRA_OBJECTS):
