@@ -162,10 +162,10 @@ def perturbed_tables(summary: dict[str, Any]) -> list[str]:
 def headline(summary: dict[str, Any]) -> str:
     seeds = summary["seeds"]
     starts, samples = summary["starts"], counted(summary["samples_per_start_state"], "sample")
+    over = f"seeds and {starts} (pretrained: over {starts})" if len(seeds) > 1 else f"{starts} alone: seeds differ, too"
     return (
         f"{counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), "
-        f"{summary['start_states']:,} {starts} x {samples}, "
-        f"{100 * summary['level']:.4g} % intervals over seeds and {starts} (pretrained: over {starts})"
+        f"{summary['start_states']:,} {starts} x {samples}, {100 * summary['level']:.4g} % intervals over {over}"
     )
 
 

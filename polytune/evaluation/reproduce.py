@@ -93,9 +93,10 @@ def orderings(
                 continue
             ours = difference(values[better] - values[worse], level, bounds, seed)
             ours = {end: ours[end] for end in ("estimate", "low", "high")}
+            told = verdict(ours, seeds=max(len(figures[policy]) for policy in pair))
             found.append({
                 "measure": measure, "perturb": perturb, "better": better, "worse": worse,
-                "published": round(table[better] - table[worse], 3), "ours": ours, "verdict": verdict(ours),
+                "published": round(table[better] - table[worse], 3), "ours": ours, "verdict": told,
             })  # fmt: skip
     return found
 
@@ -104,9 +105,10 @@ def _under(figure: Figures, perturb: str) -> Figures:
     return Figures(figure.run, figure.starts, figure.samples, figure.perturbed[perturb], [], 0.0)
 
 
-def verdict(ours: Mapping[str, float | None]) -> str:
-    """One of :data:`VERDICTS` for a difference better - worse."""
-    if ours["low"] is None or ours["low"] <= 0 <= ours["high"]:
+def verdict(ours: Mapping[str, float | None], *, seeds: int) -> str:
+    """One of :data:`VERDICTS` for a difference better - worse. One seed resolves nothing: how much another would differ
+    is not known."""
+    if seeds < 2 or ours["low"] is None or ours["low"] <= 0 <= ours["high"]:
         return "not resolved"
     return "holds" if ours["low"] > 0 else "reversed"
 

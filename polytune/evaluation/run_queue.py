@@ -156,16 +156,33 @@ def signals_interrupt() -> Iterator[None]:
 
 
 def run_attached(command: Sequence[str]) -> int:
-    """Run a program in this terminal to its end and return its status. What interrupts this process ends it as well,
-    before the interrupt is passed on."""
-    with signals_interrupt():
-        process = subprocess.Popen(command)
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
+    """Run a program in this terminal to its end and return its status. What tells this process to end ends it as well,
+    and is passed on (KeyboardInterrupt) when it has ended: it may have runs of its own to end."""
+    process = subprocess.Popen(command)
+    told: list[int] = []
+
+    def pass_on(number, frame):
+        told.append(number)
+        process.terminate()
+
+    def passed_on_by_the_terminal(number, frame):
+        told.append(number)
+        if told.count(number) > 1:  # or it was not, being sent to this process alone
             process.terminate()
-            process.wait()  # it may have runs of its own to end
-            raise
+
+    wanted = {signal.SIGINT: passed_on_by_the_terminal, signal.SIGTERM: pass_on, signal.SIGHUP: pass_on}
+    before = {number: signal.getsignal(number) for number in wanted}
+    for number, handler in wanted.items():
+        if before[number] != signal.SIG_IGN:
+            signal.signal(number, handler)
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if told:
+        raise KeyboardInterrupt
+    return status
 
 
 def run_jobs(

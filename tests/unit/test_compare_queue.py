@@ -176,8 +176,10 @@ except KeyboardInterrupt:
 def test_an_attached_program_ends_with_its_status_or_with_us():
     run = [sys.executable, "-c", ATTACHED]
     assert subprocess.run([*run, "raise SystemExit(7)"]).returncode == 7
-    queue = subprocess.Popen([*run, "import time; time.sleep(60)"])
-    wait_until(lambda: len(sessions_below(queue.pid)) == 1)
-    [child] = sessions_below(queue.pid)
-    queue.send_signal(signal.SIGTERM)
-    assert queue.wait(timeout=20) == 130 and not alive(child)
+    for number, to_all in ((signal.SIGTERM, False), (signal.SIGINT, True)):
+        queue = subprocess.Popen([*run, "import time; time.sleep(60)"], start_new_session=True)
+        wait_until(lambda queue=queue: len(sessions_below(queue.pid)) == 1)
+        [child] = sessions_below(queue.pid)
+        time.sleep(0.3)
+        os.killpg(queue.pid, number) if to_all else queue.send_signal(number)
+        assert queue.wait(timeout=20) == 130 and not alive(child)

@@ -93,7 +93,9 @@ def test_what_was_not_perturbed_or_not_trained_has_no_ordering():
      ((0.1, None, None), "not resolved")],
 )  # fmt: skip
 def test_verdicts(ours, word):
-    assert reproduce.verdict(dict(zip(("estimate", "low", "high"), ours, strict=True))) == word
+    interval = dict(zip(("estimate", "low", "high"), ours, strict=True))
+    assert reproduce.verdict(interval, seeds=2) == word
+    assert reproduce.verdict(interval, seeds=1) == "not resolved", "another seed may differ by anything"
 
 
 def test_the_report_has_both_figures_and_every_ordering():
