@@ -35,8 +35,8 @@ def compare_perturbed(
     """
     found = {}
     for name in names:
-        moved = {PRETRAINED: [_under(pretrained, name)]}
-        moved |= {method: [_under(figure, name) for figure in own] for method, own in methods.items()}
+        moved = {PRETRAINED: [figures_under(pretrained, name)]}
+        moved |= {method: [figures_under(figure, name) for figure in own] for method, own in methods.items()}
         trained = {method: own for method, own in moved.items() if method != PRETRAINED}
         options = {"baseline": baseline, "level": level, "seed": seed, "starts": starts}
         summary = compare(moved[PRETRAINED][0], trained, **options)
@@ -48,7 +48,8 @@ def compare_perturbed(
     return found
 
 
-def _under(figure: Figures, name: str) -> Figures:
+def figures_under(figure: Figures, name: str) -> Figures:
+    """A run's figures under a perturbation. Raises ValueError if it was not evaluated there."""
     if name not in figure.perturbed:
         raise ValueError(f"{figure.run.name} was not evaluated under {name}: give the same command again.")
     return replace(figure, values=figure.perturbed[name], perturbed={})

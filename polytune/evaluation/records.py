@@ -49,15 +49,17 @@ def plan(policies: Sequence[str], seeds: Sequence[int], n: int, perturbations: S
     ]
 
 
+def _kind(attempt: Attempt) -> tuple[str | None, str, bool]:
+    return attempt.perturb, attempt.policy, attempt.attempt < 0
+
+
 def cohorts(attempts: Sequence[Attempt], max_branches: int) -> list[list[Attempt]]:
     """The attempts in batches of at most ``max_branches``, each of one policy, one perturbation, and either greedy or
     sampled."""
     batches: list[list[Attempt]] = []
     for attempt in attempts:
         last = batches[-1][-1] if batches else None
-        alike = last is not None and all(
-            of(last) == of(attempt) for of in (lambda a: a.perturb, lambda a: a.policy, lambda a: a.attempt < 0)
-        )
+        alike = last is not None and _kind(last) == _kind(attempt)
         if not alike or len(batches[-1]) == max_branches:
             batches.append([])
         batches[-1].append(attempt)

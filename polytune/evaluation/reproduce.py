@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from polytune.evaluation.comparison import Figures, difference, read_figures, stack
+from polytune.evaluation.comparison_perturbed import figures_under
 from polytune.evaluation.comparison_runs import PRETRAINED, Method, Run
 from polytune.evaluation.published import Published
 from polytune.evaluation.summary import measure_bounds
@@ -82,7 +83,7 @@ def orderings(
     found = []
     for measure, perturb, table in tables:
         values = {
-            policy: stack(own if perturb is None else [_under(figure, perturb) for figure in own])[measure]
+            policy: stack(own if perturb is None else [figures_under(figure, perturb) for figure in own])[measure]
             for policy, own in figures.items()
             if policy in table and all(perturb is None or perturb in figure.perturbed for figure in own)
         }
@@ -99,10 +100,6 @@ def orderings(
                 "published": round(table[better] - table[worse], 3), "ours": ours, "verdict": told,
             })  # fmt: skip
     return found
-
-
-def _under(figure: Figures, perturb: str) -> Figures:
-    return Figures(figure.run, figure.starts, figure.samples, figure.perturbed[perturb], [], 0.0)
 
 
 def verdict(ours: Mapping[str, float | None], *, seeds: int) -> str:

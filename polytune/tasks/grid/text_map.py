@@ -30,7 +30,7 @@ def text_map(env: MiniGridEnv, *, colours: bool) -> str:
         for column in range(env.grid.width):
             in_sight = (column, row) in seen
             if (column, row) == (x, y):
-                cells.append(_painted(f"{AGENT[env.agent_dir]} ", 231, 160, bold=True) if colours else _agent(env))
+                cells.append(_painted(_agent(env), 231, 160, bold=True) if colours else _agent(env))
             else:
                 cells.append(_cell(env.grid.get(column, row), in_sight, colours))
         lines.append("".join(cells))
