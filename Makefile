@@ -62,7 +62,7 @@ quickstart: install ## pretrain, fine-tune with Poly-PPO, compare both policies 
 tutorial: install ## why sets: a bandit on which standard RL collapses and the polychromic objective does not, 30 seconds
 	$(BIN)/python recipes/tutorial.py
 
-reproduce: install ## the Poly-PPO paper's tables beside ours: make reproduce TASK=fourrooms SCALE=cpu, an hour on 2 cores
+reproduce: install ## the Poly-PPO paper's tables beside ours: make reproduce TASK=fourrooms SCALE=cpu, two hours on 2 cores
 	$(BIN)/python recipes/reproduce.py --task $(TASK) --scale $(SCALE)
 
 compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 cores; continues when stopped

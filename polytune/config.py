@@ -545,7 +545,7 @@ class ReproductionConfig:
         default="fourrooms", metadata={"help": "fourrooms, babyai-goto, babyai-pickup, babyai-bosslevel."}
     )
     scale: str = field(
-        default="cpu", metadata={"help": "tiny (minutes, a smoke test), cpu (about an hour on 2 cores), paper (a GPU)."}
+        default="cpu", metadata={"help": "tiny (minutes, a smoke test), cpu (two hours on 2 cores), paper (a GPU)."}
     )
     seeds: list[str] = field(
         default_factory=list, metadata={"help": "Training seeds as recipes/compare.py takes them; unset: the scale's."}

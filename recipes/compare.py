@@ -18,7 +18,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from polytune.cli import REPOSITORY, UsageError, load_yaml, parse, run
+from polytune.cli import REPOSITORY, parse, run
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,30 +35,27 @@ def main(argv: Sequence[str]) -> None:
     policy_config.cpu_threads = policy_config.cpu_threads or 1
     seeds, output_dir = parse_seeds(config.seeds), Path(config.output_dir)
 
-    from polytune.evaluation import comparison_keep, comparison_runs
+    from polytune.evaluation import comparison_keep, comparison_methods, comparison_runs
 
     comparison_keep.check_folder(config.keep)
-    shared = comparison_runs.shared_flags(task_config, policy_config)
-    overrides = comparison_runs.override_flags(config.set)
-    flags = [*shared, *overrides, "--model", policy_config.model]
-    methods = [read_method(*entry, flags) for entry in comparison_runs.named_methods(config.methods).items()]
-    notes = comparison_runs.check_methods(methods, config, task_config, policy_config)
+    methods = comparison_methods.read_methods(config, task_config, policy_config)
+    notes = comparison_methods.check_methods(methods, config, task_config, policy_config)
     baseline = config.baseline or methods[0].name
 
     # ---------------------------------------------------------------- task, start states, policy
-    from polytune.evaluation.perturbed import tasks_under
     from polytune.policy import load_policy
-    from polytune.tasks import load_task
     from polytune.tasks.creativity.tasks import CreativityTask
-    from polytune.tasks.splits import load_split
 
-    task = load_task(task_config.task, **task_config.task_options)
-    split = task_config.split or task.default_split
-    starts = load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]
-    tasks_under(task, task_config, config.perturb, starts, seed=config.evaluation_seed)
+    task, starts, more = comparison_methods.check_starts(methods, config, task_config)
+    notes, split = [*notes, *more], task_config.split or task.default_split
     load_policy(policy_config.model, **policy_config.loading())
-    notes += [note for method in methods for note in comparison_runs.check_task(method, task, starts)]
-    programs = comparison_runs.Programs(REPOSITORY / "recipes", policy_config.model, shared, overrides, config)
+    programs = comparison_runs.Programs(
+        REPOSITORY / "recipes",
+        policy_config.model,
+        comparison_methods.shared_flags(task_config, policy_config),
+        comparison_methods.override_flags(config.set),
+        config,
+    )
     runs = comparison_runs.plan_runs(methods, seeds, output_dir)
     for one in runs:
         programs.check(one)
@@ -125,25 +122,6 @@ def main(argv: Sequence[str]) -> None:
             f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}), the others are done: mend the cause and "
             "give the same command again."
         )
-
-
-def read_method(name: str, path: Path, flags: Sequence[str]):
-    """A method's YAML as recipes/finetune.py will take it, errors with its name."""
-    from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
-    from polytune.evaluation.comparison_runs import Method
-    from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run
-
-    parts = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
-    try:
-        found = parse(parts, ["--config", str(path), *flags], description="")
-        settings = dict(zip(("task", "policy", "adapter", "rollout", "objective", "trainer"), found, strict=True))
-        check_run(settings["trainer"], settings["rollout"], settings["objective"])
-        check_critic_adapter(settings["trainer"], settings["adapter"].use_peft)
-        if settings["trainer"].vllm_mode != "colocate":
-            raise ValueError("vllm_mode 'server' is for one run, whose weights the server holds: use 'colocate'.")
-    except ValueError as error:
-        raise UsageError(f"method {name} ({path}): {error}") from error
-    return Method(name, path, load_yaml(path), settings)
 
 
 if __name__ == "__main__":

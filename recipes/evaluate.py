@@ -8,7 +8,7 @@
 
 Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
 success, paired differences to the first policy) and coverage.png, with --perturb also perturbed.txt. A run that was
-stopped continues where it was, and --perturb adds to one that is finished.
+stopped continues where it was, and --perturb adds to one that is finished: what is recorded stays in its tables.
 
 Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts by how many different valid and
 unseen answers there are. Texts from elsewhere are scored, too: --task triangle --completions FILE.jsonl.
@@ -43,10 +43,8 @@ def main(argv: Sequence[str]) -> None:
 
     from tqdm.auto import tqdm
 
-    from polytune.evaluation import as_table, creativity_report, summarise, verdict
-    from polytune.evaluation.perturbed import report, summarise_perturbed, tasks_under
+    from polytune.evaluation import as_table, creativity_report, perturbed, records, summarise, verdict
     from polytune.evaluation.plot import plot_coverage
-    from polytune.evaluation.records import cohorts, continue_records, plan, read_records, sample_records, under
     from polytune.evaluation.summary import counted
     from polytune.policy import GeneratorsInTurn, build_renderer, load_policy, provenance
     from polytune.tasks import load_task
@@ -60,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     shown = {name: provenance.demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
     known = [level for levels in shown.values() for level in levels]
     seeds = load_split(task, split, data_dir=task_config.data_dir, unseen_of=known)[: task_config.num_start_states]
-    tasks = tasks_under(task, task_config, config.perturb, seeds, seed=config.seed)
+    tasks = perturbed.tasks_under(task, task_config, config.perturb, seeds, seed=config.seed)
     policies = {
         name: load_policy(path, **policy_config.loading(config.trust_remote_code)) for name, path in paths.items()
     }
@@ -79,9 +77,11 @@ def main(argv: Sequence[str]) -> None:
     )
 
     # ---------------------------------------------------------------- sample
-    batches = cohorts(plan(list(paths), seeds, config.n, config.perturb), policy_config.max_branches)
     records_file = output_dir / "records.jsonl"
-    done = continue_records(records_file, batches)
+    perturb = records.with_recorded(records_file, config.perturb)
+    tasks |= perturbed.tasks_under(task, task_config, perturb, seeds, seed=config.seed)
+    batches = records.cohorts(records.plan(list(paths), seeds, config.n, perturb), policy_config.max_branches)
+    done = records.continue_records(records_file, batches)
     episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
     print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
     if silent := [name for name, levels in shown.items() if not levels]:
@@ -89,17 +89,17 @@ def main(argv: Sequence[str]) -> None:
     with records_file.open("a") as file, tqdm(total=episodes, initial=had, unit="episode", disable=None) as progress:
         told = time.monotonic()
         for number, cohort in enumerate(batches[done:], start=done + 1):
-            name, greedy, perturb = cohort[0].policy, cohort[0].attempt < 0, cohort[0].perturb
-            progress.set_description(f"{name}{f', {perturb}' if perturb else ''}{' (greedy)' if greedy else ''}")
+            (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
+            progress.set_description(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
             start, generator = time.perf_counter(), generators.of(name, greedy=greedy)
-            records = sample_records(tasks[perturb], renderers[name], generator, cohort, run_seed=config.seed,
+            lines = records.sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
                                      on_episode=progress.update)  # fmt: skip
-            file.writelines(json.dumps(record) + "\n" for record in records)
+            file.writelines(json.dumps(line) + "\n" for line in lines)
             file.flush()
             seconds[name] += time.perf_counter() - start
             provenance.record_seconds(output_dir, seconds)
             had += len(cohort)
-            last = number == len(batches) or batches[number][0][::3] != cohort[0][::3]  # policy, perturbation
+            last = number == len(batches) or batches[number][0].part != cohort[0].part
             if progress.disable and (last or time.monotonic() - told > 30):  # no terminal: a line now and then
                 told = time.monotonic()
                 print(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", flush=True)
@@ -107,28 +107,28 @@ def main(argv: Sequence[str]) -> None:
     generators.shutdown()
 
     # ---------------------------------------------------------------- summarise, plot, say it
-    everything = read_records(records_file)
-    records, drawn = under(everything, None), {"level": config.level, "seed": config.seed}
-    summary = summarise(records, list(paths), **drawn)
+    everything = records.read_records(records_file)
+    unmoved, drawn = records.under(everything, None), {"level": config.level, "seed": config.seed}
+    summary = summarise(unmoved, list(paths), **drawn)
     for name in paths:
         summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
-    if config.perturb:
-        summary["perturbed"] = summarise_perturbed(everything, list(paths), config.perturb, **drawn)
+    if perturb:
+        summary["perturbed"] = perturbed.summarise_perturbed(everything, list(paths), perturb, **drawn)
     summary |= provenance.origin(["recipes/evaluate.py", *argv])
     summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
     title = f"{task.name}, {split}: {len(seeds):,} {task.starts} x {counted(config.n, 'sample')}"
     if isinstance(task, CreativityTask):
-        creativity_report.report(task, records, summary, output_dir, title=title, seed=config.seed)
+        creativity_report.report(task, unmoved, summary, output_dir, title=title, seed=config.seed)
     else:
         provenance.write_json(output_dir / "summary.json", summary)
-        plot_coverage(summary, records, output_dir / "coverage.png", title=title)
+        plot_coverage(summary, unmoved, output_dir / "coverage.png", title=title)
         print(f"\n{title}\n\n{as_table(summary)}\n")
         print("\n".join(verdict(summary)))
-        if config.perturb:
-            (output_dir / "perturbed.txt").write_text(report(summary) + "\n")
-            print(f"\n{report(summary)}")
+        if perturb:
+            (output_dir / "perturbed.txt").write_text(perturbed.report(summary) + "\n")
+            print(f"\n{perturbed.report(summary)}")
         print(f"\nrecords, summary and plot: {output_dir}{os.sep}{{records.jsonl,summary.json,coverage.png}}")
 
 

@@ -1,13 +1,13 @@
 """The Poly-PPO paper's Table 1, its perturbation table and its pass@k curves, beside ours, from one command a task.
 
     python recipes/reproduce.py --task fourrooms --scale tiny       # minutes: does everything work?
-    python recipes/reproduce.py --task fourrooms --scale cpu        # about an hour on 2 cores
+    python recipes/reproduce.py --task fourrooms --scale cpu        # two hours on 2 cores
     python recipes/reproduce.py --task babyai-goto --scale paper    # the paper's size, on a GPU
 
 A scale is two YAML files, recipes/reproduce/TASK/SCALE_{pretrain,compare}.yaml. Stages: recipes/pretrain.py makes the
-policy that all methods begin with, if it is not there; recipes/compare.py trains REINFORCE, PPO and Poly-PPO, each with
-and without UCB, at equal budgets, and samples them; then report.md and report.json say which of the paper's orderings
-hold, are reversed or are not resolved. The same command continues what was stopped.
+policy that all methods begin with, if it is not there; recipes/compare.py trains REINFORCE, PPO and Poly-PPO (its
+published fields, and ours), with and without UCB, at equal budgets, and samples them; then report.md and report.json
+say which of the paper's orderings hold, are reversed or are not resolved. The same command continues what was stopped.
 """
 
 import datetime
@@ -32,12 +32,10 @@ def main(argv: Sequence[str]) -> None:
 
     (config,) = parse((ReproductionConfig,), argv, description=__doc__)
 
-    from polytune.evaluation import comparison_keep, comparison_runs, reproduce, reproduce_report
-    from polytune.evaluation.perturbed import check_perturbations
+    from polytune.evaluation import comparison_keep, comparison_methods, reproduce, reproduce_report
     from polytune.evaluation.published import PUBLISHED, SOURCE
     from polytune.evaluation.run_queue import run_attached
     from polytune.policy.provenance import origin, write_json
-    from polytune.tasks import load_task
 
     output_dir = Path(config.output_dir or f"outputs/reproduce/{config.task}_{config.scale}")
     recipes = reproduce.find_recipes(
@@ -56,15 +54,16 @@ def main(argv: Sequence[str]) -> None:
     flags += ["--workers", str(config.workers)] if config.workers is not None else []
     compare = ["--config", str(recipes.compare), *flags]
     pretrain = ["--config", str(recipes.pretrain), "--output_dir", str(output_dir / "pretrained")]
-    task_config, _, comparison = parse((TaskConfig, PolicyConfig, ComparisonConfig), compare, description="")
+    task_config, policy_config, comparison = parse(
+        (TaskConfig, PolicyConfig, ComparisonConfig), compare, description=""
+    )
     cloned, _, _ = parse((TaskConfig, AdapterConfig, PretrainConfig), pretrain, description="")
     for path, named in ((recipes.compare, task_config.task), (recipes.pretrain, cloned.task)):
         if named != config.task:
             raise UsageError(f"{path} is for task {named!r}, not {config.task!r}: mend the YAML.")
-    task = load_task(task_config.task, **task_config.task_options)
-    check_perturbations(task, task_config, comparison.perturb)
-    for path in comparison_runs.named_methods(comparison.methods).values():
-        load_yaml(path)
+    methods = comparison_methods.read_methods(comparison, task_config, policy_config)
+    comparison_methods.check_methods(methods, comparison, task_config, policy_config)
+    task, _, _ = comparison_methods.check_starts(methods, comparison, task_config)
 
     # ---------------------------------------------------------------- pretrain, compare
     for stage, words in (("pretrain", pretrain), ("compare", compare)):

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from polytune.evaluation.comparison_runs import PRETRAINED, TOLERANCE, Run, read_note
+from polytune.evaluation.comparison_methods import PRETRAINED, TOLERANCE
+from polytune.evaluation.comparison_runs import Run, read_note
 from polytune.evaluation.creativity import MEASURES
 from polytune.evaluation.creativity_report import of_records
 from polytune.evaluation.crossed import crossed_difference_interval, crossed_mean_interval, needed_to_resolve

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from polytune.evaluation.comparison_runs import Method
+from polytune.evaluation.comparison_methods import Method
 from polytune.policy.provenance import origin
 
 #: fields that differ from run to run, or are nobody's business

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from polytune.evaluation.comparison import Figures, compare, difference, stack
-from polytune.evaluation.comparison_runs import PRETRAINED
+from polytune.evaluation.comparison_methods import PRETRAINED
 from polytune.evaluation.summary import measure_bounds
 
 #: what the comparison has once for both

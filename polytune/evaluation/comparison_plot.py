@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from polytune.evaluation.comparison import Figures
-from polytune.evaluation.comparison_runs import PRETRAINED
+from polytune.evaluation.comparison_methods import PRETRAINED
 from polytune.evaluation.summary import counted
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from polytune.evaluation.comparison_runs import PRETRAINED
+from polytune.evaluation.comparison_methods import PRETRAINED
 from polytune.evaluation.summary import counted
 
 #: a measure's title where its name is not clear by itself
@@ -62,8 +62,11 @@ def number(value: float | None, sign: str = "") -> str:
     return text.replace("0.", ".", 1) if size < 1 else text
 
 
-def cell(value: dict[str, Any], sign: str = "") -> str:
-    return f"{number(value['estimate'], sign)} [{number(value['low'], sign)}, {number(value['high'], sign)}]"
+def cell(value: Mapping[str, Any] | None, sign: str = "", write: Callable[..., str] = number) -> str:
+    """``estimate [low, high]``; a dash for None."""
+    if value is None:
+        return "-"
+    return f"{write(value['estimate'], sign)} [{write(value['low'], sign)}, {write(value['high'], sign)}]"
 
 
 def main_table(summary: dict[str, Any]) -> str:

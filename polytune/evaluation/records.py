@@ -36,6 +36,18 @@ class Attempt(NamedTuple):
     attempt: int
     perturb: str | None = None
 
+    @property
+    def part(self) -> tuple[str, str | None]:
+        """What its record is counted to: policy and perturbation."""
+        return self.policy, self.perturb
+
+
+def with_recorded(path: str | Path, perturbations: Sequence[str]) -> list[str]:
+    """The perturbations of an evaluation: those that its records have already, in their order, then the others asked
+    for. A records file only grows, so those it began with stay."""
+    had = dict.fromkeys(record["perturb"] for record in read_records(path) if record.get("perturb") is not None)
+    return [*had, *(name for name in perturbations if name not in had)]
+
 
 def plan(policies: Sequence[str], seeds: Sequence[int], n: int, perturbations: Sequence[str] = ()) -> list[Attempt]:
     """All attempts of an evaluation in the order of their records: unperturbed, then under each perturbation."""
@@ -49,17 +61,13 @@ def plan(policies: Sequence[str], seeds: Sequence[int], n: int, perturbations: S
     ]
 
 
-def _kind(attempt: Attempt) -> tuple[str | None, str, bool]:
-    return attempt.perturb, attempt.policy, attempt.attempt < 0
-
-
 def cohorts(attempts: Sequence[Attempt], max_branches: int) -> list[list[Attempt]]:
     """The attempts in batches of at most ``max_branches``, each of one policy, one perturbation, and either greedy or
     sampled."""
     batches: list[list[Attempt]] = []
     for attempt in attempts:
         last = batches[-1][-1] if batches else None
-        alike = last is not None and _kind(last) == _kind(attempt)
+        alike = last is not None and last.part == attempt.part and (last.attempt < 0) == (attempt.attempt < 0)
         if not alike or len(batches[-1]) == max_branches:
             batches.append([])
         batches[-1].append(attempt)
@@ -127,7 +135,7 @@ def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> 
             raise ValueError(f"{path} holds the records of another evaluation: choose another output_dir.")
     if len(records) > len(attempts):
         raise ValueError(f"{path} holds {len(records)} records, this evaluation makes {len(attempts)}: choose another "
-                         "output_dir, or name the perturbations that it has.")  # fmt: skip
+                         "output_dir.")  # fmt: skip
     done = lines = 0
     while done < len(batches) and lines + len(batches[done]) <= len(records):
         lines += len(batches[done])

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from polytune.evaluation.comparison import Figures, difference, read_figures, stack
+from polytune.evaluation.comparison_methods import PRETRAINED, Method
 from polytune.evaluation.comparison_perturbed import figures_under
-from polytune.evaluation.comparison_runs import PRETRAINED, Method, Run
+from polytune.evaluation.comparison_runs import Run
 from polytune.evaluation.published import Published
 from polytune.evaluation.summary import measure_bounds
 

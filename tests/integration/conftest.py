@@ -23,9 +23,9 @@ def pytest_configure(config):
         os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 
-def save_walker(folder: Path, seed: int, forward: float) -> Path:
+def save_walker(folder: Path, seed: int, forward: float, task: str = "fourrooms") -> Path:
     """A tiny policy of random weights that nearly always says an action; ``forward`` raises the logit of that one."""
-    task = load_task("fourrooms")
+    task = load_task(task)
     model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=seed)
     with torch.no_grad():
         model.model.embed_tokens.weight += 1.0  # a direction that all hidden states share

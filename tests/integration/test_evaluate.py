@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from conftest import save_walker
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -368,6 +369,25 @@ def test_a_killed_perturbed_run_ends_with_the_same_records(perturbed, evaluate, 
     assert summary_of(folder)["perturbed"] == summary_of(perturbed)["perturbed"]
 
 
+def test_perturbations_are_added_in_any_order_and_stay(call_recipe, tmp_path):
+    """A second one is sampled after the first, whatever order they are named in; without --perturb both are shown."""
+    folder, policy = tmp_path / "evaluation", save_walker(tmp_path / "walker", 0, 0.01, task="babyai-goto")
+    base = ("--policies", policy, "--task", "babyai-goto", "--task_horizon", 3, "--n", 2, "--split", "seeds:0-2")
+
+    def evaluate(*flags):
+        call_recipe("evaluate", *base, "--output_dir", folder, *flags)
+        return records_of(folder), summary_of(folder)
+
+    evaluate("--perturb", "reworded")
+    records, summary = evaluate("--perturb", "distractors", "reworded")
+    assert list(dict.fromkeys(r["perturb"] for r in records)) == [None, "reworded", "distractors"]
+    assert list(summary["perturbed"]) == ["reworded", "distractors"]
+    again, summary = evaluate()
+    assert again == records and list(summary["perturbed"]) == ["reworded", "distractors"]
+    (folder / "records.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[:-3]))
+    assert evaluate("--perturb", "reworded")[0] == records
+
+
 def test_records_without_the_field_are_continued(perturbed, reference, evaluate, tmp_path, monkeypatch):
     """Files from before perturbations existed."""
     folder = tmp_path / "evaluation"
@@ -378,8 +398,8 @@ def test_records_without_the_field_are_continued(perturbed, reference, evaluate,
     assert (folder / "records.jsonl").read_text().startswith(old)
     assert records_of(folder)[96:] == records_of(perturbed)[96:]
     monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
-    with pytest.raises(SystemExit):
-        evaluate("--max_branches", 6)
+    evaluate("--max_branches", 6)  # what is recorded stays in the tables
+    assert summary_of(folder)["perturbed"] == summary_of(perturbed)["perturbed"]
 
 
 @pytest.mark.parametrize(

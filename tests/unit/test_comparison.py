@@ -11,9 +11,17 @@ import pytest
 
 from polytune.cli import parse
 from polytune.config import ComparisonConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, parse_seeds
-from polytune.evaluation import comparison, comparison_keep, comparison_plot, comparison_runs, comparison_table
+from polytune.evaluation import (
+    comparison,
+    comparison_keep,
+    comparison_methods,
+    comparison_plot,
+    comparison_runs,
+    comparison_table,
+)
+from polytune.evaluation.comparison_methods import Method
 from polytune.evaluation.comparison_perturbed import compare_perturbed
-from polytune.evaluation.comparison_runs import Method, Run
+from polytune.evaluation.comparison_runs import Run
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig
 
@@ -144,7 +152,8 @@ def test_perturbations_only_add_to_an_evaluation(tmp_path, monkeypatch):
     words = programs("moved", "turned").evaluation(run)
     assert words[words.index("--perturb") + 1 :][:3] == ["moved", "turned", "--policies"]
     comparison_runs.write_note(run, evaluated=[programs("moved", "turned").sampling(), "abc"])
-    asked = {(): True, ("moved",): True, ("moved", "turned"): True, ("turned",): False, ("moved", "other"): False}
+    asked = {(): True, ("moved",): True, ("moved", "turned"): True, ("turned",): True, ("turned", "moved"): True,
+             ("moved", "other"): False}  # fmt: skip
     assert {names: programs(*names).is_evaluated(run) for names in asked} == asked
     comparison_runs.write_note(run, evaluated=[programs().sampling(), "abc"])
     assert programs().is_evaluated(run) and not programs("moved").is_evaluated(run)
@@ -430,7 +439,7 @@ def test_bad_fields(fields, message):
 
 
 def test_names_of_methods():
-    found = comparison_runs.named_methods(["recipes/a.yaml", "lr-2=b/a.yaml", "dir/p.q.yml"])
+    found = comparison_methods.named_methods(["recipes/a.yaml", "lr-2=b/a.yaml", "dir/p.q.yml"])
     assert found == {"a": Path("recipes/a.yaml"), "lr-2": Path("b/a.yaml"), "p.q": Path("dir/p.q.yml")}
 
 
@@ -442,7 +451,7 @@ def test_names_of_methods():
 )  # fmt: skip
 def test_bad_names_of_methods(entries, message):
     with pytest.raises(ValueError, match=message):
-        comparison_runs.named_methods(entries)
+        comparison_methods.named_methods(entries)
 
 
 def test_runs_are_interleaved_by_seed(tmp_path):
@@ -455,7 +464,7 @@ def test_runs_are_interleaved_by_seed(tmp_path):
 def test_flags_of_the_programs(tmp_path):
     task = TaskConfig(task="a:B", task_horizon=9, num_start_states=3)
     policy = PolicyConfig(model="outputs/none", cpu_threads=1, show_instructions=True)
-    shared = comparison_runs.shared_flags(task, policy)
+    shared = comparison_methods.shared_flags(task, policy)
     again = parse((TaskConfig, PolicyConfig), shared, description="")
     assert again == (task, replace(policy, model=PolicyConfig().model))
     config = ComparisonConfig(n=7, evaluation_seed=3)
@@ -476,7 +485,7 @@ def test_flags_of_the_programs(tmp_path):
 @pytest.mark.parametrize("entry", ["num_updates", "=3", "seed=3", "output_dir=x", "task=doors", "model=x"])
 def test_overrides_that_are_no_overrides(entry):
     with pytest.raises(ValueError, match=f"set has '{entry}'"):
-        comparison_runs.override_flags(["learning_rate=1e-4", entry])
+        comparison_methods.override_flags(["learning_rate=1e-4", entry])
 
 
 def test_a_file_that_cannot_be_kept_is_refused_at_once(tmp_path):
@@ -500,10 +509,10 @@ def test_budgets_are_held_against_the_task():
             num_updates=12, max_env_steps=budget, use_cpu=True,
         )  # fmt: skip
         found = replace(method("a"), settings={"trainer": trainer, "rollout": rollout, "objective": objective})
-        assert len(comparison_runs.check_task(found, world, [0])) == notes
+        assert len(comparison_methods.check_task(found, world, [0])) == notes
     trainer.max_env_steps = 12 * 28 * 8 * 40 + 1
     with pytest.raises(ValueError, match=r"method a \(a.yaml\): max_env_steps is 107521, but 12 updates of 28 trees"):
-        comparison_runs.check_task(found, world, [0])
+        comparison_methods.check_task(found, world, [0])
 
 
 def test_paths_of_this_machine_are_not_kept(tmp_path):

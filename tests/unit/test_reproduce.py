@@ -11,8 +11,9 @@ import yaml
 from polytune.cli import parse, run
 from polytune.config import ComparisonConfig, PolicyConfig, TaskConfig
 from polytune.evaluation import comparison, reproduce, reproduce_report
+from polytune.evaluation.comparison_methods import Method
 from polytune.evaluation.comparison_perturbed import compare_perturbed
-from polytune.evaluation.comparison_runs import Method, Run
+from polytune.evaluation.comparison_runs import Run
 from polytune.evaluation.published import METHOD_TITLES, PUBLISHED, Published
 from polytune.policy.provenance import write_json
 
@@ -106,9 +107,12 @@ def test_the_report_has_both_figures_and_every_ordering():
     found = reproduce.orderings(PAPER, OURS)
     content = {
         "scale": "tiny", "command": "python recipes/reproduce.py", "date": "2026-01-01", "horizon": 100,
-        "env_steps": 1234, "pretraining": {"success": 0.31}, "comparison": summary, "orderings": found,
+        "env_steps": 1234, "pretraining": {"success": 0.31, "target": 0.34}, "comparison": summary, "orderings": found,
     }  # fmt: skip
     text = reproduce_report.report(content, PAPER)
+    assert "cloned to 31.0 % on held-out levels (target 34.0 %: NOT reached)" in text
+    assert "This scale shows that everything runs" in text and "Not tested here: k ends at 2." in text
+    assert "about 0.45 would be resolved by chance" in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| P")]
     first = next(row for row in rows if row[0] == "PPO")
     assert first[1] == ".400" and first[2].startswith(".483 [") and first[3] == "50.0" and first[4].startswith("60.4 [")
@@ -121,7 +125,21 @@ def test_the_report_has_both_figures_and_every_ordering():
     reversed_ones = text.split("**reversed**")[1].split("**not resolved**")[0]
     assert "- success: REINFORCE > PPO (paper +10.0, ours -20.0 [" in reversed_ones
     assert "- success under start_room: Poly-PPO, whole episodes > PPO (paper +40.0, ours +20.0 [" in text
+    differences = text.split("Differences to PPO, in percentage points")[1].split("## What holds")[0]
+    assert "| Poly-PPO, whole episodes | -10.0 [" in differences and "| pretrained |" not in differences
+    other = reproduce_report.report(content | {"scale": "cpu", "pretraining": {"success": 0.34, "target": 0.34}}, PAPER)
+    assert "34.0 %: reached" in other and "This scale" not in other
     assert text.count("\n- ") == len(found) and "1,234 environment steps" in text
+
+
+def test_near_ties_of_the_paper_are_marked():
+    found = [
+        {"measure": "success", "perturb": None, "better": "ppo", "worse": "reinforce", "published": published,
+         "ours": {"estimate": 0.1, "low": 0.05, "high": 0.15}, "verdict": "holds"} for published in (0.004, 0.04)
+    ]  # fmt: skip
+    near, clear = reproduce_report.ordering_lines(found, "holds")
+    assert near == "- success: PPO > REINFORCE (paper +0.4, nearly a tie, ours +10.0 [+5.0, +15.0])"
+    assert "tie" not in clear
 
 
 def test_published_figures_are_those_of_the_paper():
@@ -205,7 +223,7 @@ def test_both_stages_are_run_and_read(call, tmp_path, capsys):
     fake.status = 0
     out = tmp_path / "out"
     (out / "pretrained").mkdir(parents=True)
-    write_json(out / "pretrained/pretrain.json", {"success": 0.4})
+    write_json(out / "pretrained/pretrain.json", {"success": 0.4, "target": 0.2})
     runs = {"pretrained": [Run(out / "comparison/pretrained")]}
     for name in ("ppo", "poly_ppo"):
         method = Method(name, Path(f"recipes/fourrooms/{name}.yaml"), {}, {})
@@ -281,6 +299,8 @@ def test_mistakes_are_one_line_before_any_work(call, flags, words, capsys, tmp_p
         (("compare", "perturb: start_room", "perturb: attic"), ["no perturbation 'attic'"]),
         (("compare", "recipes/fourrooms/ppo.yaml", "recipes/fourrooms/pqo.yaml"), ["pqo.yaml' does not exist"]),
         (("compare", "seeds: 2", "seats: 2"), ["unknown key 'seats'", "did you mean"]),
+        (("compare", "max_env_steps=4800", "max_env_steps=480000"), ["method ppo", "max_env_steps is 480000"]),
+        (("compare", "num_updates=2", "num_updatez=2"), ["method ppo", "--num_updatez", "did you mean num_updates"]),
     ],
 )
 def test_yaml_files_that_do_not_fit_are_refused(call, change, words, capsys, tmp_path):
