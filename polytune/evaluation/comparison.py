@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from polytune.evaluation.comparison_methods import PRETRAINED, TOLERANCE
+from polytune.evaluation.comparison_methods import PRETRAINED, RUN_TOLERANCE, TOLERANCE
 from polytune.evaluation.comparison_runs import Run, read_note
 from polytune.evaluation.creativity import MEASURES
 from polytune.evaluation.creativity_report import of_records
@@ -134,22 +134,29 @@ def creativity_intervals(found: Mapping[str, Any]) -> dict[str, dict[str, float]
     return intervals
 
 
-def check_budgets(figures: Sequence[Figures], tolerance: float = TOLERANCE) -> None:
-    """Refuse runs that did not cost the same: environment steps within ``tolerance``, gradient steps exactly.
+def check_budgets(figures: Sequence[Figures]) -> None:
+    """Refuse methods that did not cost the same: environment steps, meaned over seeds, within :data:`TOLERANCE`, those
+    of single runs within :data:`RUN_TOLERANCE`, gradient steps exactly.
 
     Raises:
-        ValueError: names the runs, their figures and the fix.
+        ValueError: names the methods and runs, their figures and the fix.
     """
-    least, most = min(figures, key=lambda f: f.env_steps), max(figures, key=lambda f: f.env_steps)
-    if most.env_steps > least.env_steps * (1 + tolerance):
-        excess = 100 * (most.env_steps / max(least.env_steps, 1) - 1)
-        raise ValueError(
-            f"no table: environment steps differ by {excess:.1f} %, {100 * tolerance:g} % is allowed ({most.run.name} "
-            f"took {most.env_steps:,}, {least.run.name} {least.env_steps:,}; "
-            f"{_ranges([(f.run.method.name, f.env_steps) for f in figures])}). Give all methods one max_env_steps that "
-            "each of them spends (--set max_env_steps=...), with rollouts large enough to reach max_env_steps / "
-            "num_updates in every update, and run into another output_dir."
-        )
+    steps: dict[str, list[int]] = {}
+    for figure in figures:
+        steps.setdefault(figure.run.method.name, []).append(figure.env_steps)
+    of_methods = {f"{name}, over its seeds," if len(own) > 1 else name: fmean(own) for name, own in steps.items()}
+    of_runs = {figure.run.name: figure.env_steps for figure in figures}
+    for found, tolerance in ((of_methods, TOLERANCE), (of_runs, RUN_TOLERANCE)):
+        least, most = min(found, key=found.get), max(found, key=found.get)
+        if found[most] > found[least] * (1 + tolerance):
+            excess = 100 * (found[most] / max(found[least], 1) - 1)
+            raise ValueError(
+                f"no table: environment steps differ by {excess:.1f} %, {100 * tolerance:g} % is allowed ({most} took "
+                f"{found[most]:,.0f}, {least} {found[least]:,.0f}; "
+                f"{_ranges([(f.run.method.name, f.env_steps) for f in figures])}). Give all methods one max_env_steps "
+                "that each of them spends (--set max_env_steps=...), with rollouts large enough to reach max_env_steps "
+                "/ num_updates in every update, and run into another output_dir."
+            )
     if len({f.gradient_steps for f in figures}) > 1:
         raise ValueError(
             f"no table: gradient steps differ ({_ranges([(f.run.method.name, f.gradient_steps) for f in figures])}). "

@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from polytune.config import PolicyConfig, RolloutConfig
 from polytune.policy import Renderer, TransformersGenerator, build_renderer, load_policy
+from polytune.policy.provenance import prompting_of
 from polytune.rollout import Start, Trajectory, Tree, grow_trees, sample_episodes
 from polytune.tasks.base import Episode, Task
 
@@ -28,13 +29,13 @@ class Player(NamedTuple):
 
 
 def load_player(task: Task, path: str, *, greedy: bool = False) -> Player:
-    """The policy in a folder or on the Hub, prompted as the recipes do.
+    """The policy in a folder or on the Hub, prompted as its run did.
 
     Raises:
         CheckpointError: it cannot be loaded; ValueError: its tokenizer does not know the task's words.
     """
     transformers_logging.disable_progress_bar()
-    policy = PolicyConfig(model=path)
+    policy = PolicyConfig(model=path, **prompting_of(path))
     model, tokenizer = load_policy(path, **policy.loading())
     renderer = build_renderer(tokenizer, task, policy)
     renderer.check_vocabulary()

@@ -194,6 +194,19 @@ def other_task_args(checkpoint: str | Path, task: str, task_args: Sequence[str])
         return None  # not a run of ours, or nothing that can be read: nothing is known
 
 
+#: fields of PolicyConfig that decide what a policy is shown, and how much it may say
+PROMPTING = ("show_instructions", "chat", "thinking", "max_action_tokens")
+
+
+def prompting_of(checkpoint: str | Path) -> dict[str, Any]:
+    """How the run of a policy prompted it, by field of PolicyConfig; empty where that is not known."""
+    try:
+        policy = json.loads((Path(checkpoint) / RUN_FILE).read_text())["policy"]
+        return {name: policy[name] for name in PROMPTING if name in policy}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def carry_provenance(source: str | Path, target: str | Path) -> None:
     """Copy what a checkpoint says of its demonstrations to the checkpoint that was fine-tuned from it."""
     path = Path(source) / DEMONSTRATIONS_FILE

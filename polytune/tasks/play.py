@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> None:
     task = load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
     game = Game(task, options.seed)
     check(options, game)
+    if options.policy is not None:
+        note_training(options, task)
     if options.vines is not None:
         draw(options, task)
         return
@@ -149,6 +151,17 @@ def rollout_shape(options: argparse.Namespace) -> RolloutConfig:
 def share_cores() -> None:
     """Threads that wait by spinning slow down others on the same cores manyfold. Read when torch is imported."""
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def note_training(options: argparse.Namespace, task: Task) -> None:
+    """Say so when the policy was trained on another variant of the task."""
+    share_cores()
+    from polytune.policy.provenance import other_task_args
+
+    trained = other_task_args(options.policy, task.name, options.task_args)
+    if trained is not None:
+        before, now = (" ".join(own) or "none" for own in (trained, options.task_args))
+        print(f"note: {options.policy} was trained with --task_args {before}, it plays with {now}", file=sys.stderr)
 
 
 def draw(options: argparse.Namespace, task: Task) -> None:

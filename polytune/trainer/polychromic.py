@@ -347,9 +347,9 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         chunks = length_chunks(attention_mask, logits_to_keep, None if one_pass else rows_per_chunk)
         for chunk in chunks:
             self._completion_width, self._values_b_C = chunk.scored_width, None
-            ids_b_L, mask_b_L = (x[chunk.rows_b].gather(1, chunk.moved_b_L) for x in (input_ids, attention_mask))
-            if not kwargs.get("compute_aux_loss"):  # a router counts tokens; attention never looks at what follows
-                mask_b_L = torch.ones_like(mask_b_L)
+            ids_b_L = input_ids[chunk.rows_b].gather(1, chunk.moved_b_L)
+            # attention never looks at what follows, but a router counts tokens
+            mask_b_L = chunk.mask_b_L if kwargs.get("compute_aux_loss") else torch.ones_like(ids_b_L)
             try:
                 logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
                     model, ids_b_L, mask_b_L, self._completion_width, **kwargs
@@ -363,11 +363,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
                       for x in (logprobs, entropies, self._values_b_C)]  # fmt: skip
             results.append((*scored, aux_loss))
         order, padding_B_C = torch.cat([c.rows_b for c in chunks]).argsort(), attention_mask[:, -logits_to_keep:] == 0
-        (
-            logprobs,
-            entropies,
-            values,
-        ) = (  # 0 on padding: chunks differ from pass to pass, and TRL takes ratios everywhere
+        logprobs, entropies, values = (
+            # 0 on padding: chunks differ from pass to pass, and TRL takes ratios everywhere
             None if parts[0] is None else torch.cat(parts)[order].masked_fill(padding_B_C, 0)
             for parts in list(zip(*results, strict=True))[:3]
         )

@@ -47,12 +47,13 @@ def per_set_correction(
 class Chunk(NamedTuple):
     """Rows that are scored together, moved to the left: padding only follows them, so causal attention needs no mask.
 
-    ``moved_b_L``: column of the original row that each column shows (any column beyond the row's end). ``prompts_b``:
-    tokens of each row before its completion.
+    ``moved_b_L``: column of the original row that each column shows (any column beyond the row's end). ``mask_b_L``: 1
+    up to the row's end. ``prompts_b``: tokens of each row before its completion.
     """
 
     rows_b: torch.Tensor
     moved_b_L: torch.Tensor
+    mask_b_L: torch.Tensor
     prompts_b: torch.Tensor
 
     @property
@@ -87,6 +88,7 @@ def length_chunks(attention_mask_B_L: torch.Tensor, width: int, rows_per_chunk: 
         first_b = first_B[rows_b]
         prompts_b = length - width - first_b
         longest = max(int((end_B[rows_b] - first_b).max()), int(prompts_b.min()) + 1)
-        moved_b_L = (first_b[:, None] + torch.arange(longest, device=device)).clamp(max=length - 1)
-        chunks.append(Chunk(rows_b, moved_b_L, prompts_b))
+        columns_b_L = first_b[:, None] + torch.arange(longest, device=device)
+        mask_b_L = (columns_b_L < end_B[rows_b, None]).to(attention_mask_B_L.dtype)
+        chunks.append(Chunk(rows_b, columns_b_L.clamp(max=length - 1), mask_b_L, prompts_b))
     return chunks

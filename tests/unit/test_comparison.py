@@ -317,16 +317,25 @@ def test_metrics_that_say_nothing_are_refused(tmp_path, content):
 
 
 def test_equal_budgets_pass(tmp_path):
-    _, runs = fabricated(tmp_path, {"a": 0.0, "b": 0.0}, changes={("b", 1): {"env_steps": 1010}})
-    comparison.check_budgets([f for own in runs.values() for f in own])
+    for steps in (1010, 1029, 972):  # a run may miss its budget by a tree, as long as methods agree
+        changes = {("b", 1): {"env_steps": steps}}
+        _, runs = fabricated(tmp_path / str(steps), {"a": 0.0, "b": 0.0}, changes=changes)
+        comparison.check_budgets([f for own in runs.values() for f in own])
+
+
+def test_runs_of_one_method_that_cost_unlike_are_refused(tmp_path):
+    changes = {("b", 0): {"env_steps": 1040}, ("b", 1): {"env_steps": 960}}
+    _, runs = fabricated(tmp_path, {"a": 0.0, "b": 0.0}, changes=changes)
+    with pytest.raises(ValueError, match=r"differ by 8.3 %, 5 % is allowed \(b seed 0 took 1,040, b seed 1 960"):
+        comparison.check_budgets([f for own in runs.values() for f in own])
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"env_steps": 1011}, ["environment steps differ by 1.1 %", "b seed 1 took 1,011, a seed 0 1,000",
-                               "a 1,000, b 1,000 to 1,011", "max_env_steps"]),
-        ({"env_steps": 2}, ["b seed 1 2", "a 1,000, b 2 to 1,000"]),
+        ({"env_steps": 1033}, ["environment steps differ by 1.1 %", "b, over its seeds, took 1,011, a, over its seeds, "
+                               "1,000", "1 % is allowed", "a 1,000, b 1,000 to 1,033", "max_env_steps"]),
+        ({"env_steps": 2}, ["b, over its seeds, 667", "a 1,000, b 2 to 1,000"]),
         ({"step": 16}, ["gradient steps differ (a 8, b 8 to 16)", "num_updates"]),
     ],
 )  # fmt: skip
@@ -499,11 +508,11 @@ def test_a_file_that_cannot_be_kept_is_refused_at_once(tmp_path):
 
 
 def test_budgets_are_held_against_the_task():
-    """What no batch can spend is refused; what a large tree may miss by over 1 % is said."""
+    """What no batch can spend is refused; what a large tree may miss by over 5 % is said."""
     world = load_task("fourrooms", horizon=40)
     rollout = RolloutConfig(num_seeds=8, num_rollout_states=0, num_vines=0)
     objective = ObjectiveConfig(set_scope="seeds")
-    for budget, notes in ((None, 0), (60_000, 0), (5_000, 1)):
+    for budget, notes in ((None, 0), (60_000, 0), (6_000, 1)):
         trainer = PolychromicConfig(
             output_dir="none", num_generations=8, per_device_train_batch_size=56, steps_per_generation=4,
             num_updates=12, max_env_steps=budget, use_cpu=True,
