@@ -1,5 +1,8 @@
 """Watching a policy and drawing its vines: what is drawn is what happened."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -148,3 +151,17 @@ def test_greedy_takes_the_most_likely_action(task, folder):
     trees = [grow_tree(task, 3, player, SHAPE, run_seed=seed) for seed in (0, 1)]
     first, second = (action_texts(player.renderer, tree.seeds[0]) for tree in trees)
     assert first == second
+
+
+def test_a_policy_is_prompted_as_its_run_did(folder, tmp_path, capsys):
+    """A run that showed its policy the instructions, whose words this one does not know; other options are said."""
+    run_of = {"task": {"task": "fourrooms", "task_args": ["signature=rooms_in_order"]}, "policy": {}}
+    told = {}
+    for shown in (False, True):
+        path = shutil.copytree(folder, tmp_path / str(shown))
+        run_of["policy"] = {"show_instructions": shown, "generator": "vllm"}
+        (path / "run.json").write_text(json.dumps(run_of))
+        status = run(main, ["fourrooms", "--policy", str(path), "--task_horizon", "2"])
+        told[status] = capsys.readouterr().err
+    assert "was trained with --task_args signature=rooms_in_order, it plays with none" in told[0]
+    assert "does not know the word(s)" in told[2]
