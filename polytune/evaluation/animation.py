@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from polytune.tasks.base import Episode, Task
+from polytune.tasks.game import mission_line
 
 WIDTH = 480
 """Pixels, about: a whole number of pixels a cell."""
@@ -58,8 +59,7 @@ def _caption(episode: Episode, action: str | None, reward: float) -> list[str]:
         told += f": {said}" if task.parse_action(action) is not None else f": {said[:30]!r}, no action"
     if episode.done:
         told += f"; {episode.stop_reason}, reward {reward:.3g}"
-    mission = getattr(episode, "mission", None)
-    parts = [told, *([f"mission: {mission}"] if isinstance(mission, str) else [])]
+    parts = [told, *mission_line(episode)]
     return parts if episode.done else [*parts, f"sees: {episode.observation()}"]
 
 

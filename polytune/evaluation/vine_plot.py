@@ -19,7 +19,7 @@ from polytune.evaluation.summary import counted
 from polytune.policy import Renderer
 from polytune.rollout import Tree
 from polytune.tasks.base import Task
-from polytune.tasks.game import signature_text
+from polytune.tasks.game import mission_line, signature_text
 
 #: on white: Okabe and Ito's without the yellow, and four more; signatures beyond them share the grey
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#8C510A", "#A5C400", "#E6194B")
@@ -84,8 +84,7 @@ def draw_vines(task: Task, renderer: Renderer, tree: Tree, path: str | Path, *, 
     for number, (axes, state) in enumerate(zip(panels, seed.states, strict=True), start=1):
         _draw_state(axes, seed, state, number, vine_styles(state, colours))
     _legend(figure, seed.states, colours)
-    mission = getattr(task.start(tree.start_state), "mission", None)
-    figure.suptitle(f"{title}\nmission: {mission}\n" if mission else f"{title}\n", fontsize=11)
+    figure.suptitle("\n".join([title, *mission_line(task.start(tree.start_state)), ""]), fontsize=11)
     figure.savefig(path, dpi=110)
     return title
 

@@ -88,6 +88,12 @@ def map_of(episode: Episode):
     return env if isinstance(env, MiniGridEnv) else None
 
 
+def mission_line(episode: Episode) -> list[str]:
+    """What the episode asks for as one line; nothing for worlds that always ask for the same."""
+    mission = getattr(episode, "mission", None)
+    return [f"mission: {mission}"] if isinstance(mission, str) else []
+
+
 class Screen:
     """What is shown of a game. `blind`: what the policy is told, and nothing else until the episode is over."""
 
@@ -142,9 +148,7 @@ class Screen:
         """Paragraphs: where the episode is, what the policy is told, what the last turn brought."""
         game, episode, task = self.game, self.game.episode, self.game.task
         yield f"{task.name}, seed {episode.seed}, turn {episode.turn} of {task.horizon}"
-        mission = getattr(episode, "mission", None)
-        if isinstance(mission, str):
-            yield f"mission: {mission}"
+        yield from mission_line(episode)
         if game.past:
             action, step = game.past[-1].action, game.past[-1].step
             valid = task.parse_action(action) is not None
