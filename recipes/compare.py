@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.evaluation import comparison_keep, comparison_methods, comparison_runs
 
     comparison_keep.check_folder(config.keep)
-    methods = comparison_methods.read_methods(config, task_config, policy_config)
+    methods = comparison_methods.read_methods(parse, config, task_config, policy_config)
     notes = comparison_methods.check_methods(methods, config, task_config, policy_config)
     baseline = config.baseline or methods[0].name
 

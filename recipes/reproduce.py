@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     for path, named in ((recipes.compare, task_config.task), (recipes.pretrain, cloned.task)):
         if named != config.task:
             raise UsageError(f"{path} is for task {named!r}, not {config.task!r}: mend the YAML.")
-    methods = comparison_methods.read_methods(comparison, task_config, policy_config)
+    methods = comparison_methods.read_methods(parse, comparison, task_config, policy_config)
     comparison_methods.check_methods(methods, comparison, task_config, policy_config)
     task, _, _ = comparison_methods.check_starts(methods, comparison, task_config)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from polytune.cli import UsageError, load_yaml, parse
+import yaml
+
 from polytune.config import (
     AdapterConfig,
     ComparisonConfig,
@@ -92,17 +93,19 @@ def override_flags(entries: Sequence[str]) -> list[str]:
     return flags
 
 
-def read_methods(config: ComparisonConfig, task: TaskConfig, policy: PolicyConfig) -> list[Method]:
-    """Every method as recipes/finetune.py will take it.
+def read_methods(
+    parse: Callable[..., tuple], config: ComparisonConfig, task: TaskConfig, policy: PolicyConfig
+) -> list[Method]:
+    """Every method as recipes/finetune.py will take it; ``parse``: ``polytune.cli.parse``.
 
     Raises:
-        UsageError: a YAML file is wrong; names the method.
+        ValueError: a YAML file is wrong; names the method.
     """
     flags = [*shared_flags(task, policy), *override_flags(config.set), "--model", policy.model]
-    return [_read_method(*entry, flags) for entry in named_methods(config.methods).items()]
+    return [_read_method(parse, *entry, flags) for entry in named_methods(config.methods).items()]
 
 
-def _read_method(name: str, path: Path, flags: Sequence[str]) -> Method:
+def _read_method(parse: Callable[..., tuple], name: str, path: Path, flags: Sequence[str]) -> Method:
     parts = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
     try:
         found = parse(parts, ["--config", str(path), *flags], description="")
@@ -112,8 +115,8 @@ def _read_method(name: str, path: Path, flags: Sequence[str]) -> Method:
         if settings["trainer"].vllm_mode != "colocate":
             raise ValueError("vllm_mode 'server' is for one run, whose weights the server holds: use 'colocate'.")
     except ValueError as error:
-        raise UsageError(f"method {name} ({path}): {error}") from error
-    return Method(name, path, load_yaml(path), settings)
+        raise ValueError(f"method {name} ({path}): {error}") from error
+    return Method(name, path, yaml.safe_load(path.read_text()), settings)
 
 
 def check_methods(

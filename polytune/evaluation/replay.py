@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from polytune.config import PolicyConfig, RolloutConfig
 from polytune.policy import Renderer, TransformersGenerator, build_renderer, load_policy
-from polytune.policy.provenance import prompting_of
+from polytune.policy.provenance import other_task_args, prompting_of
 from polytune.rollout import Start, Trajectory, Tree, grow_trees, sample_episodes
 from polytune.tasks.base import Episode, Task
 
@@ -44,6 +44,13 @@ def load_player(task: Task, path: str, *, greedy: bool = False) -> Player:
         renderer,
         TransformersGenerator(model, max_action_tokens=tokens, stop_ids=renderer.stop_ids, greedy=greedy),
     )
+
+
+def training_note(path: str, task: Task, task_args: Sequence[str]) -> str:
+    """Which variant of the task the policy was trained on, where that is known to be another one; else nothing."""
+    trained = other_task_args(path, task.name, task_args)
+    before, now = (" ".join(own or []) or "none" for own in (trained, task_args))
+    return "" if trained is None else f"{path} was trained with --task_args {before}, it plays with {now}"
 
 
 def sample_actions(task: Task, seed: int, path: str, *, greedy: bool = False, run_seed: int = 0) -> list[str]:

@@ -156,12 +156,10 @@ def share_cores() -> None:
 def note_training(options: argparse.Namespace, task: Task) -> None:
     """Say so when the policy was trained on another variant of the task."""
     share_cores()
-    from polytune.policy.provenance import other_task_args
+    from polytune.evaluation.replay import training_note
 
-    trained = other_task_args(options.policy, task.name, options.task_args)
-    if trained is not None:
-        before, now = (" ".join(own) or "none" for own in (trained, options.task_args))
-        print(f"note: {options.policy} was trained with --task_args {before}, it plays with {now}", file=sys.stderr)
+    if note := training_note(options.policy, task, options.task_args):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def draw(options: argparse.Namespace, task: Task) -> None:

@@ -99,7 +99,7 @@ def uninterrupted(policy, tmp_path_factory):
 
 @pytest.mark.slow
 def test_killed_again_and_again_ends_the_same(policy, uninterrupted, tmp_path):
-    """One run, killed seven times: in rollouts, in updates, in saves; the moments within a place are drawn at random."""
+    """One run, killed seven times: in rollouts, in updates, in saves; the moments are drawn at random."""
     draw = random.Random(7)
     folder = tmp_path / "run"
     moments = [
