@@ -27,6 +27,8 @@ from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys,
 
 VINE_RULES = ("equally_spaced", "start")
 """Rules of `rollout_states` that need no critic and no second look at the policy."""
+MOST_PANELS = 8
+"""Rollout states that one picture shows, each in a panel of its own."""
 
 
 class UsageError(ValueError):
@@ -143,8 +145,8 @@ def rollout_shape(options: argparse.Namespace) -> RolloutConfig:
         raise UsageError(
             f"--rollout_states {shape.rollout_states!r} needs training's look: use {' or '.join(VINE_RULES)}"
         )
-    if shape.num_rollout_states < 1:
-        raise UsageError(f"--num_rollout_states {shape.num_rollout_states} leaves no vines to draw: at least 1")
+    if not 1 <= shape.num_rollout_states <= MOST_PANELS:
+        raise UsageError(f"--num_rollout_states {shape.num_rollout_states}: a picture shows 1 to {MOST_PANELS} of them")
     return shape
 
 

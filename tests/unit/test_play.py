@@ -277,6 +277,7 @@ def test_undone_turns_are_not_filmed(tmp_path):
         ("fourrooms --policy p --vines x.png --rollout_states uncertain", "'uncertain'"),
         ("fourrooms --policy p --vines x.png --num_vines 0", "num_vines is 0"),
         ("fourrooms --policy p --vines x.png --num_rollout_states 0", "--num_rollout_states 0"),
+        ("fourrooms --policy p --vines x.png --num_rollout_states 9", "shows 1 to 8"),
         ("fourrooms --policy p --vines x.jpg", "'x.jpg'"),
         ("fourrooms --expert --gif x.png", "'x.png'"),
         ("fourrooms --expert --delay -1", "-1"),
