@@ -26,6 +26,7 @@ from polytune.tasks.grid.perturbations import PERTURBATIONS
 from polytune.tasks.grid.signatures import OBJECTS_TOUCHED, ROOMS, ROOMS_IN_ORDER, GridEpisode, check_signature
 
 # isort: split
+from minigrid.envs.babyai.core import verifier
 from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 from minigrid.envs.babyai.goto import GoTo
 from minigrid.envs.babyai.pickup import Pickup
@@ -111,16 +112,10 @@ class BabyAIEpisode(GridEpisode):
         env = self.env
         env.step_count = self.turn - 1  # turns spent on unparseable text count as well
         self._last_action = action
-        _, reward, ended, _, _ = env.step(ACTIONS.index(action))
+        _, reward, *_ = env.step(ACTIONS.index(action))
         x, y = env.agent_pos
         env.agent_pos = (int(x), int(y))
-        self._broken = ended and reward <= 0
-        return ended and reward > 0
-
-    _broken = False
-
-    def _failure(self) -> str | None:
-        return "failure" if self._broken else None
+        return reward > 0
 
     def _place(self) -> int | None:
         x, y = self.env.agent_pos
@@ -160,6 +155,8 @@ class BabyAI(Task):
     Options: `horizon`, the most turns of an episode; `signature`, what makes a strategy: `rooms` (default),
     `rooms_in_order` or `objects_touched`; `perturb`, a changed start state: `start_room`, `distractors` or `reworded`,
     drawn with `perturb_seed`.
+
+    Raises ValueError for other values, and where the environment variable BABYAI_DONE_ACTIONS is set.
     """
 
     actions = ACTIONS
@@ -179,6 +176,11 @@ class BabyAI(Task):
         perturb: str | None = None,
         perturb_seed: int = 0,
     ):
+        if verifier.use_done_actions:
+            raise ValueError(
+                f"the environment variable BABYAI_DONE_ACTIONS is set: MiniGrid would end a mission only at the action "
+                f"done, which task {self.name!r} does not have; unset it"
+            )
         super().__init__(self.default_horizon if horizon is None else horizon)
         self.signature = check_signature(signature, (ROOMS, ROOMS_IN_ORDER, OBJECTS_TOUCHED), self.name)
         self.perturb, self.perturb_seed = self.check_perturbation(perturb, perturb_seed)
@@ -196,7 +198,7 @@ class BabyAI(Task):
             "Explore when you do not see what you need. Answer with one word: left (turn left on the spot), right "
             "(turn right on the spot), forward (move one cell ahead), pickup (take the object in the cell ahead), "
             "drop (put it down in the cell ahead), or toggle (open or close the door ahead; a locked one needs the "
-            "key of its colour in hand)."
+            "key of its colour in hand; a box ahead is opened and thereby destroyed, and every box is empty)."
         )
 
     def start_hash(self, seed: int) -> str:

@@ -6,6 +6,7 @@ Each function changes a level that MiniGrid has just generated, with an RNG of i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -47,8 +48,10 @@ def start_room(env: RoomGridLevel, rng: np.random.Generator) -> None:
     nothing, unless there is no other (levels of BabyAI that ask for unblocking: 5 % of SynthSeq). What could be reached
     from the start can be reached from there. Raises ValueError where only a locked door leads out of the room.
 
-    A description by place ("on your left") is meant from the new start. Where no new start gives the mission a meaning
-    (something fits each description, and the mission is one that BabyAI would pose), the places are left out of it.
+    A description by place ("on your left") is meant from the new start, and the mission is one that BabyAI would pose
+    there. Where no new start gives every such description a meaning, the places without one are left out of the
+    mission, as few as possible. Where BabyAI would refuse what is left at every new start, colours replace places, as
+    few as possible: of what was meant from the old start, or else others. Raises ValueError where none will do.
     """
     walls = _walls(env)
     start = (int(env.agent_pos[0]), int(env.agent_pos[1]))
@@ -63,17 +66,15 @@ def start_room(env: RoomGridLevel, rng: np.random.Generator) -> None:
         raise ValueError(f"no other room can be reached from {start} without a key: leave out perturb=start_room")
     poses = [(cell, direction) for room in _shuffled(sorted(cells), rng)
              for cell in _shuffled(cells[room], rng) for direction in rng.permutation(4).tolist()]  # fmt: skip
-    clear = [pose for pose in poses if _faces_nothing(env, *pose)]
-    if not any(_makes_sense_from(env, *pose) for pose in clear):
-        for described in descriptions(env.instrs):
-            described.loc = None
-        env.agent_pos, env.agent_dir = clear[0]
+    _pose_mission(env, [pose for pose in poses if _faces_nothing(env, *pose)])
     env.mission = env.surface = env.instrs.surface(env)
 
 
 def distractors(env: RoomGridLevel, rng: np.random.Generator) -> None:
     """Add `EXTRA_OBJECTS` keys, balls and boxes that no description of the mission fits, in cells where they cut
-    nothing off; no keys that open a locked door."""
+    nothing off: what could be walked to still can be, and beside each object there is still a free cell to face it
+    from, if there was one. No keys that open a locked door. Raises ValueError where there is no room for them, or where
+    the mission means every kind of object."""
     walls = _walls(env)
     wanted = descriptions(env.instrs)
     locked = {cell.color for cell in env.grid.grid if cell is not None and cell.type == "door" and cell.is_locked}
@@ -95,9 +96,11 @@ def distractors(env: RoomGridLevel, rng: np.random.Generator) -> None:
             for x in range(walls.width)
             if walls.room(x, y) is not None and (x, y) not in taken and _apart((x, y), [agent, *walls.doorways])
         ]
-        before = len(reachable(walls, agent, blocked=taken))
+        before = reachable(walls, agent, blocked=taken)
+        faced = {thing for thing in taken if _is_beside(thing, before)}
         for cell in _shuffled(free, rng):
-            if len(reachable(walls, agent, blocked=taken | {cell})) >= before - 1:
+            after = reachable(walls, agent, blocked=taken | {cell})
+            if before - after <= {cell} and all(_is_beside(thing, after) for thing in faced | {cell}):
                 break
         else:
             raise ValueError("this level has no room for more objects: leave out perturb=distractors")
@@ -155,21 +158,81 @@ def _apart(cell: Cell, others: Iterable[Cell]) -> bool:
     return all(abs(cell[0] - x) + abs(cell[1] - y) > 1 for x, y in others)
 
 
+def _is_beside(thing: Cell, cells: set[Cell]) -> bool:
+    return any((thing[0] + dx, thing[1] + dy) in cells for dx, dy in DIRECTIONS)
+
+
 def _faces_nothing(env: RoomGridLevel, cell: Cell, direction: int) -> bool:
     dx, dy = DIRECTIONS[direction]
     ahead = env.grid.get(cell[0] + dx, cell[1] + dy)
     return ahead is None or ahead.type == "wall"
 
 
-def _makes_sense_from(env: RoomGridLevel, cell: Cell, direction: int) -> bool:
-    """Put the agent there; whether BabyAI would pose the mission there."""
-    env.agent_pos, env.agent_dir = cell, direction
-    if not all(described.find_matching_objs(env)[0] for described in descriptions(env.instrs)):
+def _pose_mission(env: RoomGridLevel, poses: list[tuple[Cell, int]]) -> None:
+    """Put the agent into one of `poses` where BabyAI would pose the mission, changed as little as it can be (see
+    `start_room`). Raises ValueError where no change that is tried makes it one."""
+    placed = []  # (description, its words, colours that may replace its place)
+    for described in descriptions(env.instrs):
+        if described.loc:
+            meant = described.find_matching_objs(env)[0][0].color
+            placed.append((described, (described.color, described.loc), dict.fromkeys((meant, *COLOR_NAMES))))
+    for number in range(len(placed) + 1):
+        for chosen in itertools.combinations(placed, number):
+            for colours in itertools.product(*(colours for *_, colours in chosen)):
+                for (described, *_), colour in zip(chosen, colours, strict=True):
+                    described.color, described.loc = colour, None
+                if _pose_without_places(env, poses):
+                    return
+            for described, words, _ in chosen:
+                described.color, described.loc = words
+    raise ValueError(f"no other room gives the mission {env.mission!r} a meaning: leave out perturb=start_room")
+
+
+def _pose_without_places(env: RoomGridLevel, poses: list[tuple[Cell, int]]) -> bool:
+    """Put the agent into the first of `poses` where the mission has to lose the fewest places, and take those out;
+    whether there is one.
+
+    At a pose the places that fit nothing have to go, and no more: without a place a description fits more objects,
+    which mends nothing that BabyAI refuses.
+    """
+    fewest, best = len(descriptions(env.instrs)) + 1, None
+    for cell, direction in poses:
+        env.agent_pos, env.agent_dir = cell, direction
+        lost = [described for described in descriptions(env.instrs) if not _fits_something(described, env)]
+        if any(described.loc is None for described in lost):
+            return False  # a colour that nothing has
+        if len(lost) < fewest and _would_be_posed(env, lost):
+            fewest, best = len(lost), (cell, direction, lost)
+        if not fewest:
+            break
+    if best is None:
         return False
+    env.agent_pos, env.agent_dir, lost = best
+    for described in lost:
+        described.loc = None
+    return True
+
+
+def _fits_something(described: verifier.ObjDesc, env: RoomGridLevel) -> bool:
+    """Whether BabyAI would describe something so: where it locks a room whose key no mission implies (SynthSeq),
+    something outside of that room."""
+    places = described.find_matching_objs(env)[1]
+    locked_room = None if getattr(env, "implicit_unlock", True) else env.locked_room
+    return any(locked_room is None or not locked_room.pos_inside(*place) for place in places)
+
+
+def _would_be_posed(env: RoomGridLevel, lost: Iterable[verifier.ObjDesc]) -> bool:
+    """Whether BabyAI's own validation passes the mission without the places of `lost`."""
+    places = [(described, described.loc) for described in lost]
     try:
+        for described in lost:
+            described.loc = None
         env.validate_instrs(env.instrs)
     except RejectSampling:
         return False
+    finally:
+        for described, place in places:
+            described.loc = place
     return True
 
 
