@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from polytune.config import parse_options
 from polytune.policy.demonstrations import keep_successes, save_demonstrations
 from polytune.tasks import TASKS, load_task
-from polytune.tasks.demonstrations import act_out_all
+from polytune.tasks.demonstrations import WorkerLostError, act_out_all
 from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, split_hashes
 
 
@@ -46,13 +46,15 @@ def main() -> None:
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     episodes = act_out_all(arguments.task, options, seeds, arguments.workers)
-    rows = list(tqdm(episodes, total=len(seeds), desc=task.name, unit="episode", disable=None))
     try:
+        rows = list(tqdm(episodes, total=len(seeds), desc=task.name, unit="episode", disable=None))
         dataset, counts = keep_successes(rows, task, split_hashes(task, "unseen"))
     except ValueError as error:
         parser.error(str(error))
+    except WorkerLostError as error:
+        raise SystemExit(f"error: {error} (--workers)") from error
     command = " ".join(["data/build_demonstrations.py", *sys.argv[1:]])
-    save_demonstrations(folder, dataset, counts, task, " ".join(arguments.task_args), command)
+    save_demonstrations(folder, dataset, counts, task, options, command)
     share = counts["successes"] / counts["episodes"]
     print(f"{folder}: {len(dataset):,} of {len(rows):,} episodes. The expert succeeded in {share:.1%}, "
           f"{counts['successes_within_horizon'] / counts['episodes']:.1%} within {task.horizon} turns; "

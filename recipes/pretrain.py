@@ -75,15 +75,13 @@ def main(argv: Sequence[str]) -> None:
                             desc="demonstrations", unit="episode", disable=None)  # fmt: skip
             demonstrations, counts = keep_successes(recorded, task, split_hashes(task, "unseen"))
             save_demonstrations(output_dir / "demonstrations", demonstrations, counts, task,
-                                " ".join(task_config.task_args), " ".join(["recipes/pretrain.py", *argv]))  # fmt: skip
-            left_out = counts["episodes"] - len(demonstrations)
-            print(f"{len(demonstrations)} demonstrations of {task.name}, {left_out} failures of the expert dropped")
+                                task_config.task_options, " ".join(["recipes/pretrain.py", *argv]))  # fmt: skip
+            failed, leaked = counts["episodes"] - counts["successes"], counts["leaked"]
+            print(f"{len(demonstrations)} demonstrations of {task.name}; left out: {leaked} of unseen levels, "
+                  f"{failed} failures of the expert")  # fmt: skip
         train, held = split_by_level(tokenize_demonstrations(renderer, demonstrations))
-        provenance.write_json(
-            output_dir / provenance.DEMONSTRATIONS_FILE,
-            {"task": task.name, "seeds": demonstrations["start_seed"][:],
-             "level_hashes": demonstrations["level_hash"][:]},
-        )  # fmt: skip
+        listing = {"seeds": demonstrations["start_seed"][:], "level_hashes": demonstrations["level_hash"][:]}
+        provenance.write_json(output_dir / provenance.DEMONSTRATIONS_FILE, {"task": task.name} | listing)
         checked, where = held["start_seed"][:], "held-out levels"
         beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
     else:

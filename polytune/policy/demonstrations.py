@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,16 @@ tags:
 
 # polytune {name} demonstrations
 
-{successes:,} expert episodes of the task `{name}`{options}, seeds {first} to {last}: {episodes:,} were begun,
-{failures:,} failed and are not here ({gave_up:,} given up by the expert), {leaked:,} were left out because their
-levels are in the unseen split. {within:,} of the successes ({share:.1%} of what was begun) took no more than the
-{horizon} turns of an episode; of the longer ones the first {horizon} turns are here.{lengths}
+{rows:,} expert episodes of the task `{name}`{options}. {episodes:,} were begun, {failures:,} failed and are not here
+({gave_up:,} given up by the expert), {leaked:,} were left out because their levels are in the unseen split.
+{within:,} of the {successes:,} successes ({share:.1%} of what was begun) took no more than the {horizon} turns of an
+episode; of the longer ones the first {horizon} turns are here.{lengths}
+
+Start seeds of the rows: {seeds}.
 
 | column | type | meaning |
 |---|---|---|
-| `start_seed` | int | gives the start state: `load_task({name!r}).start(start_seed)` |
+| `start_seed` | int | gives the start state: `load_task({call}).start(start_seed)` |
 | `level_hash` | str | names it |
 | `observations` | list of str | what the expert saw before each action |
 | `actions` | list of str | what it did |
@@ -73,24 +76,41 @@ def keep_successes(
     return Dataset.from_dict(columns), counts
 
 
-def save_demonstrations(folder: str | Path, dataset: Dataset, counts: dict, task: Task, options: str, command: str):
-    """``save_to_disk``, with a card and the counts beside the data; the folder is there whole or not at all."""
+def save_demonstrations(
+    folder: str | Path, dataset: Dataset, counts: dict, task: Task, options: Mapping[str, Any], command: str
+) -> None:
+    """``save_to_disk``, with a card and the counts beside the data; the folder, which replaces an earlier one, is there
+    whole or not at all. ``options``: those of ``load_task`` that gave ``task``."""
     folder = Path(folder)
-    building = folder.with_name(folder.name + ".tmp")
-    for old in (building, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    dataset.save_to_disk(building)
-    (building / SUMMARY_FILE).write_text(json.dumps(counts, indent=2) + "\n")
-    seeds, spread = dataset["start_seed"][:], counts["turns_percentiles"]
+    spread = counts["turns_percentiles"]
     card = _CARD.format(
-        **counts, name=task.name, options=f" ({options})" if options else "", first=min(seeds), last=max(seeds),
+        **counts, rows=len(dataset), name=task.name, seeds=_ranges(dataset["start_seed"][:]),
+        options=f" ({' '.join(f'{name}={value}' for name, value in options.items())})" if options else "",
+        call=", ".join([repr(task.name), *(f"{name}={value!r}" for name, value in options.items())]),
         failures=counts["episodes"] - counts["successes"], within=counts["successes_within_horizon"],
         share=counts["successes_within_horizon"] / counts["episodes"], command=command,
         lengths=f" The expert took {counts['turns_mean']:.1f} turns on average: half of the episodes took "
         f"{spread[50]} at most, 80 % {spread[80]}, 95 % {spread[95]}.",
     )  # fmt: skip
-    (building / "README.md").write_text(card)
-    building.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as own:  # a name nobody else has
+        building = Path(own) / folder.name
+        dataset.save_to_disk(building)
+        (building / SUMMARY_FILE).write_text(json.dumps(counts, indent=2) + "\n")
+        (building / "README.md").write_text(card)
+        shutil.rmtree(folder, ignore_errors=True)
+        building.rename(folder)
+
+
+def _ranges(seeds: Iterable[int]) -> str:
+    """Sorted, those that follow each other as "3 to 5"."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1][1:] = [seed]
+        else:
+            runs.append([seed])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
 
 
 def load_demonstrations(folder: str | Path) -> Dataset | None:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from polytune.tasks import load_task
@@ -16,6 +17,10 @@ from polytune.tasks.base import ExpertError, Task
 
 FEW = 200
 """Up to so many episodes are recorded in this process: starting others would take longer."""
+
+
+class WorkerLostError(RuntimeError):
+    """A process that records episodes ended in the middle of it."""
 
 
 def act_out(task: Task, seed: int) -> dict[str, Any]:
@@ -54,6 +59,7 @@ def act_out_all(
     """`act_out` for every seed of the task `load_task(name, **options)`, in the order of `seeds`.
 
     `workers`: processes; None: one for each core that this process may use, and none for `FEW` episodes.
+    Raises WorkerLostError when one of them is killed; the others end, too.
     """
     workers = workers or (len(os.sched_getaffinity(0)) if len(seeds) > FEW else 1)
     if workers == 1:
@@ -65,6 +71,11 @@ def act_out_all(
     with ProcessPoolExecutor(workers, context, _begin, (name, dict(options), os.getpid())) as pool:
         try:
             yield from pool.map(_act_out_here, seeds, chunksize=8)
+        except BrokenProcessPool as error:
+            raise WorkerLostError(
+                f"one of the {workers} processes that record episodes of {name!r} was killed or could not start (out "
+                "of memory, most likely): run the same command again, with fewer processes where it offers that"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

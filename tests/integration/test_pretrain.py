@@ -109,11 +109,18 @@ def test_success_is_checked_on_held_out_levels_and_the_target_is_named(pretrain,
         return original(task, renderer, generator, starts, **options)
 
     monkeypatch.setattr(rollout, "sample_episodes", sample)
+    unseen = {load_task("fourrooms").start_hash(seed) for seed in range(1_000_000, 1_000_004)}
+    monkeypatch.setattr("polytune.tasks.splits.split_hashes", lambda task, split: unseen)
     pretrain(tmp_path)
     seeds = load_demonstrations(tmp_path / "demonstrations")["start_seed"][:]
     held = seeds[-(len(seeds) // 5) :]
     printed = capsys.readouterr().out
     assert f"cloning {len(seeds) - len(held)} demonstrations, {len(held)} held out" in printed
+    counts = json.loads((tmp_path / "demonstrations/summary.json").read_text())
+    failed, leaked = counts["episodes"] - counts["successes"], counts["leaked"]
+    assert counts["episodes"] == 24 == len(seeds) + failed + leaked and leaked and failed
+    left_out = f"left out: {leaked} of unseen levels, {failed} failures of the expert"
+    assert f"{len(seeds)} demonstrations of fourrooms; {left_out}\n" in printed
     assert len(checked) == 3 and {seed for starts in checked for seed, _ in starts} == set(held)
     assert all(len(set(starts)) == 6 for starts in checked)  # no episode counts twice
     assert "target 1.0 NOT reached: raise epochs or num_demonstrations" in printed

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -16,11 +18,11 @@ from polytune.policy.rendering import PROMPT_WORD
 from polytune.policy.tiny import build_tokenizer
 from polytune.tasks import load_task
 from polytune.tasks.base import ExpertError
-from polytune.tasks.demonstrations import act_out, act_out_all, summary
+from polytune.tasks.demonstrations import WorkerLostError, act_out, act_out_all, summary
 from polytune.tasks.grid import babyai
 from polytune.tasks.grid.common import DIRECTIONS
 from polytune.tasks.grid.perturbations import EXTRA_OBJECTS, distractors, reachable, reworded, start_room
-from polytune.tasks.splits import load_split
+from polytune.tasks.splits import DATA_DIR, load_split, split_hashes
 
 # isort: split
 from minigrid.core.world_object import Ball, Box, Door, Key
@@ -331,6 +333,17 @@ def test_recording_on_several_cores_gives_the_same_rows():
     assert [row["start_seed"] for row in alone] == list(seeds)
 
 
+def test_a_killed_process_ends_the_recording_with_one_error():
+    rows = act_out_all("babyai-goto", {}, range(3_000_000, 3_002_000), workers=2)
+    assert next(rows)["start_seed"] == 3_000_000
+    others = multiprocessing.active_children()
+    assert len(others) == 2
+    os.kill(others[0].pid, signal.SIGKILL)
+    with pytest.raises(WorkerLostError, match="one of the 2 processes that record episodes of 'babyai-goto' was kill"):
+        list(rows)
+    assert not any(process.is_alive() for process in others)
+
+
 def test_generating_levels_prints_nothing(capfd, task):
     babyai.generate.cache_clear()
     for seed in range(40):
@@ -344,6 +357,31 @@ def test_committed_splits_hold_and_share_nothing(task):
     assert len(train) == len(unseen) == 50
     hashes = [task.start_hash(seed) for seed in [*train, *unseen]]
     assert len(set(hashes)) == 100
+
+
+def test_the_splits_of_synthseq_and_bosslevel_share_no_level():
+    levels = {
+        name: {digest for split in ("train", "unseen") for digest in split_hashes(load_task(name), split)}
+        for name in ("babyai-synthseq", "babyai-bosslevel")
+    }
+    assert all(len(hashes) == 100 for hashes in levels.values())
+    assert not levels["babyai-synthseq"] & levels["babyai-bosslevel"]
+    same = load_task("babyai-bosslevel").start_hash(0), load_task("babyai-synthseq").start_hash(0)
+    assert same[0] == same[1]  # why: at the same seed the two mostly draw the same level
+
+
+@pytest.mark.parametrize("name", ["babyai-goto", "babyai-bosslevel"])
+def test_the_builder_rebuilds_the_committed_splits_and_the_card_says_their_size_and_seeds(name, tmp_path):
+    command = [sys.executable, "data/build_splits.py", "--task", name, "--data-dir", str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(DATA_DIR.parent)}
+    subprocess.run(command, check=True, cwd=DATA_DIR.parent, env=environment, capture_output=True)
+    card = (DATA_DIR / name / "README.md").read_text()
+    for split in ("train", "unseen"):
+        committed = DATA_DIR / name / f"{split}.jsonl"
+        assert (tmp_path / name / f"{split}.jsonl").read_bytes() == committed.read_bytes()
+        seeds = load_split(load_task(name), split)
+        told = f"| `{split}.jsonl` | {len(seeds)} | {committed.stat().st_size:,} | {min(seeds)} to {max(seeds)} |"
+        assert told in card
 
 
 # Perturbed starts

@@ -1,6 +1,7 @@
 """Behaviour cloning: the loss by hand, the split by level, and the end of a run at its target."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -203,11 +204,23 @@ def test_failures_and_forbidden_levels_are_dropped_and_counted(tmp_path):
     assert (counts["episodes"], counts["successes"], counts["leaked"]) == (40, len(won), 1)
     with pytest.raises(ValueError, match="solved none of 1 start states"):
         keep_successes([row for row in rows if not row["success"]][:1], task)
-    save_demonstrations(tmp_path / "d", dataset, counts, task, "horizon=4", "this test")
+    (tmp_path / "d.tmp").mkdir()
+    (tmp_path / "d.tmp/mine").write_text("kept")
+    for _ in range(2):  # the second time in place of the first
+        save_demonstrations(tmp_path / "d", dataset, counts, task, {"horizon": 4}, "this test")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "d.tmp"]
+    assert (tmp_path / "d.tmp/mine").read_text() == "kept"
+    assert (tmp_path / "d").stat().st_mode & 0o055 == (tmp_path / "d.tmp").stat().st_mode & 0o055  # no private folder
     assert load_demonstrations(tmp_path / "d")[:] == dataset[:]
     card = DatasetCard.load(tmp_path / "d/README.md")
     assert card.data.license == "apache-2.0"
-    assert f"{len(won)} expert episodes" in card.text and "1 were left out" in card.text.replace("\n", " ")
+    text = card.text.replace("\n", " ")
+    assert f"{len(won) - 1} expert episodes of the task `fourrooms` (horizon=4). 40 were begun" in text
+    assert f"{40 - len(won)} failed" in text and "1 were left out" in text and f"of the {len(won)} successes" in text
+    assert "`load_task('fourrooms', horizon=4).start(start_seed)`" in text
+    told = re.search(r"Start seeds of the rows: (.*?)\.", text)[1]
+    ranges = [[int(end) for end in part.split(" to ")] for part in told.split(", ")]
+    assert [seed for ends in ranges for seed in range(ends[0], ends[-1] + 1)] == dataset["start_seed"][:]
     (tmp_path / "d/state.json").write_text("{")
     assert load_demonstrations(tmp_path / "d") is None and load_demonstrations(tmp_path / "nowhere") is None
 
