@@ -393,7 +393,17 @@ class EvaluationConfig:
             "lines without a prompt or with a bare question count each."
         },
     )
+    from_records: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or records.jsonl of an earlier evaluation: its records are analysed again (another level, "
+            "other k), nothing is sampled."
+        },
+    )
     n: int = field(default=16, metadata={"help": "Independent samples of each start state."})
+    k: list[int] = field(
+        default_factory=list, metadata={"help": "k of the pass@k to report, at most n. Unset: 1, 2, 4, ... and n."}
+    )
     perturb: list[str] = field(
         default_factory=list,
         metadata={
@@ -401,11 +411,19 @@ class EvaluationConfig:
             "another room), drawn with seed."
         },
     )
-    temperature: float = field(default=1.0, metadata={"help": "Sampling temperature; greedy success is always added."})
+    temperature: float = field(
+        default=1.0,
+        metadata={"help": "Temperature of the whole distribution, never cut to a top-k or top-p. 0: with n 1 only."},
+    )
+    greedy: bool = field(default=True, metadata={"help": "Add one greedy episode of each start state."})
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
     seed: int = field(default=0, metadata={"help": "Seed of the samples and of the bootstrap."})
-    output_dir: str = field(
-        default="outputs/quickstart/evaluation", metadata={"help": "Where records.jsonl, summary.json and the plot go."}
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where records.jsonl, summary.json and the plot go (outputs/quickstart/evaluation; with "
+            "from_records: beside the records)."
+        },
     )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run the Python code that a Hub model brings along. Read it before."}
@@ -416,11 +434,18 @@ class EvaluationConfig:
         require_integer("seed", self.seed, 0)
         require_once("perturb", self.perturb)
         require(bool(self.policies), "policies is empty: name at least one checkpoint.")
+        require_number("temperature", self.temperature, 0.0)
         require(
-            self.temperature > 0.0,
-            f"temperature must be above 0, got {self.temperature}: pass@k needs independent samples, and the greedy "
-            "success is reported anyway.",
+            self.temperature > 0.0 or self.n == 1,
+            f"temperature is 0 and n is {self.n}: samples of the likeliest action are all alike, and pass@k would be "
+            "pass@1. Give a temperature above 0, or n 1.",
         )
+        for k in self.k:
+            require_integer("k", k, 1)
+            require(k <= self.n or self.from_records is not None, f"k has {k}, but n is {self.n}: draw more samples "
+                    f"(--n {k}), or leave that k out.")  # fmt: skip
+        require_once("k", self.k)
+        self.k = sorted(self.k)
         require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
 
 

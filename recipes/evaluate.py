@@ -4,10 +4,12 @@
     python recipes/evaluate.py --policies before=outputs/quickstart/pretrained after=outputs/run \\
         --split unseen --n 32 --output_dir outputs/run/evaluation
 
+    python recipes/evaluate.py --from_records outputs/run/evaluation --k 1 8 32 --level 0.9      # without sampling
     python recipes/evaluate.py --perturb start_room         # the same start states with the agent in another room, too
 
 Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
-success, paired differences to the first policy) and coverage.png, with --perturb also perturbed.txt. A run that was
+success, paired differences of each pair of policies, where their pass@k curves cross) and coverage.png, with --perturb
+also perturbed.txt. A run that was
 stopped continues where it was, and --perturb adds to one that is finished: what is recorded stays in its tables.
 
 Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts by how many different valid and
@@ -15,7 +17,6 @@ unseen answers there are. Texts from elsewhere are scored, too: --task triangle 
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,14 @@ def main(argv: Sequence[str]) -> None:
     task_config, policy_config, config = parse((TaskConfig, PolicyConfig, EvaluationConfig), argv, description=__doc__)
     refuse_unused(policy_config, {"model": "name the checkpoints with --policies"})
     set_cpu_threads(policy_config.cpu_threads)
-    output_dir = Path(config.output_dir)
+    output_dir = Path(config.output_dir or "outputs/quickstart/evaluation")
+    if config.from_records is not None:
+        unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
+        refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
+        from polytune.evaluation.analysis import again
+
+        again(task_config, config, ["recipes/evaluate.py", *argv])
+        return
     if config.completions is not None:
         unused = ("policies", "n", "temperature", "perturb")
         refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
@@ -43,12 +51,10 @@ def main(argv: Sequence[str]) -> None:
 
     from tqdm.auto import tqdm
 
-    from polytune.evaluation import as_table, creativity_report, perturbed, records, summarise, verdict
-    from polytune.evaluation.plot import plot_coverage
-    from polytune.evaluation.summary import counted
+    from polytune.evaluation import analysis, perturbed, records
     from polytune.policy import GeneratorsInTurn, build_renderer, load_policy, provenance
+    from polytune.policy.generators import set_aside_warps
     from polytune.tasks import load_task
-    from polytune.tasks.creativity.tasks import CreativityTask
     from polytune.tasks.splits import load_split, says_unseen
 
     # ---------------------------------------------------------------- task, start states, policies
@@ -68,8 +74,11 @@ def main(argv: Sequence[str]) -> None:
         if trained is not None:
             print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
         renderers[name].check_vocabulary()
+        if asked := set_aside_warps(policies[name][0]):
+            print(f"note: {name}'s generation_config.json asks for {asked}, left aside: pass@k is of the whole "
+                  f"distribution at temperature {config.temperature:g}")  # fmt: skip
     models = {name: model for name, (model, _) in policies.items()}
-    generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature)
+    generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
     seconds = provenance.set_aside_other_run(
@@ -77,10 +86,12 @@ def main(argv: Sequence[str]) -> None:
     )
 
     # ---------------------------------------------------------------- sample
-    records_file = output_dir / "records.jsonl"
+    records_file = output_dir / records.RECORDS_FILE
     perturb = records.with_recorded(records_file, config.perturb)
     tasks |= perturbed.tasks_under(task, task_config, perturb, seeds, seed=config.seed)
-    batches = records.cohorts(records.plan(list(paths), seeds, config.n, perturb), policy_config.max_branches)
+    batches = records.cohorts(
+        records.plan(list(paths), seeds, config.n, perturb, greedy=config.greedy), policy_config.max_branches
+    )
     done = records.continue_records(records_file, batches)
     episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
     print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
@@ -91,7 +102,7 @@ def main(argv: Sequence[str]) -> None:
         for number, cohort in enumerate(batches[done:], start=done + 1):
             (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
             progress.set_description(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
-            start, generator = time.perf_counter(), generators.of(name, greedy=greedy)
+            start, generator = time.perf_counter(), generators.of(name, greedy=greedy or not config.temperature)
             lines = records.sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
                                      on_episode=progress.update)  # fmt: skip
             file.writelines(json.dumps(line) + "\n" for line in lines)
@@ -107,29 +118,12 @@ def main(argv: Sequence[str]) -> None:
     generators.shutdown()
 
     # ---------------------------------------------------------------- summarise, plot, say it
-    everything = records.read_records(records_file)
-    unmoved, drawn = records.under(everything, None), {"level": config.level, "seed": config.seed}
-    summary = summarise(unmoved, list(paths), **drawn)
-    for name in paths:
-        summary["policies"][name]["seconds"] = seconds[name]  # of sampling, over all sittings
-    if perturb:
-        summary["perturbed"] = perturbed.summarise_perturbed(everything, list(paths), perturb, **drawn)
-    summary |= provenance.origin(["recipes/evaluate.py", *argv])
-    summary["policy_paths"] = {name: str(path) for name, path in paths.items()}
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
-    summary["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
-    title = f"{task.name}, {split}: {len(seeds):,} {task.starts} x {counted(config.n, 'sample')}"
-    if isinstance(task, CreativityTask):
-        creativity_report.report(task, unmoved, summary, output_dir, title=title, seed=config.seed)
-    else:
-        provenance.write_json(output_dir / "summary.json", summary)
-        plot_coverage(summary, unmoved, output_dir / "coverage.png", title=title)
-        print(f"\n{title}\n\n{as_table(summary)}\n")
-        print("\n".join(verdict(summary)))
-        if perturb:
-            (output_dir / "perturbed.txt").write_text(perturbed.report(summary) + "\n")
-            print(f"\n{perturbed.report(summary)}")
-        print(f"\nrecords, summary and plot: {output_dir}{os.sep}{{records.jsonl,summary.json,coverage.png}}")
+    more = provenance.origin(["recipes/evaluate.py", *argv])
+    more["policy_paths"] = {name: str(path) for name, path in paths.items()}
+    more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
+    everything = records.read_records(records_file)
+    analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
 
 
 def named_policies(entries: Sequence[str]) -> dict[str, str]:

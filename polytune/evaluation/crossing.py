@@ -51,11 +51,11 @@ def crossing(
 
     Returns:
         ``verdict``: ``crosses`` (resolved on both sides), ``first above`` or ``second above`` (resolved at k = 1 and at
-        k = n with one sign), or ``not resolved``. ``estimate``: where D changes its sign for the last time, interpolated
-        between whole k, None where it does not; ``low``, ``high``: the interval, None where it is not resolved;
-        ``early``, ``late``: D at k = 1 and k = n with its interval; ``more_start_states``: how many more, of the same
-        number of samples, would resolve what is not, differences staying as they are; None where nothing is missing, or
-        nothing differs.
+        k = n with one sign), or ``not resolved``. ``estimate``: where D changes its sign for the last time,
+        interpolated between whole k, None where it does not; ``low``, ``high``: the interval, None where it is not
+        resolved; ``early``, ``late``: D at k = 1 and k = n with its interval; ``more_start_states``: how many more, of
+        the same number of samples, would resolve what is not, differences staying as they are; None where nothing is
+        missing, or nothing differs.
     """
     ks = grid(num_samples)
     values = [pass_at_ks(num_samples, correct, ks) for correct in (first, second)]
@@ -97,7 +97,7 @@ def _last_change(ks: Sequence[int], difference_K: np.ndarray) -> float | None:
 
 
 def _missing(problems: int, ends: Sequence[Mapping[str, float]]) -> int | None:
-    """More problems that resolve every end which is not, if differences stay and intervals shrink by the square root."""
+    """More problems that resolve every end, if differences stay and intervals shrink with the square root of them."""
     needed = []
     for end in ends:
         if _sign(end) == 0:
@@ -116,8 +116,8 @@ def in_words(found: Mapping[str, Any], first: str, second: str, num_samples: int
     if found["verdict"] == "crosses":
         before, after = (first, second) if found["late"]["estimate"] > 0 else (second, first)
         return (
-            f"{after} overtakes {before} at k = {found['estimate']:.3g} [{found['low']}, {found['high']}]: {before} has "
-            f"the higher pass@k before, {after} from there to k = {most}"
+            f"{after} overtakes {before} at k = {found['estimate']:.3g} [{found['low']}, {found['high']}]: {before} "
+            f"has the higher pass@k before, {after} from there to k = {most}"
         )
     if found["verdict"] != "not resolved":
         above, below = (first, second) if found["verdict"] == "first above" else (second, first)
@@ -127,6 +127,6 @@ def in_words(found: Mapping[str, Any], first: str, second: str, num_samples: int
     if more is None:
         return f"{first} and {second}: crossing not resolved ({seen}), nor how many samples would resolve it"
     return (
-        f"{first} and {second}: crossing not resolved ({seen}); about {more * num_samples:,} more samples of each needed "
-        f"({more:,} {starts} x {num_samples}), if differences stay as they are"
+        f"{first} and {second}: crossing not resolved ({seen}); about {more * num_samples:,} more samples of each "
+        f"needed ({more:,} {starts} x {num_samples}), if differences stay as they are"
     )

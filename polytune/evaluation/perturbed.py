@@ -65,13 +65,19 @@ def tasks_under(
 
 
 def summarise_perturbed(
-    records: Sequence[dict[str, Any]], policies: Sequence[str], names: Sequence[str], *, level: float, seed: int
+    records: Sequence[dict[str, Any]],
+    policies: Sequence[str],
+    names: Sequence[str],
+    *,
+    level: float,
+    seed: int,
+    ks: Sequence[int] = (),
 ) -> dict[str, Any]:
     """``{name: {...}}``: the summary of a perturbation's records, and ``changes``, each policy's perturbed -
     unperturbed."""
     found = {}
     for name in names:
-        found[name] = summarise(under(records, name), policies, level=level, seed=seed)
+        found[name] = summarise(under(records, name), policies, level=level, seed=seed, ks=ks)
         found[name]["changes"] = {}
         for policy in policies:
             sides = [
@@ -80,7 +86,7 @@ def summarise_perturbed(
                 for record in under(records, perturb)
                 if record["policy"] == policy
             ]
-            pair = summarise(sides, ["unperturbed", "perturbed"], level=level, seed=seed)
+            pair = summarise(sides, ["unperturbed", "perturbed"], level=level, seed=seed, ks=ks)
             found[name]["changes"][policy] = pair["differences"]["perturbed"]
     return found
 

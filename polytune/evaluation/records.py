@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes
+from polytune.rollout.duplicates import count_repeats
 from polytune.tasks.base import Task
 
 #: what every record has; ``logprob``, the sum over the sampled tokens, and ``perturb``, the perturbation of the start
@@ -24,6 +25,7 @@ from polytune.tasks.base import Task
 FIELDS = frozenset(
     {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
 )
+RECORDS_FILE = "records.jsonl"
 #: greedy attempts are numbered from here, apart from every sampled attempt
 GREEDY_ATTEMPT = -1
 
@@ -49,13 +51,15 @@ def with_recorded(path: str | Path, perturbations: Sequence[str]) -> list[str]:
     return [*had, *(name for name in perturbations if name not in had)]
 
 
-def plan(policies: Sequence[str], seeds: Sequence[int], n: int, perturbations: Sequence[str] = ()) -> list[Attempt]:
+def plan(
+    policies: Sequence[str], seeds: Sequence[int], n: int, perturbations: Sequence[str] = (), *, greedy: bool = True
+) -> list[Attempt]:
     """All attempts of an evaluation in the order of their records: unperturbed, then under each perturbation."""
     return [
         Attempt(policy, seed, attempt, perturb)
         for perturb in (None, *perturbations)
         for policy in policies
-        for attempts in ([GREEDY_ATTEMPT], range(n))
+        for attempts in ([GREEDY_ATTEMPT] if greedy else [], range(n))
         for seed in seeds
         for attempt in attempts
     ]
@@ -155,7 +159,11 @@ def sample_records(
     run_seed: int,
     on_episode: Callable[[], object],
 ) -> list[dict[str, Any]]:
-    """Make the attempts of one cohort in one batch; their records in order."""
+    """Make the attempts of one cohort in one batch; their records in order.
+
+    Raises:
+        ValueError: attempts repeat each other more often than their logprobs allow.
+    """
     trajectories = sample_episodes(
         task,
         renderer,
@@ -165,4 +173,29 @@ def sample_records(
         max_branches=len(cohort),
         on_episode=lambda index, trajectory: on_episode(),
     )
-    return [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
+    records = [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
+    check_repeats(records)
+    return records
+
+
+def check_repeats(records: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse samples of a start state that repeat each other more often than their logprobs allow
+    (``rollout/duplicates.py``); records without logprobs are taken as they are.
+
+    Raises:
+        ValueError: the policy and the figures.
+    """
+    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    for record in records:
+        if not record["greedy"] and record.get("logprob") is not None and "actions" in record:
+            key = record["policy"], record.get("perturb"), record["start_seed"]
+            groups.setdefault(key, []).append(record)
+    for policy in dict.fromkeys(key[0] for key in groups):
+        own = [[(r["actions"], r["logprob"]) for r in group] for key, group in groups.items() if key[0] == policy]
+        found = count_repeats(own)
+        if found.alarm:
+            raise ValueError(
+                f"policy {policy!r}: {found}: its samples are not independent (one seed for every attempt?), or "
+                "sharper than their logprobs say (a truncated distribution, another temperature?), and their pass@k "
+                "means nothing."
+            )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from polytune.evaluation.crossing import crossing, in_words
 from polytune.evaluation.intervals import mean_interval, paired_difference_interval
 from polytune.evaluation.passk import coverage_area, coverage_ks, pass_at_k, pass_at_k_interval
 
@@ -19,6 +22,11 @@ def _interval(values: tuple[float, float | None, float | None]) -> dict[str, flo
 def _distinct(records: Sequence[dict[str, Any]]) -> int:
     """Distinct signatures; a degenerate one (None) does not count."""
     return len({json.dumps(r["signature"]) for r in records if r["signature"] is not None})
+
+
+def _counts(records: Sequence[dict[str, Any]]) -> list[int]:
+    """How often each distinct signature came up; degenerate ones left out."""
+    return list(Counter(json.dumps(r["signature"]) for r in records if r["signature"] is not None).values())
 
 
 def _entropy(records: Sequence[dict[str, Any]]) -> float | None:
@@ -42,7 +50,9 @@ def per_start(records: Sequence[dict[str, Any]], policy: str) -> dict[int, dict[
             "return": sum(r["return"] for r in cell["samples"]) / len(cell["samples"]),
             "distinct": _distinct(cell["samples"]),
             "distinct_winning": _distinct([r for r in cell["samples"] if r["success"]]),
-            "greedy": float(cell["greedy"][0]["success"]),
+            "greedy": float(cell["greedy"][0]["success"]) if cell["greedy"] else None,
+            "signatures": _counts(cell["samples"]),
+            "winning_signatures": _counts([r for r in cell["samples"] if r["success"]]),
             "entropy": _entropy(cell["samples"]),
         }
         for seed, cell in sorted(table.items())
@@ -54,7 +64,7 @@ def per_start_values(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dic
     columns = {
         "success": [cell["correct"] / cell["n"] for cell in table.values()],
         "mean_return": [cell["return"] for cell in table.values()],
-        "greedy_success": [cell["greedy"] for cell in table.values()],
+        **({"greedy_success": greedy} if None not in (greedy := [cell["greedy"] for cell in table.values()]) else {}),
         "distinct_signatures": [float(cell["distinct"]) for cell in table.values()],
         "distinct_winning_signatures": [float(cell["distinct_winning"]) for cell in table.values()],
     }
@@ -81,13 +91,23 @@ def measure_bounds(name: str, values: Sequence[float]) -> tuple[float, float] | 
 
 
 def summarise(
-    records: Sequence[dict[str, Any]], policies: Sequence[str], *, level: float = 0.95, seed: int = 0
+    records: Sequence[dict[str, Any]],
+    policies: Sequence[str],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    ks: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """The measures of each policy and its paired differences to the first one.
+    """The measures of each policy, and of each pair of policies the paired differences and where their curves cross.
+
+    Args:
+        ks: of pass@k, at most the samples of a start state; empty: 1, 2, 4, ... and all of them.
 
     Returns:
-        ``{"policies": {name: {measure: {"estimate", "low", "high"}, "counts": ...}}, "differences": {name: {...}}}``.
-        An interval without ends (a single start state, an unbounded return) has None for low and high.
+        ``{"policies": {name: {measure: {"estimate", "low", "high"}, "counts": ...}}, "differences": {name: {...}},
+        "pairs": [{"first", "second", "differences", "crossing"}], "signature_coverage": {name: {measure: {k: ...}}}}``:
+        ``differences`` to the first policy. An interval without ends (a single start state, an unbounded return) has
+        None for low and high.
 
     Raises:
         ValueError: the policies were not sampled at the same start states equally often.
@@ -98,8 +118,10 @@ def summarise(
         if {s: c["n"] for s, c in table.items()} != {s: c["n"] for s, c in base.items()}:
             raise ValueError(f"policies {policies[0]!r} and {policy!r} were not sampled at the same start states.")
     samples = min(cell["n"] for cell in base.values())
-    ks = coverage_ks(samples)
-    summary: dict[str, Any] = {"policies": {}, "differences": {}, "ks": ks, "level": level}
+    ks = list(ks or coverage_ks(samples))
+    if ks[-1] > samples:
+        raise ValueError(f"k has {ks[-1]}, but each start state has {samples} samples: leave that k out.")
+    summary: dict[str, Any] = {"policies": {}, "differences": {}, "pairs": [], "ks": ks, "level": level}
     columns = {policy: per_start_values(table, ks) for policy, table in tables.items()}
     if not all("entropy" in own for own in columns.values()):  # some records are older than this measure
         for own in columns.values():
@@ -127,16 +149,32 @@ def summarise(
             "invalid_rate": sum(r["invalid_actions"] for r in own) / sum(r["turns"] for r in own),
         }
         summary["policies"][policy] = measures
-    for policy in policies[1:]:
-        summary["differences"][policy] = differences = {}
-        for name, values in columns[policies[0]].items():
-            own = columns[policy][name]
+        summary.setdefault("signature_coverage", {})[policy] = {
+            name: {k: _interval(mean_interval(values, level, bounds=(0.0, max(1.0, *values)), seed=seed))
+                   for k, values in _signatures_at(table, name, ks).items()}
+            for name in ("signatures", "winning_signatures")
+        }  # fmt: skip
+    for first, second in combinations(policies, 2):
+        differences = {}
+        for name, values in columns[first].items():
+            own = columns[second][name]
             if len(values) == 1 and bounds[name] is None:
                 estimate = (own[0] - values[0], None, None)
             else:
                 estimate = paired_difference_interval(values, own, level, seed=seed, bounds=bounds[name])
             differences[name] = _interval(estimate)
+        correct = [[cell["correct"] for cell in tables[name].values()] for name in (first, second)]
+        pair = {"first": first, "second": second, "differences": differences}
+        summary["pairs"].append(pair | {"crossing": crossing(samples, *correct, level=level, seed=seed)})
+        if first == policies[0]:
+            summary["differences"][second] = differences
     return summary
+
+
+def _signatures_at(table: dict[int, dict[str, Any]], name: str, ks: Sequence[int]) -> dict[int, list[float]]:
+    """Expected number of distinct signatures among k of a start state's n samples, by rarefaction (Hurlbert 1971,
+    Ecology 52:577): each signature is among them as pass@k is 1, with its count in place of the successes."""
+    return {k: [sum(pass_at_k(cell["n"], count, k) for count in cell[name]) for cell in table.values()] for k in ks}
 
 
 def as_table(summary: dict[str, Any]) -> str:
@@ -152,6 +190,15 @@ def as_table(summary: dict[str, Any]) -> str:
             sign = "+" if title not in summary["policies"] else ""
             cells.append(as_text(measures[name], sign))
         rows.append([name, *cells])
+    return aligned(rows)
+
+
+def signature_table(summary: dict[str, Any]) -> str:
+    """Distinct signatures among k samples of a start state: what widens, or does not, as more are drawn."""
+    rows = [["distinct signatures among k samples", *(f"k = {k}" for k in summary["ks"])]]
+    for policy, own in summary["signature_coverage"].items():
+        for name, label in (("signatures", "all"), ("winning_signatures", "winning")):
+            rows.append([f"{policy}, {label}", *(f"{own[name][k]['estimate']:.2f}" for k in summary["ks"])])
     return aligned(rows)
 
 
@@ -175,16 +222,18 @@ def as_text(value: dict[str, float | None], sign: str = "+") -> str:
     return f"{value['estimate']:{sign}.3f} [{low}, {high}]"
 
 
-def verdict(summary: dict[str, Any]) -> list[str]:
-    """What was gained, in words: one line per compared policy, saying what the intervals resolve."""
+def verdict(summary: dict[str, Any], starts: str = "start states") -> list[str]:
+    """What was gained, in words: two lines for each pair of policies, saying what the intervals resolve, and where the
+    coverage curves cross."""
     lines = []
-    first = next(iter(summary["policies"]))
-    for policy, differences in summary["differences"].items():
+    for pair in summary["pairs"]:
         parts = []
         for name in ("success", f"pass@{summary['ks'][-1]}", "distinct_winning_signatures"):
-            value = differences[name]
+            value = pair["differences"][name]
             resolved = value["low"] > 0 or value["high"] < 0
             word = ("higher" if value["estimate"] > 0 else "lower") if resolved else "not resolved"
             parts.append(f"{name} {as_text(value)} ({word})")
-        lines.append(f"{policy} against {first}: " + "; ".join(parts))
+        lines.append(f"{pair['second']} against {pair['first']}: " + "; ".join(parts))
+        samples = summary["policies"][pair["first"]]["counts"]["samples_per_start_state"]
+        lines.append(in_words(pair["crossing"], pair["first"], pair["second"], samples, starts))
     return lines

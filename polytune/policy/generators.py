@@ -49,6 +49,19 @@ def build_generator(
     return VLLMGenerator(model, path=architecture, settings=settings, engine=engine, **options)
 
 
+#: fields of a generation_config.json that change the distribution that is sampled
+WARPS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty")
+
+
+def set_aside_warps(model: PreTrainedModel) -> dict[str, float]:
+    """What a checkpoint's generation_config.json asks of sampling, which our generators leave aside: they sample the
+    policy's whole distribution at the temperature they are given, as training does."""
+    config = getattr(model, "generation_config", None)
+    asked = {} if config is None else config.to_diff_dict()
+    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+    return {name: asked[name] for name in WARPS if asked.get(name) not in (None, neutral.get(name))}
+
+
 class GeneratorsInTurn:
     """Generators of several policies for an evaluation. vLLM's engines are built when they are due, one at a time.
 

@@ -11,7 +11,7 @@ repeats rarer. Degenerate case: a deterministic policy repeats itself with certa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from polytune.rollout.tree import Trajectory
@@ -51,14 +51,27 @@ class Duplicates:
 
 def count_duplicates(groups: Iterable[Sequence[Trajectory]]) -> Duplicates:
     """Repeats within each group of independent attempts from one state."""
+    return count_repeats(
+        [
+            (
+                tuple((turn.action_ids, turn.feedback_ids) for turn in trajectory.turns),
+                sum(logprob for turn in trajectory.turns for logprob in turn.logprobs),
+            )
+            for trajectory in group
+        ]
+        for group in groups
+    )
+
+
+def count_repeats(groups: Iterable[Sequence[tuple[Hashable, float]]]) -> Duplicates:
+    """The same for attempts given as (what was said, its log probability)."""
     found = Duplicates()
     for group in groups:
-        seen: dict[tuple, float] = {}
-        for trajectory in group:
-            key = tuple((turn.action_ids, turn.feedback_ids) for turn in trajectory.turns)
+        seen: dict[Hashable, float] = {}
+        for said, logprob in group:
             if seen:
                 found.attempts += 1
-                found.observed += key in seen
+                found.observed += said in seen
                 found.expected += min(1.0, sum(seen.values()))
-            seen[key] = math.exp(sum(logprob for turn in trajectory.turns for logprob in turn.logprobs))
+            seen[said] = math.exp(logprob)
     return found

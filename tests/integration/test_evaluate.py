@@ -241,7 +241,10 @@ def spoil(case: str, path: Path) -> None:
         ("fine", ("--n", "0"), 2, "n must be an integer of at least 1"),
         ("fine", ("--n", "many"), 2, "invalid int value"),
         ("fine", ("--task_horizon", "0"), 2, "task_horizon must be an integer of at least 1"),
-        ("fine", ("--temperature", "0"), 2, "temperature must be above 0"),
+        ("fine", ("--temperature", "0"), 2, "temperature is 0 and n is 5"),
+        ("fine", ("--temperature", "-1"), 2, "temperature must be a number of at least 0"),
+        ("fine", ("--k", "8"), 2, "k has 8, but n is 5"),
+        ("fine", ("--from_records", "nowhere"), 2, "policies"),
         ("fine", ("--split", "test"), 1, "unknown split 'test'"),
         ("fine", ("--config", "nowhere.yaml"), 2, "does not exist"),
         ("fine", ("--policies", "a=x", "a=y"), 2, "a name of its own"),
@@ -308,6 +311,94 @@ def test_no_space_left_keeps_what_was_recorded(reference, evaluate, tmp_path, ca
     assert 0 < len(kept) < len(whole) and whole.startswith(kept)
     evaluate("--max_branches", 6)
     assert (tmp_path / "evaluation/records.jsonl").read_bytes() == whole
+
+
+# ---------------------------------------------------------------- records analysed again, other ways of sampling
+
+
+def test_records_are_analysed_again_without_a_policy(call_recipe, reference, walkers, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    before = {name: (folder / name).read_bytes() for name in ("records.jsonl", "evaluation_run.json")}
+    monkeypatch.setattr("polytune.policy.load_policy", forbidden)
+    call_recipe("evaluate", "--from_records", folder)
+    again, first = summary_of(folder), summary_of(reference)
+    for key in ("policies", "differences", "pairs", "ks", "signature_coverage"):
+        for name in again["policies"]:
+            again["policies"][name].pop("seconds", None), first["policies"][name].pop("seconds", None)
+        assert again[key] == first[key], key
+    assert again["settings"] == first["settings"]
+    call_recipe("evaluate", "--from_records", folder / "records.jsonl", "--k", 4, 2, "--level", 0.5,
+                "--output_dir", tmp_path / "other")  # fmt: skip
+    other = summary_of(tmp_path / "other")
+    assert other["ks"] == [2, 4] and other["level"] == 0.5
+    wide, narrow = (found["policies"]["quick"]["pass@4"] for found in (first, other))
+    assert narrow["estimate"] == wide["estimate"] and narrow["low"] > wide["low"]
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert "fourrooms, seeds:41-48: 8 start states x 5 samples" in capsys.readouterr().out
+    (folder / "evaluation_run.json").unlink()
+    call_recipe("evaluate", "--from_records", folder, "--task", "fourrooms")
+    assert "says which task this was: taken to be fourrooms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--from_records", "nowhere"), "from_records is 'nowhere', and there is no nowhere"),
+        (("--from_records", "FOLDER", "--n", "3"), "records are analysed as they are"),
+        (("--from_records", "FOLDER", "--k", "9"), "k has 9, but each start state has 5 samples"),
+    ],
+)
+def test_records_that_cannot_be_analysed_are_refused(call_recipe, reference, capsys, flags, message):
+    with pytest.raises(SystemExit):
+        call_recipe("evaluate", *(str(reference) if flag == "FOLDER" else flag for flag in flags))
+    assert message in error_line(capsys)
+
+
+def test_samples_that_repeat_themselves_are_refused(call_recipe, evaluate, reference, tmp_path, capsys, monkeypatch):
+    """Every attempt made with the seed of the first: refused while sampling, and in records from elsewhere."""
+    from polytune.evaluation import records
+
+    sample = records.sample_episodes
+
+    def one_seed(task, renderer, generator, starts, **options):
+        return sample(task, renderer, generator, [start._replace(attempt=0) for start in starts], **options)
+
+    monkeypatch.setattr("polytune.evaluation.records.sample_episodes", one_seed)
+    with pytest.raises(SystemExit):
+        evaluate()
+    assert "samples are not independent (one seed for every attempt?)" in error_line(capsys)
+    assert not [r for r in records_of(tmp_path / "evaluation") if not r["greedy"]]
+    lines = records_of(reference)
+    first = {(r["policy"], r["start_seed"]): r for r in lines if r["attempt"] == 0}
+    for record in lines:
+        if not record["greedy"]:
+            record |= {k: first[record["policy"], record["start_seed"]][k] for k in ("actions", "logprob")}
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in lines))
+    with pytest.raises(SystemExit):
+        call_recipe("evaluate", "--from_records", path)
+    assert "repeat an earlier one word for word" in error_line(capsys)
+
+
+def test_truncation_that_a_checkpoint_asks_for_is_said_and_left_aside(evaluate, reference, walkers, tmp_path, capsys):
+    policy = shutil.copytree(walkers["quick"], tmp_path / "policy")
+    (policy / "generation_config.json").write_text('{"do_sample": true, "top_p": 0.3, "top_k": 2, "temperature": 1.0}')
+    found = evaluate(policies={"slow": walkers["slow"], "quick": policy})
+    told = capsys.readouterr().out
+    assert "note: quick's generation_config.json asks for {'top_k': 2, 'top_p': 0.3}, left aside" in told
+    assert "slow's" not in told and records_of(found) == records_of(reference)
+
+
+def test_greedy_episodes_may_be_left_out_or_all_there_is(evaluate, reference, tmp_path):
+    plain = evaluate("--greedy", "false", output_dir=tmp_path / "plain")
+    samples = [record for record in records_of(reference) if not record["greedy"]]
+    assert records_of(plain) == samples and "greedy_success" not in summary_of(plain)["policies"]["quick"]
+    certain = evaluate("--temperature", 0, "--n", 1, output_dir=tmp_path / "certain")
+    attempts = {r["greedy"]: [] for r in records_of(certain)}
+    for record in records_of(certain):
+        attempts[record["greedy"]].append(record["actions"])
+    assert attempts[False] == attempts[True]
 
 
 # ---------------------------------------------------------------- perturbed start states

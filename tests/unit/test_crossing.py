@@ -1,4 +1,4 @@
-"""The crossing of coverage curves: against pass@k itself, by hand, and on simulated policies that cross where we know."""
+"""The crossing of coverage curves: against pass@k itself, by hand, on simulated policies whose crossing is known."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,9 @@ def test_no_crossing_and_nothing_resolved():
 
 def population(rng, problems, kind):
     """Success chances of one problem drawn at a time: (first, second)."""
-    if kind == "collapsed":  # solves two thirds of the problems nearly always and the others hardly, against an even one
+    if (
+        kind == "collapsed"
+    ):  # solves two thirds of the problems nearly always and the others hardly, against an even one
         solved = rng.random(problems) < 0.6
         return np.where(solved, 0.9, 0.004), rng.beta(2, 6, problems)
     hard = rng.random(problems)

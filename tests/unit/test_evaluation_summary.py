@@ -127,3 +127,34 @@ def test_the_plot_is_drawn(tmp_path, policies, outcomes):
     plot_coverage(summarise(own, list(policies)), own, tmp_path / "c.png", title="t")
     data = (tmp_path / "c.png").read_bytes()
     assert data.startswith(b"\x89PNG") and len(data) > 10_000
+
+
+def test_every_pair_is_compared_and_signatures_are_rarefied():
+    """Three policies make three pairs; distinct signatures among k of 2, 4, 4 samples, by hand."""
+    own = (
+        records("a", {0: "wwll", 1: "wlll"})
+        + records("b", {0: "wlll", 1: "wwwl"})
+        + records("c", {0: "llll", 1: "wlwl"})
+    )
+    summary = summarise(own, ["a", "b", "c"], ks=[1, 4])
+    assert [(pair["first"], pair["second"]) for pair in summary["pairs"]] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert summary["differences"] == {p["second"]: p["differences"] for p in summary["pairs"][:2]}
+    assert summary["ks"] == [1, 4] and "pass@2" not in summary["policies"]["a"]
+    gap = summary["pairs"][2]["differences"]["success"]["estimate"]
+    assert gap == pytest.approx((0 + 0.5) / 2 - (0.25 + 0.75) / 2)
+    coverage = summary["signature_coverage"]["a"]
+    assert coverage["signatures"][1]["estimate"] == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="k has 8, but each start state has 4 samples"):
+        summarise(own, ["a", "b", "c"], ks=[8])
+
+
+def test_rarefaction_is_the_mean_over_subsets():
+    from itertools import combinations
+
+    from polytune.evaluation.summary import _signatures_at
+
+    drawn = ["x", "x", "y", "z", "x"]
+    table = {0: {"n": 5, "signatures": [3, 1, 1]}}
+    for k in range(1, 6):
+        subsets = [len(set(part)) for part in combinations(drawn, k)]
+        assert _signatures_at(table, "signatures", [k])[k] == [pytest.approx(sum(subsets) / len(subsets))]
