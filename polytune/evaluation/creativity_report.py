@@ -30,7 +30,7 @@ def of_records(
     first = [record["actions"] for record in samples if record["attempt"] == 0]
     greedy = [record["actions"] for record in own if record["greedy"]]
     found = of_texts(task, first, [record["actions"] for record in samples], level=level, seed=seed)
-    return found | {"greedy": measure(task.structure, greedy, level=level, seed=seed)}
+    return found | ({"greedy": measure(task.structure, greedy, level=level, seed=seed)} if greedy else {})
 
 
 def of_texts(

@@ -193,7 +193,7 @@ def test_mistakes_are_told_before_work(pretrained, call_recipe, tmp_path, capsys
 
 def test_a_policy_of_other_options_is_noted(pretrained, call_recipe, tmp_path, capsys):
     call_recipe("evaluate", *TASK[:-1], "lines=30", "--policies", f"mine={pretrained}", "--num_start_states", "4",
-                "--n", "1", "--output_dir", tmp_path)  # fmt: skip
+                "--greedy", "false", "--n", "1", "--output_dir", tmp_path)  # fmt: skip
     assert "note: mine was trained with task_args ['parents=2', 'children=6', 'lines=48'], it is" in (
         capsys.readouterr().out
     )
