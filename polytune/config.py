@@ -440,12 +440,12 @@ class EvaluationConfig:
             f"temperature is 0 and n is {self.n}: samples of the likeliest action are all alike, and pass@k would be "
             "pass@1. Give a temperature above 0, or n 1.",
         )
+        self.k = sorted(self.k or [])
         for k in self.k:
             require_integer("k", k, 1)
             require(k <= self.n or self.from_records is not None, f"k has {k}, but n is {self.n}: draw more samples "
                     f"(--n {k}), or leave that k out.")  # fmt: skip
         require_once("k", self.k)
-        self.k = sorted(self.k)
         require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
 
 

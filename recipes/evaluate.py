@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> None:
         again(task_config, config, ["recipes/evaluate.py", *argv])
         return
     if config.completions is not None:
-        unused = ("policies", "n", "temperature", "perturb")
+        unused = ("policies", "n", "k", "temperature", "greedy", "perturb")
+        config.output_dir = str(output_dir)
         refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
         refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
         from polytune.evaluation.creativity_report import score_file
@@ -88,7 +89,8 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- sample
     records_file = output_dir / records.RECORDS_FILE
     perturb = records.with_recorded(records_file, config.perturb)
-    tasks |= perturbed.tasks_under(task, task_config, perturb, seeds, seed=config.seed)
+    unbuilt = [name for name in perturb if name not in tasks]
+    tasks |= perturbed.tasks_under(task, task_config, unbuilt, seeds, seed=config.seed)
     batches = records.cohorts(
         records.plan(list(paths), seeds, config.n, perturb, greedy=config.greedy), policy_config.max_branches
     )
@@ -123,6 +125,7 @@ def main(argv: Sequence[str]) -> None:
     more["policy_paths"] = {name: str(path) for name, path in paths.items()}
     more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
     everything = records.read_records(records_file)
+    records.check_repeats(everything)
     analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
 
 

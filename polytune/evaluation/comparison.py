@@ -135,8 +135,8 @@ def creativity_intervals(found: Mapping[str, Any]) -> dict[str, dict[str, float]
 
 
 def check_budgets(figures: Sequence[Figures]) -> None:
-    """Refuse methods that did not cost the same: environment steps, meaned over seeds, within :data:`TOLERANCE`, those
-    of single runs within :data:`RUN_TOLERANCE`, gradient steps exactly.
+    """Refuse methods that did not cost the same: environment steps, meaned over seeds, within :data:`TOLERANCE` (or,
+    with few seeds, :data:`RUN_TOLERANCE` / seeds), of single runs within :data:`RUN_TOLERANCE`, gradient steps exactly.
 
     Raises:
         ValueError: names the methods and runs, their figures and the fix.
@@ -146,13 +146,14 @@ def check_budgets(figures: Sequence[Figures]) -> None:
         steps.setdefault(figure.run.method.name, []).append(figure.env_steps)
     of_methods = {f"{name}, over its seeds," if len(own) > 1 else name: fmean(own) for name, own in steps.items()}
     of_runs = {figure.run.name: figure.env_steps for figure in figures}
-    for found, tolerance in ((of_methods, TOLERANCE), (of_runs, RUN_TOLERANCE)):
+    few = max(TOLERANCE, RUN_TOLERANCE / min(map(len, steps.values())))
+    for found, tolerance in ((of_methods, few), (of_runs, RUN_TOLERANCE)):
         least, most = min(found, key=found.get), max(found, key=found.get)
         if found[most] > found[least] * (1 + tolerance):
             excess = 100 * (found[most] / max(found[least], 1) - 1)
             raise ValueError(
-                f"no table: environment steps differ by {excess:.1f} %, {100 * tolerance:g} % is allowed ({most} took "
-                f"{found[most]:,.0f}, {least} {found[least]:,.0f}; "
+                f"no table: environment steps differ by {excess:.1f} %, {100 * tolerance:.3g} % is allowed ({most} "
+                f"took {found[most]:,.0f}, {least} {found[least]:,.0f}; "
                 f"{_ranges([(f.run.method.name, f.env_steps) for f in figures])}). Give all methods one max_env_steps "
                 "that each of them spends (--set max_env_steps=...), with rollouts large enough to reach max_env_steps "
                 "/ num_updates in every update, and run into another output_dir."

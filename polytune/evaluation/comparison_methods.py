@@ -26,8 +26,8 @@ from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run
 from polytune.trainer.checks import check_branching, check_budget, check_signatures
 
 PRETRAINED = "pretrained"
-#: environment steps may differ by so much, max / min - 1: of methods, meaned over their seeds, and of single runs,
-#: which end within about a tree of their budget, and a tree without a win is a large one
+#: environment steps may differ by so much, max / min - 1: of methods, meaned over many seeds, and of single runs, which
+#: end within about a tree of their budget, and a tree without a win is a large one
 TOLERANCE, RUN_TOLERANCE = 0.01, 0.05
 #: fields of recipes/finetune.py that the comparison itself gives to every run
 OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)} | {"output_dir", "seed"}

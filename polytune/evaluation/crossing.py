@@ -2,16 +2,18 @@
 
 Paired over problems, D(k) = mean of pass@k of the second - pass@k of the first, both unbiased, for every k up to n
 (a grid of :data:`MOST_KS`, evenly spaced in log k, beyond that many). The interval of the crossing inverts the paired
-interval of D (`intervals.py`): it holds every k whose interval contains 0, between a k where D is resolved with its
-first sign and one where it is resolved with the other. So it misses the crossing of the two populations no more often
-than the interval at that k misses 0, at most 1 - level. What is not resolved on both sides has no crossing to report,
-only how many more samples would resolve it: intervals shrink with the square root of the number of problems.
+intervals of D (`intervals.py`): between the first and the last k at which D is resolved it holds every k whose
+interval contains 0, and ends at the nearest k where D is resolved with its first sign and with the other. The crossing
+of the two populations is left out where the interval at that k misses 0, in a share of at most 1 - level of all
+evaluations. Without both signs there is no crossing to report, only how many more samples would resolve the curves'
+ends: intervals shrink with the square root of the number of problems.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,35 +52,42 @@ def crossing(
         first, second: successes, shape (problems,), of the same problems in the same order.
 
     Returns:
-        ``verdict``: ``crosses`` (resolved on both sides), ``first above`` or ``second above`` (resolved at k = 1 and at
-        k = n with one sign), or ``not resolved``. ``estimate``: where D changes its sign for the last time,
-        interpolated between whole k, None where it does not; ``low``, ``high``: the interval, None where it is not
-        resolved; ``early``, ``late``: D at k = 1 and k = n with its interval; ``more_start_states``: how many more, of
-        the same number of samples, would resolve what is not, differences staying as they are; None where nothing is
-        missing, or nothing differs.
+        ``verdict``: ``crosses``, ``crosses more than once`` (D is resolved with both signs, and changes once, or more
+        often), ``first above`` or ``second above`` (resolved at k = 1 and at k = n, nowhere with the other sign), or
+        ``not resolved``. ``low``, ``high``: the interval of the crossing, of all of them if there are more;
+        ``estimate``: where D changes its sign for the last time, linear between whole k, None where it does not.
+        ``resolved``: first and last k at which D is resolved, and its signs there, None where it is nowhere. ``early``,
+        ``late``: D at k = 1 and k = n with its interval. ``more_start_states``: how many more, of the same number of
+        samples, would resolve both ends, differences staying as they are; None where they are, or nothing differs.
     """
     ks = grid(num_samples)
     values = [pass_at_ks(num_samples, correct, ks) for correct in (first, second)]
-    difference_K = (values[1] - values[0]).mean(axis=0)
     ends = [
         dict(zip(("estimate", "low", "high"), paired_difference_interval(a, b, level, seed), strict=True))
         for a, b in zip(values[0].T, values[1].T, strict=True)
     ]
-    early, late = ends[0], ends[-1]
-    found: dict[str, Any] = {"k": [ks[0], ks[-1]], "early": early, "late": late, "low": None, "high": None}
-    found["estimate"] = _last_change(ks, difference_K)
+    difference_K = (values[1] - values[0]).mean(axis=0)
     signs = [_sign(end) for end in ends]
-    found["verdict"] = "not resolved"
-    if len(ks) > 1 and signs[0] * signs[-1] == -1:
-        found["verdict"] = "crosses"
-        turned = next(i for i, sign in enumerate(signs) if sign == signs[-1])
-        last = max(i for i, sign in enumerate(signs[:turned]) if sign == signs[0])
-        found |= {"low": ks[last], "high": ks[turned]}
-        if not ks[last] <= (found["estimate"] or 0) <= ks[turned]:  # curves that meet more than once
-            found["estimate"] = _last_change(ks[last : turned + 1], difference_K[last : turned + 1])
-    elif len(ks) > 1 and signs[0] * signs[-1] == 1:
+    resolved = [i for i, sign in enumerate(signs) if sign]
+    found: dict[str, Any] = {
+        "verdict": "not resolved", "k": [ks[0], ks[-1]], "low": None, "high": None,
+        "estimate": _last_change(ks, difference_K),
+        "resolved": [[ks[i], signs[i]] for i in (resolved[0], resolved[-1])] if resolved else None,
+        "early": ends[0], "late": ends[-1], "more_start_states": None,
+    }  # fmt: skip
+    changes = sum(signs[i] != signs[j] for i, j in pairwise(resolved))
+    if changes:
+        start, end = resolved[0], resolved[-1]
+        while signs[start + 1] == signs[start]:
+            start += 1
+        while signs[end - 1] == signs[end]:
+            end -= 1
+        found |= {"verdict": "crosses" if changes == 1 else "crosses more than once", "low": ks[start], "high": ks[end]}
+        found["estimate"] = _last_change(ks[start : end + 1], difference_K[start : end + 1])
+    elif len(ks) > 1 and signs[0] and signs[-1]:
         found["verdict"] = "second above" if signs[0] == 1 else "first above"
-    found["more_start_states"] = _missing(len(first), [early, late]) if found["verdict"] == "not resolved" else None
+    else:
+        found["more_start_states"] = _missing(len(first), [ends[0], ends[-1]])
     return found
 
 
@@ -87,13 +96,13 @@ def _sign(value: Mapping[str, float]) -> int:
 
 
 def _last_change(ks: Sequence[int], difference_K: np.ndarray) -> float | None:
-    """Where the difference takes its last sign, linear between neighbouring k."""
-    changes = [i for i in range(1, len(ks)) if difference_K[i - 1] * difference_K[i] < 0]
+    """Where the difference takes its last sign, linear from the last k that has another one."""
+    nonzero = [i for i, value in enumerate(difference_K) if value != 0]
+    changes = [(i, j) for i, j in pairwise(nonzero) if difference_K[i] * difference_K[j] < 0]
     if not changes:
         return None
-    i = changes[-1]
-    share = difference_K[i - 1] / (difference_K[i - 1] - difference_K[i])
-    return float(ks[i - 1] + share * (ks[i] - ks[i - 1]))
+    i, j = changes[-1]
+    return float(ks[i] + (ks[j] - ks[i]) * difference_K[i] / (difference_K[i] - difference_K[j]))
 
 
 def _missing(problems: int, ends: Sequence[Mapping[str, float]]) -> int | None:
@@ -110,20 +119,26 @@ def _missing(problems: int, ends: Sequence[Mapping[str, float]]) -> int | None:
 
 def in_words(found: Mapping[str, Any], first: str, second: str, num_samples: int, starts: str = "start states") -> str:
     """One line: the crossing, that there is none, or what would resolve it."""
-    most = found["k"][1]
+    most, names = found["k"][1], {-1: first, 1: second}
     if most == 1:
         return f"{first} and {second}: one sample of each leaves no curve, raise n"
-    if found["verdict"] == "crosses":
-        before, after = (first, second) if found["late"]["estimate"] > 0 else (second, first)
+    if found["verdict"].startswith("crosses"):
+        (start, before), (end, after) = found["resolved"]
+        if found["verdict"] == "crosses more than once":
+            where = f"between k = {found['low']} and {found['high']}"
+            return f"the curves of {first} and {second} cross more than once {where}"
         return (
-            f"{after} overtakes {before} at k = {found['estimate']:.3g} [{found['low']}, {found['high']}]: {before} "
-            f"has the higher pass@k before, {after} from there to k = {most}"
+            f"{names[after]} overtakes {names[before]} at k = {found['estimate']:.3g} [{found['low']}, "
+            f"{found['high']}]: {names[before]} has the higher pass@k from k = {start} on, {names[after]} to k = {end}"
         )
     if found["verdict"] != "not resolved":
         above, below = (first, second) if found["verdict"] == "first above" else (second, first)
-        return f"{above} is above {below} at k = 1 and at k = {most} (resolved): no crossing up to there"
+        return f"{above} is above {below} at k = 1 and at k = {most} (resolved): no crossing seen up to there"
     more = found["more_start_states"]
-    seen = "no crossing seen" if found["estimate"] is None else f"seen at k = {found['estimate']:.3g}"
+    seen = "none seen" if found["estimate"] is None else f"one seen at k = {found['estimate']:.3g}"
+    if found["resolved"] is not None:
+        (start, sign), (end, _) = found["resolved"]
+        seen += f", {names[sign]} above from k = {start} to {end}"
     if more is None:
         return f"{first} and {second}: crossing not resolved ({seen}), nor how many samples would resolve it"
     return (

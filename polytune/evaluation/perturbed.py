@@ -86,7 +86,7 @@ def summarise_perturbed(
                 for record in under(records, perturb)
                 if record["policy"] == policy
             ]
-            pair = summarise(sides, ["unperturbed", "perturbed"], level=level, seed=seed, ks=ks)
+            pair = summarise(sides, ["unperturbed", "perturbed"], level=level, seed=seed, ks=ks, crossings=False)
             found[name]["changes"][policy] = pair["differences"]["perturbed"]
     return found
 
@@ -103,11 +103,11 @@ def change_table(summary: dict[str, Any], name: str) -> str:
     return aligned(rows)
 
 
-def report(summary: dict[str, Any]) -> str:
+def report(summary: dict[str, Any], starts: str = "start states") -> str:
     """Of each perturbation: what it changes for every policy, and the policies compared under it."""
     parts = []
     for name, perturbed in summary.get("perturbed", {}).items():
         parts += [f"under {name}", change_table(summary, name)]
         if perturbed["differences"]:
-            parts += [as_table(perturbed), "\n".join(f"under {name}: {line}" for line in verdict(perturbed))]
+            parts += [as_table(perturbed), "\n".join(f"under {name}: {line}" for line in verdict(perturbed, starts))]
     return "\n\n".join(parts)

@@ -8,6 +8,7 @@ and the file ends bit for bit the same, rounding in the last place included.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,11 +18,11 @@ from typing import Any, NamedTuple
 
 from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes
-from polytune.rollout.duplicates import count_repeats
+from polytune.rollout.duplicates import Duplicates, count_duplicates, count_repeats
 from polytune.tasks.base import Task
 
-#: what every record has; ``logprob``, the sum over the sampled tokens, and ``perturb``, the perturbation of the start
-#: state (null: none), came later, and old files do without
+#: what every record has; ``logprob``, the sum over the sampled tokens, ``perturb``, the perturbation of the start state
+#: (null: none), and ``said``, a digest of all its tokens, came later, and old files do without
 FIELDS = frozenset(
     {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
 )
@@ -96,8 +97,15 @@ def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> d
         "signature": signature,
         "invalid_actions": trajectory.invalid_actions,
         "logprob": round(math.fsum(logprob for turn in trajectory.turns for logprob in turn.logprobs), 3),
+        "said": _digest(trajectory),
         "actions": " ".join(renderer.action_text(turn.action_ids) for turn in trajectory.turns),
     }
+
+
+def _digest(trajectory: Trajectory) -> str:
+    """What was said and heard, token by token: equal for attempts that repeat each other, and for no others."""
+    said = tuple((turn.action_ids, turn.feedback_ids) for turn in trajectory.turns)
+    return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
@@ -134,6 +142,11 @@ def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> 
         ValueError: the records are those of another evaluation.
     """
     records, attempts = read_records(path), [attempt for batch in batches for attempt in batch]
+    greedy = attempts[0].attempt == GREEDY_ATTEMPT
+    if records and records[0]["greedy"] != greedy:
+        has = "has no" if greedy else "begins with"
+        raise ValueError(f"{path} {has} greedy episodes: give --greedy {str(not greedy).lower()} to continue it, or "
+                         "another output_dir.")  # fmt: skip
     for record, attempt in zip(records, attempts, strict=False):
         if Attempt(*(record.get(name) for name in Attempt._fields)) != attempt:
             raise ValueError(f"{path} holds the records of another evaluation: choose another output_dir.")
@@ -173,29 +186,34 @@ def sample_records(
         max_branches=len(cohort),
         on_episode=lambda index, trajectory: on_episode(),
     )
-    records = [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
-    check_repeats(records)
-    return records
+    groups: dict[tuple, list[Trajectory]] = {}
+    for attempt, trajectory in zip(cohort, trajectories, strict=True):
+        if attempt.attempt != GREEDY_ATTEMPT:
+            groups.setdefault((attempt.part, attempt.start_seed), []).append(trajectory)
+    _refuse(count_duplicates(groups.values()), cohort[0].policy)
+    return [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
 
 
 def check_repeats(records: Sequence[Mapping[str, Any]]) -> None:
     """Refuse samples of a start state that repeat each other more often than their logprobs allow
-    (``rollout/duplicates.py``); records without logprobs are taken as they are.
+    (``rollout/duplicates.py``); records that do not tell (``said``) are taken as they are.
 
     Raises:
         ValueError: the policy and the figures.
     """
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    groups: dict[str, dict[tuple, list[tuple[str, float]]]] = {}
     for record in records:
-        if not record["greedy"] and record.get("logprob") is not None and "actions" in record:
-            key = record["policy"], record.get("perturb"), record["start_seed"]
-            groups.setdefault(key, []).append(record)
-    for policy in dict.fromkeys(key[0] for key in groups):
-        own = [[(r["actions"], r["logprob"]) for r in group] for key, group in groups.items() if key[0] == policy]
-        found = count_repeats(own)
-        if found.alarm:
-            raise ValueError(
-                f"policy {policy!r}: {found}: its samples are not independent (one seed for every attempt?), or "
-                "sharper than their logprobs say (a truncated distribution, another temperature?), and their pass@k "
-                "means nothing."
-            )
+        if not record["greedy"] and "said" in record:
+            of_start = groups.setdefault(record["policy"], {})
+            key = record.get("perturb"), record["start_seed"]
+            of_start.setdefault(key, []).append((record["said"], record["logprob"]))
+    for policy, of_start in groups.items():
+        _refuse(count_repeats(of_start.values()), policy)
+
+
+def _refuse(found: Duplicates, policy: str) -> None:
+    if found.alarm:
+        raise ValueError(
+            f"policy {policy!r}: {found}: its samples are not independent (one seed for every attempt?), or sharper "
+            "than their logprobs say (a truncated distribution, another temperature?), and their pass@k means nothing."
+        )

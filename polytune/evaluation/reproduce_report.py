@@ -98,8 +98,8 @@ def ordering_lines(found: Sequence[Mapping[str, Any]], word: str) -> list[str]:
 
 def verdicts(found: Sequence[Mapping[str, Any]], level: float) -> str:
     """Every ordering of the paper under its verdict."""
-    number = counts(found)
-    told = ", ".join(f"{number[word]} {'hold' if word == 'holds' else word}" for word in VERDICTS)
+    total = counts(found)
+    told = ", ".join(f"{total[word]} {'hold' if word == 'holds' else word}" for word in VERDICTS)
     parts = [
         f"Of the paper's {len(found)} ordered pairs {told}, by {100 * level:.4g} % intervals of paired differences. "
         f"Each is judged by itself: were there no differences at all, about {(1 - level) * len(found):.2g} would be "

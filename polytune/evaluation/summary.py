@@ -97,11 +97,13 @@ def summarise(
     level: float = 0.95,
     seed: int = 0,
     ks: Sequence[int] = (),
+    crossings: bool = True,
 ) -> dict[str, Any]:
     """The measures of each policy, and of each pair of policies the paired differences and where their curves cross.
 
     Args:
         ks: of pass@k, at most the samples of a start state; empty: 1, 2, 4, ... and all of them.
+        crossings: also where the curves of each pair cross, which takes a while.
 
     Returns:
         ``{"policies": {name: {measure: {"estimate", "low", "high"}, "counts": ...}}, "differences": {name: {...}},
@@ -116,7 +118,14 @@ def summarise(
     base = tables[policies[0]]
     for policy, table in tables.items():
         if {s: c["n"] for s, c in table.items()} != {s: c["n"] for s, c in base.items()}:
-            raise ValueError(f"policies {policies[0]!r} and {policy!r} were not sampled at the same start states.")
+            told = " and ".join(
+                f"{name} at {len(own)} with {sum(cell['n'] for cell in own.values()):,} samples"
+                for name, own in ((policies[0], base), (policy, table))
+            )
+            raise ValueError(
+                f"policies {policies[0]!r} and {policy!r} were not sampled at the same start states equally often: "
+                f"{told}."
+            )
     samples = min(cell["n"] for cell in base.values())
     ks = list(ks or coverage_ks(samples))
     if ks[-1] > samples:
@@ -163,9 +172,11 @@ def summarise(
             else:
                 estimate = paired_difference_interval(values, own, level, seed=seed, bounds=bounds[name])
             differences[name] = _interval(estimate)
-        correct = [[cell["correct"] for cell in tables[name].values()] for name in (first, second)]
-        pair = {"first": first, "second": second, "differences": differences}
-        summary["pairs"].append(pair | {"crossing": crossing(samples, *correct, level=level, seed=seed)})
+        pair: dict[str, Any] = {"first": first, "second": second, "differences": differences}
+        if crossings:
+            correct = [[cell["correct"] for cell in tables[name].values()] for name in (first, second)]
+            pair["crossing"] = crossing(samples, *correct, level=level, seed=seed)
+        summary["pairs"].append(pair)
         if first == policies[0]:
             summary["differences"][second] = differences
     return summary

@@ -161,18 +161,21 @@ def record_seconds(output_dir: str | Path, seconds: Mapping[str, float]) -> None
     write_json(path, {**json.loads(path.read_text()), "seconds": dict(seconds)})
 
 
+def _of_run(checkpoint: str | Path, name: str) -> Path:
+    """A file of a run's folder; a ``checkpoint-N`` in mid-run is spoken for by the folder of its run."""
+    folder = Path(checkpoint)
+    if not (folder / name).is_file() and folder.resolve().name.startswith("checkpoint-"):
+        folder = folder.resolve().parent
+    return folder / name
+
+
 def demonstration_hashes(checkpoint: str | Path) -> list[str]:
     """Hashes of the levels that the policy's demonstrations showed; empty when the checkpoint does not say.
-
-    A ``checkpoint-N`` in mid-run is spoken for by the folder of its run.
 
     Raises:
         CheckpointError: the file is damaged.
     """
-    folder = Path(checkpoint)
-    path = folder / DEMONSTRATIONS_FILE
-    if not path.is_file() and folder.resolve().name.startswith("checkpoint-"):
-        path = folder.resolve().parent / DEMONSTRATIONS_FILE
+    path = _of_run(checkpoint, DEMONSTRATIONS_FILE)
     if not path.is_file():
         return []
     try:
@@ -187,7 +190,7 @@ def demonstration_hashes(checkpoint: str | Path) -> list[str]:
 def other_task_args(checkpoint: str | Path, task: str, task_args: Sequence[str]) -> list[str] | None:
     """The ``task_args`` that the run of a policy had, where it trained on the same task with others; else None."""
     try:
-        trained = json.loads((Path(checkpoint) / RUN_FILE).read_text())["task"]
+        trained = json.loads(_of_run(checkpoint, RUN_FILE).read_text())["task"]
         own = list(trained.get("task_args") or [])
         return own if trained["task"] == task and sorted(own) != sorted(task_args) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -201,7 +204,7 @@ PROMPTING = ("show_instructions", "chat", "thinking", "max_action_tokens")
 def prompting_of(checkpoint: str | Path) -> dict[str, Any]:
     """How the run of a policy prompted it, by field of PolicyConfig; empty where that is not known."""
     try:
-        policy = json.loads((Path(checkpoint) / RUN_FILE).read_text())["policy"]
+        policy = json.loads(_of_run(checkpoint, RUN_FILE).read_text())["policy"]
         return {name: policy[name] for name in PROMPTING if name in policy}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -134,9 +134,9 @@ def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     ):
         assert all(word in refusal(bench, capsys, *flags) for word in words)
     metrics = out / "a" / "seed_1" / "metrics.jsonl"
-    metrics.write_text(metrics.read_text().replace('"rollout/env_steps": 96', '"rollout/env_steps": 100'))
+    metrics.write_text(metrics.read_text().replace('"rollout/env_steps": 96', '"rollout/env_steps": 102'))
     (out / "table.md").unlink()
-    assert "no table: environment steps differ by 2.1 %" in refusal(bench, capsys)
+    assert "no table: environment steps differ by 3.1 %" in refusal(bench, capsys)
     assert not (out / "table.md").exists()
     settings = tmp_path / "pretrained" / "config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"rms_norm_eps": 1e-3}))

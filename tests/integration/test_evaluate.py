@@ -336,9 +336,44 @@ def test_records_are_analysed_again_without_a_policy(call_recipe, reference, wal
     assert narrow["estimate"] == wide["estimate"] and narrow["low"] > wide["low"]
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert "fourrooms, seeds:41-48: 8 start states x 5 samples" in capsys.readouterr().out
+    assert again["policy_paths"] == first["policy_paths"]
     (folder / "evaluation_run.json").unlink()
     call_recipe("evaluate", "--from_records", folder, "--task", "fourrooms")
     assert "says which task this was: taken to be fourrooms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lines", [30, 60, 95])
+def test_records_of_a_stopped_evaluation_are_not_analysed(call_recipe, reference, tmp_path, capsys, lines):
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    whole = (reference / "records.jsonl").read_text().splitlines(keepends=True)
+    (folder / "records.jsonl").write_text("".join(whole[:lines]))
+    with pytest.raises(SystemExit):
+        call_recipe("evaluate", "--from_records", folder)
+    told = error_line(capsys)
+    assert "is not finished" in told and "has 5 samples of " in told and "continues it" in told
+
+
+def test_an_unfinished_perturbation_is_left_out(call_recipe, perturbed, reference, tmp_path, capsys):
+    folder = tmp_path / "evaluation"
+    shutil.copytree(perturbed, folder)
+    whole = (perturbed / "records.jsonl").read_text().splitlines(keepends=True)
+    (folder / "records.jsonl").write_text("".join(whole[:-1]))
+    call_recipe("evaluate", "--from_records", folder)
+    assert "note: start_room is not finished and left out: quick has 5 samples of 7 of 8" in capsys.readouterr().out
+    assert "perturbed" not in summary_of(folder) and not (folder / "perturbed.txt").exists()
+    assert summary_of(folder)["pairs"] == summary_of(reference)["pairs"]
+
+
+def test_records_that_were_set_aside_do_not_overwrite_what_took_their_place(call_recipe, reference, tmp_path, capsys):
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    shutil.copy(folder / "records.jsonl", folder / "records-1.jsonl")
+    for flags, words in (((), "give an --output_dir"), (("--output_dir", folder), "holds another evaluation")):
+        with pytest.raises(SystemExit):
+            call_recipe("evaluate", "--from_records", folder / "records-1.jsonl", *flags)
+        assert words in error_line(capsys)
+    assert summary_of(folder) == summary_of(reference)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +382,7 @@ def test_records_are_analysed_again_without_a_policy(call_recipe, reference, wal
         (("--from_records", "nowhere"), "from_records is 'nowhere', and there is no nowhere"),
         (("--from_records", "FOLDER", "--n", "3"), "records are analysed as they are"),
         (("--from_records", "FOLDER", "--k", "9"), "k has 9, but each start state has 5 samples"),
+        (("--from_records", "FOLDER", "--task", "babyai-goto"), "task cannot be given"),
     ],
 )
 def test_records_that_cannot_be_analysed_are_refused(call_recipe, reference, capsys, flags, message):
@@ -373,7 +409,7 @@ def test_samples_that_repeat_themselves_are_refused(call_recipe, evaluate, refer
     first = {(r["policy"], r["start_seed"]): r for r in lines if r["attempt"] == 0}
     for record in lines:
         if not record["greedy"]:
-            record |= {k: first[record["policy"], record["start_seed"]][k] for k in ("actions", "logprob")}
+            record |= {k: first[record["policy"], record["start_seed"]][k] for k in ("actions", "logprob", "said")}
     path = tmp_path / "records.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in lines))
     with pytest.raises(SystemExit):
@@ -393,6 +429,8 @@ def test_truncation_that_a_checkpoint_asks_for_is_said_and_left_aside(evaluate, 
 def test_greedy_episodes_may_be_left_out_or_all_there_is(evaluate, reference, tmp_path):
     plain = evaluate("--greedy", "false", output_dir=tmp_path / "plain")
     samples = [record for record in records_of(reference) if not record["greedy"]]
+    with pytest.raises(SystemExit):
+        evaluate("--greedy", "true", output_dir=plain)
     assert records_of(plain) == samples and "greedy_success" not in summary_of(plain)["policies"]["quick"]
     certain = evaluate("--temperature", 0, "--n", 1, output_dir=tmp_path / "certain")
     attempts = {r["greedy"]: [] for r in records_of(certain)}

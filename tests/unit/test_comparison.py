@@ -323,6 +323,15 @@ def test_equal_budgets_pass(tmp_path):
         comparison.check_budgets([f for own in runs.values() for f in own])
 
 
+def test_one_seed_may_miss_its_budget_by_a_tree(tmp_path):
+    """A method's mean over few seeds is as far from its budget as single runs are."""
+    _, runs = fabricated(tmp_path, {"a": 0.0, "b": 0.0}, changes={("b", 0): {"env_steps": 1040}})
+    comparison.check_budgets([own[0] for own in runs.values()])
+    with pytest.raises(ValueError, match="no table"):
+        _, runs = fabricated(tmp_path / "more", {"a": 0.0, "b": 0.0}, changes={("b", 0): {"env_steps": 1060}})
+        comparison.check_budgets([own[0] for own in runs.values()])
+
+
 def test_runs_of_one_method_that_cost_unlike_are_refused(tmp_path):
     changes = {("b", 0): {"env_steps": 1040}, ("b", 1): {"env_steps": 960}}
     _, runs = fabricated(tmp_path, {"a": 0.0, "b": 0.0}, changes=changes)
@@ -333,8 +342,8 @@ def test_runs_of_one_method_that_cost_unlike_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"env_steps": 1033}, ["environment steps differ by 1.1 %", "b, over its seeds, took 1,011, a, over its seeds, "
-                               "1,000", "1 % is allowed", "a 1,000, b 1,000 to 1,033", "max_env_steps"]),
+        ({"env_steps": 1054}, ["environment steps differ by 1.8 %", "b, over its seeds, took 1,018, a, over its seeds, "
+                               "1,000", "1.67 % is allowed", "a 1,000, b 1,000 to 1,054", "max_env_steps"]),
         ({"env_steps": 2}, ["b, over its seeds, 667", "a 1,000, b 2 to 1,000"]),
         ({"step": 16}, ["gradient steps differ (a 8, b 8 to 16)", "num_updates"]),
     ],

@@ -25,8 +25,9 @@ def test_a_crossing_by_hand():
     """Half of the problems always, half never, against one success of four everywhere: .5 at every k, and k / 4."""
     sure, spread = [4] * 20 + [0] * 20, [1] * 40
     found = crossing(4, sure, spread)
-    assert found["verdict"] == "crosses" and found["estimate"] is None  # D(2) is 0: no change of sign between two k
+    assert found["verdict"] == "crosses" and found["estimate"] == 2.0  # D(2) is exactly 0
     assert found["low"] == 1 and found["high"] in (3, 4)
+    assert in_words(found, "ppo", "poly", 4).startswith("poly overtakes ppo at k = 2 [1, ")
     shifted = crossing(4, [4] * 24 + [0] * 16, spread)  # .6: between k = 2 (.5) and k = 3 (.75)
     assert shifted["estimate"] == pytest.approx(2 + 0.1 / 0.25)
     assert shifted["early"]["estimate"] == pytest.approx(-0.35) and shifted["late"]["estimate"] == pytest.approx(0.4)
@@ -40,7 +41,9 @@ def test_no_crossing_and_nothing_resolved():
     strong, weak = [9, 8, 9, 7] * 8, [1, 2, 0, 1] * 8
     found = crossing(10, weak, strong)
     assert found["verdict"] == "second above" and found["estimate"] is None and found["more_start_states"] is None
-    assert in_words(found, "a", "b", 10) == "b is above a at k = 1 and at k = 10 (resolved): no crossing up to there"
+    assert (
+        in_words(found, "a", "b", 10) == "b is above a at k = 1 and at k = 10 (resolved): no crossing seen up to there"
+    )
     same = crossing(10, strong, strong)
     assert same["verdict"] == "not resolved" and same["more_start_states"] is None
     assert "nor how many samples would resolve it" in in_words(same, "a", "b", 10)
@@ -48,8 +51,28 @@ def test_no_crossing_and_nothing_resolved():
     assert close["verdict"] == "not resolved" and close["more_start_states"] > 6
     told = in_words(close, "a", "b", 10, "prompts")
     assert f"about {close['more_start_states'] * 10:,} more samples of each needed" in told and "prompts x 10" in told
+    saturated = crossing(10, [5, 2, 3] * 12, [6, 7, 9] * 12)  # all solved at k = 10
+    assert saturated["verdict"] == "not resolved" and saturated["late"]["estimate"] == 0
+    assert "b above from k = 1 to" in in_words(saturated, "a", "b", 10)
     one = crossing(1, [1, 0, 1], [0, 0, 1])
     assert one["verdict"] == "not resolved" and "raise n" in in_words(one, "a", "b", 1)
+
+
+def test_curves_that_cross_twice():
+    """b is above at k = 1 and at k = 64, a in between."""
+    first, second = [0] * 31 + [13] * 153 + [51] * 16, [3] * 122 + [32] * 14 + [64] * 64
+    found = crossing(64, first, second)
+    assert found["verdict"] == "crosses more than once" and found["resolved"] == [[1, 1], [64, 1]]
+    assert 1 <= found["low"] < 9 < found["high"] <= 64
+    assert in_words(found, "a", "b", 64).startswith("the curves of a and b cross more than once between k = ")
+
+
+def test_a_crossing_is_resolved_though_the_curves_meet_again():
+    """At k = n everything is solved by both, or by neither: D(n) is 0."""
+    first, second = [10] * 26 + [1] * 14, [4] * 40
+    found = crossing(10, first, second)
+    assert found["late"]["estimate"] == 0 and found["verdict"] == "crosses"
+    assert found["low"] < found["estimate"] < found["high"] <= found["resolved"][1][0] < 10
 
 
 def population(rng, problems, kind):
