@@ -541,6 +541,13 @@ class ComparisonConfig:
         default_factory=list,
         metadata={"help": "Evaluate every policy under these perturbations of the start states as well (start_room)."},
     )
+    budget_tolerance: float = field(
+        default=0.01,
+        metadata={
+            "help": "Share by which methods' environment steps, meaned over seeds, may differ: a run ends within about "
+            "a tree of its max_env_steps."
+        },
+    )
     evaluation_seed: int = field(default=0, metadata={"help": "Seed of the samples, the same in every evaluation."})
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
     output_dir: str = field(
@@ -555,6 +562,7 @@ class ComparisonConfig:
         parse_seeds(self.seeds)
         require_once("perturb", self.perturb)
         require_integer("n", self.n, 1)
+        require_number("budget_tolerance", self.budget_tolerance, 0.0, 0.05)
         require_integer("evaluation_seed", self.evaluation_seed, 0)
         require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
         if self.workers is not None:

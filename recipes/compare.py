@@ -7,9 +7,9 @@
 Trains each method with each seed (recipes/finetune.py) and samples each policy (recipes/evaluate.py), --workers runs
 at a time, the first seed of every method first. Writes table.md, summary.json, coverage.png and training.png: measures
 with 95 % intervals over seeds and start states, paired differences, and how many seeds would resolve those that are
-not. The table is refused when methods' budgets differ by over 1 %. The same command continues what was stopped and
-retries what failed; with fewer --seeds it shows what is finished. With --perturb start_room every policy is evaluated
-under that perturbation as well: a table more, and coverage_start_room.png.
+not. The table is refused when methods' budgets differ by over 1 % (--budget_tolerance). The same command continues what
+was stopped and retries what failed; with fewer --seeds it shows what is finished. With --perturb start_room every
+policy is evaluated under that perturbation as well: a table more, and coverage_start_room.png.
 """
 
 import os
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         if whole and runs[0].name not in failed:
             read = partial(comparison.read_figures, task=task, level=config.level)
             by_method = {m.name: [read(one) for one in runs if one.method is m and one.seed in whole] for m in methods}
-            comparison.check_budgets([figures for own in by_method.values() for figures in own])
+            comparison.check_budgets([f for own in by_method.values() for f in own], config.budget_tolerance)
             given = (read(runs[0]), by_method)
             common = {
                 "baseline": baseline,

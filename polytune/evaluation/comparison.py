@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from polytune.evaluation.comparison_methods import PRETRAINED, RUN_TOLERANCE, TOLERANCE
+from polytune.evaluation.comparison_methods import PRETRAINED, RUN_TOLERANCE
 from polytune.evaluation.comparison_runs import Run, read_note
 from polytune.evaluation.creativity import MEASURES
 from polytune.evaluation.creativity_report import of_records
@@ -134,8 +134,8 @@ def creativity_intervals(found: Mapping[str, Any]) -> dict[str, dict[str, float]
     return intervals
 
 
-def check_budgets(figures: Sequence[Figures]) -> None:
-    """Refuse methods that did not cost the same: environment steps, meaned over seeds, within :data:`TOLERANCE` (or,
+def check_budgets(figures: Sequence[Figures], tolerance: float = 0.01) -> None:
+    """Refuse methods that did not cost the same: environment steps, meaned over seeds, within ``tolerance`` (or,
     with few seeds, :data:`RUN_TOLERANCE` / seeds), of single runs within :data:`RUN_TOLERANCE`, gradient steps exactly.
 
     Raises:
@@ -146,17 +146,17 @@ def check_budgets(figures: Sequence[Figures]) -> None:
         steps.setdefault(figure.run.method.name, []).append(figure.env_steps)
     of_methods = {f"{name}, over its seeds," if len(own) > 1 else name: fmean(own) for name, own in steps.items()}
     of_runs = {figure.run.name: figure.env_steps for figure in figures}
-    few = max(TOLERANCE, RUN_TOLERANCE / min(map(len, steps.values())))
-    for found, tolerance in ((of_methods, few), (of_runs, RUN_TOLERANCE)):
+    few = max(tolerance, RUN_TOLERANCE / min(map(len, steps.values())))
+    for found, allowed in ((of_methods, few), (of_runs, RUN_TOLERANCE)):
         least, most = min(found, key=found.get), max(found, key=found.get)
-        if found[most] > found[least] * (1 + tolerance):
+        if found[most] > found[least] * (1 + allowed):
             excess = 100 * (found[most] / max(found[least], 1) - 1)
             raise ValueError(
-                f"no table: environment steps differ by {excess:.1f} %, {100 * tolerance:.3g} % is allowed ({most} "
+                f"no table: environment steps differ by {excess:.1f} %, {100 * allowed:.3g} % is allowed ({most} "
                 f"took {found[most]:,.0f}, {least} {found[least]:,.0f}; "
                 f"{_ranges([(f.run.method.name, f.env_steps) for f in figures])}). Give all methods one max_env_steps "
                 "that each of them spends (--set max_env_steps=...), with rollouts large enough to reach max_env_steps "
-                "/ num_updates in every update, and run into another output_dir."
+                "/ num_updates in every update, and run into another output_dir; or allow more with --budget_tolerance."
             )
     if len({f.gradient_steps for f in figures}) > 1:
         raise ValueError(

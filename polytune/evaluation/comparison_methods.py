@@ -26,9 +26,9 @@ from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run
 from polytune.trainer.checks import check_branching, check_budget, check_signatures
 
 PRETRAINED = "pretrained"
-#: environment steps may differ by so much, max / min - 1: of methods, meaned over many seeds, and of single runs, which
-#: end within about a tree of their budget, and a tree without a win is a large one
-TOLERANCE, RUN_TOLERANCE = 0.01, 0.05
+#: environment steps of single runs may differ by so much, max / min - 1: they end within about a tree of their budget,
+#: and a tree without a win is a large one (of methods: ``budget_tolerance``)
+RUN_TOLERANCE = 0.05
 #: fields of recipes/finetune.py that the comparison itself gives to every run
 OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)} | {"output_dir", "seed"}
 #: of these, what a method's YAML may not contradict: policies that are shown or sampled otherwise play another game
@@ -155,7 +155,7 @@ def check_methods(
         )
     if methods[0].settings["trainer"].max_env_steps is None:
         return ["max_env_steps is unset, so runs spend what their episodes take: the table is refused if methods "
-                f"differ by more than {TOLERANCE:.0%}"]  # fmt: skip
+                f"differ by more than {config.budget_tolerance:.0%}"]  # fmt: skip
     return []
 
 
