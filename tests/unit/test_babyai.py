@@ -390,7 +390,7 @@ def test_the_builder_rebuilds_the_committed_splits_and_the_card_says_their_size_
 def test_start_room_moves_the_agent_to_another_room_and_nothing_else(task):
     moved, rooms, directions = load_task(task.name, perturb="start_room"), Counter(), Counter()
     without_moving = 0
-    for seed in range(200):
+    for seed in range(80):
         old, new = task.start(seed), moved.start(seed)
         walls = old.sight.walls
         there = new.env.agent_pos
@@ -404,24 +404,24 @@ def test_start_room_moves_the_agent_to_another_room_and_nothing_else(task):
         assert not new.step("nonsense").done
         rooms[walls.room(*there)] += 1
         directions[new.env.agent_dir] += 1
-    assert without_moving >= (180 if task.level.__name__ in ("LeanSynthSeq", "LeanBossLevel") else 200)
-    assert len(rooms) == 9 and min(rooms.values()) >= 6
-    assert sorted(directions) == [0, 1, 2, 3] and min(directions.values()) >= 25
+    assert without_moving >= (70 if task.level.__name__ in ("LeanSynthSeq", "LeanBossLevel") else 80)
+    assert len(rooms) == 9 and min(rooms.values()) >= 1
+    assert sorted(directions) == [0, 1, 2, 3] and min(directions.values()) >= 8
     others = load_task(task.name, perturb="start_room", perturb_seed=1)
-    differ = [others.start(seed).env.agent_pos != moved.start(seed).env.agent_pos for seed in range(50)]
-    assert sum(differ) >= 45
+    differ = [others.start(seed).env.agent_pos != moved.start(seed).env.agent_pos for seed in range(30)]
+    assert sum(differ) >= 26
 
 
 def test_the_bot_solves_perturbed_levels(task):
     for perturb in task.perturbations:
         changed = load_task(task.name, perturb=perturb)
-        assert sum(act_out(changed, seed)["success"] for seed in range(25)) >= 23, perturb
+        assert sum(act_out(changed, seed)["success"] for seed in range(15)) >= 13, perturb
 
 
 def test_places_in_a_mission_are_meant_from_the_new_start():
     changed = load_task("babyai-bosslevel", perturb="start_room")
     told = Counter()
-    for seed in range(100):
+    for seed in range(50):
         mission = changed.start(seed).mission
         told["kept"] += any(place in mission for place in PLACES)
         told["before"] += any(place in load_task("babyai-bosslevel").start(seed).mission for place in PLACES)
@@ -490,11 +490,11 @@ def test_a_mission_that_has_to_change_is_one_that_minigrid_would_pose(seed, old,
 
 def test_missions_from_another_room_pass_minigrids_validation():
     told = Counter()
-    for seed in range(820, 900):
+    for seed in range(820, 860):
         old, new = posed_from_another_room(seed)
         told["fewer places"] += sum(map(new.count, PLACES)) < sum(map(old.count, PLACES))
         told["places"] += any(place in new for place in PLACES)
-    assert told["fewer places"] <= 12 and told["places"] >= 25
+    assert told["fewer places"] <= 6 and told["places"] >= 12
 
 
 def babyai_descriptions(instruction):
@@ -509,7 +509,7 @@ def sides(cell):
 
 def test_distractors_fit_no_description_and_cut_nothing_off(task):
     more = load_task(task.name, perturb="distractors")
-    for seed in range(300 if task.name == "babyai-goto" else 100):
+    for seed in range(120 if task.name == "babyai-goto" else 40):
         old, new = task.start(seed), more.start(seed)
         assert new.mission == old.mission and new.env.agent_pos == old.env.agent_pos
         assert len(new.objects) == len(old.objects) + EXTRA_OBJECTS
@@ -564,14 +564,14 @@ def test_distractors_leave_a_cell_beside_each_object():
 
 def test_reworded_missions_mean_the_same_in_known_words(task):
     other, words, differ = load_task(task.name, perturb="reworded"), set(task.vocabulary()), 0
-    for seed in range(200):
+    for seed in range(80):
         old, new = task.start(seed), other.start(seed)
         assert new.env.grid == old.env.grid and new.env.agent_pos == old.env.agent_pos
         assert words >= set(new.observation().split())
         differ += new.mission != old.mission
         colours = [word for word in old.mission.replace(",", "").split() if word in babyai_colours()]
         assert sorted(w for w in new.mission.replace(",", "").split() if w in babyai_colours()) == sorted(colours)
-    assert differ == 200
+    assert differ == 80
 
 
 def babyai_colours():

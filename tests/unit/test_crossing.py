@@ -97,7 +97,7 @@ def true_crossing(kind, most):
 @pytest.mark.parametrize("kind", ["collapsed", "mild"])
 def test_intervals_of_the_crossing_hold_it(kind):
     """95 % intervals over problems and samples; the resolved ones are those that are counted."""
-    rng, n, simulations = np.random.default_rng(3), 32, 120
+    rng, n, simulations = np.random.default_rng(3), 32, 60
     truth, held, resolved = true_crossing(kind, n), 0, 0
     for simulation in range(simulations):
         first, second = (rng.binomial(n, p) for p in population(rng, 60, kind))
@@ -106,5 +106,5 @@ def test_intervals_of_the_crossing_hold_it(kind):
             resolved += 1
             held += found["low"] <= truth <= found["high"]
             assert found["low"] <= (found["estimate"] or found["low"]) <= found["high"]
-    assert resolved > 20, resolved
-    assert held / resolved > 0.89, (held, resolved)  # two standard errors below .95 at 60 of them
+    assert resolved > 10, resolved
+    assert held / resolved > 0.85, (held, resolved)  # two standard errors below .95 at 20 of them
