@@ -40,7 +40,7 @@ class Published:
 
 def _row(*values: float | None) -> dict[str, float]:
     row = {name: value for name, value in zip(_POLICIES, values, strict=False) if value is not None}
-    return row | {name: row["poly_ppo"] for name in ("poly_ppo_equally_spaced",) if "poly_ppo" in row}
+    return row | {"poly_ppo_equally_spaced": row["poly_ppo"]}
 
 
 PUBLISHED = {
