@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> None:
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
-        record_run(args.output_dir, settings)
+        record_run(args.output_dir, settings, ["recipes/finetune.py", *argv])
         carry_provenance(policy.model, args.output_dir)
         print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} {task.starts} of {task.name}")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

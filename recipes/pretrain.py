@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
-    provenance.record_run(output_dir, settings)
+    provenance.record_run(output_dir, settings, ["recipes/pretrain.py", *argv])
     if spaced:
         first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
         seeds = range(first, first + (config.num_demonstrations or 1500))

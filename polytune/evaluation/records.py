@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from polytune.policy import Generator, Renderer
-from polytune.rollout import Start, Trajectory, sample_episodes
+from polytune.rollout import Start, Trajectory, sample_episodes, signature_as_json
 from polytune.rollout.duplicates import Duplicates, count_duplicates, count_repeats
 from polytune.tasks.base import Task
 
@@ -80,10 +80,7 @@ def cohorts(attempts: Sequence[Attempt], max_branches: int) -> list[list[Attempt
 
 
 def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> dict[str, Any]:
-    """One line of ``records.jsonl``; a set-valued signature is written as a sorted list."""
-    signature = trajectory.signature
-    if isinstance(signature, frozenset | set):
-        signature = sorted(signature, key=repr)
+    """One line of ``records.jsonl``."""
     return {
         "policy": attempt.policy,
         "perturb": attempt.perturb,
@@ -94,7 +91,7 @@ def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> d
         "return": trajectory.discounted_return(),
         "turns": len(trajectory.turns),
         "stop_reason": trajectory.stop_reason,
-        "signature": signature,
+        "signature": signature_as_json(trajectory.signature),
         "invalid_actions": trajectory.invalid_actions,
         "logprob": round(math.fsum(logprob for turn in trajectory.turns for logprob in turn.logprobs), 3),
         "said": _digest(trajectory),

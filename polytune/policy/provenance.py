@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import os
@@ -62,9 +63,10 @@ def origin(command: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def record_run(output_dir: str | Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a run beside its checkpoints."""
-    write_json(Path(output_dir) / RUN_FILE, _plain(settings))
+def record_run(output_dir: str | Path, settings: Mapping[str, Any], command: Sequence[str]) -> None:
+    """Write the settings of a run beside its checkpoints, with the command and the versions under ``origin``."""
+    made = {**origin(command), "date": datetime.date.today().isoformat()}
+    write_json(Path(output_dir) / RUN_FILE, {**_plain(settings), "origin": made})
 
 
 def other_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> list[str] | None:

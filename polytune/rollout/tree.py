@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
+
+
+def signature_as_json(signature: Hashable | None) -> Any:
+    """A signature as records and logs have it: a set as its sorted list, anything else as it is."""
+    return sorted(signature, key=repr) if isinstance(signature, frozenset | set) else signature
 
 
 @dataclass(slots=True)

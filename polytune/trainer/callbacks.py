@@ -65,6 +65,25 @@ def replace_progress(trainer, steps_per_update: int) -> None:
     trainer.add_callback(UpdateLines(steps_per_update, bar=sys.stderr.isatty() and not trainer.args.disable_tqdm))
 
 
+def keep_until(path: Path, step: int) -> list[dict]:
+    """Drop the records of a JSONL file from the first one on that lies beyond ``step``, or that a kill cut short; a run
+    that goes on from a checkpoint writes them again. Returns those that stay."""
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            break
+        if record["step"] > step:
+            break
+        kept.append(record)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    os.replace(temporary, path)
+    return kept
+
+
 class MetricsFile(TrainerCallback):
     """Appends every log record to ``metrics.jsonl``; a resumed run first drops what lies beyond its checkpoint."""
 
@@ -72,21 +91,8 @@ class MetricsFile(TrainerCallback):
         self.path = Path(path)
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        if not state.is_world_process_zero:
-            return
-        kept = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else []:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                break  # a line that a kill cut short: everything from there on is written again
-            if record["step"] > state.global_step:
-                break
-            kept.append(line)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, self.path)
+        if state.is_world_process_zero:
+            keep_until(self.path, state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         if state.is_world_process_zero and logs and "train_runtime" not in logs:

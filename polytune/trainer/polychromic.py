@@ -38,6 +38,7 @@ from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
 from polytune.trainer.serving import build_sampler, check_vllm_mode
 from polytune.trainer.sharding import ShardedPolicy
+from polytune.trainer.tree_log import TREES_FILE, TreeLog
 from polytune.trainer.ucb import VisitCounts, visits
 from polytune.trainer.watchdog import Watched, stage
 
@@ -134,6 +135,9 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         self.generator = build_sampler(unwrapped, args, policy, self.renderer, self.accelerator.device)
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
+        trees = TreeLog(Path(args.output_dir) / TREES_FILE)
+        self.add_callback(trees)
+        self.on_trees.append(trees)
 
     # ------------------------------------------------------------------ advantages
 

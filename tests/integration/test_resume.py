@@ -64,6 +64,7 @@ def outcome(folder, *, rng=True):
         "counters": json.loads((last / "polytune_state.json").read_text()),
         "steps": last.name,
         "metrics": metrics,
+        "trees": [json.loads(line) for line in (folder / "trees.jsonl").read_text().splitlines()],
     }
 
 
