@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test test-vllm smoke quickstart tutorial compare reproduce collapse-demo bench clean
+.PHONY: help install style quality test test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,12 @@ $(VLLM_VENV)/.installed: setup.cfg pyproject.toml
 
 test-vllm: $(VLLM_VENV)/.installed ## run the vLLM generator's tests, in an environment of their own with vLLM for CPUs
 	$(VLLM_VENV)/bin/python -m pytest tests/vllm
+
+test-browser: install ## click through report.html in a headless browser (Debian's chromium, installed when missing)
+	@command -v chromedriver >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; } \
+	  || { echo "make test-browser needs chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)"; exit 1; }
+	$(BIN)/python -m pytest tests/browser
 
 smoke: install ## the main job end to end at its smallest, four minutes
 	rm -rf outputs/smoke

@@ -425,6 +425,10 @@ class EvaluationConfig:
             "from_records: beside the records)."
         },
     )
+    report: bool = field(
+        default=False,
+        metadata={"help": "Also write report.html: curves, tables, maps, trees of the training, in one page."},
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Run the Python code that a Hub model brings along. Read it before."}
     )

@@ -5,9 +5,10 @@
         --model outputs/quickstart/pretrained --output_dir outputs/mine --keep data/results/mine.json
 
 Trains each method with each seed (recipes/finetune.py) and samples each policy (recipes/evaluate.py), --workers runs
-at a time, the first seed of every method first. Writes table.md, summary.json, coverage.png and training.png: measures
-with 95 % intervals over seeds and start states, paired differences, and how many seeds would resolve those that are
-not. The table is refused when methods' budgets differ by over 1 % (--budget_tolerance). The same command continues what
+at a time, the first seed of every method first. Writes report.html (open it in a browser), table.md, summary.json,
+coverage.png and training.png: measures with 95 % intervals over seeds and start states, paired differences, and how
+many seeds would resolve those that are not. The table is refused when methods' budgets differ by over 1 %
+(--budget_tolerance). The same command continues what
 was stopped and retries what failed; with fewer --seeds it shows what is finished. With --perturb start_room every
 policy is evaluated under that perturbation as well: a table more, and coverage_start_room.png.
 """
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> None:
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
 
     # ---------------------------------------------------------------- budgets, intervals, tables, plots, JSON
-    from polytune.evaluation import comparison, comparison_perturbed, comparison_plot, comparison_table
+    from polytune.evaluation import comparison, comparison_perturbed, comparison_plot, comparison_table, report
     from polytune.policy.provenance import write_json
 
     whole = [seed for seed in seeds if not any(one.name in failed for one in runs if one.method and one.seed == seed)]
@@ -110,8 +111,9 @@ def main(argv: Sequence[str]) -> None:
             for name, moved in summary.get("perturbed", {}).items():
                 draw(moved, output_dir / f"coverage_{name}.png", title=f"{title}, {name}")
             comparison_plot.plot_training(by_method, output_dir / "training.png", title=title)
+            report.write_page(report.of_comparison.build(task, kept, *given), output_dir / report.REPORT_FILE)
             print(f"\n{comparison_table.on_screen(summary, title)}\n")
-            print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")
+            print(f"{output_dir}{os.sep}{{report.html,table.md,summary.json,coverage.png,training.png}}")
             if config.keep and not failed:
                 write_json(Path(config.keep), kept)
                 print(f"kept as {config.keep}")

@@ -58,6 +58,7 @@ def analyse(
     title = f"{task.name}, {split}: {starts:,} {task.starts} x {counted(samples, 'sample')}"
     if creative:
         creativity_report.report(task, unmoved, summary, output_dir, title=title, seed=config.seed)
+        _write_report(task, unmoved, summary, config, output_dir, title)
         return
     write_json(output_dir / "summary.json", summary)
     plot_coverage(summary, unmoved, output_dir / "coverage.png", title=title)
@@ -69,6 +70,16 @@ def analyse(
         (output_dir / "perturbed.txt").write_text(text + "\n")
         print(f"\n{text}")
     print(f"\nsummary and plot: {output_dir}{os.sep}{{summary.json,coverage.png}}")
+    _write_report(task, unmoved, summary, config, output_dir, title)
+
+
+def _write_report(task: Task, records, summary: dict[str, Any], config: EvaluationConfig, folder: Path, title: str):
+    """With ``report``: the page, from the same records and summary."""
+    if config.report:
+        from polytune.evaluation import report
+
+        report.write_page(report.of_evaluation.build(task, records, summary, title=title), folder / report.REPORT_FILE)
+        print(f"report: {folder / report.REPORT_FILE}")
 
 
 def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:

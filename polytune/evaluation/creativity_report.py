@@ -90,6 +90,7 @@ def report(
     found = {name: of_records(task, records, name, level=summary["level"], seed=seed) for name in summary["policies"]}
     for name, own in found.items():
         own["validity_at_k"] = {str(k): summary["policies"][name][f"pass@{k}"] for k in summary["ks"]}
+    summary["creativity"] = found
     _tell(task, found, summary, output_dir, title=title)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -116,31 +116,46 @@ def _trace_seed(task, renderer, start: int, seed: Trajectory, groups) -> SeedTra
     snapshots: dict[int, bytes] = {}
     places: dict[Hashable, set[Cell]] = {}
     episode = task.start(start)
-    frame, cells = _frame(episode), [_cell(episode)]
-    _note_place(episode, places)
-    for turn, action in enumerate(action_texts(renderer, seed)):
-        if turn in wanted:
-            snapshots[turn] = episode.snapshot()
-        episode.step(action)
-        cells.append(_cell(episode))
-        _note_place(episode, places)
+    frame = frame_of(episode)
+    cells = follow(episode, action_texts(renderer, seed), places, wanted, snapshots)
     states = []
     for group in groups:
         turn = group[0].branch_turn
         there = task.restore(snapshots[turn])
-        state = StateView(turn, _cell(there), _frame(there))
+        state = StateView(turn, cell_of(there), frame_of(there))
         for vine in group:
-            episode, path = task.restore(snapshots[turn]), [state.cell]
-            for action in action_texts(renderer, vine):
-                episode.step(action)
-                path.append(_cell(episode))
-                _note_place(episode, places)
+            path = follow(task.restore(snapshots[turn]), action_texts(renderer, vine), places)
             state.vines.append(Track(path, vine.signature, vine.success))
         states.append(state)
     return SeedTrack(Track(cells, seed.signature, seed.success), frame, states, places)
 
 
-def _cell(episode: Any) -> Cell:
+def follow(
+    episode: Episode,
+    actions: Sequence[str],
+    places: dict[Hashable, set[Cell]],
+    wanted: Collection[int] = (),
+    snapshots: dict[int, bytes] | None = None,
+) -> list[Cell]:
+    """Act out ``actions`` in a grid world: the agent's cell before them and after each.
+
+    Args:
+        places: each place that signatures are made of -> the cells where the agent was in it; is added to.
+        wanted: turns before which ``snapshots`` gets one of the episode.
+    """
+    cells = [cell_of(episode)]
+    _note_place(episode, places)
+    for turn, action in enumerate(actions):
+        if turn in wanted:
+            snapshots[turn] = episode.snapshot()
+        episode.step(action)
+        cells.append(cell_of(episode))
+        _note_place(episode, places)
+    return cells
+
+
+def cell_of(episode: Any) -> Cell:
+    """Where the agent of a grid world stands, (x, y)."""
     x, y = episode.env.agent_pos
     return int(x), int(y)
 
@@ -149,8 +164,9 @@ def _note_place(episode: Episode, places: dict[Hashable, set[Cell]]) -> None:
     """Where a state counts as being is what its signature would be if the episode began there."""
     here = episode.signature(episode.turn)
     if isinstance(here, frozenset | tuple) and len(here) == 1:
-        places.setdefault(next(iter(here)), set()).add(_cell(episode))
+        places.setdefault(next(iter(here)), set()).add(cell_of(episode))
 
 
-def _frame(episode: Episode) -> np.ndarray:
+def frame_of(episode: Episode) -> np.ndarray:
+    """The map of a grid world as it is now, (height, width, 3) bytes, :data:`TILE` pixels a cell."""
     return episode.env.get_frame(highlight=False, tile_size=TILE)

@@ -16,6 +16,7 @@ OWNED = {
     "vllm": ("policy/vllm_generator.py",),
     "minigrid": ("tasks/",),
     "matplotlib": ("evaluation/",),
+    "vl_convert": ("evaluation/report/page.py",),
 }
 #: programs, which nobody imports -> the rooms to their right that they may import, within functions
 PROGRAMS = {

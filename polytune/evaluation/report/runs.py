@@ -1,0 +1,172 @@
+"""What training left in a run's folder, as a report shows it: curves, signal of the groups, signs of collapse."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from polytune.evaluation.report import charts
+from polytune.policy.provenance import RUN_FILE
+from polytune.trainer.tree_log import TREES_FILE
+
+STEPS = "rollout/env_steps"
+#: metric -> title of its curve
+CURVES = {
+    "rollout/success": "success of rollouts",
+    "rollout/return": "return of rollouts",
+    "entropy": "entropy (nats per token)",
+    "groups/distinct_signatures": "distinct signatures per group",
+    "groups/distinct_winning": "distinct winning signatures per group",
+    "groups/without_signal": "share of groups without signal",
+    "advantages/set_scale": "size of set advantages (std)",
+    "advantages/gae_scale": "size of the critic's advantages (std)",
+    "critic/explained_variance": "variance that the critic explains",
+    "kl": "KL to the behaviour policy",
+    "duplicates/observed": "repeated attempts, share",
+    "actions/invalid_rate": "invalid actions, share",
+}
+#: what the first and the last update are compared in
+ENDS = ("rollout/success", "entropy", "groups/distinct_signatures", "groups/distinct_winning", "groups/without_signal")
+#: shares of groups without signal from which a report warns
+MUCH_WITHOUT_SIGNAL = 0.5
+
+
+@dataclass
+class RunFiles:
+    """One run's folder: updates of its metrics, trees, settings (with ``origin``), and what could not be read."""
+
+    name: str
+    folder: Path
+    seed: int | None = None
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    trees: list[dict[str, Any]] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_run(name: str, folder: str | Path) -> RunFiles:
+    """What a folder holds of a run; a Hub id, or a policy that no run of ours made, holds nothing."""
+    run = RunFiles(name, Path(folder))
+    if run.folder.resolve().name.startswith("checkpoint-"):
+        run.folder = run.folder.resolve().parent
+    run.metrics = [line for line in _lines(run, "metrics.jsonl") if STEPS in line]
+    run.trees = _lines(run, TREES_FILE)
+    path = run.folder / RUN_FILE
+    if path.is_file():
+        try:
+            run.settings = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            run.notes.append(f"{path} cannot be read ({error})")
+    run.seed = run.settings.get("trainer", {}).get("seed")
+    return run
+
+
+def _lines(run: RunFiles, name: str) -> list[dict[str, Any]]:
+    path = run.folder / name
+    if not path.is_file():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        run.notes.append(f"{path} cannot be read ({error})")
+        return []
+
+
+def training_charts(by_method: Mapping[str, Sequence[RunFiles]], names: Sequence[str]) -> list[charts.Spec]:
+    """A chart of each metric that at least one run logged; ``names``: all policies, which fix the colours."""
+    found = []
+    for metric, title in CURVES.items():
+        rows = [row for name, runs in by_method.items() for row in _curve_rows(name, runs, metric)]
+        if rows:
+            several = any(len(runs) > 1 for runs in by_method.values())
+            found.append(charts.training_curve(title, rows, names, several=several))
+    return found
+
+
+def _curve_rows(name: str, runs: Sequence[RunFiles], metric: str) -> charts.Rows:
+    """Points of each seed and of their mean, update by update (as far as every run got)."""
+    logged = [(run.seed, [line for line in run.metrics if _is_number(line.get(metric))]) for run in runs]
+    curves = [curve for _, curve in logged if curve]
+    rows = []
+    for seed, curve in logged if len(curves) > 1 else []:
+        rows += [_point(name, seed, update, line[STEPS], line[metric]) for update, line in enumerate(curve, start=1)]
+    for update in range(min(map(len, curves), default=0)):
+        lines = [curve[update] for curve in curves]
+        steps, value = fmean(line[STEPS] for line in lines), fmean(line[metric] for line in lines)
+        rows.append(_point(name, None, update + 1, steps, value))
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _point(name: str, seed: int | None, update: int, steps: float, value: float) -> dict[str, Any]:
+    return {"policy": name, "seed": seed, "update": update, "steps": round(steps), "value": round(value, 5)}
+
+
+def signal_charts(by_method: Mapping[str, Sequence[RunFiles]]) -> list[charts.Spec]:
+    """For each method with groups that taught nothing: why, over its updates, a mean over seeds."""
+    found = []
+    for name, runs in by_method.items():
+        updates = min((len(run.metrics) for run in runs), default=0)
+        rows = [
+            {"update": update + 1, "cause": cause, "share": round(fmean(own), 4)}
+            for update in range(updates)
+            for metric, cause in charts.CAUSES
+            if (own := [run.metrics[update][metric] for run in runs if metric in run.metrics[update]])
+        ]
+        if any(row["share"] for row in rows):
+            found.append(charts.signal_causes(name, rows))
+    return found
+
+
+def first_and_last(by_method: Mapping[str, Sequence[RunFiles]]) -> list[dict[str, Any]]:
+    """For each method ``{"policy", metric: (first update, last update)}`` of :data:`ENDS`, means over seeds."""
+    found = []
+    for name, runs in by_method.items():
+        runs = [run for run in runs if run.metrics]
+        if not runs:
+            continue
+        row: dict[str, Any] = {"policy": name}
+        for metric in ENDS:
+            pairs = [(r.metrics[0].get(metric), r.metrics[-1].get(metric)) for r in runs]
+            whole = [pair for pair in pairs if None not in pair]
+            row[metric] = (fmean(a for a, _ in whole), fmean(b for _, b in whole)) if whole else None
+        found.append(row)
+    return found
+
+
+def warnings(by_method: Mapping[str, Sequence[RunFiles]]) -> list[str]:
+    """What training should not have done, in words: collapse, groups that teach nothing, a critic that explains
+    nothing, attempts that repeat each other."""
+    told = []
+    for name, runs in by_method.items():
+        for run in (run for run in runs if run.metrics):
+            who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
+            last, every = run.metrics[-1], run.metrics
+            limit = run.settings.get("objective", {}).get("collapse_share", 0.1)
+            share = last.get("groups/distinct_share")
+            if share is not None and share < limit:
+                told.append(
+                    f"{who} collapsed: at the end the members of a group add {share:.2f} of the signatures that they "
+                    f"could add to the first (collapse_share is {limit})."
+                )
+            silent = [line["groups/without_signal"] for line in every if "groups/without_signal" in line]
+            if silent and fmean(silent) > MUCH_WITHOUT_SIGNAL:
+                told.append(f"{who}: {fmean(silent):.0%} of its groups taught nothing, their sets all scored alike.")
+            explained = [line["critic/explained_variance"] for line in every if "critic/explained_variance" in line]
+            if explained and explained[-1] <= 0:
+                told.append(f"{who}: at the end its critic explains nothing of the returns ({explained[-1]:.2f}).")
+            seen, due = last.get("duplicates/observed"), last.get("duplicates/expected")
+            if seen is not None and seen > 0.5:
+                told.append(
+                    f"{who}: at the end {seen:.0%} of the attempts at one state repeat another one word for word "
+                    f"({due:.0%} are expected from their probabilities)."
+                )
+    return told

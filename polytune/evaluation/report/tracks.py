@@ -1,0 +1,222 @@
+"""Where trajectories led, as data that the page draws: maps, paths on them, trees of vines.
+
+Records and ``trees.jsonl`` hold actions as the world got them, so a level is rebuilt from its seed and they are acted
+out again, without the policy. A path is its first cell and one letter a turn (``L R U D``, ``.`` for none). What ends
+otherwise than its record says was recorded on another version of the level: its map is left out, and that is told.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from polytune.evaluation.replay import TILE, Cell, follow, frame_of
+from polytune.tasks import Task
+from polytune.tasks.base import Episode
+from polytune.tasks.game import map_of, mission_line
+
+MOVES = {(-1, 0): "L", (1, 0): "R", (0, -1): "U", (0, 1): "D", (0, 0): "."}
+#: start states, and paths of one policy on one of them, that a report shows
+SHOWN_STARTS, SHOWN_PATHS = 6, 32
+#: members of one group that are drawn; answers of one group that are listed
+SHOWN_VINES, SHOWN_ANSWERS = 32, 12
+
+
+class OtherLevel(ValueError):
+    """Acted out again, a record ends otherwise: it is of another version of its level."""
+
+
+def has_map(task: Task, start: int) -> bool:
+    """Whether the world has a map that paths can be drawn on."""
+    return map_of(task.start(start)) is not None
+
+
+class Signatures:
+    """Numbers signatures in the order of their frequency; the page has a colour for each number."""
+
+    def __init__(self, values: Sequence[Any]):
+        counts: dict[str, int] = {}
+        for value in values:
+            if value is not None:
+                counts[json.dumps(value)] = counts.get(json.dumps(value), 0) + 1
+        self.names = sorted(counts, key=lambda key: (-counts[key], key))
+
+    def number(self, value: Any) -> int:
+        """-1 for none."""
+        return -1 if value is None else self.names.index(json.dumps(value))
+
+    def labels(self) -> list[str]:
+        return [signature_label(json.loads(name)) for name in self.names]
+
+
+def signature_label(value: Any) -> str:
+    """A signature from JSON for people: ``{A, B}``, or what it is."""
+    return f"{{{', '.join(map(str, value))}}}" if isinstance(value, list) else str(value)
+
+
+def map_data(episode: Episode, places: Mapping[Hashable, set[Cell]]) -> dict[str, Any]:
+    """The map as a small picture without its black floor, its size in cells, and where the names of places stand."""
+    frame = frame_of(episode)
+    dark = (frame < 40).all(axis=-1)
+    middles = dark[TILE // 2 :: TILE, TILE // 2 :: TILE]
+    floor = np.kron(middles, np.ones((TILE, TILE), dtype=bool))  # its cells have a line at two of their edges
+    alpha = np.where(dark, 0, np.where(floor, 70, 255)).astype(np.uint8)
+    picture = Image.fromarray(np.dstack([frame, alpha]), "RGBA").quantize(32)
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    height, width = frame.shape[0] // TILE, frame.shape[1] // TILE
+    names = [[str(place), *np.mean(sorted(cells), axis=0).round(1).tolist()] for place, cells in places.items()]
+    return {
+        "png": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
+        "w": width,
+        "h": height,
+        "places": sorted(names),
+    }
+
+
+def path_data(cells: Sequence[Cell]) -> list[Any]:
+    """``[x, y, "RRD."]``; ValueError for a step of more than one cell."""
+    moves = []
+    for (x, y), (to_x, to_y) in zip(cells, cells[1:], strict=False):
+        if (to_x - x, to_y - y) not in MOVES:
+            raise ValueError(f"the agent went from cell {(x, y)} to {(to_x, to_y)} in one turn")
+        moves.append(MOVES[to_x - x, to_y - y])
+    return [*cells[0], "".join(moves)]
+
+
+def acted_out(episode: Episode, actions: Sequence[str], success: bool, places: dict[Hashable, set[Cell]]) -> list[Cell]:
+    """The cells of one trajectory. Raises OtherLevel where it ends otherwise than ``success`` says."""
+    try:
+        cells = follow(episode, actions, places)
+    except RuntimeError as error:  # it was over before all of them
+        raise OtherLevel(f"start state {episode.seed}: {error}") from error
+    if (episode.stop_reason == "success") != success:
+        raise OtherLevel(f"start state {episode.seed}: a recorded {'success' if success else 'failure'} ends otherwise")
+    return cells
+
+
+def start_states_to_show(tables: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> list[int]:
+    """The start states at which policies differ most: in distinct winning signatures, then in successes.
+
+    ``tables``: policy -> start state -> what `summary.per_start` says. With one policy: those with most of them.
+    """
+
+    def spread(name: str, start: int) -> float:
+        values = [table[start][name] for table in tables.values()]
+        return max(values) - (min(values) if len(values) > 1 else 0)
+
+    starts = next(iter(tables.values()))
+    ranked = sorted(starts, key=lambda s: (-spread("distinct_winning", s), -spread("correct", s), s))
+    return ranked[:SHOWN_STARTS]
+
+
+def paths_at(task: Task, start: int, by_policy: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any] | None:
+    """One start state with every policy's sampled paths; None where actions are no single words.
+
+    Args:
+        by_policy: each policy's records of the start state, greedy ones left out.
+
+    Raises:
+        OtherLevel: the records are of another version of the level.
+    """
+    records = {name: own[:SHOWN_PATHS] for name, own in by_policy.items()}
+    signatures = Signatures([record["signature"] for own in by_policy.values() for record in own])
+    places: dict[Hashable, set[Cell]] = {}
+    panels = []
+    for name, own in records.items():
+        tracks = []
+        for record in own:
+            actions = record["actions"].split(" ")
+            if len(actions) != record["turns"]:
+                return None
+            cells = acted_out(task.start(start), actions, record["success"], places)
+            tracks.append({"p": path_data(cells), "ok": record["success"], "s": signatures.number(record["signature"])})
+        panels.append({"policy": name, "n": len(by_policy[name]), "ok": sum(r["success"] for r in by_policy[name]),
+                       "tracks": tracks})  # fmt: skip
+    episode = task.start(start)
+    return {
+        "seed": start,
+        "mission": " ".join(mission_line(episode)),
+        "map": map_data(episode, places),
+        "signatures": signatures.labels(),
+        "panels": panels,
+    }
+
+
+def trees_of(task: Task, lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The trees of a run (`trainer.tree_log`) as the page steps through them.
+
+    A tree whose seed trajectories have no vines is one group from the start state. Where there is no map, members carry
+    what they said instead of a path.
+
+    Raises:
+        OtherLevel: the trees are of another version of the level.
+    """
+    for line in lines:
+        mapped = has_map(task, line["start_state"])
+        head = {name: line[name] for name in ("update", "env_steps", "start_state")}
+        groups_of = [(seed, seed["states"]) for seed in line["seeds"] if seed["states"]]
+        if not groups_of:
+            groups_of = [(None, [{"turn": 0, "token": 0, "vines": line["seeds"]}])]
+        for seed, states in groups_of:
+            drawn = (_on_map if mapped else _as_text)(task, line["start_state"], seed, states)
+            yield {**head, **drawn}
+
+
+def _on_map(task: Task, start: int, seed: Mapping[str, Any] | None, states: Sequence[Mapping[str, Any]]) -> dict:
+    members = [vine for state in states for vine in state["vines"]]
+    signatures = Signatures([member["signature"] for member in members])
+    places: dict[Hashable, set[Cell]] = {}
+
+    def track(own: Mapping[str, Any], turn: int) -> dict[str, Any]:
+        episode = task.start(start)
+        for action in ([] if seed is None else seed["actions"])[:turn]:
+            episode.step(action)
+        return {**_facts(own, signatures), "p": path_data(acted_out(episode, own["actions"], own["success"], places))}
+
+    groups = [
+        {"turn": s["turn"], "members": [track(v, s["turn"]) for v in s["vines"][:SHOWN_VINES]], "of": len(s["vines"])}
+        for s in states
+    ]
+    whole = None if seed is None else track({**seed, "signature": None}, 0)  # it is drawn in ink, whatever it visits
+    episode = task.start(start)
+    return {"mission": " ".join(mission_line(episode)), "map": map_data(episode, places), "seed": whole,
+            "groups": groups, "signatures": signatures.labels()}  # fmt: skip
+
+
+def _as_text(task: Task, start: int, seed: Mapping[str, Any] | None, states: Sequence[Mapping[str, Any]]) -> dict:
+    groups = []
+    signatures = Signatures([vine["signature"] for state in states for vine in state["vines"]])
+    for state in states:
+        by_signature: dict[str, list[Mapping[str, Any]]] = {}
+        for vine in state["vines"]:  # those without a signature are told apart by what they say
+            by_signature.setdefault(json.dumps(vine["signature"] or vine["actions"]), []).append(vine)
+        ranked = sorted(by_signature.values(), key=lambda own: (own[0]["signature"] is None, -len(own)))
+        answers = [
+            {**_facts(own[0], signatures), "count": len(own), "ok": sum(vine["success"] for vine in own),
+             "text": " ".join(own[0]["actions"])}
+            for own in ranked[:SHOWN_ANSWERS]
+        ]  # fmt: skip
+        members = state["vines"]
+        groups.append({
+            "turn": state["turn"], "token": state["token"], "of": len(members), "kinds": len(ranked),
+            "answers": answers, "ok": sum(vine["success"] for vine in members),
+        })  # fmt: skip
+    return {"mission": "", "map": None, "seed": None, "groups": groups, "signatures": []}
+
+
+def _facts(own: Mapping[str, Any], signatures: Signatures) -> dict[str, Any]:
+    return {
+        "ok": own["success"],
+        "s": signatures.number(own["signature"]),
+        "r": round(own["return"], 3),
+        "a": own["advantage"],
+        "by_set": own["by_set"],
+        "turns": len(own["actions"]),
+    }

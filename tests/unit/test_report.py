@@ -1,0 +1,364 @@
+"""The report without a browser: its numbers are those of summary, records and logs; what is foreign stays text."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import vl_convert
+from PIL import Image
+from test_comparison import fabricate
+from test_evaluation_summary import records
+
+from polytune.evaluation import summarise
+from polytune.evaluation.comparison import compare, read_figures
+from polytune.evaluation.comparison_methods import Method
+from polytune.evaluation.comparison_runs import Run
+from polytune.evaluation.report import Page, as_html, charts, of_comparison, of_evaluation, parts, tracks, write_page
+from polytune.evaluation.report import runs as run_files
+from polytune.evaluation.report.page import Html, table
+from polytune.evaluation.summary import per_start
+from polytune.policy.provenance import origin, write_json
+from polytune.tasks import load_task
+
+HOSTILE = '</script><script>alert("x")</script><b>&'
+
+
+def interval(estimate, reach=0.1):
+    return {"estimate": estimate, "low": estimate - reach, "high": estimate + reach}
+
+
+def walk(task, start, actions):
+    """A record of a sampled episode, as evaluate.py writes it."""
+    episode = task.start(start)
+    for action in actions:
+        if episode.done:
+            break
+        episode.step(action)
+    return {
+        "policy": "walker", "start_seed": start, "attempt": 0, "greedy": False, "return": 0.0, "turns": episode.turn,
+        "success": episode.stop_reason == "success", "signature": sorted(episode.signature()), "invalid_actions": 0,
+        "actions": " ".join(actions[: episode.turn]),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fourrooms():
+    return load_task("fourrooms", horizon=12)
+
+
+def expert_walk(task, start, most):
+    episode, actions = task.start(start), []
+    while len(actions) < most and not episode.done:
+        actions.append(task.expert(episode))
+        episode.step(actions[-1])
+    return actions
+
+
+# ---------------------------------------------------------------- pages
+
+
+def test_what_is_foreign_stays_text():
+    page = Page(HOSTILE, HOSTILE)
+    section = page.section("a", HOSTILE, HOSTILE)
+    section.parts += [table([[HOSTILE, "x"], [HOSTILE, HOSTILE]], caption=HOSTILE)]
+    section.parts += [page.widget("maps", [HOSTILE]), page.chart({"description": HOSTILE})]
+    html = as_html(page)
+    assert HOSTILE not in html and 'alert("x")' not in html.replace('alert(\\"x\\")', "")
+
+    class Tags(HTMLParser):
+        scripts = 0
+
+        def handle_starttag(self, tag, attrs):
+            self.scripts += tag == "script"
+
+    tags = Tags()
+    tags.feed(html)
+    assert tags.scripts == 3  # data, library, our own
+    data = html.split('id="report-data">')[1].split("</script>")[0]
+    assert json.loads(data)["data"] == {"maps1": [HOSTILE]}
+
+
+def test_sections_without_parts_are_left_out_and_numbers_that_json_lacks_are_refused():
+    page = Page("a", "b")
+    page.section("empty", "Nothing here")
+    page.section("full", "Something").parts.append(Html("<p>here</p>"))
+    html = as_html(page)
+    assert "Nothing here" not in html and html.count("Something") == 2 and "vegaEmbed(" in html
+    assert "window.vegaEmbed" not in html.split("</style>")[0] and len(html) < 60_000  # no charts, no library
+    page.widget("maps", float("nan"))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_html(page)
+
+
+def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("before")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_page(Page("a", "b"), path)
+    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+# ---------------------------------------------------------------- charts
+
+
+def test_every_chart_is_valid_vega_lite_and_holds_the_numbers():
+    curves = {name: {1: interval(0.4), 2: interval(0.6)} for name in "ab"}
+    training = [{"policy": "a", "seed": None, "steps": 10, "update": 1, "value": 0.5}]
+    found = [{"policy": "a", "samples": 8, **interval(3.0)}, {"policy": "a", "samples": 16, **interval(5.0)}]
+    specs = [
+        charts.curves_over_k("t", curves, "pass@k"),
+        charts.curves_over_k("t", {"a": {1: interval(0.5)}}, "pass@k"),
+        charts.differences_over_k("t", {"b": curves["b"]}, ["a", "b"]),
+        charts.success_by_start({"a": [0.1, 0.9], "b": [0.2, 0.3]}, [7, 3], "start states"),
+        charts.bars("t", {"a": interval(0.5)}, "share", rule=0.3),
+        charts.found_over_samples("t", found, ["a"], "objects", 9),
+        charts.training_curve("t", training, ["a"], several=True),
+        charts.signal_causes("t", [{"update": 1, "cause": "scores tie", "share": 0.5}]),
+    ]
+    for spec in specs:
+        compiled = vl_convert.vegalite_to_vega(spec)
+        assert compiled["marks"], spec["title"]
+        json.dumps(spec, allow_nan=False)
+    rows = specs[0]["data"]["values"]
+    assert {(r["policy"], r["k"], r["estimate"], r["low"], r["high"]) for r in rows} == {
+        (name, k, value, round(value - 0.1, 5), round(value + 0.1, 5))
+        for name in "ab"
+        for k, value in ((1, 0.4), (2, 0.6))
+    }
+    by_start = [(r["policy"], r["place"], r["start"], r["share"]) for r in specs[3]["data"]["values"]]
+    assert by_start == [("a", 1, 3, 0.9), ("a", 2, 7, 0.1), ("b", 1, 3, 0.3), ("b", 2, 7, 0.2)]
+
+
+def test_an_interval_without_ends_is_drawn_as_a_point():
+    spec = charts.curves_over_k("t", {"a": {1: {"estimate": 0.5, "low": None, "high": None}, 2: interval(0.6)}}, "y")
+    assert spec["data"]["values"][0] == {"policy": "a", "k": 1, "estimate": 0.5, "low": None, "high": None}
+    assert parts.interval({"estimate": 0.5, "low": None, "high": None}) == '<b>0.500</b><span class="ci"></span>'
+    assert parts.gap(interval(0.05)).startswith('<span class="open">')
+    assert parts.gap(interval(0.2)).startswith('<span class="up">')
+    assert parts.gap(interval(-0.2)).startswith('<span class="down">')
+
+
+# ---------------------------------------------------------------- maps and trees
+
+
+def test_paths_are_where_the_agent_was(fourrooms):
+    start = 3
+    actions = expert_walk(fourrooms, start, 9)
+    found = tracks.paths_at(fourrooms, start, {"walker": [walk(fourrooms, start, actions)]})
+    x, y, moves = found["panels"][0]["tracks"][0]["p"]
+    episode, cell = fourrooms.start(start), [x, y]
+    assert len(moves) == len(actions)
+    for action, move in zip(actions, moves, strict=True):
+        assert tuple(cell) == tuple(episode.env.agent_pos)
+        episode.step(action)
+        step = {letter: delta for delta, letter in tracks.MOVES.items()}[move]
+        cell = [cell[0] + step[0], cell[1] + step[1]]
+    assert tuple(cell) == tuple(episode.env.agent_pos)
+    assert (found["map"]["w"], found["map"]["h"]) == (19, 19)
+    assert found["signatures"] == [tracks.signature_label(sorted(episode.signature()))]
+
+
+def test_the_map_is_a_picture_whose_floor_lets_the_page_shine_through(fourrooms, tmp_path):
+    import base64
+
+    png = tracks.map_data(fourrooms.start(3), {})["png"]
+    (tmp_path / "map.png").write_bytes(base64.b64decode(png.split(",")[1]))
+    pixels = np.array(Image.open(tmp_path / "map.png").convert("RGBA"))
+    assert pixels.shape == (456, 456, 4) and len(png) < 12_000
+    assert pixels[12, 12, 3] == 255  # the outer wall
+    assert np.median(pixels[..., 3]) == 0  # most is floor
+
+
+def test_records_of_another_level_are_told_from_paths(fourrooms):
+    record = walk(fourrooms, 3, expert_walk(fourrooms, 3, 12))
+    with pytest.raises(tracks.OtherLevel, match="a recorded success ends otherwise"):
+        tracks.paths_at(fourrooms, 3, {"walker": [record | {"success": True}]})
+    longer = record | {"actions": " ".join(["left"] * 13), "turns": 13}
+    with pytest.raises(tracks.OtherLevel, match="ended after 12 turns"):
+        tracks.paths_at(fourrooms, 3, {"walker": [longer]})
+    assert tracks.paths_at(fourrooms, 3, {"walker": [record | {"actions": "I think left"}]}) is None
+
+
+def test_start_states_that_differ_most_come_first():
+    table = {
+        "a": {1: {"distinct_winning": 1, "correct": 4}, 2: {"distinct_winning": 1, "correct": 1},
+              3: {"distinct_winning": 3, "correct": 4}},
+        "b": {1: {"distinct_winning": 1, "correct": 4}, 2: {"distinct_winning": 1, "correct": 4},
+              3: {"distinct_winning": 1, "correct": 4}},
+    }  # fmt: skip
+    assert tracks.start_states_to_show(table) == [3, 2, 1]
+    assert tracks.start_states_to_show({"a": table["a"]}) == [3, 1, 2]
+
+
+def tree_line(task, start, seed_actions, branches, vine_actions):
+    """A line of trees.jsonl with vines after ``branches`` turns; their signatures cover themselves alone."""
+
+    def acted(actions, before=0):
+        episode = task.start(start)
+        for action in (*seed_actions[:before], *actions):
+            if not episode.done:
+                episode.step(action)
+        return {
+            "actions": list(actions)[: episode.turn - before], "success": episode.stop_reason == "success",
+            "return": 0.0, "signature": sorted(episode.signature(before)), "advantage": 0.25, "by_set": True,
+        }  # fmt: skip
+
+    states = [{"turn": t, "token": 0, "vines": [acted(own, t) for own in vine_actions]} for t in branches]
+    return {
+        "step": 4,
+        "update": 1,
+        "env_steps": 99,
+        "start_state": start,
+        "seeds": [{**acted(seed_actions), "states": states}],
+    }
+
+
+def test_vines_begin_at_their_rollout_state(fourrooms):
+    seed = expert_walk(fourrooms, 3, 12)
+    line = tree_line(fourrooms, 3, seed, [4, 8], [["left"] * 12, ["forward"] * 12])
+    [tree] = tracks.trees_of(fourrooms, [line])
+    episode = fourrooms.start(3)
+    cells = [tuple(map(int, episode.env.agent_pos))]
+    for action in seed:
+        episode.step(action)
+        cells.append(tuple(map(int, episode.env.agent_pos)))
+    assert [group["turn"] for group in tree["groups"]] == [4, 8]
+    for group in tree["groups"]:
+        for member in group["members"]:
+            assert tuple(member["p"][:2]) == cells[group["turn"]]
+            assert len(member["p"][2]) == member["turns"] == 12 - group["turn"]
+    assert tree["groups"][0]["members"][0]["a"] == 0.25 and tree["seed"]["turns"] == 12
+    json.dumps(tree, allow_nan=False)
+
+
+def test_seed_trajectories_without_vines_are_one_group(fourrooms):
+    line = tree_line(fourrooms, 3, ["left"] * 12, [], [])
+    line["seeds"] *= 3
+    [tree] = tracks.trees_of(fourrooms, [line])
+    assert tree["seed"] is None and [len(group["members"]) for group in tree["groups"]] == [3]
+
+
+def test_groups_of_answers_are_listed_by_kind():
+    task = load_task("triangle", size="tiny")
+    answers = [("<a_1>x", [1, 2], True), ("<a_2>y", [3], False), ("<a_1>z", [1, 2], True)]
+    vines = [
+        {
+            "actions": [text],
+            "success": ok,
+            "return": float(ok),
+            "signature": signature,
+            "advantage": None,
+            "by_set": False,
+        }
+        for text, signature, ok in answers
+    ]
+    line = {
+        "step": 1,
+        "update": 1,
+        "env_steps": 3,
+        "start_state": 0,
+        "seeds": [{**vine, "states": []} for vine in vines],
+    }
+    [tree] = tracks.trees_of(task, [line])
+    [group] = tree["groups"]
+    assert (group["of"], group["kinds"], group["ok"]) == (3, 2, 2)
+    assert [(a["text"], a["count"], a["ok"]) for a in group["answers"]] == [("<a_1>x", 2, 2), ("<a_2>y", 1, 0)]
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_runs_are_read_as_far_as_they_can_be(tmp_path):
+    assert run_files.read_run("hub", "some/model").metrics == []
+    rows = [{"step": 1, "rollout/env_steps": 10, "entropy": 1.0}, {"step": 2, "train_runtime": 3}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "trees.jsonl").write_text('{"update": 1}\nbroken')
+    (tmp_path / "run.json").write_text("[")
+    run = run_files.read_run("mine", tmp_path)
+    assert [line["step"] for line in run.metrics] == [1] and run.trees == [] and len(run.notes) == 2
+    (tmp_path / "checkpoint-4").mkdir()
+    assert run_files.read_run("mine", tmp_path / "checkpoint-4").metrics == run.metrics
+
+
+def metrics(values, **more):
+    return [{"rollout/env_steps": 10 * (i + 1), "entropy": value, **more} for i, value in enumerate(values)]
+
+
+def test_curves_are_means_over_seeds_update_by_update(tmp_path):
+    runs = [
+        run_files.RunFiles("a", tmp_path, seed=0, metrics=metrics([1.0, 2.0, 9.0])),
+        run_files.RunFiles("a", tmp_path, seed=1, metrics=metrics([3.0, float("nan"), 5.0])),
+    ]
+    [spec] = [s for s in run_files.training_charts({"a": runs}, ["a"]) if "entropy" in s["description"]]
+    rows = spec["data"]["values"]
+    assert [(r["seed"], r["value"]) for r in rows] == [
+        (0, 1.0),
+        (0, 2.0),
+        (0, 9.0),
+        (1, 3.0),
+        (1, 5.0),
+        (None, 2.0),
+        (None, 3.5),
+    ]
+    assert json.dumps(spec, allow_nan=False)
+
+
+def test_warnings_name_collapse_silence_and_a_blind_critic(tmp_path):
+    fine = metrics([1.0, 1.0], **{"groups/distinct_share": 0.5, "groups/without_signal": 0.1})
+    run = run_files.RunFiles("fine", tmp_path, metrics=fine)
+    assert run_files.warnings({"fine": [run]}) == []
+    bad = {"groups/distinct_share": 0.02, "groups/without_signal": 0.7, "critic/explained_variance": -0.1,
+           "duplicates/observed": 0.9, "duplicates/expected": 0.88}  # fmt: skip
+    told = run_files.warnings({"bad": [run_files.RunFiles("bad", tmp_path, seed=3, metrics=metrics([1.0], **bad))]})
+    assert len(told) == 4 and all(line.startswith("bad") for line in told)
+    assert "0.02" in told[0] and "70%" in told[1] and "-0.10" in told[2] and "90%" in told[3]
+
+
+# ---------------------------------------------------------------- whole pages
+
+
+def test_a_report_of_an_evaluation_says_what_its_summary_says():
+    task = load_task("bandit")
+    taken = records("a", {1: "wwll", 2: "llll"}) + records(HOSTILE, {1: "wwww", 2: "wlll"})
+    summary = summarise(taken, ["a", HOSTILE]) | origin(["recipes/evaluate.py", "--policies", HOSTILE])
+    page = of_evaluation.build(task, taken, summary, title="bandit")
+    html = as_html(page)
+    assert HOSTILE not in html and "recipes/evaluate.py" in html
+    cell = summary["policies"]["a"]["success"]
+    assert f"<b>{cell['estimate']:.3f}</b>" in html and f"[{cell['low']:.3f}, {cell['high']:.3f}]" in html
+    [coverage] = [s for s in page.charts.values() if s["description"] == "pass@k"]
+    for row in coverage["data"]["values"]:
+        assert row["estimate"] == pytest.approx(
+            summary["policies"][row["policy"]][f"pass@{row['k']}"]["estimate"], abs=1e-5
+        )
+    assert "holds no training metrics" in html and 'data-widget="maps"' not in html
+
+
+def test_a_report_of_a_comparison_says_what_its_summary_says(tmp_path):
+    methods = {name: Method(name, tmp_path / f"{name}.yaml", {}, {}) for name in ("ppo", "poly")}
+    figures = {}
+    pretrained = Run(tmp_path / "pretrained")
+    fabricate(pretrained, skill=-1.0)
+    for name, method in methods.items():
+        for seed in (0, 1):
+            run = Run(tmp_path / name / f"seed_{seed}", method, seed)
+            fabricate(run, skill=1.0, seed=seed)
+            write_json(run.folder / "comparison_run.json", {"train_seconds": 2.0})
+            figures.setdefault(name, []).append(read_figures(run))
+    write_json(pretrained.folder / "comparison_run.json", {"train_seconds": 0.0})
+    first = read_figures(pretrained)
+    summary = compare(first, figures, baseline="ppo", level=0.95)
+    summary |= {"title": "fabricated, train", **origin(["recipes/compare.py"])}
+    page = of_comparison.build(load_task("bandit"), summary, first, figures)
+    html = as_html(page)
+    for name in ("pretrained", "ppo", "poly"):
+        cell = summary["policies"][name]["success"]
+        assert f"<b>{cell['estimate']:.3f}</b>" in html
+    by_start = [s for s in page.charts.values() if "Success at each" in s["description"]][0]["data"]["values"]
+    own = per_start([json.loads(line) for line in first.run.records.read_text().splitlines()], "pretrained")
+    assert {(r["start"], r["share"]) for r in by_start if r["policy"] == "pretrained"} == {
+        (start, round(cell["correct"] / cell["n"], 4)) for start, cell in own.items()
+    }
+    assert sum("success of rollouts" == s["description"] for s in page.charts.values()) == 1
