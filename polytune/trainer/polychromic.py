@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, requir
 from polytune.objective import find_judge, rescale
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
-from polytune.rollout import RolloutError
+from polytune.rollout import RolloutError, Tree
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
@@ -53,6 +54,10 @@ def episode_return(prompts, completions, episode_return, **kwargs) -> list[float
     return episode_return
 
 
+#: gets the trainer, the update's trees of its process and their advantages; must keep none of them
+TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], None]
+
+
 class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, GRPOTrainer):
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
@@ -63,6 +68,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         start_seeds: start states to train on.
         rollout, objective, policy: shape of the trees, set objective, sampling.
         processing_class: the policy's tokenizer.
+
+    ``on_trees`` lists observers of an update's trees, which every process calls once an update, before it trains.
 
     Raises:
         ValueError: fields that contradict each other (``num_generations`` against the tree, sets that the tree cannot
@@ -91,6 +98,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
         self.counts = VisitCounts() if objective.ucb_coef > 0 else None
+        self.on_trees: list[TreesObserver] = []
         self._collapsed = self._said_unspent = False
         self.env_steps = 0
         self._steps_per_tree: float | None = None  # mean of the last update
@@ -311,6 +319,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
             sums = self._sum(variance_sums(values_B_T[mask], turns.returns_B_T[mask]))
             self._record("critic/explained_variance", explained_variance(sums))
             self._record("critic/value_mean", sums[1] / sums[0])
+        for observe in self.on_trees:
+            observe(self, self._trees, turns)
 
     def _warn_of_collapse(self, share: float | None) -> None:
         """One line when (distinct signatures - 1) / (members - 1) of a group falls under ``collapse_share``."""

@@ -644,3 +644,18 @@ def test_start_state_schedule_visits_every_state_equally():
     assert len(set(pairs)) == 12  # a start state never meets the same attempt number twice
     short = start_state_schedule(task, [3, 5, 8], updates=2, prompts_per_update=3, run_seed=1)
     assert short["start_seed"][:] == long["start_seed"][:6]
+
+
+def test_observers_see_the_trees_of_each_update(tmp_path):
+    trainer, seen = make_trainer(tmp_path, num_updates=2), []
+
+    def observe(trainer, trees, turns):
+        rows = sum(1 for tree in trees for _ in tree.trajectories())
+        seen.append((trainer.state.global_step, [tree.start_state for tree in trees]))
+        assert turns.advantages_B_T.size(0) == rows
+
+    trainer.on_trees.append(observe)
+    trainer.train()
+    assert [step for step, _ in seen] == [0, trainer.args.steps_per_update]
+    assert all(len(starts) == trainer.args.prompts_per_update for _, starts in seen)
+    assert not hasattr(trainer, "_trees")
