@@ -24,7 +24,7 @@ from transformers.integrations import get_available_reporting_integrations
 
 from polytune.config import require
 from polytune.evaluation.passk import coverage_ks, pass_at_k_interval
-from polytune.evaluation.plot import COLOURS
+from polytune.evaluation.plot import COLOURS, MARKERS
 from polytune.evaluation.summary import counted
 from polytune.evaluation.vine_plot import vine_figure
 from polytune.policy.provenance import write_json
@@ -63,7 +63,7 @@ def start_trackers(trainer: PolychromicTrainer, checkpoint: Path | None) -> None
     """
     args, figures = trainer.args, Figures(trainer)
     if "trackio" in args.report_to and args.run_name is None:
-        args.run_name = args.output_dir
+        args.run_name = args.output_dir.strip("/").replace("/", "-")  # a path would lead its images elsewhere
     if "tensorboard" in args.report_to and trainer.is_world_process_zero():
         from torch.utils.tensorboard import SummaryWriter
 
@@ -144,18 +144,20 @@ def coverage_figure(curve: dict[str, Any], first: dict[str, Any], *, title: str)
     figure = Figure(figsize=(5.2, 4.0), layout="constrained")
     axes = figure.subplots()
     curves = [first, curve] if first["update"] != curve["update"] else [curve]
-    for own, colour in zip(curves, COLOURS, strict=False):
-        estimates, lows, highs = zip(*own["pass@k"], strict=True)
+    for index, own in enumerate(curves):
+        reach = [[e - low for e, low, _ in own["pass@k"]], [high - e for e, _, high in own["pass@k"]]]
         label = f"update {own['update']}, {counted(own['starts'], 'start state')}"
-        axes.plot(own["ks"], estimates, "o-", color=colour, label=label, clip_on=False)
-        axes.fill_between(own["ks"], lows, highs, color=colour, alpha=0.15, linewidth=0)
+        # side by side at each k, so that neither hides the other
+        places, estimates = [k * 1.05**index for k in own["ks"]], [cell[0] for cell in own["pass@k"]]
+        style = {"fmt": f"{MARKERS[index]}-", "markersize": 4.5, "elinewidth": 1, "capsize": 2.5, "clip_on": False}
+        axes.errorbar(places, estimates, reach, color=COLOURS[index], label=label, **style)
     ks = max((own["ks"] for own in curves), key=len)
     axes.set(xscale="log", xlabel="samples k", ylabel="pass@k", ylim=(0, 1))
     axes.set_xticks(ks, [str(k) for k in ks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
     axes.set_title(f"{title}: coverage of the training rollouts\n{100 * LEVEL:.0f} % intervals", fontsize=10)
     return figure
 

@@ -145,11 +145,11 @@ def _draw_state(axes: Axes, seed: SeedTrack, state: StateView, number: int | Non
     _mark(axes, state.cell, "S" if number is None else str(number))
     succeed = sum(vine.success for vine in state.vines)
     distinct = len({vine.signature for vine in state.vines if vine.signature is not None})
-    where, what = ("start", "episode") if number is None else (f"state {number}, turn {state.turn}", "vine")
-    axes.set_title(
-        f"{where}: {succeed} of {counted(len(state.vines), what)} succeed\n{counted(distinct, 'distinct signature')}",
-        fontsize=10,
-    )
+    told = f"{succeed} of {counted(len(state.vines), 'vine')} succeed\n{counted(distinct, 'distinct signature')}"
+    if number is None:  # the figure's title says the same
+        axes.set_title("whole episodes from the start state", fontsize=10)
+    else:
+        axes.set_title(f"state {number}, turn {state.turn}: {told}", fontsize=10)
 
 
 def _background(axes: Axes, frame: np.ndarray) -> None:
