@@ -211,9 +211,7 @@ def test_help_is_readable_at_80_columns(path, capsys, monkeypatch):
 
 
 def test_commands_survive_being_wrapped():
-    doc = (
-        "A text\nof two lines.\n\n    python x.py --one 1 --two 22222222222222 \\\n --three 3  # why so\n\n    short\n"
-    )
+    doc = "A text\nin lines.\n\n    python x.py --one 1 --two 22222222222222 \\\n --three 3  # why so\n\n    short\n"
     told = reflow(doc, 50).split("\n\n")
     command = "    # why so\n    python x.py --one 1 --two 22222222222222 \\\n        --three 3"
     assert told == ["A text in lines.", command, "    short"]
