@@ -11,13 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from polytune.config import parse_options
 from polytune.policy.demonstrations import keep_successes, save_demonstrations
 from polytune.tasks import TASKS, load_task
 from polytune.tasks.demonstrations import WorkerLostError, act_out_all
 from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, split_hashes
+from polytune.terminal import progress
 
 
 def main() -> None:
@@ -47,7 +46,7 @@ def main() -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     episodes = act_out_all(arguments.task, options, seeds, arguments.workers)
     try:
-        rows = list(tqdm(episodes, total=len(seeds), desc=task.name, unit="episode", disable=None))
+        rows = list(progress(episodes, task.name, "episode", total=len(seeds)))
         dataset, counts = keep_successes(rows, task, split_hashes(task, "unseen"))
     except ValueError as error:
         parser.error(str(error))

@@ -24,9 +24,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
+from polytune.helptext import recipe_help  # noqa: E402
+from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 #: not the whole repository: `make install` puts the virtual environment there, too
 OUR_FOLDERS = (REPOSITORY / "polytune", REPOSITORY / "recipes")
+QUIET_FLAGS = ("-q", "--quiet")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
 
@@ -74,21 +78,21 @@ def parse(
     Raises:
         UsageError: unknown key or flag (with near misses), wrong type, or values that a class refuses.
     """
-    parser = HfArgumentParser(list(classes), description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser = HfArgumentParser(list(classes), description=description)
     parser.allow_abbrev = False  # a mistyped flag is an error, never taken for a longer one
-    parser.usage = "%(prog)s [--config FILE.yaml] [--FIELD VALUE ...]"
     parser.error = _raise_usage  # type: ignore[method-assign]
     known = [action.dest for action in parser._actions if action.dest != "help"]
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=default_config)
     first.add_argument("--help-all", action="store_true")
     chosen, flags = first.parse_known_args(list(argv))
-    parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML with defaults (unset: {default_config})")
-    parser.add_argument("--help-all", action="store_true", help="show every field that transformers and TRL know, too")
-    if chosen.help_all or "-h" in flags or "--help" in flags:
-        _print_help(parser, full=chosen.help_all)
-        raise SystemExit(0)
+    _add_common(parser, default_config)
+    if _building:
+        raise _Built(parser)
     settings = load_yaml(chosen.config) if chosen.config else {}
+    if chosen.help_all or "-h" in flags or "--help" in flags:
+        print(recipe_help(parser, settings, full=chosen.help_all), end="")
+        raise SystemExit(0)
     for key in settings:
         if key not in known:
             raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
@@ -107,6 +111,33 @@ def parse(
         name = unknown[0].lstrip("-").split("=")[0]
         raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
     return tuple(item for item in parsed if dataclasses.is_dataclass(item))
+
+
+def parser_of(main: Callable[[Sequence[str]], None]) -> HfArgumentParser:
+    """The parser that a recipe's ``main`` builds first; nothing else of the recipe is done."""
+    _building.append(main)
+    try:
+        main([])
+    except _Built as built:
+        return built.args[0]
+    finally:
+        _building.pop()
+    raise ValueError(f"{main} parsed nothing: a recipe begins with polytune.cli.parse.")
+
+
+class _Built(Exception):
+    """Carries a parser out of a recipe."""
+
+
+_building: list[Callable] = []
+
+
+def _add_common(parser: argparse.ArgumentParser, default_config: str | None) -> None:
+    """What every recipe takes beside its fields; ``run`` has seen to --quiet before."""
+    default = "none" if default_config is None else os.path.relpath(default_config)
+    parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML with defaults (unset: {default})")
+    parser.add_argument(*QUIET_FLAGS, action="store_true", help="Say nothing but errors; files are written as usual.")
+    parser.add_argument("--help-all", action="store_true", help="Show every field that transformers and TRL know, too.")
 
 
 def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
@@ -128,23 +159,6 @@ def _as_flags(key: str, value: Any) -> list[str]:
 
 def _raise_usage(message: str) -> None:
     raise UsageError(message.replace("argument --", "field "))
-
-
-def _print_help(parser: argparse.ArgumentParser, *, full: bool) -> None:
-    """polytune's own fields first; the ~300 inherited ones only on demand."""
-    if not full:
-        ours: set[str] = {"config", "help_all", "help"}
-        for cls in parser.dataclass_types:
-            inherited = {f.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)
-                         for f in dataclasses.fields(base)}  # fmt: skip
-            own = set(cls.__dict__.get("__annotations__", {}))
-            ours |= own | ({f.name for f in dataclasses.fields(cls)} - inherited)
-        ours |= {"per_device_train_batch_size", "steps_per_generation", "gradient_accumulation_steps", "epsilon",
-                 "temperature", "seed"}  # fmt: skip
-        for action in parser._actions:
-            if action.dest not in ours or any(option.startswith("--no_") for option in action.option_strings):
-                action.help = argparse.SUPPRESS
-    parser.print_help()
 
 
 def set_cpu_threads(threads: int | None) -> None:
@@ -206,8 +220,16 @@ def _asked_of_accelerate() -> int:
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
     """Run a recipe's ``main``; an error that has a name and a fix ends it with one line and status 2 (usage) or 1.
 
-    ``POLYTUNE_DEBUG=1`` shows the traceback as well.
+    ``POLYTUNE_DEBUG=1`` shows the traceback as well. ``--quiet`` silences everything but errors, also of the programs
+    that the recipe starts in this terminal.
     """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    with quietened(is_quiet() or any(word in QUIET_FLAGS for word in argv)):
+        _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
+
+
+def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
+    """``main``; the other processes of the run are told how it ended."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # the recipes' own bars say what takes time
     transformers_logging.disable_progress_bar()
     if os.getcwd() not in sys.path:
@@ -216,7 +238,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
     failure: str | None = "it ended in mid-run"
     try:
-        _run(main, sys.argv[1:] if argv is None else argv)
+        _run(main, argv)
         failure = None
     except SystemExit as end:
         failure = None if not end.code else str(end.__cause__ or f"status {end.code}")
@@ -254,8 +276,7 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             text = late
         else:
             raise
-        sys.stdout.flush()
-        print(f"error: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        say_error(text)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)

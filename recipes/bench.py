@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polytune.cli import parse, run, set_cpu_threads
+from polytune.terminal import progress
 
 
 @dataclass
@@ -241,7 +242,7 @@ def main(argv: Sequence[str]) -> None:
     measured = range(every // 2, task.horizon, every)
     naive_turn(*contexts(0))
     our_rates, naive_rates, token_rates = [], [], []
-    for _ in range(max(repeats, 3)):
+    for _ in progress(range(max(repeats, 3)), "rollouts", "repeat"):
         begin = time.perf_counter()
         counters, generator, _ = ours()
         our_seconds = time.perf_counter() - begin

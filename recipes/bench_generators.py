@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 
 from polytune.cli import parse, run, set_cpu_threads
+from polytune.terminal import progress
 
 #: name -> (hidden size, layers, heads, feed-forward size, episodes, turns of an episode)
 SIZES = {"1M": (128, 4, 4, 448, 64, 60), "100M": (768, 12, 12, 2304, 32, 16)}
@@ -107,7 +108,7 @@ def measure(size: str, config: GeneratorBenchConfig, device: str, dtype) -> dict
     measured: dict = {"parameters": sum(p.numel() for p in model.parameters()), "turns": task.horizon}
     for workload in ("episodes", "trees"):
         results: dict[str, list[dict]] = {name: [] for name in GENERATORS}
-        for repeat in range(1 + (1 if config.quick else config.repeats)):
+        for repeat in progress(range(1 + (1 if config.quick else config.repeats)), workload, "repeat"):
             for name, generator in generators.items():
                 results[name].append(rollouts(workload, task, renderer, generator, episodes, run_seed=repeat))
         measured[workload] = {name: summary(own[1:]) for name, own in results.items()}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polytune.cli import UsageError, parse, run, set_cpu_threads
+from polytune.terminal import progress
 
 SHOWN = ("variance", "live", "advantage", "distinct")
 TITLES = {
@@ -52,8 +53,6 @@ def main(argv: Sequence[str]) -> None:
         )
     set_cpu_threads(policy.cpu_threads)
 
-    from tqdm.auto import tqdm
-
     from polytune.policy import TransformersGenerator, build_renderer, load_policy
     from polytune.policy.provenance import write_json
     from polytune.rollout import Start, grow_trees
@@ -72,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- vines all along the trajectories
     trees = []
-    for seed in tqdm(seeds, unit="start state", disable=None):
+    for seed in progress(seeds, "vines", "start state"):
         trees += grow_trees(task, renderer, generator, [Start(seed, 0)], rollout, run_seed=config.seed,
                             max_branches=policy.max_branches)  # fmt: skip
 

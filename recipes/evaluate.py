@@ -9,8 +9,8 @@
 
 Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
 success, paired differences of each pair of policies, where their pass@k curves cross) and coverage.png, with --perturb
-also perturbed.txt. A run that was
-stopped continues where it was, and --perturb adds to one that is finished: what is recorded stays in its tables.
+also perturbed.txt. A run that was stopped continues where it was, and --perturb adds to one that is finished: what is
+recorded stays in its tables.
 
 Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts by how many different valid and
 unseen answers there are. Texts from elsewhere are scored, too: --task triangle --completions FILE.jsonl.
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polytune.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
+from polytune.terminal import shows_bars
 
 
 def main(argv: Sequence[str]) -> None:
@@ -99,7 +100,8 @@ def main(argv: Sequence[str]) -> None:
     print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
     if silent := [name for name, levels in shown.items() if not levels]:
         print(f"note: {', '.join(silent)} came without demonstrations.json: compared with the train split alone")
-    with records_file.open("a") as file, tqdm(total=episodes, initial=had, unit="episode", disable=None) as progress:
+    bar = tqdm(total=episodes, initial=had, unit="episode", disable=not shows_bars())
+    with records_file.open("a") as file, bar as progress:
         told = time.monotonic()
         for number, cohort in enumerate(batches[done:], start=done + 1):
             (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0

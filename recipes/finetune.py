@@ -3,6 +3,7 @@
     accelerate launch recipes/finetune.py                                          # the quick start's run
     accelerate launch recipes/finetune.py --config recipes/fourrooms/poly_ppo.yaml --seed 1
     accelerate launch --num_processes 2 --cpu recipes/finetune.py --output_dir outputs/two
+    accelerate launch recipes/finetune.py --report_to tensorboard      # metrics.jsonl is written in any case
 
 An algorithm is a YAML file; every field can be overridden by a flag. A run that was stopped at any point continues
 from its last checkpoint when the same command is given again.
@@ -35,6 +36,9 @@ def main(argv: Sequence[str]) -> None:
         description=__doc__,
         default_config=str(REPOSITORY / "recipes/fourrooms/quickstart.yaml"),
     )
+    from polytune.evaluation.tracking import check_trackers, start_trackers
+
+    check_trackers(args.report_to)
     check_run(args, rollout, objective)
     check_critic_adapter(args, adapter.use_peft)
     check_processes(args, policy.generator)
@@ -86,6 +90,7 @@ def main(argv: Sequence[str]) -> None:
         record_run(args.output_dir, settings, ["recipes/finetune.py", *argv])
         carry_provenance(policy.model, args.output_dir)
         print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} {task.starts} of {task.name}")
+    start_trackers(trainer, checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # ---------------------------------------------------------------- save

@@ -10,11 +10,11 @@ that was stopped at any point continues from its last checkpoint when the same c
 """
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from polytune.cli import parse, refuse_unused, run
+from polytune.terminal import progress, shows_bars
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,7 +25,6 @@ def main(argv: Sequence[str]) -> None:
     refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), "training has its own seeds"))
     output_dir = Path(config.output_dir)
 
-    from tqdm.auto import tqdm
     from transformers import TrainingArguments
 
     from polytune.policy import TransformersGenerator, build_renderer, build_tiny, provenance
@@ -71,8 +70,8 @@ def main(argv: Sequence[str]) -> None:
         seeds = range(first, first + (config.num_demonstrations or 1500))
         demonstrations = load_demonstrations(output_dir / "demonstrations")
         if demonstrations is None:
-            recorded = tqdm(act_out_all(task_config.task, task_config.task_options, seeds), total=len(seeds),
-                            desc="demonstrations", unit="episode", disable=None)  # fmt: skip
+            acted = act_out_all(task_config.task, task_config.task_options, seeds)
+            recorded = progress(acted, "demonstrations", "episode", total=len(seeds))
             demonstrations, counts = keep_successes(recorded, task, split_hashes(task, "unseen"))
             save_demonstrations(output_dir / "demonstrations", demonstrations, counts, task,
                                 task_config.task_options, " ".join(["recipes/pretrain.py", *argv]))  # fmt: skip
@@ -86,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
     else:
         refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
-        lines = tqdm(task.training_lines(), desc="training lines", unit="line", disable=None)
+        lines = progress(task.training_lines(), "training lines", "line")
         train, held = tokenize_lines(renderer, lines), None
         checked, where = load_split(task, "train"), "training prompts"  # an evaluation's samples choose no policy
         beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
@@ -118,7 +117,7 @@ def main(argv: Sequence[str]) -> None:
             report_to="none",
             remove_unused_columns=False,
             dataloader_pin_memory=False,
-            disable_tqdm=not sys.stderr.isatty(),
+            disable_tqdm=not shows_bars(),
         ),
         train_dataset=train,
         eval_dataset=held,

@@ -11,14 +11,7 @@ from tqdm.auto import tqdm
 
 from polytune.evaluation.comparison_runs import Run, read_note
 from polytune.evaluation.run_queue import Outcome, last_lines
-
-
-def duration(seconds: float) -> str:
-    """``48 s``, ``12 min``, ``3 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+from polytune.terminal import duration, shows_bars
 
 
 class Progress:
@@ -28,7 +21,7 @@ class Progress:
         self.runs, self.begun, self.ended = runs, time.monotonic(), 0
 
     def __enter__(self) -> Progress:
-        self.bar = tqdm(total=len(self.runs), unit="run", disable=not sys.stderr.isatty())
+        self.bar = tqdm(total=len(self.runs), unit="run", disable=not shows_bars())
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from polytune.terminal import QUIET
+
 LOCK_FILE = ".lock"
 #: seconds between two looks at a program, and between two notes of the time it has taken
 GLANCE, NOTE = 0.2, 10.0
@@ -67,6 +69,7 @@ class Launcher:
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         begun = noted = time.monotonic()
+        loud = {name: value for name, value in os.environ.items() if name != QUIET}  # the log is a file like others
         with log.open("ab") as file:
             with self._guard:
                 if self._stopping:
@@ -76,7 +79,7 @@ class Launcher:
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                    env=loud | {"PYTHONUNBUFFERED": "1"},
                     start_new_session=True,  # a key press at the terminal reaches the queue alone, which ends them
                     pass_fds=(self._lock,),
                 )

@@ -57,36 +57,56 @@ def vine_styles(state: StateView, colours: dict[Hashable, str]) -> list[VineStyl
 
 
 def draw_vines(task: Task, renderer: Renderer, tree: Tree, path: str | Path, *, policy: str = "policy") -> str:
-    """Draw the first seed trajectory of a tree of a grid task, and the vines from each of its rollout states.
+    """Draw a tree of a grid task as :func:`vine_figure` does into a picture (.png, .pdf, .svg); returns its title."""
+    figure, title = vine_figure(task, renderer, tree, policy=policy)
+    figure.savefig(path, dpi=110)
+    return title
+
+
+def vine_figure(task: Task, renderer: Renderer, tree: Tree, *, policy: str = "policy") -> tuple[Figure, str]:
+    """The first seed trajectory of a tree of a grid task, and the vines from each of its rollout states.
 
     A panel shows the seed trajectory with its rollout states, numbered; one more for each of them shows its vines, on
-    the map as it was then.
+    the map as it was then. A tree without vines has one panel: its seed trajectories, a group from the start state.
 
     Args:
         renderer: the one that the tree was grown with; its actions are replayed.
-        path: of the picture (.png, .pdf, .svg).
         policy: what the title calls it.
 
     Returns:
-        the title: successes, number of vines, distinct signatures.
+        the figure, and its title: successes, number of vines, distinct signatures.
     """
-    seed = trace(task, renderer, tree)[0]
+    seed, *others = trace(task, renderer, tree)
+    what = "vine" if seed.states else "episode"
+    if not seed.states:
+        seed = _as_group([seed, *others])
     vines = [vine for state in seed.states for vine in state.vines]
     distinct = len({vine.signature for vine in vines if vine.signature is not None})
     title = (
         f"{task.name}, seed {tree.start_state}, {policy}: {sum(vine.success for vine in vines)} of "
-        f"{counted(len(vines), 'vine')} succeed, {counted(distinct, 'distinct signature')}"
+        f"{counted(len(vines), what)} succeed, {counted(distinct, 'distinct signature')}"
     )
     colours = signature_colours(seed.states)
-    figure = Figure(figsize=(4.3 * (1 + len(seed.states)), 6.0), layout="constrained")
-    overview, *panels = figure.subplots(1, 1 + len(seed.states), squeeze=False)[0]
-    _draw_seed(overview, seed)
-    for number, (axes, state) in enumerate(zip(panels, seed.states, strict=True), start=1):
-        _draw_state(axes, seed, state, number, vine_styles(state, colours))
-    _legend(figure, seed.states, colours)
+    panels = len(seed.states) + (what == "vine")
+    figure = Figure(figsize=(max(4.3 * panels, 6.4), 6.0), layout="constrained")
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    if what == "vine":
+        _draw_seed(axes.pop(0), seed)
+    for number, (own, state) in enumerate(zip(axes, seed.states, strict=True), start=1):
+        _draw_state(own, seed, state, number if what == "vine" else None, vine_styles(state, colours))
+    _legend(figure, seed.states, colours, what)
     figure.suptitle("\n".join([title, *mission_line(task.start(tree.start_state)), ""]), fontsize=11)
-    figure.savefig(path, dpi=110)
-    return title
+    return figure, title
+
+
+def _as_group(seeds: Sequence[SeedTrack]) -> SeedTrack:
+    """Seed trajectories as if they were vines from the start state."""
+    start = StateView(0, seeds[0].track.cells[0], seeds[0].frame, [seed.track for seed in seeds])
+    places: dict[Hashable, set[tuple[int, int]]] = {}
+    for seed in seeds:
+        for place, cells in seed.places.items():
+            places.setdefault(place, set()).update(cells)
+    return SeedTrack(seeds[0].track, seeds[0].frame, [start], places)
 
 
 def grow_and_draw(
@@ -114,21 +134,22 @@ def _draw_seed(axes: Axes, seed: SeedTrack) -> None:
     axes.set_title(f"seed trajectory: {outcome}\nafter {counted(len(seed.track.cells) - 1, 'turn')}", fontsize=10)
 
 
-def _draw_state(axes: Axes, seed: SeedTrack, state: StateView, number: int, styles: list[VineStyle]) -> None:
+def _draw_state(axes: Axes, seed: SeedTrack, state: StateView, number: int | None, styles: list[VineStyle]) -> None:
+    """``number``: of the rollout state; None for the start state of a tree without vines."""
     _background(axes, state.frame)
     _name_places(axes, seed)
     before = Track(seed.track.cells[: state.turn + 1], None, True)
     axes.plot(*_points(before, 0.0), color=SEED_COLOUR, linewidth=1, alpha=0.35, zorder=2)
     for vine, style in zip(state.vines, styles, strict=True):
         _line(axes, vine, style)
-    _mark(axes, state.cell, str(number))
+    _mark(axes, state.cell, "S" if number is None else str(number))
     succeed = sum(vine.success for vine in state.vines)
     distinct = len({vine.signature for vine in state.vines if vine.signature is not None})
-    axes.set_title(
-        f"state {number}, turn {state.turn}: {succeed} of {counted(len(state.vines), 'vine')} succeed\n"
-        f"{counted(distinct, 'distinct signature')}",
-        fontsize=10,
-    )
+    told = f"{succeed} of {counted(len(state.vines), 'vine')} succeed\n{counted(distinct, 'distinct signature')}"
+    if number is None:  # the figure's title says the same
+        axes.set_title("whole episodes from the start state", fontsize=10)
+    else:
+        axes.set_title(f"state {number}, turn {state.turn}: {told}", fontsize=10)
 
 
 def _background(axes: Axes, frame: np.ndarray) -> None:
@@ -170,7 +191,7 @@ def _mark(axes: Axes, cell: tuple[int, int], text: str) -> None:
     axes.text(*cell, text, ha="center", va="center", fontsize=8, fontweight="bold", bbox=circle, zorder=6)
 
 
-def _legend(figure: Figure, states: Sequence[StateView], colours: dict[Hashable, str]) -> None:
+def _legend(figure: Figure, states: Sequence[StateView], colours: dict[Hashable, str], what: str) -> None:
     """Below the maps: each signature with its counts, then what the lines mean."""
     members: dict[str, list[Hashable]] = {}
     for signature, colour in colours.items():
@@ -189,6 +210,6 @@ def _legend(figure: Figure, states: Sequence[StateView], colours: dict[Hashable,
         ncols=2 if len(states) == 1 else min(len(handles), 2 * len(states)),
         frameon=False,
         fontsize=9,
-        title="signature of the vine, from its rollout state on (grey on the maps: the names of its places)",
+        title=f"signature of the {what}{', from its rollout state on' if what == 'vine' else ''} (grey: its places)",
         title_fontsize=9,
     )

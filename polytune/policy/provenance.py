@@ -23,7 +23,7 @@ DEMONSTRATIONS_FILE = "demonstrations.json"
 #: settings that may change between two sittings of one run
 FREE_FIELDS = frozenset(
     {"disable_tqdm", "save_total_limit", "report_to", "logging_dir", "max_branches", "local_rank", "output_dir"}
-    | {"hang_timeout", "ddp_timeout"}
+    | {"hang_timeout", "ddp_timeout", "figure_updates", "run_name", "project", "trackio_space_id"}
     # where the server is: another node, another address
     | {"vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"}
     | {"vllm_weights_dir"}

@@ -22,8 +22,10 @@ from functools import partial
 from pathlib import Path
 
 from polytune.config import RolloutConfig, TaskConfig
+from polytune.helptext import Formatter, program
 from polytune.tasks import Task, load_task
 from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys, play_lines, watch
+from polytune.terminal import colours_wanted, say_error
 
 VINE_RULES = ("equally_spaced", "start")
 """Rules of `rollout_states` that need no critic and no second look at the policy."""
@@ -48,8 +50,7 @@ def main(argv: Sequence[str]) -> None:
         return
 
     terminal, keyboard = sys.stdout.isatty(), sys.stdin is not None and sys.stdin.isatty()
-    colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    screen = Screen(game, blind=options.blind, colours=colours)
+    screen = Screen(game, blind=options.blind, colours=colours_wanted(sys.stdout))
     delay = (0.4 if terminal else 0.0) if options.delay is None else options.delay
     if options.policy is not None:
         share_cores()
@@ -75,10 +76,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    return build_parser().parse_args(list(argv))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """What the program takes."""
     parser = argparse.ArgumentParser(
-        prog="python -m polytune.tasks.play",
+        prog=program("play", "python -m polytune.tasks.play"),
+        usage="%(prog)s TASK [OPTIONS]",
         description=__doc__.rpartition("\n\n")[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     parser.error = _raise_usage  # type: ignore[method-assign]
@@ -98,7 +105,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--num_rollout_states", type=int, metavar="P", help="rollout states of the tree (2)")
     add("--num_vines", type=int, metavar="N", help="vines from each of them (8)")
     add("--rollout_states", metavar="RULE", help=f"where they lie: {' or '.join(VINE_RULES)} (equally_spaced)")
-    return parser.parse_args(list(argv))
+    return parser
 
 
 def check(options: argparse.Namespace, game: Game) -> None:
@@ -201,7 +208,7 @@ def run(program: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        say_error(str(error))
         return 1 if isinstance(error, RuntimeError | FloatingPointError) else 2
     except KeyboardInterrupt:
         print()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import time
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from polytune.terminal import duration, shows_bars
 
 #: what the line of an update shows: (metric, title, format)
 SHOWN = (
@@ -34,8 +36,10 @@ class UpdateLines(ProgressCallback):
     def __init__(self, steps_per_update: int, *, bar: bool):
         super().__init__()
         self.steps_per_update, self.bar = steps_per_update, bar
+        self.begun, self.first_step = time.monotonic(), 0
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.begun, self.first_step = time.monotonic(), state.global_step
         if self.bar:
             super().on_train_begin(args, state, control, **kwargs)
 
@@ -51,7 +55,9 @@ class UpdateLines(ProgressCallback):
             if self.bar and self.training_bar is not None:
                 self.training_bar.write(line)
             else:
-                print(line, flush=True)
+                taken = (time.monotonic() - self.begun) / (state.global_step - self.first_step)
+                left = taken * (state.max_steps - state.global_step)
+                print(f"{line}; {duration(left)} left" if left else line, flush=True)
 
     def on_train_end(self, args, state, control, **kwargs):
         if self.bar:
@@ -62,7 +68,7 @@ def replace_progress(trainer, steps_per_update: int) -> None:
     """Show updates instead of raw log entries; a bar only where somebody can see it move."""
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(UpdateLines(steps_per_update, bar=sys.stderr.isatty() and not trainer.args.disable_tqdm))
+    trainer.add_callback(UpdateLines(steps_per_update, bar=shows_bars() and not trainer.args.disable_tqdm))
 
 
 def keep_until(path: Path, step: int) -> list[dict]:

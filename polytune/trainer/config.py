@@ -98,7 +98,17 @@ class PolychromicConfig(GRPOConfig):
     disable_dropout: bool = field(default=True, metadata={"help": "Rows must be scored as they were sampled."})
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade compute for memory."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
-    report_to: str = field(default="none", metadata={"help": "Trackers, as transformers names them."})
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={"help": "Trackers beside metrics.jsonl: tensorboard, trackio, wandb or another of transformers'."},
+    )
+    figure_updates: int = field(
+        default=5,
+        metadata={
+            "help": "Updates between two pairs of figures (vines, coverage) for tensorboard, trackio and wandb, the "
+            "first and the last update in any case; 0: never."
+        },
+    )
     vllm_importance_sampling_clip_max: float = field(
         default=3.0, metadata={"help": "With vLLM: tokens are weighed by min(trainer's / sampler's probability, this)."}
     )
@@ -109,6 +119,7 @@ class PolychromicConfig(GRPOConfig):
             require_integer(name, getattr(self, name), 1)
         require_integer("num_generations", self.num_generations, 2)
         require_integer("critic_lora_r", self.critic_lora_r, 0)
+        require_integer("figure_updates", self.figure_updates, 0)
         require(
             self.critic or self.critic_lora_r == 0,
             f"critic_lora_r is {self.critic_lora_r}, but critic is off: switch it on, or set critic_lora_r to 0.",

@@ -25,6 +25,7 @@ from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
 from polytune.rollout import RolloutError, Tree
 from polytune.tasks.base import Task
+from polytune.terminal import say_warning
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
@@ -330,11 +331,10 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, 
         """One line when (distinct signatures - 1) / (members - 1) of a group falls under ``collapse_share``."""
         collapsed = share is not None and share < self.objective.collapse_share
         if collapsed and not self._collapsed and self.is_world_process_zero():
-            print(
-                f"warning: collapse: of the signatures that a group's members could add to the first, {share:.2f} are "
+            say_warning(
+                f"collapse: of the signatures that a group's members could add to the first, {share:.2f} are "
                 f"left, below collapse_share {self.objective.collapse_share}: siblings do the same. Raise "
-                "kl_coef or entropy_coef, lower learning_rate, or branch elsewhere (rollout_states).",
-                flush=True,
+                "kl_coef or entropy_coef, lower learning_rate, or branch elsewhere (rollout_states)."
             )
         self._collapsed = collapsed
 

@@ -20,6 +20,7 @@ from polytune.rollout import (
     trajectory_row,
     tree_rows,
 )
+from polytune.terminal import say_warning
 from polytune.trainer.advantages import sibling_groups
 from polytune.trainer.budget import grow_to_budget
 from polytune.trainer.scoring import pad
@@ -120,11 +121,10 @@ class GrowsTrees:
             return
         self._said_unspent = True
         if self.is_world_process_zero():
-            print(
-                f"warning: the budget allows this update {left + self._counters.env_steps:,.0f} environment steps, but "
+            say_warning(
+                f"the budget allows this update {left + self._counters.env_steps:,.0f} environment steps, but "
                 f"the batch has room for {len(self._trees)} trees of about {mean:,.0f}: raise "
-                "per_device_train_batch_size, or lower max_env_steps.",
-                flush=True,
+                "per_device_train_batch_size, or lower max_env_steps."
             )
 
     def _look(self, trees: list[Tree]) -> list[list[SeedView]]:

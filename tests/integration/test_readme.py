@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from polytune import config
-from polytune.cli import parse
+from polytune import config, console
+from polytune.cli import QUIET_FLAGS, parse
 from polytune.config import (
     AdapterConfig,
     ComparisonConfig,
@@ -44,12 +44,15 @@ ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit")
 COMMANDS = [
     line.split("#")[0].strip()
     for line in README.splitlines()
-    if re.match(r" {4}(make|python|accelerate|torchrun) ", line)
+    if re.match(r" {4}(make|python|accelerate|torchrun|polytune)\b", line)
 ]
+DOORS = [c for c in COMMANDS if c.startswith("polytune")]
 
 
 def recipe_and_flags(command):
     words = shlex.split(command)
+    if words[0] == "polytune":  # a door
+        return f"{words[1]}.py", words[2:]
     index = next(i for i, word in enumerate(words) if word.startswith("recipes/") and word.endswith(".py"))
     assert all((ROOT / word).is_file() for word in words[:index] if word.startswith("recipes/"))
     return Path(words[index]).name, words[index + 1 :]
@@ -81,9 +84,17 @@ def test_make_targets_exist(command):
     assert subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "recipes/" in c])
+@pytest.mark.parametrize("command", DOORS)
+def test_doors_exist(command):
+    assert len(command.split()) == 1 or command.split()[1] in console.COMMANDS
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if "recipes/" in c or (c in DOORS and {*c.split()} & {*console.DOORS})]
+)
 def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
     recipe, flags = recipe_and_flags(command)
+    flags = [word for word in flags if word not in QUIET_FLAGS]
     write_example_objective(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     find = config.find_spec
@@ -107,11 +118,12 @@ def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
         check_run(parts[5], parts[3], parts[4])
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "polytune.tasks.play" in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "polytune.tasks.play" in c or "polytune play" in c])
 def test_play_commands_are_understood(command):
     words = shlex.split(command)
-    assert words[:3] == ["python", "-m", "polytune.tasks.play"]
-    options = play.parse(words[3:])
+    door = words[:2] == ["polytune", "play"]
+    assert door or words[:3] == ["python", "-m", "polytune.tasks.play"]
+    options = play.parse(words[2 if door else 3 :])
     load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
 
 

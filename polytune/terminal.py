@@ -1,0 +1,90 @@
+"""What programs say and where: colours for people at a terminal, progress bars, quiet mode. Loads nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TextIO, TypeVar
+
+#: environment variable that quietens this process and those that it starts at the same terminal
+QUIET = "POLYTUNE_QUIET"
+#: seconds between two lines of progress where there is no terminal
+LINE_EVERY = 30.0
+Item = TypeVar("Item")
+_COLOURS = {"red": "31", "yellow": "33"}
+
+
+def colours_wanted(stream: TextIO) -> bool:
+    """Whether to colour what goes to ``stream``: a terminal, without NO_COLOR (no-color.org), that is not dumb."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def is_quiet() -> bool:
+    """Whether nothing but errors is to be said."""
+    return bool(os.environ.get(QUIET))
+
+
+def shows_bars() -> bool:
+    """Whether somebody can see a progress bar move, and wants to."""
+    return sys.stderr.isatty() and not is_quiet()
+
+
+def say_error(text: str) -> None:
+    """One line on stderr, whatever ``text`` has for line ends."""
+    sys.stdout.flush()
+    print(_marked("error", "red", text, sys.stderr), file=sys.stderr, flush=True)
+
+
+def say_warning(text: str) -> None:
+    """One line on stdout, in the order of what else is said there."""
+    print(_marked("warning", "yellow", text, sys.stdout), flush=True)
+
+
+def _marked(mark: str, colour: str, text: str, stream: TextIO) -> str:
+    line = f"{mark}: {' '.join(text.split())}"
+    return f"\x1b[{_COLOURS[colour]}m{line}\x1b[0m" if colours_wanted(stream) else line
+
+
+@contextlib.contextmanager
+def quietened(wanted: bool) -> Iterator[None]:
+    """With ``wanted``, drop all that is printed to stdout, and show no bars; stderr stays for errors."""
+    if not wanted:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in (QUIET, "TQDM_DISABLE")}
+    os.environ |= dict.fromkeys(before, "1")
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def progress(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with a bar on a terminal, and with a line every half a minute where there is none."""
+    from tqdm.auto import tqdm
+
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    begun = told = time.monotonic()
+    bar = tqdm(items, total=total, desc=what, unit=unit, disable=not shows_bars())
+    for number, item in enumerate(bar, start=1):
+        yield item
+        now = time.monotonic()
+        if bar.disable and now - told > LINE_EVERY:
+            told, rate = now, number / (now - begun)
+            left = "" if total is None else f" of {total:,}"
+            left += f", {rate:.3g} a second" + ("" if total is None else f", {duration((total - number) / rate)} left")
+            print(f"{what}: {number:,}{left} ({unit}s)", flush=True)
