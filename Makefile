@@ -63,7 +63,7 @@ smoke: install ## the main job end to end at its smallest, four minutes
 quickstart: install ## pretrain, fine-tune with Poly-PPO, compare both policies (minutes on 2 cores)
 	$(BIN)/python recipes/pretrain.py --output_dir $(OUT)/pretrained
 	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 recipes/finetune.py --model $(OUT)/pretrained --output_dir $(OUT)/finetuned
-	$(BIN)/python recipes/evaluate.py --policies $(OUT)/pretrained $(OUT)/finetuned --output_dir $(OUT)/evaluation
+	$(BIN)/python recipes/evaluate.py --policies $(OUT)/pretrained $(OUT)/finetuned --output_dir $(OUT)/evaluation --report
 
 tutorial: install ## why sets: a bandit on which standard RL collapses and the polychromic objective does not, 30 seconds
 	$(BIN)/python recipes/tutorial.py

@@ -8,9 +8,9 @@ Trains each method with each seed (recipes/finetune.py) and samples each policy 
 at a time, the first seed of every method first. Writes report.html (open it in a browser), table.md, summary.json,
 coverage.png and training.png: measures with 95 % intervals over seeds and start states, paired differences, and how
 many seeds would resolve those that are not. The table is refused when methods' budgets differ by over 1 %
-(--budget_tolerance). The same command continues what
-was stopped and retries what failed; with fewer --seeds it shows what is finished. With --perturb start_room every
-policy is evaluated under that perturbation as well: a table more, and coverage_start_room.png.
+(--budget_tolerance). The same command continues what was stopped and retries what failed; with fewer --seeds it shows
+what is finished. With --perturb start_room every policy is evaluated under that perturbation as well: a table more, and
+coverage_start_room.png.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Compare policies by pass@k on the same start states: n independent samples of each, every attempt kept.
 
-    python recipes/evaluate.py                              # the quick start's two policies
+    python recipes/evaluate.py --report                     # the quick start's two policies, with a page to look at
     python recipes/evaluate.py --policies before=outputs/quickstart/pretrained after=outputs/run \\
         --split unseen --n 32 --output_dir outputs/run/evaluation
 
@@ -9,8 +9,8 @@
 
 Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
 success, paired differences of each pair of policies, where their pass@k curves cross) and coverage.png, with --perturb
-also perturbed.txt. A run that was stopped continues where it was, and --perturb adds to one that is finished: what is
-recorded stays in its tables.
+also perturbed.txt, with --report also report.html, one page that opens from disk. A run that was stopped continues
+where it was, and --perturb adds to one that is finished: what is recorded stays in its tables.
 
 Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts by how many different valid and
 unseen answers there are. Texts from elsewhere are scored, too: --task triangle --completions FILE.jsonl.

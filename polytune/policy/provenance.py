@@ -30,16 +30,9 @@ FREE_FIELDS = frozenset(
 )
 #: settings that do not touch an evaluation's records: the policies themselves are compared by their fingerprints, and
 #: perturbations only add records to those of the start states as they are
-EVALUATION_FREE_FIELDS = FREE_FIELDS | {
-    "level",
-    "model",
-    "policies",
-    "perturb",
-    "k",
-    "greedy",
-    "from_records",
-    "report",
-}
+EVALUATION_FREE_FIELDS = (
+    FREE_FIELDS | {"level", "model", "policies", "perturb", "k", "greedy", "from_records"} | {"report"}
+)
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
