@@ -201,7 +201,7 @@ def test_answers_of_a_creativity_run_are_listed(browser, comparison):
     assert len(rows) >= 2 and "<a_" in rows[0].text
     assert not all_of(browser, "[data-widget='maps']")
     said = [table.text for table in all_of(browser, "#answers .table")]
-    assert len(said) == 3 and all("in 64 answers" in text for text in said)
+    assert len(said) == 3 and all("in 64 samples" in text for text in said)
 
 
 def test_commands_can_be_copied_and_folded_parts_open(browser, fourrooms):

@@ -305,6 +305,17 @@ def test_curves_are_means_over_seeds_update_by_update(tmp_path):
     assert json.dumps(spec, allow_nan=False)
 
 
+def test_many_long_runs_keep_the_page_small(tmp_path):
+    long = [{**line, **dict.fromkeys(run_files.CURVES, 0.123456)} for line in metrics([1.0] * 500)]
+    by_method = {
+        f"method{m}": [run_files.RunFiles("x", tmp_path, seed=s, metrics=long) for s in range(10)] for m in range(7)
+    }
+    specs = run_files.training_charts(by_method, list(by_method)) + run_files.signal_charts(by_method)
+    assert len(specs) == len(run_files.CURVES) and len(json.dumps(specs)) < 1_500_000
+    rows = [row for row in specs[0]["data"]["values"] if row["policy"] == "method0" and row["seed"] is None]
+    assert (rows[0]["update"], rows[-1]["update"]) == (1, 500) and len(rows) >= 8
+
+
 def test_warnings_name_collapse_silence_and_a_blind_critic(tmp_path):
     fine = metrics([1.0, 1.0], **{"groups/distinct_share": 0.5, "groups/without_signal": 0.1})
     run = run_files.RunFiles("fine", tmp_path, metrics=fine)

@@ -37,7 +37,7 @@ def build(
     records = _first_seeds(pretrained, by_method)
     if creative:
         _creativity(page, task, summary)
-        named_most(page, task, records, names)
+    named_most(page, task, records, names)
     _tables(page, summary)
     tables = {name: per_start(records, name) for name in names}
     notes = parts.maps(page, task, tables, records)

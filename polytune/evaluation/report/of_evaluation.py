@@ -41,7 +41,7 @@ def build(task: Task, records: Sequence[dict[str, Any]], summary: Mapping[str, A
     _coverage(page, task, summary, tables)
     if creative:
         creativity(page, summary["creativity"], summary["ks"])
-        named_most(page, task, records, names)
+    named_most(page, task, records, names)
     _tables(page, summary, creative)
     notes = parts.maps(page, task, tables, records)
     parts.training(page, trained, names)
@@ -208,19 +208,21 @@ def creativity(page: Page, found: Mapping[str, Mapping[str, Any]], ks: Sequence[
 
 
 def named_most(page: Page, task: Task, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """What each policy says most often: a collapsed one says one thing."""
+    """What each policy says most often, where there is no map to show: a collapsed one says one thing."""
+    if parts.tracks.has_map(task, records[0]["start_seed"]):
+        return
     section = page.section(
         "answers",
-        "What they say most",
-        f"The {MOST_NAMED} valid answers that each policy gives most often, among its samples.",
+        "What they do most",
+        f"The {MOST_NAMED} successful signatures that each policy has most often, among its samples.",
     )
     columns = []
     for name in names:
         own = [r for r in records if r["policy"] == name and not r["greedy"]]
         valid = Counter(json.dumps(r["signature"]) for r in own if r["success"] and r["signature"] is not None)
-        rows: list[list[Any]] = [["answer (its signature)", "times", "share of all"]]
+        rows: list[list[Any]] = [["signature", "times", "share of all"]]
         for key, count in valid.most_common(MOST_NAMED):
             rows.append([parts.tracks.signature_label(json.loads(key)), f"{count:,}", f"{count / len(own):.1%}"])
-        told = f"{name}: {counted(len(valid), 'signature')} in {counted(len(own), 'answer')}"
+        told = f"{name}: {counted(len(valid), 'signature')} in {counted(len(own), 'sample')}"
         columns.append(table(rows, caption=told))
     section.parts.append(grid(columns))

@@ -32,6 +32,8 @@ CURVES = {
 }
 #: what the first and the last update are compared in
 ENDS = ("rollout/success", "entropy", "groups/distinct_signatures", "groups/distinct_winning", "groups/without_signal")
+#: points of all training curves together, so that the page stays small; of one curve at least; bars of one chart
+MOST_POINTS, LEAST_POINTS, MOST_BARS = 15_000, 8, 100
 #: shares of groups without signal from which a report warns
 MUCH_WITHOUT_SIGNAL = 0.5
 
@@ -80,34 +82,43 @@ def _lines(run: RunFiles, name: str) -> list[dict[str, Any]]:
 def training_charts(by_method: Mapping[str, Sequence[RunFiles]], names: Sequence[str]) -> list[charts.Spec]:
     """A chart of each metric that at least one run logged; ``names``: all policies, which fix the colours."""
     found = []
-    for metric, title in CURVES.items():
-        rows = [row for name, runs in by_method.items() for row in _curve_rows(name, runs, metric)]
+    logged = [metric for metric in CURVES if any(metric in line for own in by_method.values() for r in own
+                                                 for line in r.metrics)]  # fmt: skip
+    several = any(len(runs) > 1 for runs in by_method.values())
+    curves = sum(len(runs) + 1 if len(runs) > 1 else 1 for runs in by_method.values())
+    most = max(LEAST_POINTS, MOST_POINTS // max(1, curves * len(logged)))
+    for metric in logged:
+        rows = [row for name, runs in by_method.items() for row in _curve_rows(name, runs, metric, most)]
         if rows:
-            several = any(len(runs) > 1 for runs in by_method.values())
-            found.append(charts.training_curve(title, rows, names, several=several))
+            found.append(charts.training_curve(CURVES[metric], rows, names, several=several))
     return found
 
 
-def _curve_rows(name: str, runs: Sequence[RunFiles], metric: str) -> charts.Rows:
-    """Points of each seed and of their mean, update by update (as far as every run got)."""
+def _curve_rows(name: str, runs: Sequence[RunFiles], metric: str, most: int) -> charts.Rows:
+    """At most ``most`` points of each seed, and of their mean update by update (as far as every run got)."""
     logged = [(run.seed, [line for line in run.metrics if _is_number(line.get(metric))]) for run in runs]
     curves = [curve for _, curve in logged if curve]
     rows = []
     for seed, curve in logged if len(curves) > 1 else []:
-        rows += [_point(name, seed, update, line[STEPS], line[metric]) for update, line in enumerate(curve, start=1)]
-    for update in range(min(map(len, curves), default=0)):
-        lines = [curve[update] for curve in curves]
+        rows += [_point(name, seed, curve[i][STEPS], curve[i][metric]) for i in _thinned(len(curve), most)]
+    for i in _thinned(min(map(len, curves), default=0), most):
+        lines = [curve[i] for curve in curves]
         steps, value = fmean(line[STEPS] for line in lines), fmean(line[metric] for line in lines)
-        rows.append(_point(name, None, update + 1, steps, value))
+        rows.append({**_point(name, None, steps, value), "update": i + 1})
     return rows
+
+
+def _thinned(length: int, most: int) -> list[int]:
+    """At most ``most`` indices below ``length``, evenly spaced, the first and the last among them."""
+    return sorted({round(i * (length - 1) / max(1, min(length, most) - 1)) for i in range(min(length, most))})
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _point(name: str, seed: int | None, update: int, steps: float, value: float) -> dict[str, Any]:
-    return {"policy": name, "seed": seed, "update": update, "steps": round(steps), "value": round(value, 5)}
+def _point(name: str, seed: int | None, steps: float, value: float) -> dict[str, Any]:
+    return {"policy": name, "seed": seed, "steps": round(steps), "value": float(f"{value:.4g}")}
 
 
 def signal_charts(by_method: Mapping[str, Sequence[RunFiles]]) -> list[charts.Spec]:
@@ -117,7 +128,7 @@ def signal_charts(by_method: Mapping[str, Sequence[RunFiles]]) -> list[charts.Sp
         updates = min((len(run.metrics) for run in runs), default=0)
         rows = [
             {"update": update + 1, "cause": cause, "share": round(fmean(own), 4)}
-            for update in range(updates)
+            for update in _thinned(updates, MOST_BARS)
             for metric, cause in charts.CAUSES
             if (own := [run.metrics[update][metric] for run in runs if metric in run.metrics[update]])
         ]

@@ -26,6 +26,7 @@ MOVES = {(-1, 0): "L", (1, 0): "R", (0, -1): "U", (0, 1): "D", (0, 0): "."}
 SHOWN_STARTS, SHOWN_PATHS = 6, 32
 #: members of one group that are drawn; answers of one group that are listed
 SHOWN_VINES, SHOWN_ANSWERS = 32, 12
+LONGEST_LABEL = 60
 
 
 class OtherLevel(ValueError):
@@ -56,8 +57,9 @@ class Signatures:
 
 
 def signature_label(value: Any) -> str:
-    """A signature from JSON for people: ``{A, B}``, or what it is."""
-    return f"{{{', '.join(map(str, value))}}}" if isinstance(value, list) else str(value)
+    """A signature from JSON for people: ``{A, B}``, or what it is; a long one is cut."""
+    label = f"{{{', '.join(map(str, value))}}}" if isinstance(value, list) else str(value)
+    return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
 
 
 def map_data(episode: Episode, places: Mapping[Hashable, set[Cell]]) -> dict[str, Any]:
