@@ -124,7 +124,9 @@ def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[s
     )
     more = origin(command)
     with suppress(OSError, ValueError, KeyError):
-        more["policy_paths"] = json.loads((path.parent / "summary.json").read_text())["policy_paths"]
+        before = json.loads((path.parent / "summary.json").read_text())
+        more["policy_paths"] = before["policy_paths"]
+        more["sampled_by"] = before.get("sampled_by") or {name: before[name] for name in ("command", "versions")}
     own = {name: sampled.get(name) for name in ("n", "temperature", "seed")}
     own |= {"split": split, "task_args": task_config.task_args}
     more["settings"] = {"task": task.name, "horizon": task.horizon, **own}

@@ -9,6 +9,7 @@ from polytune.config import TaskConfig
 from polytune.evaluation.report import runs as files
 from polytune.evaluation.report import tracks
 from polytune.evaluation.report.page import Html, Page, Section, command, folded, grid, paragraphs, table, text
+from polytune.evaluation.summary import counted
 from polytune.tasks import Task, load_task
 
 #: metrics of `runs.ENDS` in a table
@@ -105,14 +106,14 @@ def maps(page: Page, task: Task, tables: Mapping[str, Any], records: Sequence[Ma
         tables: policy -> `summary.per_start`.
         records: unperturbed ones, of these policies.
     """
+    starts = tracks.start_states_to_show(tables)
     section = page.section(
         "maps",
         "Where they went",
-        f"Sampled episodes on the {tracks.SHOWN_STARTS} start states at which the policies differ most in distinct "
-        "winning signatures (chosen for that, so they show more difference than there is on average). A colour is a "
-        "signature; a star is a success, a cross a failure. Tap a signature to pick it out.",
+        f"Sampled episodes on {counted(len(starts), 'start state')}: those at which the policies differ most in "
+        "distinct winning signatures, so they show more difference than there is on average. A colour is a signature; a "
+        "star is a success, a cross a failure. Tap a signature to pick it out.",
     )
-    starts = tracks.start_states_to_show(tables)
     if not starts or not tracks.has_map(task, starts[0]):
         return []
     shown, notes = [], []
@@ -167,7 +168,8 @@ def _has_vines(run: files.RunFiles) -> bool:
 def origin(page: Page, summary: Mapping[str, Any], runs: Sequence[files.RunFiles], notes: Sequence[str]) -> None:
     """How everything came about: commands, versions, seeds, settings of each run."""
     section = page.section("origin", "How this was made", "Commands, versions and seeds, exactly as they ran.")
-    section.parts.append(command(summary["command"]))
+    sampled = summary.get("sampled_by", {})
+    section.parts += [command(made["command"]) for made in (sampled, summary) if made]
     trained = [command(run.settings["origin"]["command"]) for run in runs if "origin" in run.settings]
     if trained:
         section.parts.append(folded(f"Commands of the training ({len(trained)})", trained))
@@ -198,10 +200,11 @@ TRAINER_FIELDS = (
 def _versions(summary: Mapping[str, Any], runs: Sequence[files.RunFiles]) -> Html:
     """The versions that the evaluation ran with, and of training those that differ."""
     found = {"this analysis": summary["versions"]}
-    for run in runs:
-        own = run.settings.get("origin", {}).get("versions", {})
-        if own and own not in found.values():
-            found[f"training of {run.name}"] = own
+    others = {"sampling": summary.get("sampled_by", {})}
+    others |= {f"training of {run.name}": run.settings.get("origin", {}) for run in runs}
+    for title, made in others.items():
+        if made and made["versions"] not in found.values():
+            found[title] = made["versions"]
     names = list(dict.fromkeys(name for own in found.values() for name in own))
     rows = [["", *found], *([name, *(own.get(name, "–") for own in found.values())] for name in names)]
     return table(rows, caption="versions")

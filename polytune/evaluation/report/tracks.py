@@ -66,9 +66,11 @@ def map_data(episode: Episode, places: Mapping[Hashable, set[Cell]]) -> dict[str
     """The map as a small picture without its black floor, its size in cells, and where the names of places stand."""
     frame = frame_of(episode)
     dark = (frame < 40).all(axis=-1)
-    middles = dark[TILE // 2 :: TILE, TILE // 2 :: TILE]
-    floor = np.kron(middles, np.ones((TILE, TILE), dtype=bool))  # its cells have a line at two of their edges
-    alpha = np.where(dark, 0, np.where(floor, 70, 255)).astype(np.uint8)
+    grey = (frame == frame[..., :1]).all(axis=-1)
+    # a floor cell has a grey line at two of its edges and is dark within, a wall is grey all over
+    within = dark.reshape(frame.shape[0] // TILE, TILE, -1, TILE)[:, 3:, :, 3:]
+    floor = np.kron(within.all(axis=(1, 3)), np.ones((TILE, TILE), dtype=bool))
+    alpha = np.where(dark, 0, np.where(floor, 45, np.where(grey, 150, 255))).astype(np.uint8)
     picture = Image.fromarray(np.dstack([frame, alpha]), "RGBA").quantize(32)
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
