@@ -111,8 +111,8 @@ def maps(page: Page, task: Task, tables: Mapping[str, Any], records: Sequence[Ma
         "maps",
         "Where they went",
         f"Sampled episodes on {counted(len(starts), 'start state')}: those at which the policies differ most in "
-        "distinct winning signatures, so they show more difference than there is on average. A colour is a signature; a "
-        "star is a success, a cross a failure. Tap a signature to pick it out.",
+        "distinct winning signatures, so they show more difference than there is on average. A colour is a signature, "
+        "a star a success, a cross a failure. Tap a signature to pick it out.",
     )
     if not starts or not tracks.has_map(task, starts[0]):
         return []
