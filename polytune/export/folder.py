@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig
 
@@ -66,7 +67,9 @@ def staged(output_dir: Path) -> Iterator[Path]:
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     stage = output_dir.with_name(f".{output_dir.name}.exporting")
     old = output_dir.with_name(f".{output_dir.name}.replaced")
-    for left in (stage, old):  # of an export that was killed
+    if old.exists() and not output_dir.exists():  # an export was killed between the two renames
+        os.rename(old, output_dir)
+    for left in (stage, old):
         shutil.rmtree(left, ignore_errors=True)
     stage.mkdir()
     try:
@@ -82,7 +85,7 @@ def staged(output_dir: Path) -> Iterator[Path]:
 
 
 def write_policy(source: Source, stage: Path, base: str | None, *, trust_remote_code: bool) -> None:
-    """The weights and tokenizer: an adapter on ``base``, or, without one, whole weights (merged where it is an adapter).
+    """Weights and tokenizer: an adapter on ``base``, or, without one, whole weights (an adapter merged into its base).
 
     Raises:
         CheckpointError: the policy cannot be loaded.
@@ -103,8 +106,6 @@ def write_policy(source: Source, stage: Path, base: str | None, *, trust_remote_
     AutoTokenizer.from_pretrained(str(source.folder)).save_pretrained(stage)
 
 
-def write_generation(stage: Path, stop_ids: Sequence[int], pad_id: int, temperature: float) -> None:
+def write_generation(stage: Path, sampling: Mapping[str, Any]) -> None:
     """Sampling as in training: the whole distribution, which transformers would cut to 50 tokens when not told."""
-    GenerationConfig(
-        do_sample=True, temperature=temperature, top_k=0, top_p=1.0, eos_token_id=list(stop_ids), pad_token_id=pad_id
-    ).save_pretrained(stage)
+    GenerationConfig(**sampling).save_pretrained(stage)

@@ -1,4 +1,4 @@
-"""Upload of an exported folder, and what to do when the Hub refuses. The token stays with huggingface_hub's own login."""
+"""Upload of an exported folder, and what to do when the Hub refuses. The token is huggingface_hub's own business."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def push(folder: Path, repo: str, *, private: bool, overwrite_card: bool) -> str
         return done.commit_url
     except (HfHubHTTPError, httpx.HTTPError, LocalTokenNotFoundError, OSError, ValueError, RuntimeError) as error:
         raise PushError(
-            f"{repo} was not pushed: {why(error, repo)}. The export is whole in {folder}: the same command pushes again."
+            f"{repo} was not pushed: {why(error, repo)}. The export is whole in {folder}: the same command "
+            "pushes again."
         ) from error
     finally:
         if not bars:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 OBJECTIVES = {
-    "polychromic": "the **polychromic objective** f(G) = mean reward of G x d(G) (Poly-PPO, arXiv 2509.25424; Poly-EPO, "
-    "arXiv 2604.17654)",
+    "polychromic": "the **polychromic objective** f(G) = mean reward of G x d(G) (Poly-PPO, arXiv 2509.25424; "
+    "Poly-EPO, arXiv 2604.17654)",
     "mean": "the **mean reward** of G, which is standard RL",
     "pass_at_k": "**pass@k**: f(G) = 1 when a member of G succeeds, else 0 (PKPO, arXiv 2505.15201)",
     "max_at_k": "**max@k**: f(G) = highest reward in G (PKPO, arXiv 2505.15201)",
@@ -15,11 +15,12 @@ OBJECTIVES = {
     "coverage": "**coverage**: f(G) = distinct signatures among the winning members of G / n",
 }
 CREDITS = {
-    "mean": "**marginal set advantage** (Poly-EPO, arXiv 2604.17654): a member's advantage is the mean score of the sets "
-    "that hold it, less the mean over all sets",
-    "leave_one_out": "**leave-one-out credit**: a member's advantage is the mean over its sets of f(G) - f(G without it)",
-    "per_set": "**one clipped row per set** (Poly-PPO, arXiv 2509.25424): a member's advantage is the mean score of its "
-    "sets less the baseline, and each set is clipped on its own",
+    "mean": "**marginal set advantage** (Poly-EPO, arXiv 2604.17654): a member's advantage is the mean score of the "
+    "sets that hold it, less the mean over all sets",
+    "leave_one_out": "**leave-one-out credit**: a member's advantage is the mean over its sets G of f(G) - f(G without "
+    "it)",
+    "per_set": "**one clipped row per set** (Poly-PPO, arXiv 2509.25424): a member's advantage is the mean score of "
+    "its sets less the baseline, and each set is clipped on its own",
     "max": "**best-set credit**: a member's advantage is that of its best set, less the mean over all sets",
 }
 DIVERSITIES = {
@@ -28,6 +29,11 @@ DIVERSITIES = {
     "excess": "(distinct signatures - 1) / (n - 1)",
     "vendi": "Vendi score / n (arXiv 2210.02410)",
     "action_distance": "mean edit distance of the action sequences",
+}
+GROUPS = {
+    "vines": "the vines of a rollout state",
+    "seeds": "the episodes of a start state",
+    "both": "the vines of a rollout state, and the episodes of a start state",
 }
 NORMALISED = {
     "std": "divided by their standard deviation over the update",
@@ -45,7 +51,8 @@ def method(run: Mapping[str, Any]) -> list[str]:
         where = "every action" if objective["set_scope"] == "none" else "the actions outside the sets' reach"
         points.append(
             f"{where[0].upper()}{where[1:]}: **GAE** (arXiv 1506.02438, equation 16) over turns from a learnt critic, "
-            f"gamma {objective['gamma']:g}, lambda {objective['gae_lambda']:g}, {NORMALISED[objective['gae_normalise']]}."
+            f"gamma {objective['gamma']:g}, lambda {objective['gae_lambda']:g}, "
+            f"{NORMALISED[objective['gae_normalise']]}."
         )
     elif objective["set_scope"] != "none":
         points.append("No critic: what no set scores is not trained.")
@@ -75,8 +82,8 @@ def _trees(rollout: Mapping[str, Any]) -> str:
     if states == 0:
         return f"Rollouts: {start[0].lower()}{start[1:]}."
     return (
-        f"Rollouts are **vine trees** (Poly-PPO, arXiv 2509.25424): {start[0].lower()}{start[1:]}, and {vines} vines from "
-        f"each of {states} rollout states along {'it' if seeds == 1 else 'each of them'} "
+        f"Rollouts are **vine trees** (Poly-PPO, arXiv 2509.25424): {start[0].lower()}{start[1:]}, and {vines} vines "
+        f"from each of {states} rollout states along {'it' if seeds == 1 else 'each of them'} "
         f"(`{rollout['rollout_states']}`)."
     )
 
@@ -85,8 +92,7 @@ def _sets(objective: Mapping[str, Any], rollout: Mapping[str, Any]) -> list[str]
     if objective["set_scope"] == "none":
         return ["No sets: each action is credited with its own outcome (PPO, REINFORCE)."]
     name, size, diversity = objective["objective"], objective["set_size"], objective["diversity"]
-    groups = {"vines": "the vines of a rollout state", "seeds": "the episodes of a start state",
-              "both": "the vines of a rollout state, and the episodes of a start state"}[objective["set_scope"]]  # fmt: skip
+    groups = GROUPS[objective["set_scope"]]
     score = OBJECTIVES.get(name, f"an objective of its own, `{name}`").format_map(objective)
     drawn = "all" if objective["num_sets"] == "all" else f"{objective['num_sets']} random"
     first = f"Sets: {drawn} sets G of n = {size} among {groups} are scored by {score}"

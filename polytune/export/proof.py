@@ -97,7 +97,7 @@ def score_afresh(folder: Path, recorded: Mapping[str, Any], *, trust_remote_code
 
 
 def compare(recorded: Mapping[str, Any], found: list[list[float]], precision: str) -> Proof:
-    """Differences between the trainer's logprobs and those ``found``, by episode; raises ProofError beyond tolerance."""
+    """Differences between the trainer's logprobs and those ``found``, by episode; ProofError beyond the tolerance."""
     worst, total, tokens, where = 0.0, 0.0, 0, ""
     for number, (episode, scored) in enumerate(zip(recorded["episodes"], found, strict=True)):
         for index, (ours, theirs) in enumerate(zip(episode["logprobs"], scored, strict=True)):
@@ -117,9 +117,9 @@ def compare(recorded: Mapping[str, Any], found: list[list[float]], precision: st
     if worst > tolerance or total / tokens > mean_tolerance:
         raise ProofError(
             f"proof of export failed: a fresh process differs from the trainer by up to {worst:.3g} nats ({where}), "
-            f"{total / tokens:.3g} on average, and {precision} allows {tolerance:g} and {mean_tolerance:g}. Nothing was "
-            "written: the weights, the base or the recorded episodes are not those of the run. Restore them, or export "
-            "another checkpoint."
+            f"{total / tokens:.3g} on average, and {precision} allows {tolerance:g} and {mean_tolerance:g}. Nothing "
+            "was written: the weights, the base or the recorded episodes are not those of the run. Restore them, or "
+            "export another checkpoint."
         )
     return Proof(len(found), tokens, worst, total / tokens, tolerance, precision)
 

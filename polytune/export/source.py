@@ -41,6 +41,11 @@ class Source:
         return of_run(self.folder, RUN_FILE).parent
 
     @property
+    def name(self) -> str:
+        """Task and run, for a title."""
+        return f"{self.run['task']['task'].rpartition(':')[2].lower()}-{self.run_folder.resolve().name}"
+
+    @property
     def begun_with(self) -> str:
         """What the run began with."""
         return self.run["policy"]["model"]
@@ -120,8 +125,8 @@ def check_trained(source: Source) -> str | None:
     if source.base is not None:
         if not _moves(source):
             raise NothingTrained(
-                f"{source.folder} trained nothing: the adapter leaves every weight of {source.base!r} as it is. Look at "
-                "grad_norm and groups/without_signal in metrics.jsonl; raise learning_rate or num_updates."
+                f"{source.folder} trained nothing: the adapter leaves every weight of {source.base!r} as it is. Look "
+                "at grad_norm and groups/without_signal in metrics.jsonl; raise learning_rate or num_updates."
             )
         return None
     begun = Path(source.begun_with)
