@@ -26,10 +26,10 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- what is exported, refused before work is spent
     from transformers import AutoTokenizer
 
-    from polytune.export import card, evaluations, facts, folder, proof, source
+    from polytune.export import card, evaluations, facts, folder, licences, proof, source
     from polytune.policy.provenance import write_json
 
-    card.check_licence(config.licence)
+    licences.check_licence(config.licence)
     policy = source.read_source(config.policy)
     folder.check_output(output_dir, policy)
     base = folder.check_base(policy, merge=config.merge, base_model=config.base_model, push=config.push)
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"the card shows the evaluation in {place}")
     if not measured:
         print("note: no evaluation of this policy was found, and the card says so (recipes/evaluate.py, --evaluation)")
-    if config.licence in card.LICENCES_SAYING_NOTHING:
+    if config.licence in licences.LICENCES_SAYING_NOTHING:
         print(f"note: the card's licence is {config.licence!r}: name one with --licence")
 
     # ---------------------------------------------------------------- write beside the output, prove, describe, rename

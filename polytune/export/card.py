@@ -5,7 +5,6 @@ Nothing is read here. ``facts.py`` gathers what the card says.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,17 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from polytune.config import require
 from polytune.export.evaluations import Evaluation, Interval
-
-#: licences as the Hub spells them (hub-docs, "Licenses"); of these, "other" and "unknown" say nothing
-LICENCES = (
-    "apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m "
-    "afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear cc cc0-1.0 cc-by-2.0 cc-by-2.5 "
-    "cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 "
-    "cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 ecl-2.0 epl-1.0 epl-2.0 eupl-1.1 eupl-1.2 "
-    "agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 "
-    "gemma mpl-2.0 ms-pl ncsa ofl-1.1 osl-3.0 postgresql unlicense wtfpl zlib other unknown"
-).split()
-LICENCES_SAYING_NOTHING = ("other", "unknown")
+from polytune.export.licences import LICENCES_SAYING_NOTHING, check_licence
 
 
 @dataclass(frozen=True)
@@ -51,16 +40,6 @@ class CardFacts:
     versions: dict[str, str]
     data: Sequence[str]
     evaluations: Sequence[Evaluation] = field(default_factory=list)
-
-
-def check_licence(licence: str) -> None:
-    """Refuse a licence that the Hub does not know, naming near misses."""
-    close = difflib.get_close_matches(licence.lower(), LICENCES, n=3)
-    require(
-        licence in LICENCES,
-        f"licence is {licence!r}, which the Hub does not know: "
-        + (f"did you mean {' or '.join(close)}?" if close else "write apache-2.0, mit, ..., other or unknown."),
-    )
 
 
 def metadata(facts: CardFacts) -> ModelCardData:
@@ -239,22 +218,32 @@ def _evaluations(facts: CardFacts) -> list[str]:
         options = f" ({', '.join(settings['task_args'])})" if settings.get("task_args") else ""
         parts.append(
             f"`{settings['task']}`{options}, split `{settings['split']}`: {settings['n']} independent samples of each "
-            f"of {settings['start_states']} start states, temperature {settings['temperature']:g}, seed "
-            f"{settings['seed']}; {settings['level']:.0%} intervals over start states and samples. pass@k is the "
+            f"of {settings['start_states']} start states, at most {settings['horizon']} turns, temperature "
+            f"{settings['temperature']:g}, seed {settings['seed']}; {settings['level']:.0%} intervals over start states and samples. pass@k is the "
             "unbiased estimate 1 - C(n - c, k) / C(n, k)."
         )
         rows = [["measure", "this policy", "before fine-tuning", "difference, paired"]]
         for name, value in evaluation.measures.items():
             before, change = evaluation.before.get(name), evaluation.change.get(name)
-            rows.append([name, _interval(value), _interval(before), _interval(change, "+")])
+            rows.append([_label(name), _interval(value), _interval(before), _interval(change, "+")])
         width = 4 if evaluation.before else 2
         parts.append(_table(rows[0][:width], [row[:width] for row in rows[1:]]))
         for moved, measures in evaluation.perturbed.items():
             change = evaluation.moved[moved]
             parts.append(f"The same start states, perturbed (`{moved}`), and what that changes:")
-            rows = [[name, _interval(value), _interval(change.get(name), "+")] for name, value in measures.items()]
+            rows = [
+                [_label(name), _interval(value), _interval(change.get(name), "+")] for name, value in measures.items()
+            ]
             parts.append(_table(["measure", f"under {moved}", f"{moved} - unperturbed, paired"], rows))
+    parts.append(
+        "Signatures tell strategies apart; distinct ones are counted among a start state's samples (winning: among "
+        "those that succeed). coverage_area is the mean of pass@k over log k, entropy is in nats per decision."
+    )
     return parts
+
+
+def _label(name: str) -> str:
+    return "success (pass@1)" if name == "success" else name
 
 
 def _limits(facts: CardFacts) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,7 +53,12 @@ def check_base(source: Source, *, merge: bool, base_model: str | None, push: str
         )
         return None
     base = base_model or source.base
-    local = Path(base).exists()
+    local = Path(base).is_dir()
+    require(
+        local or re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", base) is not None,
+        f"the adapter's base {base!r} is neither a folder here nor a model's name on the Hub: run this where the "
+        "policy was trained, or name the base with --base_model.",
+    )
     require(
         push is None or not local,
         f"the adapter's base {base!r} is a folder on this machine, so nobody could load the adapter from {push!r}: "

@@ -176,7 +176,7 @@ def test_the_card_says_what_was_measured(runs, exported):
             low, high = (f"{measures[name][end]:.3f}" for end in ("low", "high"))
             assert f"| {name} | {measures[name]['estimate']:.3f} [{low}, {high}] |" in text
     before = summary["policies"]["walker"]["success"]["estimate"]
-    assert re.search(rf"\| success \| .* \| {before:.3f} \[", text), "the walker stands beside it"
+    assert re.search(rf"\| success \(pass@1\) \| .* \| {before:.3f} \[", text), "the walker stands beside it"
     for words in ("polychromic objective", "marginal set advantage", "GAE", "clipped surrogate", "LoRA", "peft 0."):
         assert words in text
 
@@ -300,7 +300,8 @@ def in_4_bits(folder):
     (None, ["--push", "policy"], "push is 'policy'.*write USER/REPO"),
     (None, ["--licence", "apache"], "licence is 'apache'.*did you mean apache-2.0"),
     (None, ["--merge", "true", "--base_model", "somebody/base"], "whole weights need no base"),
-    (None, ["--base_model", "./nowhere"], "proof of export failed: a fresh process cannot load"),
+    (None, ["--base_model", "./nowhere"], "'./nowhere' is neither a folder here nor a model's name"),
+    (None, ["--base_model", "somebody/nowhere"], "proof of export failed: a fresh process cannot load"),
     (None, ["--overwrite-card"], "push is not set"),
     (None, ["--evaluation", "nowhere"], "evaluation nowhere holds no evaluation_run.json"),
     (None, ["--output_dir", "copy"], "holds something other than an export"),

@@ -9,14 +9,15 @@ from huggingface_hub import ModelCard
 
 from polytune.cli import load_yaml
 from polytune.config import AdapterConfig, ObjectiveConfig, RolloutConfig
-from polytune.export.card import CardFacts, check_card, check_licence, model_card, snippet
+from polytune.export.card import CardFacts, check_card, model_card, snippet
 from polytune.export.evaluations import Evaluation
+from polytune.export.licences import check_licence
 from polytune.export.method import hyperparameters, method
 from polytune.trainer import PolychromicConfig
 
 MEASURED = Evaluation(
-    settings={"task": "fourrooms", "split": "train", "n": 16, "temperature": 1.0, "seed": 0, "task_args": [],
-              "level": 0.95, "start_states": 50},
+    settings={"task": "fourrooms", "horizon": 100, "split": "train", "n": 16, "temperature": 1.0, "seed": 0,
+              "task_args": [], "level": 0.95, "start_states": 50},
     measures={"success": {"estimate": 0.54, "low": 0.5, "high": 0.6},
               "pass@16": {"estimate": 0.98, "low": 0.9, "high": None}},
     before={"success": {"estimate": 0.45, "low": 0.4, "high": 0.5}},
@@ -54,9 +55,9 @@ def test_metadata_come_back_as_they_went_out():
 
 def test_the_card_has_all_that_was_asked_for():
     text = model_card(facts())
-    for words in ("| success | 0.540 [0.500, 0.600] | 0.450 [0.400, 0.500] | +0.090 [+0.010, +0.200] |",
+    for words in ("| success (pass@1) | 0.540 [0.500, 0.600] | 0.450 [0.400, 0.500] | +0.090 [+0.010, +0.200] |",
                   "| pass@16 | 0.980 [0.900, -] | - | - |",
-                  "| success | 0.300 [0.200, 0.400] | -0.240 [-0.300, -0.100] |",
+                  "| success (pass@1) | 0.300 [0.200, 0.400] | -0.240 [-0.300, -0.100] |",
                   "16 independent samples of each of 50 start states", "2 updates, 16 gradient steps, 20,103 env",
                   "difference of a logprob is 4.8e-07 nats", "`mit`.", "torch 2.13.0",
                   "> Reach it."):  # fmt: skip
