@@ -219,8 +219,8 @@ def _evaluations(facts: CardFacts) -> list[str]:
         parts.append(
             f"`{settings['task']}`{options}, split `{settings['split']}`: {settings['n']} independent samples of each "
             f"of {settings['start_states']} start states, at most {settings['horizon']} turns, temperature "
-            f"{settings['temperature']:g}, seed {settings['seed']}; {settings['level']:.0%} intervals over start states and "
-            "samples. pass@k is the unbiased estimate 1 - C(n - c, k) / C(n, k)."
+            f"{settings['temperature']:g}, seed {settings['seed']}; {settings['level']:.0%} intervals over start "
+            "states and samples. pass@k is the unbiased estimate 1 - C(n - c, k) / C(n, k)."
         )
         rows = [["measure", "this policy", "before fine-tuning", "difference, paired"]]
         for name, value in evaluation.measures.items():
