@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig
 
 from polytune.config import require
 from polytune.export.source import ADAPTER_WEIGHTS, Source
 from polytune.policy.loading import ADAPTER_FILE, load_policy
+from polytune.trainer.checkpoints import SaveError
 
 #: marks an export, which a later one may replace
 EXPORT_FILE = "polytune.json"
@@ -95,12 +97,18 @@ def write_policy(source: Source, stage: Path, base: str | None, *, trust_remote_
 
     Raises:
         CheckpointError: the policy cannot be loaded.
+        SaveError: the disk refuses its weights.
     """
     if base is None:
         dtype = source.recorded["dtype"]
         model, tokenizer = load_policy(source.folder, dtype=dtype, trust_remote_code=trust_remote_code)
         model.generation_config = GenerationConfig()  # its own may ask for what transformers refuses to save
-        model.save_pretrained(stage)
+        try:
+            model.save_pretrained(stage)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise SaveError(
+                f"the weights could not be written to {stage}: {error}. Make room and export again."
+            ) from error
         tokenizer.save_pretrained(stage)
         return
     shutil.copyfile(source.folder / ADAPTER_WEIGHTS, stage / ADAPTER_WEIGHTS)

@@ -1,5 +1,6 @@
 """recipes/export.py as a user runs it: proved, described, refused where it must be, pushed to a Hub on this machine."""
 
+import errno
 import hashlib
 import json
 import re
@@ -17,7 +18,7 @@ from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard, constants, hf_hub_download
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from polytune.export import hub as hub_module
 from polytune.export.hub import PushError
@@ -329,6 +330,20 @@ def test_other_refusals(runs, export, tmp_path):
         assert "has a summary of other records than its own" in export("--evaluation", runs / "measured")
     finally:
         summary.write_text(before)
+
+
+@pytest.mark.parametrize("owner, failing, flags, words", [
+    (shutil, "copyfile", [], "no space left while writing"),
+    (PreTrainedModel, "save_pretrained", ["--merge"], "weights could not be written to .*Make room and export again"),
+])  # fmt: skip
+def test_a_full_disk_leaves_nothing_behind(export, tmp_path, monkeypatch, owner, failing, flags, words):
+    def full(source, target, *more, **options):
+        (tmp_path / ".export.exporting/half").write_text("written")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(owner, failing, full)
+    assert re.search(words, export(*flags))
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- the Hub
