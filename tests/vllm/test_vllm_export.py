@@ -44,23 +44,33 @@ def engine(path, monkeypatch, **options):
 
     return LLM(
         model=str(path), dtype="float32", enforce_eager=True, block_size=32, enable_chunked_prefill=False,
-        max_model_len=512, logprobs_mode="processed_logprobs", skip_tokenizer_init=True, seed=0, **options,
+        max_model_len=512, logprobs_mode="processed_logprobs", skip_tokenizer_init=True, seed=0,
+        max_logprobs=-1, **options,
     )  # fmt: skip
 
 
 def largest_gap(llm, recorded, **options):
-    """Between the recorded logprobs and those that vLLM gives the same tokens as a prompt."""
+    """Between the recorded logprobs and those that vLLM gives each token after what stood before it.
+
+    Not as a prompt's logprobs: with LoRA vLLM 0.31 wraps the head, and its CPU kernel takes one row a request there
+    ("einsum(): subscript b has size 4 for operand 1 which does not broadcast with previously seen size 72").
+    """
     from vllm import SamplingParams
 
-    rows = [{"prompt_token_ids": e["prompt_ids"] + e["completion_ids"]} for e in recorded["episodes"]]
-    asked = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0, detokenize=False)
-    worst = 0.0
-    for episode, output in zip(recorded["episodes"], llm.generate(rows, asked, use_tqdm=False, **options), strict=True):
-        ids, first = rows[recorded["episodes"].index(episode)]["prompt_token_ids"], len(episode["prompt_ids"])
-        own = [place for place, mine in enumerate(episode["own_C"], start=first) if mine]
-        found = [output.prompt_logprobs[place][ids[place]].logprob for place in own]
-        worst = max(worst, *(abs(a - b) for a, b in zip(found, episode["logprobs"], strict=True)))
-    return worst
+    prefixes, tokens, trained = [], [], []
+    for episode in recorded["episodes"]:
+        ids = episode["prompt_ids"] + episode["completion_ids"]
+        own = [place for place, mine in enumerate(episode["own_C"], start=len(episode["prompt_ids"])) if mine]
+        prefixes += [{"prompt_token_ids": ids[:place]} for place in own]
+        tokens += [ids[place] for place in own]
+        trained += episode["logprobs"]
+    asked = SamplingParams(max_tokens=1, temperature=1.0, logprobs=-1, detokenize=False)
+    found = llm.generate(prefixes, asked, use_tqdm=False, **options)
+    assert len(found) == len(trained) > 20
+    return max(
+        abs(output.outputs[0].logprobs[0][token].logprob - value)
+        for output, token, value in zip(found, tokens, trained, strict=True)
+    )
 
 
 def test_vllm_serves_the_exported_adapter(exports, monkeypatch):
