@@ -87,11 +87,12 @@ def read_recorded(folder: Path) -> dict[str, Any]:
     """The recorded episodes beside a policy; raises CheckpointError when there are none or they are damaged."""
     path = folder / RECORDED_FILE
     if not path.is_file():
-        own = [folder] if folder.name.startswith("checkpoint-") else checkpoints(folder)[-1:]
-        fix = f"remove {own[0]} and give" if own else "give"
+        mid_run = folder.name.startswith("checkpoint-")
+        newest = [] if mid_run else checkpoints(folder)[-1:]
+        fix = f"remove {folder} and all later ones, and" if mid_run else "".join(f"remove {own}, and" for own in newest)
         raise CheckpointError(
-            f"{folder} has no {RECORDED_FILE}, an older version of polytune saved it, and without them nothing can be "
-            f"proved: {fix} the run's finetune command again, which trains from the checkpoint before it and records."
+            f"{folder} has no {RECORDED_FILE}, an older version of polytune saved it, and without it nothing can be "
+            f"proved: {fix} give the run's finetune command again, which trains from the checkpoint before, or anew."
         )
     recorded = _read(path, "give the run's finetune command again, which writes it anew")
     episodes = recorded.get("episodes")

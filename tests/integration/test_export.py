@@ -293,7 +293,7 @@ def in_4_bits(folder):
 
 @pytest.mark.parametrize("prepare, flags, words", [
     (without("run.json"), [], "is no run of recipes/finetune.py"),
-    (without("recorded_episodes.json"), [], r"copy/checkpoint-4 and give the run's finetune command again"),
+    (without("recorded_episodes.json"), [], r"remove .*copy/checkpoint-4, and give the run's finetune command again"),
     (unfinished, [], r"is not finished, it has no weights yet: export a checkpoint \(--policy .*copy/checkpoint-4\)"),
     (damaged, [], "recorded_episodes.json cannot be read"),
     (in_4_bits, [], "base in 4 bits"),
