@@ -310,6 +310,7 @@ def in_4_bits(folder):
 ])  # fmt: skip
 def test_refusals(runs, export, tmp_path, monkeypatch, prepare, flags, words):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # of the fresh process: without a network it would try for a minute
     shutil.copytree(runs / "lora", tmp_path / "copy")
     if prepare is not None:
         prepare(tmp_path / "copy")
