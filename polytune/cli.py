@@ -252,6 +252,7 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
 
 def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """``main``, with one line for each error that was foreseen."""
+    from polytune.export.hub import PushError
     from polytune.policy.engine import EngineError
     from polytune.policy.loading import CheckpointError
     from polytune.rollout import RolloutError
@@ -264,7 +265,7 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         settle()
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
-        named = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, FloatingPointError)
+        named = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, PushError, FloatingPointError)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
             text += "again; what was written before is kept."

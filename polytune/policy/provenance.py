@@ -19,6 +19,8 @@ RUN_FILE = "run.json"
 #: of an evaluation, under its own name: its folder may be that of the run whose policy it measures
 EVALUATION_RUN_FILE = "evaluation_run.json"
 DEMONSTRATIONS_FILE = "demonstrations.json"
+#: episodes beside the weights that scored them, see polytune/trainer/recorded.py
+RECORDED_FILE = "recorded_episodes.json"
 
 #: settings that may change between two sittings of one run
 FREE_FIELDS = frozenset(
@@ -165,7 +167,7 @@ def record_seconds(output_dir: str | Path, seconds: Mapping[str, float]) -> None
     write_json(path, {**json.loads(path.read_text()), "seconds": dict(seconds)})
 
 
-def _of_run(checkpoint: str | Path, name: str) -> Path:
+def of_run(checkpoint: str | Path, name: str) -> Path:
     """A file of a run's folder; a ``checkpoint-N`` in mid-run is spoken for by the folder of its run."""
     folder = Path(checkpoint)
     if not (folder / name).is_file() and folder.resolve().name.startswith("checkpoint-"):
@@ -179,7 +181,7 @@ def demonstration_hashes(checkpoint: str | Path) -> list[str]:
     Raises:
         CheckpointError: the file is damaged.
     """
-    path = _of_run(checkpoint, DEMONSTRATIONS_FILE)
+    path = of_run(checkpoint, DEMONSTRATIONS_FILE)
     if not path.is_file():
         return []
     try:
@@ -194,7 +196,7 @@ def demonstration_hashes(checkpoint: str | Path) -> list[str]:
 def other_task_args(checkpoint: str | Path, task: str, task_args: Sequence[str]) -> list[str] | None:
     """The ``task_args`` that the run of a policy had, where it trained on the same task with others; else None."""
     try:
-        trained = json.loads(_of_run(checkpoint, RUN_FILE).read_text())["task"]
+        trained = json.loads(of_run(checkpoint, RUN_FILE).read_text())["task"]
         own = list(trained.get("task_args") or [])
         return own if trained["task"] == task and sorted(own) != sorted(task_args) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -208,7 +210,7 @@ PROMPTING = ("show_instructions", "chat", "thinking", "max_action_tokens")
 def prompting_of(checkpoint: str | Path) -> dict[str, Any]:
     """How the run of a policy prompted it, by field of PolicyConfig; empty where that is not known."""
     try:
-        policy = json.loads(_of_run(checkpoint, RUN_FILE).read_text())["policy"]
+        policy = json.loads(of_run(checkpoint, RUN_FILE).read_text())["policy"]
         return {name: policy[name] for name in PROMPTING if name in policy}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -34,6 +34,7 @@ from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.critic_adapter import build_critic_adapter, check_critic_adapter
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
+from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
@@ -60,7 +61,7 @@ def episode_return(prompts, completions, episode_return, **kwargs) -> list[float
 TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], None]
 
 
-class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, ShardedPolicy, Watched, GRPOTrainer):
+class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, GRPOTrainer):
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
     Args:

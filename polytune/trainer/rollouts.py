@@ -52,6 +52,7 @@ class GrowsTrees:
             self._record("sampling/canary_gap", canary)
         self._sign(self._trees)
         self._check_duplicates(self._trees)
+        self._record_episodes(self._trees)
         self._rows = [row for tree in self._trees for row in tree_rows(tree)]
         returns = [t.discounted_return() for tree in self._trees for t in tree.trajectories()]
         blank = blank_row(self._trees[0].prompt_ids, self.processing_class.pad_token_id)

@@ -1,12 +1,19 @@
 """A chat model goes through pretraining, fine-tuning with LoRA and evaluation as any policy does."""
 
 import pytest
+import torch
 from chat_policy import FORGETFUL, TalkingDoors, save_chat_policy, through_the_recipes
+from safetensors.torch import load_file
 
 
 @pytest.mark.slow
 def test_a_chat_checkpoint_goes_through_the_recipes(tmp_path, call_recipe):
     through_the_recipes(call_recipe, tmp_path, "transformers")
+    # its head was tied, and is trained whole beside the adapter: merged weights must hold both
+    call_recipe("export", "--policy", tmp_path / "run", "--output_dir", tmp_path / "export", "--merge", "true")
+    merged = load_file(tmp_path / "export/model.safetensors")
+    assert not torch.equal(merged["lm_head.weight"], merged["model.embed_tokens.weight"])
+    assert "<|im_start|>user" in (tmp_path / "export/README.md").read_text()
 
 
 @pytest.mark.parametrize("recipe", ["finetune", "evaluate", "pretrain"])

@@ -1,5 +1,6 @@
 """Several processes as a user starts them: what they learn, how they end together, what a run that hangs says."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_resume import ROOT, command, outcome, policy, run  # noqa: F401 (a fixture)
+
+from polytune.export import fresh, proof
 
 RECIPE = ROOT / "recipes/finetune.py"
 HERE = Path(__file__).parent
@@ -82,6 +85,10 @@ def test_two_processes_of_which_one_is_killed_end_resume_and_learn_what_one_lear
         for name in ("critic/loss", "kl", "grad_norm", "critic/grad_norm", "rollout/return", "advantages/set_scale",
                      "advantages/gae_scale", "critic/explained_variance", "groups/without_signal"):  # fmt: skip
             assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+    recorded = json.loads((folder / "recorded_episodes.json").read_text())  # by process 0, with the whole weights
+    with torch.no_grad():
+        model = fresh.load(folder, "float32", False)
+        proof.compare(recorded, [fresh.logprobs(model, e, 1.0) for e in recorded["episodes"]], "float32")
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from polytune.config import (
     AdapterConfig,
     ComparisonConfig,
     EvaluationConfig,
+    ExportConfig,
     ObjectiveConfig,
     PolicyConfig,
     PretrainConfig,
@@ -38,6 +39,7 @@ FIELDS = {
     "evaluate.py": (TaskConfig, PolicyConfig, EvaluationConfig),
     "compare.py": (TaskConfig, PolicyConfig, ComparisonConfig),
     "reproduce.py": (ReproductionConfig,),
+    "export.py": (ExportConfig,),
 }
 #: folders of one file a row, named as folders
 ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit")
