@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
@@ -35,7 +34,7 @@ def lora_config(adapter: AdapterConfig, model: PreTrainedModel, path: str) -> Lo
     """
     if not adapter.use_peft:
         return None
-    base = adapter_base(Path(path))
+    base = adapter_base(path)
     require(
         base is None,
         f"use_peft is true, but {path} is an adapter on {base!r} already, and one on top of it would be saved without "

@@ -45,7 +45,7 @@ def build_generator(
     }
     if kind == "transformers":
         return TransformersGenerator(model, **options)
-    architecture = adapter_base(Path(path)) or path  # an adapter's folder has no configuration of a model
+    architecture = adapter_base(path) or path  # an adapter's folder has no configuration of a model
     return VLLMGenerator(model, path=architecture, settings=settings, engine=engine, **options)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -53,14 +55,17 @@ def _check_folder(path: Path) -> None:
             ) from error
 
 
-def adapter_base(folder: Path) -> str | None:
-    """The base model that a folder's adapter was trained on; None when the folder holds no adapter.
+def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
+    """The base model that an adapter was trained on; None for what is no adapter.
+
+    Args:
+        path: a folder, or a Hub id, of which its configuration is fetched.
 
     Raises:
         CheckpointError: its adapter_config.json is damaged.
     """
-    file = folder / ADAPTER_FILE
-    if not file.is_file():
+    file = Path(path) / ADAPTER_FILE if Path(path).is_dir() else _hub_adapter_file(str(path), revision)
+    if file is None or not file.is_file():
         return None
     try:
         base = json.loads(file.read_text())["base_model_name_or_path"]
@@ -75,20 +80,49 @@ def adapter_base(folder: Path) -> str | None:
     return base
 
 
-def _load_adapter(folder: Path, base: str, options: dict) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _hub_adapter_file(path: str, revision: str | None) -> Path | None:
+    """The adapter's configuration of a model on the Hub, from the cache or fetched; None for what has none.
+
+    Raises:
+        CheckpointError: the Hub cannot be reached, and nothing of the model is in the cache.
+    """
+    if not _is_hub_id(path):
+        return None
+    try:
+        return Path(hf_hub_download(path, ADAPTER_FILE, revision=revision))
+    except LocalEntryNotFoundError as error:
+        if isinstance(try_to_load_from_cache(path, "config.json", revision=revision), str):
+            return None
+        raise CheckpointError(
+            f"checkpoint {path!r} is no folder here, and as a Hub id it cannot be fetched ({type(error).__name__}): "
+            "check the path, or the network and HF_ENDPOINT."
+        ) from error
+    except (HfHubHTTPError, HFValidationError):
+        return None  # no such file, or a name that loading the model will refuse with its reason
+
+
+def _is_hub_id(path: str | Path) -> bool:
+    """Whether a name that is no folder may be that of a model on the Hub."""
+    return not Path(path).exists() and not str(path).startswith((".", "/", "~", "outputs/"))
+
+
+def _load_adapter(
+    path: str | Path, base: str, options: dict, revision: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The base model with the adapter merged into its weights, and the tokenizer saved beside the adapter."""
     from peft import PeftModel
 
     try:
         model, tokenizer = _load(base, **options)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder} is an adapter on {base!r}, which cannot be loaded: {error}") from error
+        raise CheckpointError(f"{path} is an adapter on {base!r}, which cannot be loaded: {error}") from error
+    local, version = Path(path).is_dir(), revision or "main"
     try:
-        if any(list(folder.glob(pattern)) for pattern in VOCABULARY_FILES):
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), padding_side="left")
-        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        if not local or any(list(Path(path).glob(pattern)) for pattern in VOCABULARY_FILES):
+            tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left", revision=version)
+        merged = PeftModel.from_pretrained(model, str(path), revision=version).merge_and_unload()
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"the adapter in {folder} cannot be put on {base!r}: {error}") from error
+        raise CheckpointError(f"the adapter in {path} cannot be put on {base!r}: {error}") from error
     return merged, tokenizer
 
 
@@ -104,7 +138,7 @@ def _load(
     folder = Path(path)
     if folder.is_dir():
         _check_folder(folder)
-    elif folder.exists() or str(path).startswith((".", "/", "~", "outputs/")):
+    elif not _is_hub_id(path):
         raise CheckpointError(
             f"checkpoint {str(path)!r} does not exist as a folder: check the path, or make it first "
             "(`python recipes/pretrain.py` writes outputs/quickstart/pretrained)."
@@ -144,7 +178,7 @@ def load_policy(
     """Load a policy, a causal transformer and its tokenizer, from a folder or the Hub, in evaluation mode.
 
     Args:
-        path: folder written by ``save_pretrained``, or a Hub id; a folder with an adapter is merged into its base.
+        path: folder written by ``save_pretrained``, or a Hub id; an adapter is merged into its base.
         device: where the weights go; None: the CPU, or where the quantisation put them.
         dtype: of the weights; "auto": as they were saved.
         revision: branch, tag or commit on the Hub; None: main.
@@ -155,14 +189,14 @@ def load_policy(
         CheckpointError: the folder is missing, truncated, lacks weights, has no tokenizer, or its tokenizer has no pad
             token.
     """
-    base = adapter_base(Path(path))
+    base = adapter_base(path, revision)
     options = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if base is None:
         model, tokenizer = _load(path, **options, revision=revision, quantization=quantization)
     elif quantization is not None:
         raise CheckpointError(f"{path} is an adapter, which cannot be merged into 4 bits: leave load_in_4bit off.")
     else:
-        model, tokenizer = _load_adapter(Path(path), base, options)
+        model, tokenizer = _load_adapter(path, base, options, revision)
     check_pad_token(tokenizer, path)
     return (model if device is None else model.to(device)).eval(), tokenizer
 

@@ -116,7 +116,10 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server
         if repo not in hub.files:
             return self.send(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
-        if call is None:
+        if call == "/tree/main":
+            return self.send(200, [{"type": "file", "path": name, "size": len(content), "oid": git_blob(content)}
+                                   for name, content in hub.files[repo].items()])  # fmt: skip
+        if call in (None, "/revision/main"):
             return self.send(200, {"id": repo, "private": hub.private[repo], "sha": "0" * 40, "siblings": []})
         if call == "/preupload/main":
             files = [{"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",

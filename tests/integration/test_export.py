@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,12 +17,14 @@ import yaml
 from conftest import save_walker
 from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard, constants, hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from polytune.export import hub as hub_module
 from polytune.export.hub import PushError
+from polytune.policy import CheckpointError, load_policy, loading
 
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors", "generation_config.json", "polytune.json", "README.md",
            "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
@@ -430,3 +433,47 @@ def test_a_failed_push_ends_the_program_with_one_line(hub, export, tmp_path):
     said = export("--merge", "--push", "somebody/policy", policy="lora")
     assert said.startswith("error: somebody/policy was not pushed: your token may not write")
     assert {path.name for path in (tmp_path / "export").iterdir()} == WHOLE
+
+
+LOADED = """
+import sys
+from polytune.policy import CheckpointError, load_policy
+from polytune.policy.loading import adapter_base
+
+assert adapter_base("somebody/policy") == "somebody/base" and adapter_base("somebody/base") is None
+model, tokenizer = load_policy("somebody/policy")
+model.save_pretrained(sys.argv[1])
+tokenizer.save_pretrained(sys.argv[1])
+try:
+    load_policy("somebody/none")
+except CheckpointError as error:
+    print(error)
+"""
+
+
+def test_an_adapter_on_the_hub_is_loaded_by_its_id(hub, runs, exported, tmp_path):
+    """What was pushed is a checkpoint as any other: the same weights as the folder's."""
+    hub.files["somebody/base"], hub.files["somebody/policy"] = files_of(runs / "walker"), files_of(exported)
+    settings = json.loads(hub.files["somebody/policy"]["adapter_config.json"])
+    settings["base_model_name_or_path"] = "somebody/base"
+    hub.files["somebody/policy"]["adapter_config.json"] = json.dumps(settings).encode()
+    hub.private |= dict.fromkeys(hub.files, False)
+    own = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run([sys.executable, "-c", LOADED, str(tmp_path / "loaded")], capture_output=True, text=True,
+                          env=os.environ | own, timeout=120)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "checkpoint 'somebody/none' cannot be loaded" in done.stdout
+    found, (model, tokenizer) = load_file(tmp_path / "loaded/model.safetensors"), load_policy(exported)
+    assert found and all(torch.equal(weight, model.state_dict()[name]) for name, weight in found.items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "loaded").get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_hub_that_cannot_be_reached_is_told_apart_from_a_missing_folder(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(loading, "hf_hub_download", unreachable)
+    with pytest.raises(
+        CheckpointError, match="'somebody/policy' is no folder here, and as a Hub id it cannot be fetched"
+    ):
+        load_policy("somebody/policy")
