@@ -55,7 +55,8 @@ smoke: install ## the main job end to end at its smallest, four minutes
 	rm -rf outputs/smoke
 	$(BIN)/python recipes/pretrain.py --config recipes/fourrooms/smoke_pretrain.yaml
 	$(BIN)/accelerate launch --num_processes 1 --mixed_precision no --dynamo_backend no --num_machines 1 recipes/finetune.py --config recipes/fourrooms/smoke.yaml
-	$(BIN)/python recipes/evaluate.py --policies outputs/smoke/pretrained outputs/smoke/finetuned --num_start_states 4 --n 4 --output_dir outputs/smoke/evaluation
+	$(BIN)/python recipes/evaluate.py --policies outputs/smoke/pretrained outputs/smoke/finetuned --num_start_states 4 --n 4 --output_dir outputs/smoke/evaluation --report
+	$(BIN)/python recipes/export.py --policy outputs/smoke/finetuned --output_dir outputs/smoke/export
 	$(BIN)/python recipes/compare.py --config recipes/fourrooms/compare_smoke.yaml
 	rm -rf outputs/reproduce/$(TASK)_tiny
 	$(BIN)/python recipes/reproduce.py --task $(TASK) --scale tiny

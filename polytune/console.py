@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from polytune.helptext import reflow, width
+from polytune.helptext import enter, reflow, width
 from polytune.terminal import say_error
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -78,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == COMPLETION:
         return _complete(rest)
     if name == PLAY:
+        enter(name)
         sys.argv = ["polytune play", *rest]
         runpy.run_module("polytune.tasks.play", run_name="__main__", alter_sys=True)
         return 0
@@ -106,6 +107,7 @@ def _open(name: str, arguments: Sequence[str]) -> int:
             "does not exist): clone it, and pip install -e . there."
         )
         return 1
+    enter(name)
     sys.argv, sys.path[0] = [str(recipe), *arguments], str(recipe.parent)
     runpy.run_path(str(recipe), run_name="__main__")
     return 0

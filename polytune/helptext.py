@@ -81,7 +81,15 @@ def one_name(names: Sequence[str]) -> list[str]:
 
 def program(name: str, otherwise: str) -> str:
     """What to call a program: by its door, when it was entered through that."""
-    return f"polytune {name}" if "polytune.console" in sys.modules else otherwise
+    return f"polytune {name}" if _doors else otherwise
+
+
+def enter(name: str) -> None:
+    """A door of the ``polytune`` command was entered."""
+    _doors.append(name)
+
+
+_doors: list[str] = []
 
 
 def _kind(action: argparse.Action) -> str:

@@ -104,7 +104,7 @@ def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     # the second call makes up for it, and leaves alone what was finished
     (tmp_path / "jam").unlink()
     finished = {path: path.read_bytes() for path in out.glob("*/**/*.jsonl") if "b/seed_1" not in str(path)}
-    assert len(finished) == 3 + 4
+    assert len(finished) == 3 + 3 + 4  # metrics and trees of the finished runs, records of those and of the pretrained
     bench()
     printed = capsys.readouterr()
     assert "4 of 5 runs are done" in printed.out and "b seed 1: success" in printed.out
@@ -174,6 +174,7 @@ def refusal(bench, capsys, *flags):
 def check_results(out, kept, tmp_path):
     """Figures against the records and metrics themselves; nothing of this machine in what is kept."""
     text = kept.read_text()
+    assert 'data-widget="maps"' not in (page := (out / "report.html").read_text()) and "recipes/compare.py" in page
     found = json.loads(text)
     assert found == json.loads((out / "summary.json").read_text())
     assert str(tmp_path) not in text and str(tmp_path) in str(out)

@@ -154,12 +154,13 @@ def test_texts_from_elsewhere_give_the_same_summary(pretrained, call_recipe, tmp
     assert {name: one[name] for name in other} == other
     assert sorted(one["validity_at_k"]) == ["1", "2"] and one["validity_at_k"]["2"]["estimate"] > 0
     with pytest.raises(SystemExit):
-        call_recipe("evaluate", "--task", "bandit", "--completions", tmp_path / "texts.jsonl")
+        call_recipe("evaluate", "--task", "bandit", "--completions", tmp_path / "texts.jsonl",
+                    "--output_dir", tmp_path / "none")  # fmt: skip
     assert (
         "completions are scored on sibling, triangle, circle and line, not on task 'bandit'" in capsys.readouterr().err
     )
     with pytest.raises(SystemExit):
-        call_recipe("evaluate", *TASK, "--completions", tmp_path / "none.jsonl")
+        call_recipe("evaluate", *TASK, "--completions", tmp_path / "none.jsonl", "--output_dir", tmp_path / "none")
     assert "give a JSONL file" in capsys.readouterr().err
 
 
@@ -173,7 +174,7 @@ def test_mistakes_are_told_before_work(pretrained, call_recipe, tmp_path, capsys
     tune = ["finetune", "--config", "recipes/creativity/sibling/grpo.yaml", "--model", pretrained, "--output_dir", run]
     for command, words in (
         ([*score, texts, "--output_dir", tmp_path / "taken"], "taken holds an evaluation of policies: give"),
-        ([*score, tmp_path / "binary.jsonl"], "binary.jsonl is no text in UTF-8"),
+        ([*score, tmp_path / "binary.jsonl", "--output_dir", tmp_path / "none"], "binary.jsonl is no text in UTF-8"),
         ([*score, texts, "--n", "5"], "n is 5, but has no effect here: completions are scored as they are"),
         ([*score, texts, "--policies", "a"], "policies is ['a'], but has no effect here"),
         ([*score, texts, "--split", "train"], "split is 'train', but has no effect here: completions bring their own"),

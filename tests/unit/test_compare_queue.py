@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,10 @@ def test_an_attached_program_ends_with_its_status_or_with_us():
     run = [sys.executable, "-c", ATTACHED]
     assert subprocess.run([*run, "raise SystemExit(7)"]).returncode == 7
     for number, to_all in ((signal.SIGTERM, False), (signal.SIGINT, True)):
-        queue = subprocess.Popen([*run, "import time; time.sleep(60)"], start_new_session=True)
+        interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # the tests may run in the background
+        queue = subprocess.Popen(
+            [*run, "import time; time.sleep(60)"], start_new_session=True, preexec_fn=interruptible
+        )
         wait_until(lambda queue=queue: len(sessions_below(queue.pid)) == 1)
         [child] = sessions_below(queue.pid)
         time.sleep(0.3)

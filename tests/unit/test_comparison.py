@@ -636,6 +636,6 @@ def test_help_shows_launch_commands_and_fields(call_compare, capsys):
     with pytest.raises(SystemExit) as exit:
         call_compare("--help")
     text = capsys.readouterr().out
-    assert exit.value.code == 0 and "python recipes/compare.py --methods" in text
+    assert exit.value.code == 0 and "python recipes/compare.py" in text
     for field in ("--methods", "--seeds", "--baseline", "--set", "--keep", "--workers", "--num_start_states"):
         assert field in text

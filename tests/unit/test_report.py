@@ -320,6 +320,9 @@ def test_warnings_name_collapse_silence_and_a_blind_critic(tmp_path):
     fine = metrics([1.0, 1.0], **{"groups/distinct_share": 0.5, "groups/without_signal": 0.1})
     run = run_files.RunFiles("fine", tmp_path, metrics=fine)
     assert run_files.warnings({"fine": [run]}) == []
+    run.metrics[-1] |= {"critic/explained_variance": None, "groups/without_signal": float("nan")}  # of one return
+    assert run_files.warnings({"fine": [run]}) == [] and run_files.signal_charts({"fine": [run]}) == []
+    assert run_files.first_and_last({"fine": [run]})[0]["groups/without_signal"] == (0.1, 0.1)
     bad = {"groups/distinct_share": 0.02, "groups/without_signal": 0.7, "critic/explained_variance": -0.1,
            "duplicates/observed": 0.9, "duplicates/expected": 0.88}  # fmt: skip
     told = run_files.warnings({"bad": [run_files.RunFiles("bad", tmp_path, seed=3, metrics=metrics([1.0], **bad))]})

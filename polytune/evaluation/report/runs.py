@@ -36,6 +36,10 @@ ENDS = ("rollout/success", "entropy", "groups/distinct_signatures", "groups/dist
 MOST_POINTS, LEAST_POINTS, MOST_BARS = 15_000, 8, 100
 #: shares of groups without signal from which a report warns
 MUCH_WITHOUT_SIGNAL = 0.5
+#: share of repeated attempts from which it does
+MUCH_REPEATED = 0.5
+#: of the last update
+WATCHED = ("groups/distinct_share", "critic/explained_variance", "duplicates/observed", "duplicates/expected")
 
 
 @dataclass
@@ -130,7 +134,7 @@ def signal_charts(by_method: Mapping[str, Sequence[RunFiles]]) -> list[charts.Sp
             {"update": update + 1, "cause": cause, "share": round(fmean(own), 4)}
             for update in _thinned(updates, MOST_BARS)
             for metric, cause in charts.CAUSES
-            if (own := [run.metrics[update][metric] for run in runs if metric in run.metrics[update]])
+            if (own := [line[metric] for run in runs if _is_number((line := run.metrics[update]).get(metric))])
         ]
         if any(row["share"] for row in rows):
             found.append(charts.signal_causes(name, rows))
@@ -146,9 +150,8 @@ def first_and_last(by_method: Mapping[str, Sequence[RunFiles]]) -> list[dict[str
             continue
         row: dict[str, Any] = {"policy": name}
         for metric in ENDS:
-            pairs = [(r.metrics[0].get(metric), r.metrics[-1].get(metric)) for r in runs]
-            whole = [pair for pair in pairs if None not in pair]
-            row[metric] = (fmean(a for a, _ in whole), fmean(b for _, b in whole)) if whole else None
+            ends = [(numbers[0], numbers[-1]) for r in runs if (numbers := _numbers(r, metric))]
+            row[metric] = (fmean(a for a, _ in ends), fmean(b for _, b in ends)) if ends else None
         found.append(row)
     return found
 
@@ -160,24 +163,28 @@ def warnings(by_method: Mapping[str, Sequence[RunFiles]]) -> list[str]:
     for name, runs in by_method.items():
         for run in (run for run in runs if run.metrics):
             who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
-            last, every = run.metrics[-1], run.metrics
             limit = run.settings.get("objective", {}).get("collapse_share", 0.1)
-            share = last.get("groups/distinct_share")
-            if share is not None and share < limit:
+            last = {metric: values[-1] for metric in WATCHED if (values := _numbers(run, metric))}
+            silent = _numbers(run, "groups/without_signal")
+            if last.get("groups/distinct_share", limit) < limit:
                 told.append(
-                    f"{who} collapsed: at the end the members of a group add {share:.2f} of the signatures that they "
-                    f"could add to the first (collapse_share is {limit})."
+                    f"{who} collapsed: at the end the members of a group add {last['groups/distinct_share']:.2f} of "
+                    f"the signatures that they could add to the first (collapse_share is {limit})."
                 )
-            silent = [line["groups/without_signal"] for line in every if "groups/without_signal" in line]
             if silent and fmean(silent) > MUCH_WITHOUT_SIGNAL:
                 told.append(f"{who}: {fmean(silent):.0%} of its groups taught nothing, their sets all scored alike.")
-            explained = [line["critic/explained_variance"] for line in every if "critic/explained_variance" in line]
-            if explained and explained[-1] <= 0:
-                told.append(f"{who}: at the end its critic explains nothing of the returns ({explained[-1]:.2f}).")
-            seen, due = last.get("duplicates/observed"), last.get("duplicates/expected")
-            if seen is not None and seen > 0.5:
+            if last.get("critic/explained_variance", 1.0) <= 0:
+                explained = last["critic/explained_variance"]
+                told.append(f"{who}: at the end its critic explains nothing of the returns ({explained:.2f}).")
+            if last.get("duplicates/observed", 0.0) > MUCH_REPEATED:
                 told.append(
-                    f"{who}: at the end {seen:.0%} of the attempts at one state repeat another one word for word "
-                    f"({due:.0%} are expected from their probabilities)."
+                    f"{who}: at the end {last['duplicates/observed']:.0%} of the attempts at one state repeat another "
+                    f"one word for word ({last.get('duplicates/expected', 0.0):.0%} are expected from their "
+                    "probabilities)."
                 )
     return told
+
+
+def _numbers(run: RunFiles, metric: str) -> list[float]:
+    """The values of a metric, updates that have none left out."""
+    return [line[metric] for line in run.metrics if _is_number(line.get(metric))]
