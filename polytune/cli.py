@@ -224,8 +224,14 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     that the recipe starts in this terminal.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    with quietened(is_quiet() or any(word in QUIET_FLAGS for word in argv)):
-        _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
+    asked = is_quiet() or any(word in QUIET_FLAGS for word in argv)
+    helping = any(word in ("-h", "--help", "--help-all") for word in argv)
+    try:
+        with quietened(asked and not helping):
+            _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
@@ -279,9 +285,6 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             raise
         say_error(text)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _raised_by_us(error: BaseException) -> bool:

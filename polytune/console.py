@@ -28,6 +28,7 @@ DOORS = {
     "bench": "measure speed on this machine",
 }
 PLAY = "play"
+QUIET_FLAGS = ("-q", "--quiet")
 SHELLS = ("bash", "zsh", "tcsh")
 COMPLETION = "completion"
 COMMANDS = (*DOORS, PLAY, COMPLETION)
@@ -55,14 +56,25 @@ Status: 0 done, 1 failed, 2 the command line or YAML is wrong, 130 interrupted. 
 """
 OPTIONS = {
     "-h, --help": "this text; after a command, that command's",
-    "-q, --quiet": "after a command (not play): errors only, files as usual",
+    "-q, --quiet": "with a command (not play): errors only, files as usual",
     "--version": "which polytune this is",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status; a recipe ends the program with its own."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # while a recipe was being loaded
+        say_error("interrupted.")
+        return 130
+
+
+def _main(words: list[str]) -> int:
+    if words[:1] == ["help"] and len(words) > 1:
+        words = [*words[1:], "--help"]
+    while len(words) > 1 and words[0] in QUIET_FLAGS:
+        words = [*words[1:], "--quiet"]
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview())
         return 0

@@ -111,12 +111,13 @@ def main(argv: Sequence[str]) -> None:
             for name, moved in summary.get("perturbed", {}).items():
                 draw(moved, output_dir / f"coverage_{name}.png", title=f"{title}, {name}")
             comparison_plot.plot_training(by_method, output_dir / "training.png", title=title)
-            report.write_page(report.of_comparison.build(task, kept, *given), output_dir / report.REPORT_FILE)
             print(f"\n{comparison_table.on_screen(summary, title)}\n")
-            print(f"{output_dir}{os.sep}{{report.html,table.md,summary.json,coverage.png,training.png}}")
+            print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")
             if config.keep and not failed:
                 write_json(Path(config.keep), kept)
                 print(f"kept as {config.keep}")
+            report.write_page(report.of_comparison.build(task, kept, *given), output_dir / report.REPORT_FILE)
+            print(f"report: {output_dir / report.REPORT_FILE}")
     finally:
         tell_failures(failed)
     if failed:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
         again(task_config, config, ["recipes/evaluate.py", *argv])
         return
     if config.completions is not None:
-        unused = ("policies", "n", "k", "temperature", "greedy", "perturb")
+        unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report")
         config.output_dir = str(output_dir)
         refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
         refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
@@ -124,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- summarise, plot, say it
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     more = provenance.origin(["recipes/evaluate.py", *argv])
-    more["policy_paths"] = {name: str(path) for name, path in paths.items()}
+    more["policy_paths"] = {name: str(Path(p).resolve()) if Path(p).is_dir() else p for name, p in paths.items()}
     more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
     everything = records.read_records(records_file)
     records.check_repeats(everything)

@@ -16,7 +16,7 @@ from polytune.evaluation import creativity_report, perturbed
 from polytune.evaluation.plot import plot_coverage
 from polytune.evaluation.records import RECORDS_FILE, check_repeats, read_records, under
 from polytune.evaluation.summary import as_table, counted, signature_table, summarise, verdict
-from polytune.policy.provenance import EVALUATION_RUN_FILE, origin, write_json
+from polytune.policy.provenance import EVALUATION_RUN_FILE, fingerprint, origin, write_json
 from polytune.tasks import Task, load_task
 from polytune.tasks.creativity.tasks import CreativityTask
 from polytune.tasks.splits import load_split
@@ -125,7 +125,7 @@ def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[s
     more = origin(command)
     with suppress(OSError, ValueError, KeyError):
         before = json.loads((path.parent / "summary.json").read_text())
-        more["policy_paths"] = before["policy_paths"]
+        more["policy_paths"] = _unchanged(before["policy_paths"], dict(note["policies"]))
         more["sampled_by"] = before.get("sampled_by") or {name: before[name] for name in ("command", "versions")}
     own = {name: sampled.get(name) for name in ("n", "temperature", "seed")}
     own |= {"split": split, "task_args": task_config.task_args}
@@ -133,6 +133,14 @@ def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[s
     output_dir.mkdir(parents=True, exist_ok=True)
     print(f"{path}: {len(records):,} episodes, nothing is sampled")
     analyse(task, records, config, output_dir, split=split, more=more, seconds=note.get("seconds"))
+
+
+def _unchanged(paths: Mapping[str, str], fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """The policies that still are where they were, with the weights that were sampled."""
+    moved = [name for name, path in paths.items() if fingerprint(path) != fingerprints.get(name)]
+    if moved:
+        print(f"note: {', '.join(moved)}: not there any more, or other weights; nothing is said of the training")
+    return {name: path for name, path in paths.items() if name not in moved}
 
 
 def _output_dir(path: Path, given: str | None) -> Path:

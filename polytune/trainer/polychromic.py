@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -323,7 +324,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         if values_B_T is not None:
             mask = turns.turns_mask_B_T
             sums = self._sum(variance_sums(values_B_T[mask], turns.returns_B_T[mask]))
-            self._record("critic/explained_variance", explained_variance(sums))
+            if math.isfinite(explained := explained_variance(sums)):
+                self._record("critic/explained_variance", explained)
             self._record("critic/value_mean", sums[1] / sums[0])
         for observe in self.on_trees:
             observe(self, self._trees, turns)

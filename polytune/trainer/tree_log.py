@@ -4,8 +4,8 @@ One tree of about :data:`LOGGED_UPDATES` updates, the first and the last among t
 of an update's trees grew from a start state that an earlier line has, that one, otherwise the first. A line holds
 ``step`` (the optimiser steps at the end of the update, as in ``metrics.jsonl``), ``update``, ``env_steps``,
 ``start_state`` and ``seeds``; a trajectory holds its actions as the world got them, its outcome, signature and
-``advantage``, that of its first own action as it was trained on (``null``: never scored) and whether a set gave it
-(``by_set``).
+``advantage``, that of its first own action as it was trained on (scaled, with an exploration bonus if there is one;
+``null``: never scored) and whether a set gave it (``by_set``). Returns are not discounted.
 """
 
 from __future__ import annotations

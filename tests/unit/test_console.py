@@ -6,10 +6,13 @@ import pty
 import re
 import runpy
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -277,3 +280,23 @@ def test_scripts_of_other_shells_are_scripts(scripts, shell):
     assert "finetune" in text and "--num_vines" in text if shell == "zsh" else "finetune" in text
     if shutil.which(shell):
         assert subprocess.run([shell, "-n", str(scripts / shell)], capture_output=True).returncode == 0
+
+
+def test_help_is_shown_whatever_else_is_asked():
+    asked = [call("evaluate", "--help"), call("evaluate", "-q", "--help"), call("help", "evaluate"),
+             call("-q", "evaluate", "-h")]  # fmt: skip
+    assert all(one.returncode == 0 and one.stdout == asked[0].stdout for one in asked)
+    assert "usage: polytune evaluate" in asked[0].stdout
+
+
+@pytest.mark.parametrize("after", [1.5, 3.0])
+def test_an_interrupt_while_it_loads_is_one_line(after, tmp_path):
+    """Ctrl-C in the first seconds, in which torch is imported."""
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # the tests may run in the background
+    words = [*COMMAND, "evaluate", "--policies", "outputs/nowhere"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=interruptible)
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode in (130, 1), told  # 1: it was through already, and the checkpoint does not exist
+    assert len(told.strip().splitlines()) == 1 and "Traceback" not in told

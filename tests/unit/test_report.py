@@ -145,7 +145,7 @@ def test_an_interval_without_ends_is_drawn_as_a_point():
 
 def test_paths_are_where_the_agent_was(fourrooms):
     start = 3
-    actions = expert_walk(fourrooms, start, 9)
+    actions = expert_walk(fourrooms, start, 12)
     found = tracks.paths_at(fourrooms, start, {"walker": [walk(fourrooms, start, actions)]})
     x, y, moves = found["panels"][0]["tracks"][0]["p"]
     episode, cell = fourrooms.start(start), [x, y]
@@ -173,12 +173,32 @@ def test_the_map_is_a_picture_whose_floor_lets_the_page_shine_through(fourrooms,
 
 def test_records_of_another_level_are_told_from_paths(fourrooms):
     record = walk(fourrooms, 3, expert_walk(fourrooms, 3, 12))
-    with pytest.raises(tracks.OtherLevel, match="a recorded success ends otherwise"):
-        tracks.paths_at(fourrooms, 3, {"walker": [record | {"success": True}]})
-    longer = record | {"actions": " ".join(["left"] * 13), "turns": 13}
-    with pytest.raises(tracks.OtherLevel, match="ended after 12 turns"):
-        tracks.paths_at(fourrooms, 3, {"walker": [longer]})
+    for change, words in (
+        ({"success": True}, "a recorded success ends otherwise"),
+        ({"signature": [7]}, "a recorded failure ends otherwise"),
+        ({"actions": "left left", "turns": 2}, "ends otherwise"),  # the episode goes on
+        ({"actions": " ".join(["left"] * 13), "turns": 13}, "ended after 12 turns"),
+    ):
+        with pytest.raises(tracks.OtherLevel, match=words):
+            tracks.paths_at(fourrooms, 3, {"walker": [record | change]})
     assert tracks.paths_at(fourrooms, 3, {"walker": [record | {"actions": "I think left"}]}) is None
+    old = {name: value for name, value in record.items() if name != "actions"}
+    assert tracks.paths_at(fourrooms, 3, {"walker": [old]}) is None
+
+
+def test_counts_are_of_all_samples_not_of_those_drawn(fourrooms):
+    record = walk(fourrooms, 3, ["left"] * 12)
+    other = walk(fourrooms, 3, ["forward"] * 12)
+    found = tracks.paths_at(fourrooms, 3, {"walker": [record] * 40 + [other]})
+    [panel] = found["panels"]
+    assert (panel["n"], len(panel["tracks"]), panel["wins"]) == (41, tracks.SHOWN_PATHS, 0)
+    assert sum(panel["counts"]) == 41
+
+
+def test_labels_do_not_take_sequences_for_sets():
+    assert tracks.signature_label([0, 2]) == "0, 2" and tracks.signature_label("red") == "red"
+    assert tracks.signature_label([["right", "middle"], "left"]) == "(right middle), left"
+    assert tracks.signature_label([]) == "nothing" and len(tracks.signature_label(["word"] * 99)) == 60
 
 
 def test_start_states_that_differ_most_come_first():
@@ -211,14 +231,14 @@ def tree_line(task, start, seed_actions, branches, vine_actions):
         "update": 1,
         "env_steps": 99,
         "start_state": start,
-        "seeds": [{**acted(seed_actions), "states": states}],
+        "seeds": [{**acted(seed_actions), "by_set": False, "states": states}],
     }
 
 
 def test_vines_begin_at_their_rollout_state(fourrooms):
     seed = expert_walk(fourrooms, 3, 12)
     line = tree_line(fourrooms, 3, seed, [4, 8], [["left"] * 12, ["forward"] * 12])
-    [tree] = tracks.trees_of(fourrooms, [line])
+    [tree] = tracks.trees_of(fourrooms, [line], signed=True)
     episode = fourrooms.start(3)
     cells = [tuple(map(int, episode.env.agent_pos))]
     for action in seed:
@@ -236,8 +256,24 @@ def test_vines_begin_at_their_rollout_state(fourrooms):
 def test_seed_trajectories_without_vines_are_one_group(fourrooms):
     line = tree_line(fourrooms, 3, ["left"] * 12, [], [])
     line["seeds"] *= 3
-    [tree] = tracks.trees_of(fourrooms, [line])
+    [tree] = tracks.trees_of(fourrooms, [line], signed=True)
     assert tree["seed"] is None and [len(group["members"]) for group in tree["groups"]] == [3]
+
+
+def test_seed_trajectories_that_sets_scored_are_a_group_beside_their_vines(fourrooms):
+    line = tree_line(fourrooms, 3, expert_walk(fourrooms, 3, 12), [4], [["left"] * 12])
+    line["seeds"] = [{**line["seeds"][0], "by_set": True} for _ in range(2)]
+    found = list(tracks.trees_of(fourrooms, [line], signed=True))
+    assert [tree["part"] for tree in found] == ["seed trajectory 1 of 2", "seed trajectory 2 of 2", "whole episodes"]
+    assert [tree["seed"] is None for tree in found] == [False, False, True] and len(
+        found[2]["groups"][0]["members"]
+    ) == 2
+    for seed in line["seeds"]:
+        seed["by_set"] = False
+    assert len(list(tracks.trees_of(fourrooms, [line], signed=True))) == 2
+    line["start_state"] = 4
+    with pytest.raises(tracks.OtherLevel):
+        list(tracks.trees_of(fourrooms, [line], signed=True))
 
 
 def test_groups_of_answers_are_listed_by_kind():
@@ -261,7 +297,7 @@ def test_groups_of_answers_are_listed_by_kind():
         "start_state": 0,
         "seeds": [{**vine, "states": []} for vine in vines],
     }
-    [tree] = tracks.trees_of(task, [line])
+    [tree] = tracks.trees_of(task, [line], signed=True)
     [group] = tree["groups"]
     assert (group["of"], group["kinds"], group["ok"]) == (3, 2, 2)
     assert [(a["text"], a["count"], a["ok"]) for a in group["answers"]] == [("<a_1>x", 2, 2), ("<a_2>y", 1, 0)]
@@ -271,15 +307,25 @@ def test_groups_of_answers_are_listed_by_kind():
 
 
 def test_runs_are_read_as_far_as_they_can_be(tmp_path):
-    assert run_files.read_run("hub", "some/model").metrics == []
-    rows = [{"step": 1, "rollout/env_steps": 10, "entropy": 1.0}, {"step": 2, "train_runtime": 3}]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "trees.jsonl").write_text('{"update": 1}\nbroken')
-    (tmp_path / "run.json").write_text("[")
+    assert run_files.read_run("hub", "some/model").metrics == run_files.read_run("unknown", None).metrics == []
+    rows = [{"step": 1, "rollout/env_steps": 10, "entropy": float("nan")}, {"step": 2, "train_runtime": 3},
+            {"step": 3, "rollout/env_steps": None}, {"step": 8, "rollout/env_steps": 20}]  # fmt: skip
+    whole = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "metrics.jsonl").write_text(whole + '{"step": 9, "rol')  # a kill cut the last line short
+    (tmp_path / "trees.jsonl").write_text('{"step": 1}\n5\n{"step": 8}\n')
+    (tmp_path / "run.json").write_text('{"trainer": 3}')
     run = run_files.read_run("mine", tmp_path)
-    assert [line["step"] for line in run.metrics] == [1] and run.trees == [] and len(run.notes) == 2
+    assert [line["step"] for line in run.metrics] == [1, 8] and run.metrics[0]["entropy"] is None
+    assert run.trees == [{"step": 1}] and run.settings == {}
+    assert [note.partition(" from line ")[2] for note in run.notes] == [
+        "5 on, which is left out",
+        "2 on, which is left out",
+    ]
+    (tmp_path / "run.json").write_text("[")
+    assert "run.json cannot be read" in run_files.read_run("mine", tmp_path).notes[-1]
     (tmp_path / "checkpoint-4").mkdir()
-    assert run_files.read_run("mine", tmp_path / "checkpoint-4").metrics == run.metrics
+    early = run_files.read_run("mine", tmp_path / "checkpoint-4")  # what came after it is not its history
+    assert [line["step"] for line in early.metrics] == [1] and early.trees == [{"step": 1}]
 
 
 def metrics(values, **more):
@@ -316,18 +362,39 @@ def test_many_long_runs_keep_the_page_small(tmp_path):
     assert (rows[0]["update"], rows[-1]["update"]) == (1, 500) and len(rows) >= 8
 
 
+def run_of(values, path, **more):
+    lines = [{"rollout/env_steps": 10 * (i + 1)} | own for i, own in enumerate(values)]
+    return run_files.RunFiles("x", path, metrics=lines, **more)
+
+
 def test_warnings_name_collapse_silence_and_a_blind_critic(tmp_path):
-    fine = metrics([1.0, 1.0], **{"groups/distinct_share": 0.5, "groups/without_signal": 0.1})
-    run = run_files.RunFiles("fine", tmp_path, metrics=fine)
+    fine = {"groups/distinct_share": 0.5, "groups/without_signal": 0.1, "entropy": 1.0, "duplicates/observed": 0.7}
+    run = run_of([fine] * 4, tmp_path)
     assert run_files.warnings({"fine": [run]}) == []
-    run.metrics[-1] |= {"critic/explained_variance": None, "groups/without_signal": float("nan")}  # of one return
+    run.metrics[-1] |= {"critic/explained_variance": None, "groups/without_signal": None}
     assert run_files.warnings({"fine": [run]}) == [] and run_files.signal_charts({"fine": [run]}) == []
-    assert run_files.first_and_last({"fine": [run]})[0]["groups/without_signal"] == (0.1, 0.1)
-    bad = {"groups/distinct_share": 0.02, "groups/without_signal": 0.7, "critic/explained_variance": -0.1,
-           "duplicates/observed": 0.9, "duplicates/expected": 0.88}  # fmt: skip
-    told = run_files.warnings({"bad": [run_files.RunFiles("bad", tmp_path, seed=3, metrics=metrics([1.0], **bad))]})
-    assert len(told) == 4 and all(line.startswith("bad") for line in told)
-    assert "0.02" in told[0] and "70%" in told[1] and "-0.10" in told[2] and "90%" in told[3]
+    assert run_files.first_and_last({"fine": [run]})[0]["groups/without_signal"] is None
+    bad = {"groups/distinct_share": 0.02, "groups/without_signal": 0.9, "critic/explained_variance": -0.1,
+           "duplicates/observed": 0.9, "entropy": 0.2}  # fmt: skip
+    begun = fine | {"critic/explained_variance": 0.0, "duplicates/observed": 0.1}
+    told = run_files.warnings({"bad": [run_of([begun, bad, bad, bad], tmp_path, seed=3)]})
+    assert len(told) == 5 and all(line.startswith("bad: ") for line in told)
+    assert "0.02 are left at the end (down from 0.50" in told[0] and "from 1.000 to 0.200" in told[1]
+    assert "70% of its groups gave no set advantage" in told[2] and "(-0.10)" in told[3]
+    assert "90% of the attempts" in told[4] and "10% did at the beginning" in told[4]
+    alike = run_files.warnings({"a": [run_of([{"groups/distinct_share": 0.0}] * 2, tmp_path)]})
+    assert "alike from the beginning" in alike[0]
+
+
+def test_what_was_not_measured_gets_no_clean_bill(tmp_path):
+    """A run without groups, PPO say, is the one that is expected to collapse."""
+    ppo, sets = run_of([{"entropy": 1.0}] * 2, tmp_path), run_of([{"groups/distinct_share": 0.5}] * 2, tmp_path)
+    assert run_files.without_groups({"ppo": [ppo], "sets": [sets], "empty": []}) == ["ppo"]
+    for runs, fine in (({"ppo": [ppo]}, False), ({"ppo": [ppo], "sets": [sets]}, True)):
+        page = Page("a", "b")
+        parts.training(page, runs, list(runs))
+        html = as_html(page).split("</style>")[1]
+        assert ("No sign of collapse" in html) == fine and "ppo: training forms no groups" in html
 
 
 # ---------------------------------------------------------------- whole pages
@@ -348,6 +415,7 @@ def test_a_report_of_an_evaluation_says_what_its_summary_says():
             summary["policies"][row["policy"]][f"pass@{row['k']}"]["estimate"], abs=1e-5
         )
     assert "holds no training metrics" in html and 'data-widget="maps"' not in html
+    assert "What they do most" in html
 
 
 def test_a_report_of_a_comparison_says_what_its_summary_says(tmp_path):

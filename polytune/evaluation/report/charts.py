@@ -95,7 +95,7 @@ def curves_over_k(
             {
                 "mark": {"type": "area", "clip": True},
                 "encoding": {"x": _k_axis(ks), "y": {"field": "low", **y}, "y2": {"field": "high"}, "color": colour,
-                             "opacity": _picked(0.13, 0.0)},
+                             "opacity": _picked(0.13 if len(curves) <= 5 else 0.05, 0.0)},
             },
             {
                 "params": [PICK],
@@ -118,7 +118,7 @@ def differences_over_k(title: str, gaps: Mapping[str, Mapping[int, Mapping[str, 
     beside = {"field": "policy", "type": "nominal", "scale": {"domain": list(gaps)}}
     x = {"field": "k", "type": "ordinal", "axis": {"title": "samples k", "labelAngle": 0}}
     y = {"type": "quantitative", "title": "difference in pass@k"}
-    colour = _policy(names, legend=False)
+    colour = _policy(names)
     return _chart(
         title,
         rows,

@@ -37,10 +37,11 @@ def build(
     records = _first_seeds(pretrained, by_method)
     if creative:
         _creativity(page, task, summary)
-    named_most(page, task, records, names)
+    whose = f" of each method's seed {summary['seeds'][0]}" if len(summary["seeds"]) > 1 else ""
+    named_most(page, task, records, names, whose=whose)
     _tables(page, summary)
     tables = {name: per_start(records, name) for name in names}
-    notes = parts.maps(page, task, tables, records)
+    notes = parts.maps(page, task, tables, records, whose=whose)
     parts.training(page, runs, names)
     flat = [run for own in zip(*runs.values(), strict=True) for run in own]  # the first seed of every method first
     notes += parts.vines(page, flat)
@@ -82,13 +83,8 @@ def _overview(page: Page, summary: Mapping[str, Any], creative: bool) -> None:
 def _coverage(page: Page, task: Task, summary: Mapping[str, Any], figures: Mapping[str, Sequence[Figures]]) -> None:
     ks, policies, baseline = summary["ks"], summary["policies"], summary["baseline"]
     several = len(summary["seeds"]) > 1
-    section = page.section(
-        "coverage",
-        "Coverage",
-        f"pass@k: the chance that at least one of k independent samples succeeds, a mean over {summary['starts']}"
-        f"{' and seeds' if several else ''}. Bands are {100 * summary['level']:.4g} % intervals. Click a name "
-        "below a chart to pick it out.",
-    )
+    over = f"{summary['starts']} and seeds" if several else summary["starts"]
+    section = page.section("coverage", "Coverage", parts.coverage_lead(over, summary["level"], ks[-1]))
     made = []
     if ks[-1] > 1 and all(f"pass@{k}" in own for own in policies.values() for k in ks[1:]):
         curves = {name: {k: own["success" if k == 1 else f"pass@{k}"] for k in ks} for name, own in policies.items()}
@@ -110,12 +106,7 @@ def _coverage(page: Page, task: Task, summary: Mapping[str, Any], figures: Mappi
 
 
 def _creativity(page: Page, task: CreativityTask, summary: Mapping[str, Any]) -> None:
-    section = page.section(
-        "creativity",
-        "Creativity",
-        "Of one answer to each prompt: validity, the share that is valid; diversity, distinct valid objects / prompts; "
-        "creativity, distinct valid objects that training does not show / prompts, which ends at the dashed ceiling.",
-    )
+    section = page.section("creativity", "Creativity", parts.CREATIVITY_LEAD)
     ceiling = task.structure.ceiling / summary["start_states"]
     made = []
     for measure, label in (("success", "validity"), ("diversity", "diversity"), ("creativity", "creativity")):
@@ -164,9 +155,7 @@ def _every_run(summary: Mapping[str, Any], titles: Mapping[str, str]) -> Any:
 
 
 def _perturbed(page: Page, summary: Mapping[str, Any], titles: Mapping[str, str]) -> None:
-    section = page.section(
-        "perturbed", "Perturbed starts", "The same start states with something moved, sampled as often."
-    )
+    section = page.section("perturbed", "Perturbed starts", parts.PERTURBED_LEAD)
     last, baseline = f"pass@{summary['ks'][-1]}", summary["baseline"]
     for name, own in summary.get("perturbed", {}).items():
         for m in dict.fromkeys(m for m in ("success", last, "distinct_winning_signatures") if m in titles):

@@ -20,6 +20,8 @@ from polytune.tasks.creativity.tasks import CreativityTask
 
 #: start states of which each has a column of its own in the chart of successes
 MOST_COLUMNS = 200
+#: pairs of policies whose crossings are listed unfolded
+MOST_PAIRS = 6
 #: objects that a policy names most often
 MOST_NAMED = 8
 
@@ -34,7 +36,7 @@ def build(task: Task, records: Sequence[dict[str, Any]], summary: Mapping[str, A
     names = list(summary["policies"])
     tables = {name: per_start(records, name) for name in names}
     creative = isinstance(task, CreativityTask)
-    runs = [read_run(name, summary.get("policy_paths", {}).get(name, name)) for name in names]
+    runs = [read_run(name, summary.get("policy_paths", {}).get(name)) for name in names]
     trained = {run.name: [run] for run in runs}
     page = Page(title, f"{', '.join(names)}; {100 * summary['level']:.4g} % intervals over {task.starts}")
     _overview(page, task, summary, creative)
@@ -55,11 +57,11 @@ def _overview(page: Page, task: Task, summary: Mapping[str, Any], creative: bool
     section = page.section("overview", "In short")
     figures = {}
     for name, own in summary["policies"].items():
-        shown = [("validity" if creative else "success", parts.interval(own["success"]))]
         if creative:
             found = summary["creativity"][name]
-            shown += [(key, parts.interval(found[key])) for key in ("diversity", "creativity")]
+            shown = [(key, parts.interval(found[key])) for key in ("validity", "diversity", "creativity")]
         else:
+            shown = [("success", parts.interval(own["success"]))]
             shown += [(f"pass@{last}", parts.interval(own[f"pass@{last}"]))] if last > 1 else []
             shown.append(("distinct winning signatures", parts.interval(own["distinct_winning_signatures"])))
         figures[name] = shown
@@ -73,7 +75,9 @@ def _overview(page: Page, task: Task, summary: Mapping[str, Any], creative: bool
             rows.append([f"{pair['second']} − {pair['first']}", *gaps])
         section.parts.append(table(rows, caption="paired differences; coloured ones are resolved"))
         if not creative:
-            section.parts.append(paragraphs(_crossings(summary, task.starts)))
+            lines = paragraphs(_crossings(summary, task.starts))
+            few = len(summary["pairs"]) <= MOST_PAIRS
+            section.parts.append(lines if few else folded("Where the curves of each pair cross", [lines]))
 
 
 def _crossings(summary: Mapping[str, Any], starts: str) -> list[str]:
@@ -84,18 +88,14 @@ def _crossings(summary: Mapping[str, Any], starts: str) -> list[str]:
 
 
 def _title(measure: str, creative: bool) -> str:
-    return "validity" if creative and measure == "success" else TITLES.get(measure, measure)
+    return "validity, all samples" if creative and measure == "success" else TITLES.get(measure, measure)
 
 
 def _coverage(page: Page, task: Task, summary: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
     ks, policies = summary["ks"], summary["policies"]
     names = list(policies)
-    section = page.section(
-        "coverage",
-        "Coverage",
-        "pass@k: the chance that at least one of k independent samples succeeds, a mean over "
-        f"{task.starts}. Bands: {100 * summary['level']:.4g} % intervals. Click a name below a chart to pick it out.",
-    )
+    lead = parts.coverage_lead(task.starts, summary["level"], ks[-1])
+    section = page.section("coverage", "Coverage", lead)
     made = []
     if ks[-1] > 1:
         curves = {name: {k: own[f"pass@{k}"] for k in ks} for name, own in policies.items()}
@@ -151,9 +151,7 @@ def _tables(page: Page, summary: Mapping[str, Any], creative: bool) -> None:
 
 
 def _perturbed(page: Page, summary: Mapping[str, Any], titles: Mapping[str, str]) -> None:
-    section = page.section(
-        "perturbed", "Perturbed starts", "The same start states with something moved, sampled as often."
-    )
+    section = page.section("perturbed", "Perturbed starts", parts.PERTURBED_LEAD)
     for name, own in summary.get("perturbed", {}).items():
         last = summary["ks"][-1]
         shown = ["success", *([f"pass@{last}"] if last > 1 else []), "distinct_winning_signatures"]
@@ -173,12 +171,7 @@ def creativity(page: Page, found: Mapping[str, Mapping[str, Any]], ks: Sequence[
     """Validity, diversity and creativity of each policy, what more samples find, the whole table."""
     first = next(iter(found.values()))
     ceiling = first["counts"]["generations"] * first["ceiling"]
-    section = page.section(
-        "creativity",
-        "Creativity",
-        "Of one answer to each prompt: validity, the share that is valid; diversity, distinct valid objects / prompts; "
-        "creativity, distinct valid objects that training does not show / prompts, which ends at the dashed ceiling.",
-    )
+    section = page.section("creativity", "Creativity", parts.CREATIVITY_LEAD)
     made = [
         page.chart(charts.bars(name, {policy: own[name] for policy, own in found.items()}, "share",
                                rule=first["ceiling"] if name == "creativity" else None))
@@ -207,14 +200,16 @@ def creativity(page: Page, found: Mapping[str, Mapping[str, Any]], ks: Sequence[
     section.parts.append(table(body))
 
 
-def named_most(page: Page, task: Task, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+def named_most(
+    page: Page, task: Task, records: Sequence[Mapping[str, Any]], names: Sequence[str], *, whose: str = ""
+) -> None:
     """What each policy says most often, where there is no map to show: a collapsed one says one thing."""
     if parts.tracks.has_map(task, records[0]["start_seed"]):
         return
     section = page.section(
         "answers",
         "What they do most",
-        f"The {MOST_NAMED} successful signatures that each policy has most often, among its samples.",
+        f"The {MOST_NAMED} successful signatures that each policy has most often{whose}.",
     )
     columns = []
     for name in names:

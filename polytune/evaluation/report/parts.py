@@ -8,10 +8,16 @@ from typing import Any
 from polytune.config import TaskConfig
 from polytune.evaluation.report import runs as files
 from polytune.evaluation.report import tracks
-from polytune.evaluation.report.page import Html, Page, Section, command, folded, grid, paragraphs, table, text
+from polytune.evaluation.report.page import Html, Page, command, folded, grid, paragraphs, table, text
 from polytune.evaluation.summary import counted
 from polytune.tasks import Task, load_task
 
+#: on sections that the two reports have both
+CREATIVITY_LEAD = (
+    "Of one answer to each prompt: validity, the share that is valid; diversity, distinct valid objects / prompts; "
+    "creativity, distinct valid objects that training does not show / prompts, which ends at the dashed ceiling."
+)
+PERTURBED_LEAD = "The same start states with something moved, sampled as often."
 #: metrics of `runs.ENDS` in a table
 END_TITLES = {
     "rollout/success": "success of rollouts",
@@ -54,7 +60,7 @@ def cards(named: Mapping[str, Sequence[tuple[str, Any]]]) -> Html:
     for index, (name, figures) in enumerate(named.items()):
         rows = "".join(f"<div><dt>{text(title)}</dt><dd>{text(value)}</dd></div>" for title, value in figures)
         made.append(
-            f'<article class="card"><h3><i class="dot p{index % 8}"></i>{text(name)}</h3><dl>{rows}</dl></article>'
+            f'<article class="card"><h3><i class="dot p{index % 12}"></i>{text(name)}</h3><dl>{rows}</dl></article>'
         )
     return Html(f'<div class="cards">{"".join(made)}</div>')
 
@@ -75,44 +81,68 @@ def training(page: Page, by_method: Mapping[str, Sequence[files.RunFiles]], name
     signal = page.section(
         "signal",
         "Signal and collapse",
-        "A group whose sets all score alike teaches nothing. Signatures and entropy that fall while success rises are "
-        "the collapse that set objectives are to prevent.",
+        "A group whose sets all score alike gives its members no set advantage. Signatures and entropy that fall while "
+        "success rises are the collapse that set objectives are to prevent.",
     )
-    told = files.warnings(by_method)
+    told, blind = files.warnings(by_method), files.without_groups(by_method)
     rows = [["", *END_TITLES.values()]]
     for own in files.first_and_last(by_method):
         pairs = (own[metric] for metric in END_TITLES)
         rows.append([own["policy"], *("–" if p is None else f"{number(p[0])} → {number(p[1])}" for p in pairs)])
     if len(rows) > 1:
-        signal.parts.append(
-            paragraphs(told, kind="warnings") if told else paragraphs(["No sign of collapse."], kind="fine")
-        )
+        if told:
+            signal.parts.append(paragraphs(told, kind="warnings"))
+        elif len(blind) < len(rows) - 1:
+            signal.parts.append(paragraphs(["No sign of collapse in the groups of the runs."], kind="fine"))
+        if blind:
+            line = f"{', '.join(blind)}: training forms no groups, so how alike siblings became was not measured there."
+            signal.parts.append(Html(f'<p class="lead">{text(line)}</p>'))
         signal.parts.append(table(rows, caption="first update → last update, means over seeds"))
         signal.parts.append(grid([page.chart(spec) for spec in files.signal_charts(by_method)]))
+
+
+def coverage_lead(starts: str, level: float, samples: int) -> str:
+    """How to read the charts of coverage; ``starts``: what the mean is over."""
+    if samples == 1:
+        return "One sample of each: there is no curve."
+    return (
+        f"pass@k: the chance that at least one of k independent samples succeeds, a mean over {starts}. Bands: "
+        f"{100 * level:.4g} % intervals. Click a name below a chart to pick it out."
+    )
 
 
 def legend(names: Sequence[str], shown: Sequence[str]) -> Html:
     """The colours of those policies that are shown."""
     items = "".join(
-        f'<span><i class="dot p{i % 8}"></i>{text(name)}</span>' for i, name in enumerate(names) if name in shown
+        f'<span><i class="dot p{i % 12}"></i>{text(name)}</span>' for i, name in enumerate(names) if name in shown
     )
     return Html(f'<p class="legend">{items}</p>')
 
 
-def maps(page: Page, task: Task, tables: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> list[str]:
+def maps(
+    page: Page, task: Task, tables: Mapping[str, Any], records: Sequence[Mapping[str, Any]], *, whose: str = ""
+) -> list[str]:
     """Every policy's sampled paths on some start states, coloured by signature; returns what could not be shown.
 
     Args:
         tables: policy -> `summary.per_start`.
-        records: unperturbed ones, of these policies.
+        records: unperturbed ones, of these policies; ``whose``: which of several runs they are from.
     """
     starts = tracks.start_states_to_show(tables)
+    every, kind = next(iter(tables.values())), "most distinct winning signatures are"
+    if len(tables) > 1:
+        kind = "the policies differ most in distinct winning signatures, so they show more difference than there is"
+        kind += " on average"
+    chosen = (
+        "all start states"
+        if len(starts) == len(every)
+        else f"{counted(len(starts), 'start state')}: those where {kind}"
+    )
     section = page.section(
         "maps",
         "Where they went",
-        f"Sampled episodes on {counted(len(starts), 'start state')}: those at which the policies differ most in "
-        "distinct winning signatures, so they show more difference than there is on average. A colour is a signature, "
-        "a star a success, a cross a failure. Tap a signature to pick it out.",
+        f"Sampled episodes{whose} on {chosen}. A colour is a signature, a star a success, a cross a failure. Tap a "
+        "signature to pick it out.",
     )
     if not starts or not tracks.has_map(task, starts[0]):
         return []
@@ -126,7 +156,7 @@ def maps(page: Page, task: Task, tables: Mapping[str, Any], records: Sequence[Ma
             notes.append(f"{error}: no map of it")
             continue
         if found is None:
-            return ["actions are more than one word each, so that episodes cannot be acted out again: no maps"]
+            return ["no maps: the records do not hold what was done in single words, so it cannot be acted out again"]
         shown.append(found)
     if shown:
         section.parts.append(page.widget("maps", shown))
@@ -142,27 +172,27 @@ def vines(page: Page, runs: Sequence[files.RunFiles]) -> list[str]:
         "rollout states; whole episodes from a start state are a group of their own. Step through the turns with the "
         "buttons, the slider or the arrow keys.",
     )
-    shown, notes = [], []
-    having = sorted((run for run in runs if run.trees), key=lambda run: not _has_vines(run))
-    for run in having[:SHOWN_RUNS]:
+    found, notes = [], []
+    for run in (run for run in runs if run.trees):
         try:
             config = TaskConfig(**run.settings["task"])
-            task = load_task(config.task, **config.task_options)
-            trees = list(tracks.trees_of(task, run.trees))
-        except (KeyError, TypeError, ValueError) as error:
-            notes.append(f"the trees of {run.folder} cannot be shown ({error})")
+            task, signed = load_task(config.task, **config.task_options), _is_signed_by_task(run)
+            trees = list(tracks.trees_of(task, run.trees, signed=signed))
+        except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
+            notes.append(f"the trees of {run.folder} cannot be shown ({type(error).__name__}: {error})")
             continue
         who = run.name if run.seed is None else f"{run.name}, seed {run.seed}"
-        shown.append({"name": who, "trees": trees})
-    if len(having) > SHOWN_RUNS:
-        notes.append(f"trees of {SHOWN_RUNS} of {len(having)} runs are shown")
-    if shown:
-        section.parts.append(page.widget("vines", shown))
+        found.append({"name": who, "trees": trees})
+    found.sort(key=lambda own: not any(tree["seed"] for tree in own["trees"]))  # those with vines first
+    if len(found) > SHOWN_RUNS:
+        notes.append(f"trees of {SHOWN_RUNS} of {len(found)} runs are shown")
+    if found:
+        section.parts.append(page.widget("vines", found[:SHOWN_RUNS]))
     return notes
 
 
-def _has_vines(run: files.RunFiles) -> bool:
-    return any(seed["states"] for line in run.trees for seed in line.get("seeds", []))
+def _is_signed_by_task(run: files.RunFiles) -> bool:
+    return run.settings["objective"]["signature"] == "task"
 
 
 def origin(page: Page, summary: Mapping[str, Any], runs: Sequence[files.RunFiles], notes: Sequence[str]) -> None:
@@ -220,8 +250,3 @@ def as_rows(cells: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str]) -
     rows: list[list[Any]] = [["", *cells]]
     rows += [[title, *(interval(own.get(name)) for own in cells.values())] for name, title in titles.items()]
     return rows
-
-
-def add(section: Section, *parts: Html) -> None:
-    """Parts that hold something."""
-    section.parts += [part for part in parts if part]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,10 +37,10 @@ ENDS = ("rollout/success", "entropy", "groups/distinct_signatures", "groups/dist
 MOST_POINTS, LEAST_POINTS, MOST_BARS = 15_000, 8, 100
 #: shares of groups without signal from which a report warns
 MUCH_WITHOUT_SIGNAL = 0.5
-#: share of repeated attempts from which it does
-MUCH_REPEATED = 0.5
-#: of the last update
-WATCHED = ("groups/distinct_share", "critic/explained_variance", "duplicates/observed", "duplicates/expected")
+#: share of repeated attempts from which it does, if it has doubled; share of the entropy that is left
+MUCH_REPEATED, LOST_ENTROPY = 0.5, 0.5
+#: updates that are the end of a run
+AT_THE_END = 3
 
 
 @dataclass
@@ -55,32 +56,44 @@ class RunFiles:
     notes: list[str] = field(default_factory=list)
 
 
-def read_run(name: str, folder: str | Path) -> RunFiles:
-    """What a folder holds of a run; a Hub id, or a policy that no run of ours made, holds nothing."""
-    run = RunFiles(name, Path(folder))
-    if run.folder.resolve().name.startswith("checkpoint-"):
-        run.folder = run.folder.resolve().parent
-    run.metrics = [line for line in _lines(run, "metrics.jsonl") if STEPS in line]
-    run.trees = _lines(run, TREES_FILE)
+def read_run(name: str, folder: str | Path | None) -> RunFiles:
+    """What a folder holds of a run, of a ``checkpoint-N`` up to there; a Hub id, a policy that no run of ours made, and
+    None, an unknown one, hold nothing. What is damaged is left out from there on, and noted."""
+    run = RunFiles(name, Path(folder or os.devnull))
+    last = None
+    if (whole := run.folder.resolve()).name.startswith("checkpoint-"):
+        run.folder, last = whole.parent, int(whole.name.rpartition("-")[2])
+    metrics, trees = _lines(run, "metrics.jsonl"), _lines(run, TREES_FILE)
+    run.metrics = [line for line in metrics if _is_number(line.get(STEPS)) and _until(line, last)]
+    run.trees = [line for line in trees if _until(line, last)]
     path = run.folder / RUN_FILE
     if path.is_file():
         try:
-            run.settings = dict(json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
+            found = json.loads(path.read_text())
+            run.settings = {part: fields for part, fields in found.items() if isinstance(fields, dict)}
+        except (ValueError, AttributeError) as error:
             run.notes.append(f"{path} cannot be read ({error})")
     run.seed = run.settings.get("trainer", {}).get("seed")
     return run
 
 
+def _until(line: Mapping[str, Any], last: int | None) -> bool:
+    return last is None or (_is_number(line.get("step")) and line["step"] <= last)
+
+
 def _lines(run: RunFiles, name: str) -> list[dict[str, Any]]:
-    path = run.folder / name
-    if not path.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        run.notes.append(f"{path} cannot be read ({error})")
-        return []
+    """The records of a JSONL file, up to one that is damaged or that a kill cut short; NaN is None."""
+    path, found = run.folder / name, []
+    for number, text in enumerate(path.read_text().splitlines() if path.is_file() else [], start=1):
+        try:
+            line = json.loads(text, parse_constant=lambda _: None)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict):
+            run.notes.append(f"{path} is damaged from line {number} on, which is left out")
+            break
+        found.append(line)
+    return found
 
 
 def training_charts(by_method: Mapping[str, Sequence[RunFiles]], names: Sequence[str]) -> list[charts.Spec]:
@@ -142,7 +155,8 @@ def signal_charts(by_method: Mapping[str, Sequence[RunFiles]]) -> list[charts.Sp
 
 
 def first_and_last(by_method: Mapping[str, Sequence[RunFiles]]) -> list[dict[str, Any]]:
-    """For each method ``{"policy", metric: (first update, last update)}`` of :data:`ENDS`, means over seeds."""
+    """For each method ``{"policy", metric: (first update, last update)}`` of :data:`ENDS`, means over those seeds that
+    have both; None for what no seed has."""
     found = []
     for name, runs in by_method.items():
         runs = [run for run in runs if run.metrics]
@@ -150,39 +164,68 @@ def first_and_last(by_method: Mapping[str, Sequence[RunFiles]]) -> list[dict[str
             continue
         row: dict[str, Any] = {"policy": name}
         for metric in ENDS:
-            ends = [(numbers[0], numbers[-1]) for r in runs if (numbers := _numbers(r, metric))]
+            pairs = [(r.metrics[0].get(metric), r.metrics[-1].get(metric)) for r in runs]
+            ends = [pair for pair in pairs if all(map(_is_number, pair))]
             row[metric] = (fmean(a for a, _ in ends), fmean(b for _, b in ends)) if ends else None
         found.append(row)
     return found
 
 
 def warnings(by_method: Mapping[str, Sequence[RunFiles]]) -> list[str]:
-    """What training should not have done, in words: collapse, groups that teach nothing, a critic that explains
-    nothing, attempts that repeat each other."""
+    """What training should not have done, in words: siblings that become alike, entropy that is lost, groups without
+    signal, a critic that explains nothing, attempts that come to repeat each other."""
     told = []
     for name, runs in by_method.items():
         for run in (run for run in runs if run.metrics):
             who = name if len(runs) == 1 else f"{name}, seed {run.seed}"
-            limit = run.settings.get("objective", {}).get("collapse_share", 0.1)
-            last = {metric: values[-1] for metric in WATCHED if (values := _numbers(run, metric))}
-            silent = _numbers(run, "groups/without_signal")
-            if last.get("groups/distinct_share", limit) < limit:
-                told.append(
-                    f"{who} collapsed: at the end the members of a group add {last['groups/distinct_share']:.2f} of "
-                    f"the signatures that they could add to the first (collapse_share is {limit})."
-                )
-            if silent and fmean(silent) > MUCH_WITHOUT_SIGNAL:
-                told.append(f"{who}: {fmean(silent):.0%} of its groups taught nothing, their sets all scored alike.")
-            if last.get("critic/explained_variance", 1.0) <= 0:
-                explained = last["critic/explained_variance"]
-                told.append(f"{who}: at the end its critic explains nothing of the returns ({explained:.2f}).")
-            if last.get("duplicates/observed", 0.0) > MUCH_REPEATED:
-                told.append(
-                    f"{who}: at the end {last['duplicates/observed']:.0%} of the attempts at one state repeat another "
-                    f"one word for word ({last.get('duplicates/expected', 0.0):.0%} are expected from their "
-                    "probabilities)."
-                )
+            told += [f"{who}: {line}" for line in _warnings_of(run)]
     return told
+
+
+def _warnings_of(run: RunFiles) -> list[str]:
+    told = []
+    limit = run.settings.get("objective", {}).get("collapse_share", 0.1)
+    before, share = _ends(run, "groups/distinct_share")
+    if share is not None and share < limit:
+        how = f"down from {before:.2f}" if before >= limit else "alike from the beginning"
+        told.append(
+            f"collapsed: of the signatures that a group's members could add to the first, {share:.2f} are left at the "
+            f"end ({how}; collapse_share is {limit})."
+        )
+    before, entropy = _ends(run, "entropy")
+    if entropy is not None and entropy < LOST_ENTROPY * before:
+        told.append(f"entropy fell from {before:.3f} to {entropy:.3f} nats per token.")
+    silent = _numbers(run, "groups/without_signal")
+    if silent and fmean(silent) > MUCH_WITHOUT_SIGNAL:
+        told.append(f"{fmean(silent):.0%} of its groups gave no set advantage, their sets all scored alike.")
+    _, explained = _ends(run, "critic/explained_variance")
+    if explained is not None and explained <= 0:
+        told.append(f"at the end its critic explains nothing of the returns ({explained:.2f}).")
+    before, repeated = _ends(run, "duplicates/observed")
+    if repeated is not None and repeated > max(MUCH_REPEATED, 2 * before):
+        told.append(
+            f"{repeated:.0%} of the attempts at one state repeat another one word for word at the end, {before:.0%} "
+            "did at the beginning."
+        )
+    return told
+
+
+def without_groups(by_method: Mapping[str, Sequence[RunFiles]]) -> list[str]:
+    """Methods whose runs formed no groups, so that nothing is known of how alike siblings were."""
+    return [
+        name
+        for name, runs in by_method.items()
+        if any(run.metrics for run in runs) and not any(_numbers(run, "groups/distinct_share") for run in runs)
+    ]
+
+
+def _ends(run: RunFiles, metric: str) -> tuple[float | None, float | None]:
+    """A metric in the first and, meaned, in the last :data:`AT_THE_END` updates; None where one of them has none."""
+    first, last = run.metrics[:1], run.metrics[-AT_THE_END:]
+    values = [[line.get(metric) for line in lines] for lines in (first, last)]
+    if not all(_is_number(value) for own in values for value in own):
+        return None, None
+    return values[0][0], fmean(values[1])
 
 
 def _numbers(run: RunFiles, metric: str) -> list[float]:

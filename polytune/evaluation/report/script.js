@@ -21,10 +21,10 @@
       title: { color: ink, subtitleColor: soft, fontSize: 14, anchor: "start", offset: 10, fontWeight: 600,
                limit: width - 40 },
       axis: { ...text, gridColor: line, domainColor: line, tickColor: line, gridOpacity: 0.8, labelLimit: 130 },
-      legend: { ...text, orient: "bottom", columns: width < 460 ? 2 : 4, labelLimit: 170, symbolStrokeWidth: 3 },
+      legend: { ...text, orient: "bottom", columns: width < 460 ? 2 : 4, labelLimit: width < 460 ? Math.max(60, width / 2 - 60) : 170, symbolStrokeWidth: 3 },
       rule: { color: ink },
       range: {
-        category: [0, 1, 2, 3, 4, 5, 6, 7].map((i) => colour(`p${i}`)),
+        category: Array.from({ length: 12 }, (_, i) => colour(`p${i}`)),
         heatmap: dark() ? ["#1b2128", "#5ab4f0"] : ["#eef1f4", "#0b5a94"],
         ramp: dark() ? ["#1b2128", "#5ab4f0"] : ["#eef1f4", "#0b5a94"],
       },
@@ -157,23 +157,20 @@
       select.value = state.start;
       for (const filter of filters) filter.setAttribute("aria-pressed", String(filter.dataset.show === state.show));
       told.textContent = own.mission;
-      const counts = new Map();
       for (const panel of own.panels) {
-        const svg = mapOf(panel.map || own.map), kinds = new Set();
+        const svg = mapOf(own.map);
         panel.tracks.forEach((track, index) => {
-          counts.set(track.s, (counts.get(track.s) || 0) + 1);
-          if (track.ok && track.s >= 0) kinds.add(track.s);
           if (state.show === "wins" && !track.ok) return;
           if (state.show === "losses" && track.ok) return;
           drawPath(svg, track, { aside: spread(index, panel.tracks.length), colour: signatureColour(track.s),
                                  faint: state.picked !== null && state.picked !== track.s });
         });
-        const shown = panel.tracks.length < panel.n ? `, ${panel.tracks.length} drawn` : "";
+        const shown = panel.tracks.length < panel.n ? `, ${panel.tracks.length} of them drawn` : "";
         const title = make("h3", {}, panel.policy, make("small", {},
-          `${panel.ok} of ${panel.n} succeed${shown}; ${counted(kinds.size, "winning signature")}`));
+          `${panel.ok} of ${panel.n} succeed${shown}; ${counted(panel.wins, "winning signature")}`));
         panels.append(make("div", { class: "panel" }, title, svg));
       }
-      const entries = own.signatures.map((label, index) => ({ index, label: `${label} ${counts.get(index) || 0}` }));
+      const entries = own.signatures.map((label, index) => ({ index, label: `${label}: ${own.panels.reduce((sum, panel) => sum + panel.counts[index], 0)}` }));
       body.replaceChildren(chips(entries, state, redraw), panels);
     }
     redraw();
@@ -207,7 +204,7 @@
       const trees = runs[state.run].trees;
       whichRun.value = state.run;
       whichTree.replaceChildren(...trees.map((own, at) => make("option", { value: at },
-        `update ${own.update}, ${own.env_steps.toLocaleString("en")} steps, start state ${own.start_state}`)));
+        `update ${own.update}, ${own.env_steps.toLocaleString("en")} steps, start state ${own.start_state}${own.part && `, ${own.part}`}`)));
       state.tree = index; whichTree.value = index;
       state.group = null; state.picked = null;
       state.turn = lengthOf(tree());
@@ -265,7 +262,7 @@
       }
       const counts = new Map();
       for (const { group } of drawn) for (const member of group.members) counts.set(member.s, (counts.get(member.s) || 0) + 1);
-      const entries = own.signatures.map((label, index) => ({ index, label: `${label} ${counts.get(index) || 0}` }))
+      const entries = own.signatures.map((label, index) => ({ index, label: `${label}: ${counts.get(index) || 0}` }))
         .filter(({ index }) => counts.get(index));
       const panels = make("div", { class: "panels two" },
         make("div", { class: "panel" }, make("h3", {}, "on the map"), svg),
@@ -328,20 +325,23 @@
             make("td", {}, mean("r").toFixed(3)), make("td", {}, scored ? number(mean("a")) : "never scored")));
         });
       }
-      const bySet = drawn.some(({ group }) => group.members.some((member) => member.by_set));
-      return tableOf(`what each strategy was credited: the ${bySet ? "set" : "critic's"} advantage of a first action, as it was trained on`, head, bodyRows);
+      const every = drawn.flatMap(({ group }) => group.members.map((member) => member.by_set));
+      const by = every.every(Boolean) ? " that its sets gave" : every.some(Boolean) ? ", of sets or the critic," : " that the critic gave";
+      return tableOf(`what each strategy was credited: the advantage${by} to a first action, as it was trained on`, head, bodyRows);
     }
 
     function asText(own) {
       stepping.hidden = true; stepping.style.display = "none";
       const parts = own.groups.map((group) => {
         const rows = group.answers.map((answer) => make("tr", {}, make("th", { scope: "row" }, answer.text || "(nothing)"), make("td", {}, String(answer.count)),
-          make("td", {}, answer.ok ? "yes" : "no"), make("td", {}, answer.a === null ? "never scored" : number(answer.a))));
-        const head = make("tr", {}, ...["answer", "times", "valid", "advantage"].map((title) => make("th", { scope: "col" }, title)));
+          make("td", {}, String(answer.ok)), make("td", {}, answer.a === null ? "never scored" : number(answer.a))));
+        const head = make("tr", {}, ...["what was said", "times", "succeed", "advantage"].map((title) => make("th", { scope: "col" }, title)));
         const rest = group.kinds > group.answers.length ? `, ${group.kinds - group.answers.length} more not listed` : "";
-        return tableOf(`${counted(group.of, "answer")}, ${group.kinds} different, ${group.ok} valid${rest}`, head, make("tbody", {}, ...rows));
+        const after = own.groups.length > 1 || group.turn || group.token
+          ? `, from turn ${group.turn}${group.token ? `, token ${group.token}` : ""} on${group.before ? `, after ${group.before}` : ""}` : "";
+        return tableOf(`${counted(group.of, "attempt")}${after}: ${group.kinds} different, ${group.ok} succeed${rest}`, head, make("tbody", {}, ...rows));
       });
-      told.textContent = "a group of answers to one prompt; those with one signature share a line, which shows one of them";
+      told.textContent = "attempts at one state; those with one signature share a line, which shows one of them";
       body.replaceChildren(...parts);
     }
     openTree(0);

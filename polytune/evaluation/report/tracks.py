@@ -2,7 +2,8 @@
 
 Records and ``trees.jsonl`` hold actions as the world got them, so a level is rebuilt from its seed and they are acted
 out again, without the policy. A path is its first cell and one letter a turn (``L R U D``, ``.`` for none). What ends
-otherwise than its record says was recorded on another version of the level: its map is left out, and that is told.
+otherwise than its record says, in outcome, turns or signature, was recorded on another version of the level: its map is
+left out, and that is told.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from polytune.evaluation.replay import TILE, Cell, follow, frame_of
+from polytune.rollout import signature_as_json
 from polytune.tasks import Task
 from polytune.tasks.base import Episode
 from polytune.tasks.game import map_of, mission_line
@@ -57,9 +60,13 @@ class Signatures:
 
 
 def signature_label(value: Any) -> str:
-    """A signature from JSON for people: ``{A, B}``, or what it is; a long one is cut."""
-    label = f"{{{', '.join(map(str, value))}}}" if isinstance(value, list) else str(value)
+    """A signature from JSON for people, its members in order; a long one is cut."""
+    label = ", ".join(map(_member_label, value)) or "nothing" if isinstance(value, list) else str(value)
     return label if len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"
+
+
+def _member_label(value: Any) -> str:
+    return f"({' '.join(map(_member_label, value))})" if isinstance(value, list) else str(value)
 
 
 def map_data(episode: Episode, places: Mapping[Hashable, set[Cell]]) -> dict[str, Any]:
@@ -94,14 +101,36 @@ def path_data(cells: Sequence[Cell]) -> list[Any]:
     return [*cells[0], "".join(moves)]
 
 
-def acted_out(episode: Episode, actions: Sequence[str], success: bool, places: dict[Hashable, set[Cell]]) -> list[Cell]:
-    """The cells of one trajectory. Raises OtherLevel where it ends otherwise than ``success`` says."""
+def acted_out(
+    episode: Episode,
+    record: Mapping[str, Any],
+    actions: Sequence[str],
+    places: dict[Hashable, set[Cell]],
+    *,
+    signed: bool,
+) -> list[Cell]:
+    """The cells of one trajectory.
+
+    Args:
+        episode: at the trajectory's beginning.
+        record: its ``success`` and ``signature``.
+        signed: the signature is the task's own, so that it can be compared.
+
+    Raises:
+        OtherLevel: it ends later or earlier, otherwise, or elsewhere than the record says.
+    """
+    begun = episode.turn
     try:
         cells = follow(episode, actions, places)
     except RuntimeError as error:  # it was over before all of them
         raise OtherLevel(f"start state {episode.seed}: {error}") from error
-    if (episode.stop_reason == "success") != success:
-        raise OtherLevel(f"start state {episode.seed}: a recorded {'success' if success else 'failure'} ends otherwise")
+    same = episode.done and (episode.stop_reason == "success") == record["success"]
+    if signed:
+        own = json.loads(json.dumps(signature_as_json(episode.signature(begun))))
+        same = same and own == json.loads(json.dumps(record["signature"]))
+    if not same:
+        outcome = "success" if record["success"] else "failure"
+        raise OtherLevel(f"start state {episode.seed}: a recorded {outcome} ends otherwise when it is acted out again")
     return cells
 
 
@@ -121,7 +150,8 @@ def start_states_to_show(tables: Mapping[str, Mapping[int, Mapping[str, Any]]]) 
 
 
 def paths_at(task: Task, start: int, by_policy: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any] | None:
-    """One start state with every policy's sampled paths; None where actions are no single words.
+    """One start state with every policy's sampled paths; None where they cannot be acted out again: records that do not
+    hold what was done, or actions of several words.
 
     Args:
         by_policy: each policy's records of the start state, greedy ones left out.
@@ -129,20 +159,21 @@ def paths_at(task: Task, start: int, by_policy: Mapping[str, Sequence[Mapping[st
     Raises:
         OtherLevel: the records are of another version of the level.
     """
-    records = {name: own[:SHOWN_PATHS] for name, own in by_policy.items()}
     signatures = Signatures([record["signature"] for own in by_policy.values() for record in own])
     places: dict[Hashable, set[Cell]] = {}
     panels = []
-    for name, own in records.items():
+    for name, own in by_policy.items():
         tracks = []
-        for record in own:
-            actions = record["actions"].split(" ")
+        for record in own[:SHOWN_PATHS]:
+            actions = record.get("actions", "").split(" ")
             if len(actions) != record["turns"]:
                 return None
-            cells = acted_out(task.start(start), actions, record["success"], places)
+            cells = acted_out(task.start(start), record, actions, places, signed=True)
             tracks.append({"p": path_data(cells), "ok": record["success"], "s": signatures.number(record["signature"])})
-        panels.append({"policy": name, "n": len(by_policy[name]), "ok": sum(r["success"] for r in by_policy[name]),
-                       "tracks": tracks})  # fmt: skip
+        counts = Counter(signatures.number(record["signature"]) for record in own)
+        wins = {signatures.number(record["signature"]) for record in own if record["success"]} - {-1}
+        panels.append({"policy": name, "n": len(own), "ok": sum(record["success"] for record in own), "wins": len(wins),
+                       "counts": [counts[i] for i in range(len(signatures.names))], "tracks": tracks})  # fmt: skip
     episode = task.start(start)
     return {
         "seed": start,
@@ -153,27 +184,36 @@ def paths_at(task: Task, start: int, by_policy: Mapping[str, Sequence[Mapping[st
     }
 
 
-def trees_of(task: Task, lines: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The trees of a run (`trainer.tree_log`) as the page steps through them.
+def trees_of(task: Task, lines: Sequence[Mapping[str, Any]], *, signed: bool) -> Iterator[dict[str, Any]]:
+    """The trees of a run (`trainer.tree_log`) as the page steps through them: an entry for each seed trajectory with
+    vines, and one for the seed trajectories themselves, whole episodes from the start state, where sets scored them or
+    there are no vines. Where there is no map, members carry what they said instead of a path.
 
-    A tree whose seed trajectories have no vines is one group from the start state. Where there is no map, members carry
-    what they said instead of a path.
+    Args:
+        signed: signatures are the task's own (`acted_out`).
 
     Raises:
         OtherLevel: the trees are of another version of the level.
     """
     for line in lines:
-        mapped = has_map(task, line["start_state"])
+        mapped, start, seeds = has_map(task, line["start_state"]), line["start_state"], line["seeds"]
         head = {name: line[name] for name in ("update", "env_steps", "start_state")}
-        groups_of = [(seed, seed["states"]) for seed in line["seeds"] if seed["states"]]
-        if not groups_of:
-            groups_of = [(None, [{"turn": 0, "token": 0, "vines": line["seeds"]}])]
-        for seed, states in groups_of:
-            drawn = (_on_map if mapped else _as_text)(task, line["start_state"], seed, states)
-            yield {**head, **drawn}
+        vined = [(number, seed) for number, seed in enumerate(seeds, start=1) if seed["states"]]
+        entries: list[tuple[str, Any, Any]] = [
+            (f"seed trajectory {number} of {len(seeds)}" if len(seeds) > 1 else "", seed, seed["states"])
+            for number, seed in vined
+        ]
+        if not vined or any(seed["by_set"] for seed in seeds):
+            whole = {"turn": 0, "token": 0, "vines": seeds}
+            entries.append(("whole episodes" if vined else "", None, [whole]))
+        for part, seed, states in entries:
+            drawn = _on_map(task, start, seed, states, signed) if mapped else _as_text(seed, states)
+            yield {**head, "part": part, **drawn}
 
 
-def _on_map(task: Task, start: int, seed: Mapping[str, Any] | None, states: Sequence[Mapping[str, Any]]) -> dict:
+def _on_map(
+    task: Task, start: int, seed: Mapping[str, Any] | None, states: Sequence[Mapping[str, Any]], signed: bool
+) -> dict:
     members = [vine for state in states for vine in state["vines"]]
     signatures = Signatures([member["signature"] for member in members])
     places: dict[Hashable, set[Cell]] = {}
@@ -182,45 +222,48 @@ def _on_map(task: Task, start: int, seed: Mapping[str, Any] | None, states: Sequ
         episode = task.start(start)
         for action in ([] if seed is None else seed["actions"])[:turn]:
             episode.step(action)
-        return {**_facts(own, signatures), "p": path_data(acted_out(episode, own["actions"], own["success"], places))}
+        return {
+            "p": path_data(acted_out(episode, own, own["actions"], places, signed=signed)),
+            "turns": len(own["actions"]),
+        }
 
-    groups = [
-        {"turn": s["turn"], "members": [track(v, s["turn"]) for v in s["vines"][:SHOWN_VINES]], "of": len(s["vines"])}
-        for s in states
-    ]
-    whole = None if seed is None else track({**seed, "signature": None}, 0)  # it is drawn in ink, whatever it visits
+    groups = []
+    for state in states:
+        shown = [{**_facts(v, signatures), **track(v, state["turn"])} for v in state["vines"][:SHOWN_VINES]]
+        groups.append({"turn": state["turn"], "of": len(state["vines"]), "members": shown})
+    # it is drawn in ink, whatever it visits
+    whole = None if seed is None else {**_facts(seed, None), **track(seed, 0)}
     episode = task.start(start)
     return {"mission": " ".join(mission_line(episode)), "map": map_data(episode, places), "seed": whole,
             "groups": groups, "signatures": signatures.labels()}  # fmt: skip
 
 
-def _as_text(task: Task, start: int, seed: Mapping[str, Any] | None, states: Sequence[Mapping[str, Any]]) -> dict:
+def _as_text(seed: Mapping[str, Any] | None, states: Sequence[Mapping[str, Any]]) -> dict:
     groups = []
-    signatures = Signatures([vine["signature"] for state in states for vine in state["vines"]])
     for state in states:
-        by_signature: dict[str, list[Mapping[str, Any]]] = {}
+        kinds: dict[str, list[Mapping[str, Any]]] = {}
         for vine in state["vines"]:  # those without a signature are told apart by what they say
-            by_signature.setdefault(json.dumps(vine["signature"] or vine["actions"]), []).append(vine)
-        ranked = sorted(by_signature.values(), key=lambda own: (own[0]["signature"] is None, -len(own)))
+            same = vine["actions"] if vine["signature"] is None else [vine["signature"]]
+            kinds.setdefault(json.dumps(same), []).append(vine)
+        ranked = sorted(kinds.values(), key=lambda own: (own[0]["signature"] is None, -len(own)))
         answers = [
-            {**_facts(own[0], signatures), "count": len(own), "ok": sum(vine["success"] for vine in own),
+            {**_facts(own[0], None), "count": len(own), "ok": sum(vine["success"] for vine in own),
              "text": " ".join(own[0]["actions"])}
             for own in ranked[:SHOWN_ANSWERS]
         ]  # fmt: skip
-        members = state["vines"]
+        before = [] if seed is None else seed["actions"][: state["turn"]]
         groups.append({
-            "turn": state["turn"], "token": state["token"], "of": len(members), "kinds": len(ranked),
-            "answers": answers, "ok": sum(vine["success"] for vine in members),
+            "turn": state["turn"], "token": state["token"], "before": " ".join(before), "of": len(state["vines"]),
+            "kinds": len(ranked), "ok": sum(vine["success"] for vine in state["vines"]), "answers": answers,
         })  # fmt: skip
     return {"mission": "", "map": None, "seed": None, "groups": groups, "signatures": []}
 
 
-def _facts(own: Mapping[str, Any], signatures: Signatures) -> dict[str, Any]:
+def _facts(own: Mapping[str, Any], signatures: Signatures | None) -> dict[str, Any]:
     return {
         "ok": own["success"],
-        "s": signatures.number(own["signature"]),
+        "s": -1 if signatures is None else signatures.number(own["signature"]),
         "r": round(own["return"], 3),
         "a": own["advantage"],
         "by_set": own["by_set"],
-        "turns": len(own["actions"]),
     }
