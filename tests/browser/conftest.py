@@ -1,6 +1,5 @@
 """Reports of real, tiny runs, and a headless Chromium without a network to open them in."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -79,8 +78,3 @@ def phone(browser):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     yield browser
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def data_of(report: Path) -> dict:
-    text = report.read_text().split('id="report-data">')[1].split("</script>")[0]
-    return json.loads(text)

@@ -4,12 +4,15 @@ import json
 import time
 
 import pytest
-from conftest import data_of
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 MOST_BYTES = 3_000_000
+
+
+def data_of(report):
+    return json.loads(report.read_text().split('id="report-data">')[1].split("</script>")[0])
 
 
 def open_report(browser, path, scheme="light"):

@@ -298,5 +298,7 @@ def test_an_interrupt_while_it_loads_is_one_line(after, tmp_path):
     time.sleep(after)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=60)
-    assert process.returncode in (130, 1), told  # 1: it was through already, and the checkpoint does not exist
+    # 1: it was through already, and the checkpoint does not exist; -SIGINT, which a shell calls 130 as well: CPython
+    # ends so when an exec of its own was interrupted, a dataclass' say, whatever became of the exception
+    assert process.returncode in (130, 1, -signal.SIGINT), told
     assert len(told.strip().splitlines()) == 1 and "Traceback" not in told
