@@ -36,7 +36,7 @@ COMMANDS = (*DOORS, PLAY, COMPLETION)
 OVERVIEW = """\
 polytune: RL fine-tuning that makes a policy solve more problems, not the same few more often.
 
-    polytune pretrain                           # FourRooms, 4 minutes on 2 cores
+    polytune pretrain                           # FourRooms, 2 to 4 minutes on 2 cores
     polytune finetune
     polytune evaluate
     polytune finetune --config recipes/fourrooms/ppo.yaml --seed 1
@@ -45,11 +45,12 @@ polytune: RL fine-tuning that makes a policy solve more problems, not the same f
 """
 REST = """\
 `polytune COMMAND ARGS` is `python recipes/COMMAND.py ARGS`; play is `python -m polytune.tasks.play`. Completion:
-put the line for your shell into its start-up file.
+a script, made once, that your shell's start-up file reads.
 
-    source <(polytune completion bash)          # ~/.bashrc
-    source <(polytune completion zsh)           # ~/.zshrc, after compinit
-    polytune completion tcsh > ~/.polytune.tcsh && source ~/.polytune.tcsh
+    polytune completion bash > ~/.polytune.bash     # once; seconds
+    source ~/.polytune.bash                         # in ~/.bashrc
+
+zsh (after compinit) and tcsh alike.
 
 Status: 0 done, 1 failed, 2 the command line or YAML is wrong, 130 interrupted. Errors are one line on stderr
 (POLYTUNE_DEBUG=1 adds the traceback). Colours and bars are for terminals; NO_COLOR=1 and TERM=dumb switch colours off.

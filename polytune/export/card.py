@@ -122,8 +122,8 @@ def _body(facts: CardFacts) -> str:
         "polytune, which scores *sets* of generations so that a policy keeps several ways to succeed.",
         "## Load it",
         "Needs torch, transformers" + (" and peft" if facts.base is not None else "") + ", not polytune:",
-        f"```python\n{snippet(facts)}```",
         *_local(facts),
+        f"```python\n{snippet(facts)}```",
         "The prompt is the beginning of a recorded episode; what is printed is the policy's action there. "
         "Sample the whole distribution, as in training: without `top_k=0` transformers cuts it to 50 tokens.",
         "## Task",
@@ -158,7 +158,7 @@ def _local(facts: CardFacts) -> list[str]:
     """A warning where the base is a folder."""
     if facts.base is None or facts.base_id is not None:
         return []
-    return ["The base is a folder on the machine that exported this, so the code runs there alone: publish the base "
+    return ["The base is a folder on the machine that exported this, so this code runs there alone: publish the base "
             "and export again with `--base_model`, or export merged weights (`--merge`)."]  # fmt: skip
 
 

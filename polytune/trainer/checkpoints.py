@@ -175,6 +175,9 @@ class AtomicCheckpoints:
                 raise
             raise save_error(f"the policy {output_dir or self.args.output_dir}", self.args.output_dir, error) from error
 
+    def create_model_card(self, *args, **kwargs) -> None:
+        """None: TRL's would name another method, and the card of an export says what was trained and measured."""
+
     def _discard(self, folder: Path) -> None:
         """Remove a checkpoint so that a kill in between leaves no half of it under a checkpoint's name."""
         grave = folder.parent / STAGING / f"old-{folder.name}"

@@ -125,7 +125,7 @@ class GrowsTrees:
             say_warning(
                 f"the budget allows this update {left + self._counters.env_steps:,.0f} environment steps, but "
                 f"the batch has room for {len(self._trees)} trees of about {mean:,.0f}: raise "
-                "per_device_train_batch_size, or lower max_env_steps."
+                "per_device_train_batch_size or num_updates, or lower max_env_steps."
             )
 
     def _look(self, trees: list[Tree]) -> list[list[SeedView]]:

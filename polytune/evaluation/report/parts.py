@@ -70,7 +70,8 @@ def training(page: Page, by_method: Mapping[str, Sequence[files.RunFiles]], name
     curves = page.section(
         "training",
         "Training",
-        "Each update's rollouts against the environment steps that the run had taken. Thin lines: single seeds.",
+        "Each update's rollouts against the environment steps that the run had taken."
+        + (" Thin lines: single seeds." if any(len(runs) > 1 for runs in by_method.values()) else ""),
     )
     made = files.training_charts(by_method, names)
     if made:
@@ -133,6 +134,7 @@ def maps(
     if len(tables) > 1:
         kind = "the policies differ most in distinct winning signatures, so they show more difference than there is"
         kind += " on average"
+    strategy = "A colour is a signature, what counts as one strategy (on grids: the places visited, named on the map)"
     chosen = (
         "all start states"
         if len(starts) == len(every)
@@ -141,8 +143,8 @@ def maps(
     section = page.section(
         "maps",
         "Where they went",
-        f"Sampled episodes{whose} on {chosen}. A colour is a signature, a star a success, a cross a failure. Tap a "
-        "signature to pick it out.",
+        f"Sampled episodes{whose} on {chosen}. {strategy}; a full line with a star succeeds, a dashed one with a cross "
+        "fails. Tap a signature to pick it out.",
     )
     if not starts or not tracks.has_map(task, starts[0]):
         return []
@@ -169,8 +171,8 @@ def vines(page: Page, runs: Sequence[files.RunFiles]) -> list[str]:
         "vines",
         "Rollout trees",
         "What an update tried from one start state, and what it was credited. Vines leave their seed trajectory at its "
-        "rollout states; whole episodes from a start state are a group of their own. Step through the turns with the "
-        "buttons, the slider or the arrow keys.",
+        "rollout states (numbers on the thick line); whole episodes from a start state are a group of their own. Step "
+        "through the turns with the buttons, the slider or the arrow keys.",
     )
     found, notes = [], []
     for run in (run for run in runs if run.trees):
@@ -197,7 +199,11 @@ def _is_signed_by_task(run: files.RunFiles) -> bool:
 
 def origin(page: Page, summary: Mapping[str, Any], runs: Sequence[files.RunFiles], notes: Sequence[str]) -> None:
     """How everything came about: commands, versions, seeds, settings of each run."""
-    section = page.section("origin", "How this was made", "Commands, versions and seeds, exactly as they ran.")
+    section = page.section(
+        "origin",
+        "How this was made",
+        "Commands (without a launcher as accelerate launch), versions and seeds as they ran.",
+    )
     sampled = summary.get("sampled_by", {})
     section.parts += [command(made["command"]) for made in (sampled, summary) if made]
     trained = [command(run.settings["origin"]["command"]) for run in runs if "origin" in run.settings]

@@ -170,7 +170,7 @@
           `${panel.ok} of ${panel.n} succeed${shown}; ${counted(panel.wins, "winning signature")}`));
         panels.append(make("div", { class: "panel" }, title, svg));
       }
-      const entries = own.signatures.map((label, index) => ({ index, label: `${label}: ${own.panels.reduce((sum, panel) => sum + panel.counts[index], 0)}` }));
+      const entries = own.signatures.map((label, index) => ({ index, label: `${label} \u00b7 ${own.panels.reduce((sum, panel) => sum + panel.counts[index], 0)}\u00d7` }));
       body.replaceChildren(chips(entries, state, redraw), panels);
     }
     redraw();
@@ -254,20 +254,27 @@
       }
       if (own.seed) {
         const cells = cellsOf(own.seed.p);
-        drawn.forEach(({ group, index }) => {
-          const [x, y] = cells[Math.min(group.turn, cells.length - 1)];
+        for (const [turn, name] of marks(drawn)) {
+          const [x, y] = cells[Math.min(turn, cells.length - 1)];
           svg.append(draw("circle", { cx: x + 0.5, cy: y + 0.5, r: 0.42, fill: "var(--paper)", stroke: "var(--ink)", "stroke-width": 0.08 }),
-                     draw("text", { x: x + 0.5, y: y + 0.72, "text-anchor": "middle", style: "font-size:.62px" }, String(index + 1)));
-        });
+                     draw("text", { x: x + 0.5, y: y + 0.7, "text-anchor": "middle", style: `font-size:${name.length > 1 ? 0.46 : 0.62}px` }, name));
+        }
       }
       const counts = new Map();
       for (const { group } of drawn) for (const member of group.members) counts.set(member.s, (counts.get(member.s) || 0) + 1);
-      const entries = own.signatures.map((label, index) => ({ index, label: `${label}: ${counts.get(index) || 0}` }))
+      const entries = own.signatures.map((label, index) => ({ index, label: `${label} \u00b7 ${counts.get(index) || 0}\u00d7` }))
         .filter(({ index }) => counts.get(index));
       const panels = make("div", { class: "panels two" },
         make("div", { class: "panel" }, make("h3", {}, "on the map"), svg),
         make("div", { class: "panel" }, make("h3", {}, own.seed ? "as a tree" : "as a group", make("small", {}, "a line an attempt, from left to right its turns")), treeOf(own, drawn, last)));
       body.replaceChildren(chips(entries, state, redraw), panels, credit(own, drawn));
+    }
+
+    // turn -> the numbers of the rollout states there
+    function marks(drawn) {
+      const named = new Map();
+      for (const { group, index } of drawn) named.set(group.turn, [...(named.get(group.turn) || []), index + 1]);
+      return [...named].map(([turn, numbers]) => [turn, numbers.join(",")]);
     }
 
     function treeOf(own, drawn, last) {
@@ -286,9 +293,7 @@
         svg.append(draw("line", { x1: x(0), x2: x(own.seed.turns), y1: y, y2: y, stroke: "var(--ink)", "stroke-width": 0.9 }), end(own.seed, x(own.seed.turns), y, "var(--ink)"));
       }
       const top = y;
-      for (const { group, index } of drawn) {
-        if (own.seed) svg.append(draw("circle", { cx: x(group.turn), cy: top, r: 1.3, fill: "var(--paper)", stroke: "var(--ink)", "stroke-width": 0.4 }),
-          draw("text", { x: x(group.turn), y: top + 0.75, "text-anchor": "middle", style: "font-size:2px" }, String(index + 1)));
+      for (const { group } of drawn) {
         y += rowHeight * 0.6;
         for (const member of group.members) {
           y += rowHeight;
@@ -298,12 +303,16 @@
           row.append(draw("path", { d: from, fill: "none", stroke, "stroke-width": 0.25, opacity: 0.6 }));
           const begin = own.seed ? Math.min(x(group.turn) + 2.5, x(group.turn + member.turns)) : x(0);
           row.append(draw("line", { x1: begin, x2: x(group.turn + member.turns), y1: y, y2: y, stroke, "stroke-width": 0.3, opacity: 0.35 }));
-          if (x(until) > begin) row.append(draw("line", { x1: begin, x2: x(until), y1: y, y2: y, stroke, "stroke-width": member.ok ? 0.95 : 0.6 }));
+          if (x(until) > begin) row.append(draw("line", { x1: begin, x2: x(until), y1: y, y2: y, stroke, "stroke-width": member.ok ? 0.95 : 0.6, ...(member.ok ? {} : { "stroke-dasharray": "2 1.2" }) }));
           row.append(end(member, x(group.turn + member.turns), y, stroke));
           row.append(draw("title", {}, `${own.signatures[member.s] || "no signature"}: ${member.ok ? "succeeds" : "fails"} after ${counted(member.turns, "turn")}, return ${member.r}, advantage ${number(member.a)}`));
           svg.append(row);
         }
         y += rowHeight * 0.4;
+      }
+      for (const [turn, name] of own.seed ? marks(drawn) : []) {
+        svg.append(draw("circle", { cx: x(turn), cy: top, r: 1.4, fill: "var(--paper)", stroke: "var(--ink)", "stroke-width": 0.4 }),
+          draw("text", { x: x(turn), y: top + 0.7, "text-anchor": "middle", style: `font-size:${name.length > 1 ? 1.5 : 2}px` }, name));
       }
       return svg;
     }
