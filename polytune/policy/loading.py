@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_FILE = "adapter_config.json"
@@ -157,6 +158,8 @@ def _load(
             + ("If you have read its code and trust it: --trust_remote_code true." if code else
                "Pass a folder written by save_pretrained or a Hub id.")
         ) from error  # fmt: skip
+    if quantization is not None:
+        leave_unpacked(model)
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise CheckpointError(
@@ -164,6 +167,15 @@ def _load(
             "random: it is incomplete, or not a causal language model. Use another checkpoint."
         )
     return model, tokenizer
+
+
+def leave_unpacked(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for a kernel of its own, as it does on processors with AVX512-BF16
+    in a pass without gradients: that one computes in bfloat16 whatever was asked for, rounds the scales for good, and
+    takes no layer whose size is no multiple of 64. A policy would sample other logprobs than it trains with."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_policy(

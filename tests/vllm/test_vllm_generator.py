@@ -20,6 +20,7 @@ from polytune.config import AdapterConfig, PolicyConfig
 from polytune.policy import TransformersGenerator
 from polytune.policy.adapters import quantization
 from polytune.policy.engine import EngineError, merged_weights, score
+from polytune.policy.loading import leave_unpacked
 from polytune.policy.vllm_generator import VLLMGenerator
 
 
@@ -134,6 +135,7 @@ def test_weights_in_four_bits_are_sent_in_full(policies):
     folder, whole, _ = policies
     four_bits = quantization(AdapterConfig(use_peft=True, load_in_4bit=True), PolicyConfig())
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=four_bits)
+    leave_unpacked(model)
     assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
     model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     holds_the_new_weights(model, generator(policies, model=model))
