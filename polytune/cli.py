@@ -230,7 +230,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         with quietened(asked and not helping):
             _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was.", file=sys.stderr)
+        print("interrupted; the same command continues where it was.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
