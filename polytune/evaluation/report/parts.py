@@ -18,14 +18,6 @@ CREATIVITY_LEAD = (
     "creativity, distinct valid objects that training does not show / prompts, which ends at the dashed ceiling."
 )
 PERTURBED_LEAD = "The same start states with something moved, sampled as often."
-#: metrics of `runs.ENDS` in a table
-END_TITLES = {
-    "rollout/success": "success of rollouts",
-    "entropy": "entropy",
-    "groups/distinct_signatures": "distinct signatures per group",
-    "groups/distinct_winning": "distinct winning signatures per group",
-    "groups/without_signal": "groups without signal",
-}
 #: runs whose trees a report steps through
 SHOWN_RUNS = 12
 
@@ -86,9 +78,9 @@ def training(page: Page, by_method: Mapping[str, Sequence[files.RunFiles]], name
         "success rises are the collapse that set objectives are to prevent.",
     )
     told, blind = files.warnings(by_method), files.without_groups(by_method)
-    rows = [["", *END_TITLES.values()]]
+    rows = [["", *files.ENDS.values()]]
     for own in files.first_and_last(by_method):
-        pairs = (own[metric] for metric in END_TITLES)
+        pairs = (own[metric] for metric in files.ENDS)
         rows.append([own["policy"], *("–" if p is None else f"{number(p[0])} → {number(p[1])}" for p in pairs)])
     if len(rows) > 1:
         if told:
@@ -183,8 +175,7 @@ def vines(page: Page, runs: Sequence[files.RunFiles]) -> list[str]:
         except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
             notes.append(f"the trees of {run.folder} cannot be shown ({type(error).__name__}: {error})")
             continue
-        who = run.name if run.seed is None else f"{run.name}, seed {run.seed}"
-        found.append({"name": who, "trees": trees})
+        found.append({"name": run.label, "trees": trees})
     found.sort(key=lambda own: not any(tree["seed"] for tree in own["trees"]))  # those with vines first
     if len(found) > SHOWN_RUNS:
         notes.append(f"trees of {SHOWN_RUNS} of {len(found)} runs are shown")
@@ -217,8 +208,7 @@ def origin(page: Page, summary: Mapping[str, Any], runs: Sequence[files.RunFiles
                for name, value in fields.items()}  # fmt: skip
         own |= {name: value for name, value in run.settings.get("trainer", {}).items() if name in TRAINER_FIELDS}
         if own:
-            who = run.name if run.seed is None else f"{run.name}, seed {run.seed}"
-            section.parts.append(folded(f"Settings of {who} ({run.folder})", [_settings(own)]))
+            section.parts.append(folded(f"Settings of {run.label} ({run.folder})", [_settings(own)]))
     missing = [f"{run.name}: {run.folder} holds no training metrics" for run in runs if not run.metrics]
     told = [*notes, *(note for run in runs for note in run.notes), *missing]
     if told:

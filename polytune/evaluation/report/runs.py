@@ -31,8 +31,14 @@ CURVES = {
     "duplicates/observed": "repeated attempts, share",
     "actions/invalid_rate": "invalid actions, share",
 }
-#: what the first and the last update are compared in
-ENDS = ("rollout/success", "entropy", "groups/distinct_signatures", "groups/distinct_winning", "groups/without_signal")
+#: metric -> title, of what the first and the last update are compared in
+ENDS = {
+    "rollout/success": "success of rollouts",
+    "entropy": "entropy",
+    "groups/distinct_signatures": "distinct signatures per group",
+    "groups/distinct_winning": "distinct winning signatures per group",
+    "groups/without_signal": "groups without signal",
+}
 #: points of all training curves together, so that the page stays small; of one curve at least; bars of one chart
 MOST_POINTS, LEAST_POINTS, MOST_BARS = 15_000, 8, 100
 #: shares of groups without signal from which a report warns
@@ -54,6 +60,11 @@ class RunFiles:
     trees: list[dict[str, Any]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The run's name, with its seed where that is known."""
+        return self.name if self.seed is None else f"{self.name}, seed {self.seed}"
 
 
 def read_run(name: str, folder: str | Path | None) -> RunFiles:
