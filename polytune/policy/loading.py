@@ -23,6 +23,11 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, truncated or unusable; the message names the path and the fix."""
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The policy's ``*.safetensors`` in a folder, sorted; the critic, which a checkpoint has beside them, left out."""
+    return [path for path in sorted(folder.glob("*.safetensors")) if path.name != "critic.safetensors"]
+
+
 def _check_folder(path: Path) -> None:
     """Read what a local checkpoint folder must contain, so that damage is reported before any work is spent."""
     if not (path / "config.json").is_file():
@@ -42,8 +47,7 @@ def _check_folder(path: Path) -> None:
             f"{path} has no tokenizer ({', '.join(VOCABULARY_FILES)}): save the policy's beside it "
             "(tokenizer.save_pretrained)."
         )
-    weights = sorted(path.glob("*.safetensors"))
-    weights = [file for file in weights if file.name != "critic.safetensors"]
+    weights = weight_files(path)
     if not weights and not list(path.glob("*.bin")):
         raise CheckpointError(f"{path} has no weights (*.safetensors): the checkpoint is incomplete.")
     for file in weights:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from polytune.policy.loading import CheckpointError
+from polytune.policy.loading import CheckpointError, weight_files
 
 RUN_FILE = "run.json"
 #: of an evaluation, under its own name: its folder may be that of the run whose policy it measures
@@ -117,8 +117,7 @@ def fingerprint(checkpoint: str | Path) -> str:
     """Hash of a checkpoint's weights, configuration and tokenizer; a Hub id stands for itself."""
     digest = hashlib.sha256()
     folder = Path(checkpoint)
-    files = [p for ending in ("safetensors", "bin") for p in sorted(folder.glob(f"*.{ending}"))]
-    files = [p for p in files if p.name not in ("critic.safetensors", "training_args.bin")]
+    files = [*weight_files(folder), *(p for p in sorted(folder.glob("*.bin")) if p.name != "training_args.bin")]
     if files:
         names = ("config.json", "tokenizer.json", "tokenizer_config.json")
         files += [folder / name for name in names if (folder / name).is_file()]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from polytune.policy.loading import weight_files
 from polytune.policy.provenance import RECORDED_FILE, write_json
 from polytune.rollout import Tree, trajectory_row
 
@@ -37,10 +38,9 @@ def choose(trees: list[Tree], count: int = RECORDED_EPISODES) -> list[dict[str, 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the weights' files in a folder, by name."""
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name != "critic.safetensors":
-            with path.open("rb") as file:
-                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
