@@ -47,7 +47,7 @@ def method(run: Mapping[str, Any]) -> list[str]:
     """Points of a list, from the settings in ``run.json``."""
     objective, trainer, adapter = run["objective"], run["trainer"], run["adapter"]
     points = [_trees(run["rollout"]), *_sets(objective, run["rollout"])]
-    if trainer["critic"]:
+    if trainer["critic"] not in ("none", False):  # runs before the kinds had a yes or no
         where = "every action" if objective["set_scope"] == "none" else "the actions outside the sets' reach"
         points.append(
             f"{where[0].upper()}{where[1:]}: **GAE** (arXiv 1506.02438, equation 16) over turns from a learnt critic, "

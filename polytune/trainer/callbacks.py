@@ -1,4 +1,4 @@
-"""Callbacks: one line an update, plain JSONL metrics that survive a kill, gradients of the critic."""
+"""Callbacks: one line an update, plain JSONL metrics that survive a kill."""
 
 from __future__ import annotations
 
@@ -104,13 +104,3 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
-
-
-class ClearCriticGradients(TrainerCallback):
-    """``Trainer`` clears the gradients of its model only; the critic's go here, after each optimiser step."""
-
-    def __init__(self, critic):
-        self.critic = critic
-
-    def on_optimizer_step(self, args, state, control, **kwargs) -> None:
-        self.critic.zero_grad()

@@ -59,9 +59,14 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         "'entropy', 'equally_spaced' or 'start'.",
     )
     require(
-        args.critic or rollout.num_rollout_states == 0 or not rule.needs_values,
-        f"rollout_states is {rollout.rollout_states!r}, which asks the critic, but critic is off: switch it on, or set "
-        "rollout_states to 'entropy', 'equally_spaced' or 'start'.",
+        args.has_critic or rollout.num_rollout_states == 0 or not rule.needs_values,
+        f"rollout_states is {rollout.rollout_states!r}, which asks the critic, but critic is 'none': set it to 'head', "
+        "or rollout_states to 'entropy', 'equally_spaced' or 'start'.",
+    )
+    require(
+        not args.vine_values or (rollout.num_rollout_states > 0 and rollout.branch_at == "turn"),
+        f"vine_values is true, but num_rollout_states is {rollout.num_rollout_states} and branch_at "
+        f"{rollout.branch_at!r}, so no vine starts between turns: leave vine_values off.",
     )
     require(
         args.num_generations == rollout.rows_per_prompt,
@@ -70,12 +75,12 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         f"rows: set num_generations to {rollout.rows_per_prompt}.",
     )
     require(
-        args.critic or objective.set_scope != "none",
-        "critic is off and set_scope is 'none', so no action would be scored: switch one of them on.",
+        args.has_critic or objective.set_scope != "none",
+        "critic is 'none' and set_scope is 'none', so no action would be scored: set critic to 'head', or set_scope.",
     )
     require(
-        args.critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
-        f"set_scope is 'seeds' and critic is off, so nobody would score the vines of {rollout.num_rollout_states} "
+        args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
+        f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
         "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
     )
 

@@ -8,6 +8,7 @@ import torch
 from trl import GRPOConfig
 
 from polytune.config import require, require_choice, require_integer, require_number
+from polytune.trainer.critic import KINDS
 
 #: fields of GRPOConfig that would be silently ignored -> what does the work instead
 NO_EFFECT = {
@@ -50,19 +51,36 @@ class PolychromicConfig(GRPOConfig):
         },
     )
     save_updates: int = field(default=1, metadata={"help": "Updates between two checkpoints."})
-    critic: bool = field(
-        default=True, metadata={"help": "Learn a critic; without one nothing outside a set is scored."}
+    critic: str = field(
+        default="head",
+        metadata={
+            "help": "What values decisions: 'head' reads the policy's features, 'shared' too, and its loss moves the "
+            "policy's trunk, 'own' has a trunk of its own, 'none': nothing outside a set is scored."
+        },
     )
-    critic_learning_rate: float = field(default=1e-4, metadata={"help": "The critic's learning rate."})
+    critic_learning_rate: float = field(default=1e-3, metadata={"help": "The critic's learning rate (AdamW)."})
+    critic_passes: int | None = field(
+        default=None,
+        metadata={"help": "Its passes over an update's decisions; unset: 10, with a trunk of its own 1."},
+    )
+    critic_minibatches: int = field(default=8, metadata={"help": "Its optimiser steps in a pass."})
     critic_width: int = field(default=256, metadata={"help": "Width of the critic's hidden layers."})
     critic_lora_r: int = field(
         default=0,
         metadata={
-            "help": "Rank of the critic's own LoRA adapter on the frozen base (use_peft), which takes a pass of its "
-            "own; 0: it reads the policy's features."
+            "help": "With LoRA (use_peft), rank of the adapter on the frozen base that is the trunk of critic 'own'."
         },
     )
-    value_coef: float = field(default=0.5, metadata={"help": "Weight of the value loss."})
+    value_coef: float = field(
+        default=0.5, metadata={"help": "Critic 'shared': weight of the value loss in the policy's loss."}
+    )
+    vine_values: bool = field(
+        default=False,
+        metadata={
+            "help": "Where vines start, take their mean return as the value and as the critic's target: on the seed "
+            "trajectory, whose own return it replaces there."
+        },
+    )
     kl_coef: float = field(default=0.02, metadata={"help": "Weight of the KL term."})
     hang_timeout: float = field(
         default=1200.0,
@@ -115,20 +133,12 @@ class PolychromicConfig(GRPOConfig):
     top_k: int = field(default=0, metadata={"help": "Must stay 0: ratios assume samples of the whole distribution."})
 
     def __post_init__(self) -> None:
-        for name in ("num_updates", "save_updates", "num_iterations", "critic_width"):
+        for name in ("num_updates", "save_updates", "num_iterations", "critic_width", "critic_minibatches"):
             require_integer(name, getattr(self, name), 1)
         require_integer("num_generations", self.num_generations, 2)
         require_integer("critic_lora_r", self.critic_lora_r, 0)
         require_integer("figure_updates", self.figure_updates, 0)
-        require(
-            self.critic or self.critic_lora_r == 0,
-            f"critic_lora_r is {self.critic_lora_r}, but critic is off: switch it on, or set critic_lora_r to 0.",
-        )
-        require(
-            not self.gradient_checkpointing or self.critic_lora_r == 0,
-            f"critic_lora_r is {self.critic_lora_r}, but gradient_checkpointing would recompute the critic's pass "
-            "without its adapter: switch gradient_checkpointing off, or set critic_lora_r to 0.",
-        )
+        self._check_critic()
         if self.max_env_steps is not None:
             require_integer("max_env_steps", self.max_env_steps, 1)
         for name in ("value_coef", "kl_coef", "hang_timeout"):
@@ -173,6 +183,38 @@ class PolychromicConfig(GRPOConfig):
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
         self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
         super().__post_init__()
+
+    def _check_critic(self) -> None:
+        require(
+            self.critic in KINDS,
+            f"critic is {self.critic!r}: it is one of {', '.join(KINDS)} (once false: none, true: head).",
+        )
+        if self.critic_passes is not None:
+            require_integer("critic_passes", self.critic_passes, 1)
+        require(
+            self.critic == "own" or self.critic_lora_r == 0,
+            f"critic_lora_r is {self.critic_lora_r}, but critic is {self.critic!r}: set critic to 'own', or "
+            "critic_lora_r to 0.",
+        )
+        require(
+            not self.gradient_checkpointing or self.critic_lora_r == 0,
+            f"critic_lora_r is {self.critic_lora_r}, but gradient_checkpointing would recompute the critic's pass "
+            "without its adapter: switch gradient_checkpointing off, or set critic_lora_r to 0.",
+        )
+        defaults = {f.name: f.default for f in fields(self)}
+        unused = [] if self.critic == "shared" else ["value_coef"]
+        if self.critic == "none":
+            unused += ["critic_learning_rate", "critic_passes", "critic_minibatches", "critic_width", "vine_values"]
+        for name in unused:
+            require(
+                getattr(self, name) == defaults[name],
+                f"{name} is {getattr(self, name)!r}, but has no effect with critic {self.critic!r}: leave it out.",
+            )
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether decisions are valued."""
+        return self.critic != "none"
 
     def _check_batches(self) -> None:
         minibatches = self.steps_per_generation or self.gradient_accumulation_steps

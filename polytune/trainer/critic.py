@@ -1,46 +1,242 @@
-"""The critic: a value of each decision, read from the policy's own features.
+"""The critic: the value of each decision, learnt in passes of its own after the rollouts of an update.
 
-A three-layer perceptron on the policy's last hidden state at the token before an action. The features are detached,
-so the value loss never moves the policy; the critic has its own learning rate. With an adapter of its own the features
-are the base's and the adapter's, and the value loss moves the adapter, too. Its target is the ordinary return
-(Poly-PPO, arXiv 2509.25424): the set advantage never enters it.
+Its input is a hidden state at the token before an action, and what the row knows beside its text (``value_features``:
+the turns left, the mean return of independent attempts from the same state). Where the hidden state comes from is the
+*kind*:
+
+head    the policy's last layer as it was in the rollouts, computed once an update and kept: passes over it are cheap.
+shared  the same, and the value loss also moves the policy's trunk, at the scale ``value_coef`` (PPO's usual sum).
+own     a trunk of its own that begins as a copy of the policy's; with LoRA, an adapter of its own on the base.
+
+The target is the ordinary return (Poly-PPO, arXiv 2509.25424): a set advantage never enters it. The value loss reaches
+the policy under ``shared`` alone.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from polytune.trainer.scoring import length_chunks, rows_per_chunk
+
 CRITIC_FILE = "critic.safetensors"
+OPTIMISER_FILE = "critic_optimizer.pt"
+#: the values of the field ``critic``
+KINDS = ("shared", "own", "head", "none")
+#: passes over an update's decisions where ``critic_passes`` is unset: cached features are cheap, a trunk is not
+PASSES = {"head": 10, "shared": 10, "own": 1}
+
+#: rows (b, L) of token ids and their mask -> the last hidden states (b, L, H)
+Trunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class Critic(nn.Module):
-    """Hidden states (..., hidden size) -> values (...), float32. The last layer begins at 0, hence every value too."""
+@dataclass
+class Decisions:
+    """The D decisions of B rows, row by row, turn by turn.
 
-    def __init__(self, hidden_size: int, width: int = 256, *, seed: int = 0, adapter: nn.Module | None = None):
+    ids_B_L, mask_B_L: the rows as TRL lays them out, prompts padded on the left, completions of C tokens on the right.
+    first_B_C: True at the first token of each own action.
+    features_D_F: ``value_features`` of each decision, float32.
+    hidden_D_H: the policy's last hidden state before each decision, detached; None for kind ``own``.
+    """
+
+    ids_B_L: torch.Tensor
+    mask_B_L: torch.Tensor
+    first_B_C: torch.Tensor
+    features_D_F: torch.Tensor
+    hidden_D_H: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features_D_F)
+
+    @property
+    def turns_D(self) -> torch.Tensor:
+        """Which of its row's own turns each decision is, (D,)."""
+        return (self.first_B_C.cumsum(dim=1) - 1)[self.first_B_C]
+
+    def of_rows(self, rows_b: torch.Tensor) -> tuple[Decisions, torch.Tensor]:
+        """Those of some rows, and their numbers among all D (d,)."""
+        row_D = self.first_B_C.nonzero()[:, 0]
+        place_B = torch.full((len(self.first_B_C),), -1, device=row_D.device)
+        place_B[rows_b] = torch.arange(len(rows_b), device=row_D.device)
+        chosen_d = (place_B[row_D] >= 0).nonzero()[:, 0]
+        chosen_d = chosen_d[place_B[row_D[chosen_d]].argsort(stable=True)]
+        hidden = None if self.hidden_D_H is None else self.hidden_D_H[chosen_d]
+        parts = (self.ids_B_L[rows_b], self.mask_B_L[rows_b], self.first_B_C[rows_b], self.features_D_F[chosen_d])
+        return Decisions(*parts, hidden), chosen_d
+
+
+class ValueHead(nn.Module):
+    """Hidden states (..., H) and features (..., F) -> values (...), float32 under autocast too. Three layers, the last
+    of which begins at 0, hence every value too."""
+
+    def __init__(self, hidden_size: int, num_features: int, width: int, *, seed: int = 0):
         super().__init__()
-        self.adapter = adapter
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.layers = nn.Sequential(
-                nn.Linear(hidden_size, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1)
-            )
+                nn.Linear(hidden_size + num_features, width), nn.GELU(),
+                nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1),
+            )  # fmt: skip
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        hidden = hidden.detach() if self.adapter is None else hidden
-        return self.layers(hidden.float()).squeeze(-1)
+    def forward(self, hidden: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.layers(torch.cat([hidden.float(), features.float()], dim=-1)).squeeze(-1)
+
+
+class Critic(nn.Module):
+    """Values of decisions, and how they are learnt; it has its own optimiser and its own files.
+
+    Args:
+        hidden_size: of the hidden states.
+        num_features: of ``Decisions.features_D_F``.
+        trunk: (its weights, how it runs) of kind ``own``; None: ``Decisions.hidden_D_H`` is read.
+        passes, minibatches: over the decisions of an update.
+        reduce: sum of a tensor over all processes; every process makes the same number of steps.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_features: int,
+        *,
+        width: int = 256,
+        seed: int = 0,
+        trunk: tuple[nn.Module, Trunk] | None = None,
+        learning_rate: float = 1e-3,
+        passes: int = 10,
+        minibatches: int = 8,
+        max_grad_norm: float = 0.5,
+        epsilon: float = 1e-5,
+        reduce: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+    ):
+        super().__init__()
+        self.head = ValueHead(hidden_size, num_features, width, seed=seed)
+        self.trunk, self._run = (None, None) if trunk is None else trunk
+        self.passes, self.minibatches, self.max_grad_norm, self._reduce = passes, minibatches, max_grad_norm, reduce
+        self.optimiser = torch.optim.AdamW(self.parameters(), lr=learning_rate, eps=epsilon, weight_decay=0.0)
+
+    def forward(self, decisions: Decisions) -> torch.Tensor:
+        """Values (D,), float32."""
+        if self._run is None:
+            return self.head(decisions.hidden_D_H, decisions.features_D_F)
+        width, length = decisions.first_B_C.size(1), decisions.ids_B_L.size(1)
+        found = []
+        for chunk in length_chunks(decisions.mask_B_L, width, rows_per_chunk(length)):
+            ids_b_L = decisions.ids_B_L[chunk.rows_b].gather(1, chunk.moved_b_L)
+            hidden_b_L_H = self._run(ids_b_L, torch.ones_like(ids_b_L))
+            found.append((chunk.rows_b, chunk.before(hidden_b_L_H, decisions.first_B_C[chunk.rows_b])))
+        return self.head(in_order(found, decisions.first_B_C), decisions.features_D_F)
+
+    @torch.no_grad()
+    def values(self, decisions: Decisions) -> torch.Tensor:
+        """Values (D,), float32, without gradients."""
+        return self(decisions)
+
+    def learn(self, decisions: Decisions, targets_D: torch.Tensor, *, salt: str) -> dict[str, float]:
+        """Regress the values on ``targets_D`` by half the squared error, ``passes`` times over all decisions.
+
+        Args:
+            targets_D: float32, as many as there are decisions.
+            salt: says which minibatches they fall into; another one in every update.
+
+        Returns:
+            the mean loss of the last pass and the mean norm of its gradients, over all processes.
+        """
+        for number in range(self.passes):
+            losses, norms, count = 0.0, [], 0.0
+            for part, targets_d in self._minibatches(decisions, targets_D, f"{salt} {number}"):
+                loss, size, norm = self._step(part, targets_d)
+                losses, norms, count = losses + loss, [*norms, norm], count + size
+        return {"loss": losses / max(count, 1.0), "grad_norm": sum(norms) / len(norms)}
+
+    def _minibatches(self, decisions: Decisions, targets_D: torch.Tensor, salt: str):
+        """The decisions in as many minibatches in every process, some of them possibly empty. What a row's tokens are
+        says where it goes, so the steps do not depend on which process has it; without a trunk its turns are dealt out
+        one by one."""
+        row_D, turn_D = decisions.first_B_C.nonzero()[:, 0], decisions.turns_D
+        keys_B = torch.tensor(row_keys(decisions.ids_B_L, decisions.mask_B_L, salt), device=row_D.device)
+        if self._run is not None:
+            of_row_B = keys_B % self.minibatches
+            for number in range(self.minibatches):
+                rows_b = ((of_row_B == number) & decisions.first_B_C.any(dim=1)).nonzero()[:, 0]
+                part, chosen_d = decisions.of_rows(rows_b)
+                yield part, targets_D[chosen_d]
+            return
+        minibatch_D = (keys_B[row_D] + turn_D) % self.minibatches
+        for number in range(self.minibatches):
+            chosen_d = (minibatch_D == number).nonzero()[:, 0]
+            part = Decisions(
+                decisions.ids_B_L, decisions.mask_B_L, decisions.first_B_C, decisions.features_D_F[chosen_d],
+                decisions.hidden_D_H[chosen_d],
+            )  # fmt: skip
+            yield part, targets_D[chosen_d]
+
+    def _step(self, part: Decisions, targets_d: torch.Tensor) -> tuple[float, float, float]:
+        """One optimiser step: (sum of the losses, their number, norm of the gradient), over all processes."""
+        self.optimiser.zero_grad()
+        total = 0.0
+        for piece, chosen_d in self._pieces(part):
+            loss = 0.5 * ((self(piece) - targets_d[chosen_d]) ** 2).sum()
+            loss.backward()
+            total += float(loss.detach())
+        parameters = list(self.parameters())
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([g.flatten() for g in gradients] + [gradients[0].new_tensor([total, len(targets_d)])])
+        flat = self._reduce(flat)
+        total, count = flat[-2:].tolist()
+        if count == 0:
+            return 0.0, 0.0, 0.0
+        for parameter, summed in zip(parameters, flat[:-2].split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = (summed / count).view_as(parameter)
+        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        self.optimiser.step()
+        return total, count, float(norm)
+
+    def _pieces(self, part: Decisions):
+        """A minibatch in pieces whose graphs are held one at a time: as many rows as are scored together."""
+        if not len(part):
+            return
+        if self._run is None:
+            yield part, slice(None)
+            return
+        rows = part.mask_B_L.sum(dim=1).argsort(stable=True)
+        for rows_b in rows.split(rows_per_chunk(part.ids_B_L.size(1))):
+            yield part.of_rows(rows_b)
 
     def save(self, folder: str | Path) -> None:
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, Path(folder) / CRITIC_FILE)
+        save_file({k: v.contiguous().clone() for k, v in self.state_dict().items()}, Path(folder) / CRITIC_FILE)
+        torch.save(self.optimiser.state_dict(), Path(folder) / OPTIMISER_FILE)
 
     def load(self, folder: str | Path) -> None:
         """Raises ``FileNotFoundError`` when the checkpoint was written without a critic."""
         self.load_state_dict(load_file(Path(folder) / CRITIC_FILE))
+        self.optimiser.load_state_dict(torch.load(Path(folder) / OPTIMISER_FILE, weights_only=True))
+
+
+def row_keys(ids_B_L: torch.Tensor, mask_B_L: torch.Tensor, salt: str) -> list[int]:
+    """A number for each row from its tokens (without padding) and ``salt``, the same in every process."""
+    return [
+        int.from_bytes(hashlib.blake2b(salt.encode() + ids[mask].tobytes(), digest_size=4).digest(), "little")
+        for ids, mask in zip(ids_B_L.cpu().numpy(), mask_B_L.bool().cpu().numpy(), strict=True)
+    ]
+
+
+def in_order(found: list[tuple[torch.Tensor, torch.Tensor]], first_B_C: torch.Tensor) -> torch.Tensor:
+    """What was read in chunks, (rows_b, of their decisions in turn), as (D, ...) in the order of ``Decisions``."""
+    places = []
+    for rows_b, _ in found:
+        place, column = first_B_C[rows_b].nonzero(as_tuple=True)
+        places.append(rows_b[place] * first_B_C.size(1) + column)
+    return torch.cat([read for _, read in found])[torch.cat(places).argsort()]
 
 
 def variance_sums(values: torch.Tensor, returns: torch.Tensor) -> list[float]:

@@ -2,7 +2,7 @@
 
 Each linear layer of the base that has an adapter of the policy's gets a second one of the critic's, W x + scale B A x
 with B = 0 at first, so the first values are those of the head on the plain base. Its weights belong to the critic: its
-optimiser group, its clipping, its file. The policy holds none of them, so whatever saves, merges or disables the
+optimiser, its clipping, its file. The policy holds none of them, so whatever saves, merges or disables the
 policy's adapter knows nothing of them. Values take a forward pass of their own, with the policy's adapter off.
 """
 
@@ -26,6 +26,11 @@ def check_critic_adapter(args: PolychromicConfig, use_peft: bool) -> None:
         args.critic_lora_r == 0 or use_peft,
         f"critic_lora_r is {args.critic_lora_r}, but use_peft is false, so there is no frozen base to adapt: set "
         "use_peft to true, or critic_lora_r to 0.",
+    )
+    require(
+        args.critic != "own" or not use_peft or args.critic_lora_r > 0,
+        "critic is 'own' and use_peft true, so its trunk is an adapter on the frozen base, and critic_lora_r is 0: set "
+        "critic_lora_r to its rank, or critic to 'head'.",
     )
 
 
@@ -87,8 +92,3 @@ class CriticAdapter(nn.Module):
             self.active = False
             for hook in hooks:
                 hook.remove()
-
-
-def build_critic_adapter(policy: nn.Module, args: PolychromicConfig) -> CriticAdapter | None:
-    """The adapter that ``critic_lora_r`` asks for."""
-    return CriticAdapter(policy, args.critic_lora_r, seed=args.seed) if args.critic_lora_r else None

@@ -2,15 +2,14 @@
 
 TRL keeps prompts, minibatches, the clipped surrogate, optimiser, checkpointing, logging, PEFT and distribution. The
 changes are four: rollouts are vine trees (``rollout_func``), advantages are per token and come from sets and a critic
-(``_generate_and_score_completions``), the loss gains KL to the behaviour policy and the value loss (``_compute_loss``),
-and a checkpoint also holds the critic and the counters.
+(``_generate_and_score_completions``), the loss gains KL to the behaviour policy and, with a critic that shares the
+policy's trunk, the value loss (``_compute_loss``), and a checkpoint also holds the critic and the counters.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,21 +27,22 @@ from polytune.rollout import RolloutError, Tree
 from polytune.tasks.base import Task
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
-from polytune.trainer.callbacks import ClearCriticGradients, MetricsFile, replace_progress
+from polytune.trainer.callbacks import MetricsFile, replace_progress
 from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
-from polytune.trainer.critic import Critic, explained_variance, variance_sums
-from polytune.trainer.critic_adapter import build_critic_adapter, check_critic_adapter
+from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
-from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
+from polytune.trainer.scoring import behaviour_kl, length_chunks, per_set_correction, rows_per_chunk
 from polytune.trainer.serving import build_sampler, check_vllm_mode
 from polytune.trainer.sharding import ShardedPolicy
 from polytune.trainer.tree_log import TREES_FILE, TreeLog
 from polytune.trainer.ucb import VisitCounts, visits
+from polytune.trainer.value_features import with_vine_values
+from polytune.trainer.valued import LearnsValues
 from polytune.trainer.watchdog import Watched, stage
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
@@ -62,7 +62,9 @@ def episode_return(prompts, completions, episode_return, **kwargs) -> list[float
 TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], None]
 
 
-class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, GRPOTrainer):
+class PolychromicTrainer(
+    GrowsTrees, LearnsValues, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, GRPOTrainer
+):
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
     Args:
@@ -103,10 +105,10 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
         self.counts = VisitCounts() if objective.ucb_coef > 0 else None
         self.on_trees: list[TreesObserver] = []
+        self._trees = self._rows = None  # those of the update that is being rolled out
         self._collapsed = self._said_unspent = False
         self.env_steps = 0
         self._steps_per_tree: float | None = None  # mean of the last update
-        self._completion_width: int | None = None  # set while rows are being scored, read by the critic's hook
         super().__init__(
             model=model,
             reward_funcs=episode_return,
@@ -124,16 +126,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         )
         self.shuffle_dataset = False  # the schedule is the order
         unwrapped = self.accelerator.unwrap_model(self.model)
-        self.critic = self.critic_adapter = None
-        if args.critic:
-            self.critic_adapter = build_critic_adapter(unwrapped, args)
-            hidden_size = unwrapped.config.get_text_config().hidden_size
-            critic = Critic(hidden_size, args.critic_width, seed=args.seed, adapter=self.critic_adapter)
-            self.critic = self._prepare_critic(critic)
-            self.add_callback(ClearCriticGradients(self.critic))
-        backbone = unwrapped.get_base_model() if hasattr(unwrapped, "get_base_model") else unwrapped
-        self._transformer = backbone.base_model
-        self._transformer.register_forward_hook(self._read_values)
+        self._build_critic(unwrapped, args)
         self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_sampler(unwrapped, args, policy, self.renderer, self.accelerator.device)
         replace_progress(self, args.steps_per_update)
@@ -147,26 +140,31 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
     @stage("scoring")
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         self._starts = self._starts_of(inputs)
-        self._scored = None
+        self._scored = self._first_B_C = None
         with self._whole_weights():
             return self._roll_out_and_score(inputs)
 
     def _roll_out_and_score(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
         output = super()._generate_and_score_completions(inputs)
         self._drop_row_means()
+        if "old_per_token_logps" not in output:
+            self._scored = None  # a pass of the reference is none of the policy
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         other_sampler = self.policy.generator != "transformers"
-        if self.critic is not None or other_sampler:
-            if "old_per_token_logps" not in output:  # TRL needed no pass of the policy over the rows, these do
-                self._scored = None
-                self._score_rows(output)
+        reads_policy = self.critic is not None and self.args.critic != "own"
+        if (reads_policy or other_sampler) and "old_per_token_logps" not in output:
+            self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
-            values_B_T = self._per_turn(self._scored[1], first_B_C, turn_index_B_C)[: len(self._rows)]
-        scored_B_C = output.get("old_per_token_logps", None if self._scored is None else self._scored[0])
+            decisions = self._decisions(output, first_B_C)
+            values_B_T = self._values(decisions)
+        scored_B_C = output.get("old_per_token_logps", self._scored)
         if scored_B_C is not None:
             self._check_sampler(output["sampling_per_token_logps"], scored_B_C, turn_index_B_C >= 0)
-        turns = turn_advantages(self._trees, self.objective, values_B_T, seed=self._draw_seed())
+        known_B_T = values_B_T
+        if self.args.vine_values:
+            known_B_T = with_vine_values(self._trees, values_B_T, self.objective.gamma)
+        turns = turn_advantages(self._trees, self.objective, known_B_T, seed=self._draw_seed())
         self._scale(turns)
         self._add_bonus(turns)
         output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)
@@ -175,11 +173,10 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         if other_sampler:
             self._correct_sampler(output, scored_B_C, turn_index_B_C >= 0)
         if self.critic is not None:
-            output["value_targets"] = torch.where(first_B_C, self._per_token(turns.returns_B_T, turn_index_B_C), 0.0)
-            output["value_mask"] = first_B_C
-            output["num_decisions"] = self.accelerator.gather(first_B_C.sum()).sum()
-        self._log_rollouts(turns, values_B_T)
-        del self._trees, self._rows
+            self._log_values(turns, values_B_T)
+            self._learn_values(output, decisions, turns)
+        self._log_rollouts(turns)
+        self._trees = self._rows = self._first_B_C = None
         return output
 
     def _drop_row_means(self) -> None:
@@ -234,9 +231,9 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
 
     # ------------------------------------------------------------------ tokens and turns
 
-    def _turn_index(self, completion_ids_B_C: torch.Tensor) -> torch.Tensor:
+    def _turn_index(self, like_B_C: torch.Tensor) -> torch.Tensor:
         """Own turn of each completion token, -1 for the environment's, the prefix's and padding."""
-        index_B_C = torch.full_like(completion_ids_B_C, -1)
+        index_B_C = torch.full_like(like_B_C, -1)
         for row, data in enumerate(self._rows):
             index_B_C[row, : len(data.turn_index)] = torch.tensor(data.turn_index)
         return index_B_C
@@ -254,15 +251,6 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         """True at the first token of each own action: the decision that the critic values."""
         before = torch.nn.functional.pad(turn_index_B_C[:, :-1], (1, 0), value=-1)
         return (turn_index_B_C >= 0) & (turn_index_B_C != before)
-
-    @staticmethod
-    def _per_turn(values_B_C: torch.Tensor, first_B_C: torch.Tensor, turn_index_B_C: torch.Tensor) -> torch.Tensor:
-        """Values (B, T) of the turns from values (B, C) of the tokens, on the CPU in float64."""
-        turns = int(turn_index_B_C.max()) + 1
-        values_B_T = torch.zeros(len(values_B_C), turns, dtype=torch.float64)
-        rows, columns = first_B_C.cpu().nonzero(as_tuple=True)
-        values_B_T[rows, turn_index_B_C.cpu()[rows, columns]] = values_B_C.double().cpu()[rows, columns]
-        return values_B_T
 
     def _draw_seed(self) -> int:
         """Seed of random sets: another one in every run, update and process."""
@@ -308,7 +296,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
     def _record(self, name: str, value: float) -> None:
         self._metrics["train" if self.model.training else "eval"][name].append(value)
 
-    def _log_rollouts(self, turns: TurnAdvantages, values_B_T: torch.Tensor | None) -> None:
+    def _log_rollouts(self, turns: TurnAdvantages) -> None:
         seeds = [seed for tree in self._trees for seed in tree.seeds]
         sums = self._sum(rollout_sums(len(self._trees), seeds, self._counters, turns.groups))
         self.env_steps += int(sums[0])
@@ -321,12 +309,6 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         self._tokens = dict(zip(tokens, map(int, self._sum(list(tokens.values()))), strict=True))
         for name, value in self._tokens.items():
             self._record(f"tokens/{name}", value)
-        if values_B_T is not None:
-            mask = turns.turns_mask_B_T
-            sums = self._sum(variance_sums(values_B_T[mask], turns.returns_B_T[mask]))
-            if math.isfinite(explained := explained_variance(sums)):
-                self._record("critic/explained_variance", explained)
-            self._record("critic/value_mean", sums[1] / sums[0])
         for observe in self.on_trees:
             observe(self, self._trees, turns)
 
@@ -343,57 +325,49 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
 
     # ------------------------------------------------------------------ loss
 
-    def _read_values(self, module, args, output) -> None:
-        """Hook on the backbone: the critic's value at the token before each completion token, shape (b, C)."""
-        own_pass = self.critic_adapter is None or self.critic_adapter.active
-        if self._completion_width is not None and self.critic is not None and own_pass:
-            hidden = output.last_hidden_state
-            self._values_b_C = self.critic(hidden[:, -self._completion_width - 1 : -1])
-
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
     ):
         """TRL's pass over rows, in chunks of rows of like length without padding before them: same numbers, less work.
 
-        Also leaves ``self._scored = (logprobs (B, C), values (B, C) or None)`` for the loss and the advantages.
+        The first pass since ``self._scored`` was cleared leaves its logprobs (B, C) there, and the hidden states before
+        the decisions ``self._first_B_C`` for the critic.
         """
         results = []
         # with gradients, DDP takes one forward pass for each backward pass
         one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
-        rows_per_chunk = max(SCORED_ROWS, SCORED_TOKENS // attention_mask.size(1))
-        chunks = length_chunks(attention_mask, logits_to_keep, None if one_pass else rows_per_chunk)
+        count = None if one_pass else rows_per_chunk(attention_mask.size(1))
+        chunks = length_chunks(attention_mask, logits_to_keep, count)
+        keeps = self._scored is None and self._keeps_hidden(input_ids, logits_to_keep)
         for chunk in chunks:
-            self._completion_width, self._values_b_C = chunk.scored_width, None
+            if keeps:
+                self._chunk = (chunk, self._first_B_C[chunk.rows_b])
             ids_b_L = input_ids[chunk.rows_b].gather(1, chunk.moved_b_L)
             # attention never looks at what follows, but a router counts tokens
             mask_b_L = chunk.mask_b_L if kwargs.get("compute_aux_loss") else torch.ones_like(ids_b_L)
             try:
                 logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
-                    model, ids_b_L, mask_b_L, self._completion_width, **kwargs
+                    model, ids_b_L, mask_b_L, chunk.scored_width, **kwargs
                 )
-                if self.critic_adapter is not None and self._scored is None:
-                    with self.critic_adapter.activate(), self.accelerator.autocast():
-                        self._transformer(input_ids=ids_b_L, attention_mask=mask_b_L, use_cache=False)
             finally:
-                self._completion_width = None
-            scored = [None if x is None else chunk.completions(x, logits_to_keep)
-                      for x in (logprobs, entropies, self._values_b_C)]  # fmt: skip
+                self._chunk = None
+            scored = [None if x is None else chunk.completions(x, logits_to_keep) for x in (logprobs, entropies)]
             results.append((*scored, aux_loss))
         order, padding_B_C = torch.cat([c.rows_b for c in chunks]).argsort(), attention_mask[:, -logits_to_keep:] == 0
-        logprobs, entropies, values = (
+        logprobs, entropies = (
             # 0 on padding: chunks differ from pass to pass, and TRL takes ratios everywhere
             None if parts[0] is None else torch.cat(parts)[order].masked_fill(padding_B_C, 0)
-            for parts in list(zip(*results, strict=True))[:3]
+            for parts in list(zip(*results, strict=True))[:2]
         )
-        aux_losses = [result[3] for result in results if result[3] is not None]
+        aux_losses = [result[2] for result in results if result[2] is not None]
         if self._scored is None:  # the policy is scored first, the reference after it
-            self._scored = (logprobs, values)
+            self._scored = logprobs
         return logprobs, entropies, torch.stack(aux_losses).mean() if aux_losses else None
 
     def _compute_loss(self, model, inputs):
-        self._scored = None
+        self._scored, self._first_B_C = None, inputs.get("value_mask")
         loss = super()._compute_loss(model, inputs)
-        logprobs_B_C, values_B_C = self._scored
+        logprobs_B_C = self._scored
         mask_B_C = inputs["completion_mask"] * inputs["tool_mask"]
         old_B_C = inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"])
         if "set_losses" in inputs:
@@ -406,10 +380,9 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
             kl_B_C = behaviour_kl(logprobs_B_C, old_B_C, mask_B_C)
             loss = loss + self.args.kl_coef * kl_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])
             self._record_mean("kl", kl_B_C, mask_B_C)
-        if self.critic is not None:
-            error_B_C = 0.5 * (values_B_C - inputs["value_targets"]) ** 2 * inputs["value_mask"]
-            loss = loss + self.args.value_coef * error_B_C.sum() / self._normaliser(inputs["num_decisions"])
-            self._record_mean("critic/loss", error_B_C, inputs["value_mask"])
+        if "value_mask" in inputs:
+            value_loss = self._shared_value_loss(inputs)
+            loss = loss + self.args.value_coef * value_loss / self._normaliser(inputs["num_decisions"])
         return loss
 
     def _normaliser(self, count: torch.Tensor) -> torch.Tensor:
@@ -426,30 +399,10 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         if count:
             self._record(name, total / count)
 
-    # ------------------------------------------------------------------ optimiser and checkpoints
-
-    def create_optimizer(self, model=None):
-        optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
-        if self.critic is not None and not self._is_sharded:  # sharded: after the policy has been
-            self._add_critic(optimizer)
-        return optimizer
-
-    def _add_critic(self, optimizer: torch.optim.Optimizer) -> None:
-        if not getattr(self, "_critic_in_optimizer", False):
-            optimizer.add_param_group(
-                {"params": list(self.critic.parameters()), "lr": self.args.critic_learning_rate, "weight_decay": 0.0}
-            )
-            self._critic_in_optimizer = True
-
-    def _clip_grad_norm(self, model):
-        if self.critic is not None:
-            norm = self.accelerator.clip_grad_norm_(self.critic.parameters(), self.args.max_grad_norm)
-            self._record("critic/grad_norm", float(norm))
-        return super()._clip_grad_norm(model)
+    # ------------------------------------------------------------------ checkpoints
 
     def _save_extra_state(self, folder: Path) -> None:
-        if self.critic is not None:
-            self.accelerator.unwrap_model(self.critic).save(folder)
+        super()._save_extra_state(folder)
         if self.counts is not None:
             self.counts.save(folder)
         state = {"env_steps": self.env_steps, "steps_per_tree": self._steps_per_tree, "tokens": self._tokens}
@@ -461,8 +414,6 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         if checkpoint is None:
             return
         folder = Path(checkpoint)
-        if self.critic is not None:
-            self.accelerator.unwrap_model(self.critic).load(folder)
         if self.counts is not None:
             self.counts.load(folder)
         state = json.loads((folder / STATE_FILE).read_text())

@@ -136,7 +136,7 @@ def _check_deepspeed(args: PolychromicConfig) -> None:
         f"ZeRO-{stage} shards the weights, which rollouts need whole: use recipes/accelerate/zero2.yaml or fsdp2.yaml.",
     )
     require(
-        not args.critic,
-        "critic is on, but DeepSpeed trains one network, the policy: set critic to false, or use "
+        not args.has_critic,
+        "critic is on, but under DeepSpeed nobody has tried one: set critic to 'none', or use "
         "recipes/accelerate/fsdp2.yaml or ddp.yaml.",
     )

@@ -136,7 +136,8 @@ class GrowsTrees:
         completions = [torch.tensor(row.completion_ids) for row in rows]
         ids = [pad(prompts, pad_id, "left"), pad(completions, pad_id)]
         masks = [pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions])]
-        self._scored, training = None, self.model.training
+        self._scored = self._first_B_C = None
+        self._trees, self._rows, training = trees, rows, self.model.training
         with torch.no_grad():
             _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
                 self.accelerator.unwrap_model(self.model),
@@ -145,20 +146,25 @@ class GrowsTrees:
                 ids[1].size(1),
                 compute_entropy=True,
             )
-        values_B_C, self._scored = self._scored[1], None
+        self._scored = values_B_T = None
+        if BRANCHING[self.rollout.rollout_states].needs_values:
+            names = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
+            output = {name: part.to(device) for name, part in zip(names, [*ids, *masks], strict=True)}
+            first_B_C = self._first_tokens(self._turn_index(output["completion_ids"]))
+            values_B_T = self._values(self._decisions(output, first_B_C)).tolist()
         self.model.train(training)
+        self._first_B_C = self._rows = self._trees = None
         views = []
         for index, row in enumerate(rows):
-            entropies, values = [0.0] * (max(row.turn_index) + 1), []
+            entropies = [0.0] * (max(row.turn_index) + 1)
+            values = None if values_B_T is None else values_B_T[index][: len(entropies)]
             for column, turn in enumerate(row.turn_index):
                 if turn >= 0:
-                    if values_B_C is not None and len(values) == turn:
-                        values.append(float(values_B_C[index, column]))
                     entropies[turn] += float(entropies_B_C[index, column])
             if self.rollout.branch_at == "token":
                 own = [column for column, turn in enumerate(row.turn_index) if turn == 0]
                 entropies = [float(entropies_B_C[index, column]) for column in own]
-            views.append(SeedView(len(entropies), values or None, entropies))
+            views.append(SeedView(len(entropies), values, entropies))
         seeds = self.rollout.num_seeds
         return [views[start : start + seeds] for start in range(0, len(views), seeds)]
 

@@ -17,6 +17,11 @@ def pad(rows: list[torch.Tensor], value: int = 0, side: str = "right") -> torch.
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
 
+def rows_per_chunk(length: int) -> int:
+    """Rows of this length that are scored together."""
+    return max(SCORED_ROWS, SCORED_TOKENS // length)
+
+
 def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> torch.Tensor:
     """KL(pi_beta || pi_theta) per sampled token, (B, C), by r - 1 - log r with r = pi_theta / pi_beta; 0 elsewhere.
 
@@ -68,6 +73,11 @@ class Chunk(NamedTuple):
         columns_b_C = shift_b[:, None] + torch.arange(width, device=scored_b_W.device)
         found = scored_b_W.gather(1, columns_b_C.clamp(max=scored_width - 1))
         return found.masked_fill(columns_b_C >= scored_width, 0)
+
+    def before(self, hidden_b_L_H: torch.Tensor, chosen_b_C: torch.Tensor) -> torch.Tensor:
+        """Hidden states (d, H) at the token before each chosen completion token, row by row."""
+        rows_d, columns_d = chosen_b_C.nonzero(as_tuple=True)
+        return hidden_b_L_H[rows_d, self.prompts_b[rows_d] + columns_d - 1]
 
 
 def length_chunks(attention_mask_B_L: torch.Tensor, width: int, rows_per_chunk: int | None) -> list[Chunk]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from test_lora import LORA, base, tune  # noqa: F401 (fixtures)
 from test_processes import ACCELERATE, BATCH, RECIPE, finish, start
 from test_resume import CLOCKS, assert_same, command
-from test_trainer import SETS, TREE, rollouts_of
+from test_trainer import SETS, TREE, kept_values, rollouts_of
 from transformers import AutoModelForCausalLM
 
 from polytune.config import PolicyConfig
@@ -21,8 +21,9 @@ from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.policy.vllm_generator import merged_weights
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
+from polytune.trainer.value_features import value_features
 
-OWN = [*LORA, "--critic_lora_r", "2", "--critic_learning_rate", "1e-2"]
+OWN = [*LORA, "--critic", "own", "--critic_lora_r", "2", "--critic_learning_rate", "1e-2"]
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def make(tmp_path):
         defaults = dict(
             output_dir=str(tmp_path / "run"), num_generations=14, per_device_train_batch_size=14,
             steps_per_generation=2, num_updates=1, learning_rate=1e-3, disable_tqdm=True, use_cpu=True, kl_coef=0.0,
-            critic_lora_r=3,
+            critic="own", critic_lora_r=3,
         )  # fmt: skip
         trainer = PolychromicTrainer(
             AutoModelForCausalLM.from_pretrained(tmp_path / "base"), PolychromicConfig(**(defaults | fields)), task,
@@ -45,7 +46,7 @@ def make(tmp_path):
         )  # fmt: skip
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            trainer.critic.layers[-1].weight.normal_(std=0.3, generator=generator)
+            trainer.critic.head.layers[-1].weight.normal_(std=0.3, generator=generator)
             for update in trainer.critic_adapter.updates.values() if moved else ():
                 update.B.normal_(std=0.5, generator=generator)
         return trainer
@@ -53,10 +54,11 @@ def make(tmp_path):
     return make
 
 
-def values_of(trainer, output, folder, *, adapted=True):
-    """By a plain copy of the base with the critic's updates added to its weights, row by row."""
+def values_of(trainer, output, trees, folder, *, adapted=True):
+    """By a plain copy of the base with the critic's updates added to its weights, row by row; (B, C) at own tokens."""
     model = AutoModelForCausalLM.from_pretrained(folder / "base")
     values, updates = torch.zeros(output["completion_ids"].shape), dict(trainer.critic_adapter.updates.items())
+    features = value_features(trees, trainer.task.horizon, 1.0).float()
     with torch.no_grad():
         for name, module in model.named_modules():
             update = updates.get(name.replace(".", "_"))
@@ -66,7 +68,8 @@ def values_of(trainer, output, folder, *, adapted=True):
             prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
             completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
             hidden = model.model(torch.cat([prompt, completion])[None]).last_hidden_state[0]
-            values[row, : len(completion)] = trainer.critic.layers(hidden[len(prompt) - 1 : -1]).squeeze(-1)
+            own = output["tool_mask"][row, : len(completion)].nonzero()[:, 0]
+            values[row, own] = trainer.critic.head(hidden[len(prompt) - 1 + own], features[row, : len(own)])
     return values
 
 
@@ -74,47 +77,42 @@ def values_of(trainer, output, folder, *, adapted=True):
 def test_values_are_those_of_the_base_with_the_critics_updates(make, tmp_path, moved):
     trainer = make(moved=moved)
     assert len(trainer.critic_adapter.updates) == 2 * trainer.model.config.num_hidden_layers
-    seen, original = {}, trainer._per_turn
-    trainer._per_turn = lambda values, *rest: original(seen.setdefault("values", values), *rest)
+    seen = kept_values(trainer)
     output, trees, rows = rollouts_of(trainer)
     own = (output["completion_mask"] * output["tool_mask"]).bool()
-    expected = values_of(trainer, output, tmp_path)
-    torch.testing.assert_close(seen["values"][own], expected[own], atol=1e-5, rtol=1e-4)
-    plain = values_of(trainer, output, tmp_path, adapted=False)
+    expected = values_of(trainer, output, trees, tmp_path)
+    count = torch.tensor([len(t.turns) for tree in trees for t in tree.trajectories()])
+    kept = seen["values"][torch.arange(seen["values"].size(1)) < count[:, None]]
+    torch.testing.assert_close(kept.float(), expected[own], atol=1e-5, rtol=1e-4)
+    plain = values_of(trainer, output, trees, tmp_path, adapted=False)
     assert moved != torch.allclose(expected[own], plain[own], atol=1e-3), "the first values are the plain head's"
 
-    views = trainer._look(trees)  # what rollout_states 'uncertain' asks
-    seeds = [row for row, trajectory in enumerate(t for tree in trees for t in tree.trajectories())
-             if trajectory.parent is None]  # fmt: skip
-    for view, row in zip([view for tree in views for view in tree], seeds, strict=True):
-        turns = [column for column, turn in enumerate(rows[row].turn_index) if turn >= 0]
-        torch.testing.assert_close(torch.tensor(view.values), expected[row, turns], atol=1e-5, rtol=1e-4)
 
-
-def gradients(trainer, output, advantages):
+def gradients(trainer, output):
+    """The policy's of one loss, by name."""
     trainer.model.zero_grad()
-    trainer.critic.zero_grad()
-    trainer._compute_loss(trainer.model, output | {"advantages": advantages}).backward()
-    policy = {n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad}
-    return policy, {n: p.grad for n, p in trainer.critic.named_parameters()}
+    trainer._compute_loss(trainer.model, output).backward()
+    return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
 def test_each_loss_moves_its_own_adapter_alone(make):
     trainer = make()
     trainable = {name: p.requires_grad for name, p in trainer.model.named_parameters()}
     assert all(wanted == ("lora_" in name) for name, wanted in trainable.items())
-    output, _, _ = rollouts_of(trainer)
-    advantages = torch.randn_like(output["advantages"]) * output["tool_mask"] * output["completion_mask"]
-    policy, critic = gradients(trainer, output, torch.zeros_like(advantages))
-    assert all(grad is None or grad.abs().max() == 0 for grad in policy.values())
-    assert all(grad.abs().max() > 0 for grad in critic.values()) and any("adapter" in name for name in critic)
-
-    both, _ = gradients(trainer, output, advantages)
-    trainer.args.value_coef = 0.0
-    alone, critic = gradients(trainer, output, advantages)
-    assert all(grad.abs().max() == 0 for grad in critic.values())
-    assert all(grad.abs().max() > 0 for grad in alone.values())
-    assert all(torch.equal(alone[name], both[name]) for name in alone), "the critic's pass leaves the policy's alone"
+    learn = trainer.critic.learn
+    output, trees, rows = rollouts_of(trainer)
+    before = gradients(trainer, output)
+    assert all(grad.abs().max() > 0 for grad in before.values())
+    weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    critic = {name: p.detach().clone() for name, p in trainer.critic.named_parameters()}
+    trainer._trees, trainer._rows = trees, rows
+    decisions = trainer._decisions(output, (output["completion_mask"] * output["tool_mask"]).bool())
+    learn(decisions, torch.ones(len(decisions)), salt="")
+    assert all(torch.equal(p, weights[name]) for name, p in trainer.model.named_parameters())
+    assert not any(torch.equal(p, critic[name]) for name, p in trainer.critic.named_parameters())
+    assert any("trunk" in name for name in critic)
+    after = gradients(trainer, output)
+    assert all(torch.equal(after[name], before[name]) for name in before), "the critic's pass leaves the policy's alone"
     assert {name: p.requires_grad for name, p in trainer.model.named_parameters()} == trainable
 
 
@@ -129,8 +127,10 @@ def test_both_adapters_learn_at_their_own_rate_and_the_policys_is_saved_alone(ma
         assert torch.equal(parameter, before[name]) != ("lora_" in name), name
     assert not any(torch.equal(p, critic_before[name]) for name, p in trainer.critic.named_parameters())
     groups = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert {groups.pop(id(p)) for p in trainer.critic.parameters()} == {1e-2} and set(groups.values()) == {1e-3}
-    assert len(groups) == sum(p.requires_grad for p in trainer.model.parameters())
+    assert set(groups) == {id(p) for p in trainer.model.parameters() if p.requires_grad} and set(groups.values()) == {
+        1e-3
+    }
+    assert {group["lr"] for group in trainer.critic.optimiser.param_groups} == {1e-2}
     logged = [line for line in trainer.state.log_history if "kl" in line]
     assert len(logged) == 2 and logged[0]["kl"] >= 0
 
@@ -167,6 +167,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(call_recipe, make, tmp_path, one
             "policy": load_file(folder / "adapter_model.safetensors"),
             "critic": load_file(folder / "checkpoint-12/critic.safetensors"),
             "optimizer": torch.load(folder / "checkpoint-12/optimizer.pt", weights_only=True),
+            "critic_optimizer": torch.load(folder / "checkpoint-12/critic_optimizer.pt", weights_only=True),
             "metrics": [
                 {k: v for k, v in json.loads(line).items() if not any(clock in k for clock in CLOCKS)}
                 for line in (folder / "metrics.jsonl").read_text().splitlines()
@@ -177,9 +178,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(call_recipe, make, tmp_path, one
     assert_same(one, other)
     assert all(line["sampling/logprob_gap"] < 1e-5 for line in one["metrics"] if "rollout/env_steps" in line)
     earlier = load_file(whole / "checkpoint-8/critic.safetensors")
-    updates = [name for name in earlier if name.startswith("adapter.")]
+    updates = [name for name in earlier if name.startswith("trunk.")]
     assert updates and not any(torch.equal(one["critic"][name], earlier[name]) for name in updates)
-    assert len(one["optimizer"]["param_groups"][-1]["params"]) == len(earlier)
+    assert len(one["critic_optimizer"]["param_groups"][-1]["params"]) == len(earlier)
     assert not [path for path in (whole / "checkpoint-12").iterdir() if path.is_dir()]
     assert_same(load_file(tmp_path / "base/model.safetensors"), before)
 
@@ -200,9 +201,12 @@ def test_two_processes_learn_what_one_learns(make, tmp_path):
 
 
 @pytest.mark.parametrize("flags, words", [
-    (["--critic_lora_r", "2"], "critic_lora_r is 2, but use_peft is false"),
+    (["--critic", "own", "--critic_lora_r", "2"], "critic_lora_r is 2, but use_peft is false"),
     ([*LORA, "--critic_lora_r", "-1"], "critic_lora_r must be an integer of at least 0, got -1"),
-    ([*OWN, "--critic", "false"], "critic_lora_r is 2, but critic is off: switch it on"),
+    ([*OWN, "--critic", "none"], "critic_lora_r is 2, but critic is 'none': set critic to 'own'"),
+    ([*LORA, "--critic", "own"], "critic is 'own' and use_peft true, so its trunk is an adapter"),
+    (["--critic", "false"], "critic is 'false': it is one of shared, own, head, none (once false: none, true: head)"),
+    (["--value_coef", "1"], "value_coef is 1.0, but has no effect with critic 'head': leave it out"),
     ([*OWN, "--gradient_checkpointing", "true"], "critic_lora_r is 2, but gradient_checkpointing would recompute"),
 ])  # fmt: skip
 def test_mistakes(tune, tmp_path, capsys, flags, words):  # noqa: F811

@@ -15,7 +15,7 @@ from polytune.rollout import RolloutError
 
 def test_vines_are_trained_on_and_not_only_scored(tmp_path):
     """The rows of vines alone move the policy, and a shared prefix is trained once, on its seed trajectory."""
-    trainer = make_trainer(tmp_path, model_seed=3, critic=False)
+    trainer = make_trainer(tmp_path, model_seed=3, critic="none")
     output, trees, rows = rollouts_of(trainer)
     trajectories = [t for tree in trees for t in tree.trajectories()]
     vines = torch.tensor([t.parent is not None for t in trajectories])
@@ -68,7 +68,8 @@ def test_the_set_advantage_stays_out_of_the_critics_target(tmp_path):
     """The targets are the same whatever the sets say."""
     targets = []
     for weight in (0.0, 100.0):
-        trainer = make_trainer(tmp_path / str(weight), objective=replace(SETS, set_weight=weight), model_seed=3)
+        sets = replace(SETS, set_weight=weight)
+        trainer = make_trainer(tmp_path / str(weight), objective=sets, model_seed=3, critic="shared")
         targets.append(rollouts_of(trainer)[0]["value_targets"])
     assert torch.equal(*targets) and targets[0].abs().max() > 0
 

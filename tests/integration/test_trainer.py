@@ -13,11 +13,13 @@ from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.objective import enumerate_set_advantages, gae
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
-from polytune.rollout import BRANCHING, RolloutError, SeedView
+from polytune.rollout import BRANCHING, RolloutError, SeedView, Tree, tree_rows
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import behaviour_kl, length_chunks
 from polytune.trainer.ucb import visits
+from polytune.trainer.value_features import value_features
+from polytune.trainer.valued import LearnsValues
 
 TREE = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3)
 SETS = ObjectiveConfig(set_size=2, window=2, set_normalise="none", gae_normalise="none")
@@ -44,8 +46,10 @@ def make_trainer(
 
 
 def rollouts_of(trainer):
-    """One generation batch, its trees kept: (output of the seam, trees)."""
+    """One generation batch, its trees kept, its values not learnt from: (output of the seam, trees, rows)."""
     kept = {}
+    if trainer.critic is not None:
+        trainer.critic.learn = lambda *args, **kwargs: {}
     original = trainer._roll_out
 
     def keep(prompts):
@@ -62,14 +66,14 @@ def rollouts_of(trainer):
 
 def test_advantages_are_sets_inside_the_window_and_gae_outside(tmp_path):
     trainer = make_trainer(tmp_path, model_seed=3)
-    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)  # values that are not all 0
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)  # values that are not all 0
     output, trees, rows = rollouts_of(trainer)
     trajectories = [t for tree in trees for t in tree.trajectories()]
     assert 3 < sum(t.success for t in trajectories) < len(trajectories)  # the test has something to tell apart
     advantages = output["advantages"]
     assert advantages.shape == output["completion_ids"].shape
 
-    values = reference_values(trainer, output)
+    values = reference_values(trainer, output, trees)
     for row, (trajectory, data) in enumerate(zip(trajectories, rows, strict=True)):
         own = [j for j, index in enumerate(data.turn_index) if index >= 0]
         assert len(own) == len(trajectory.turns)  # one token an action
@@ -86,8 +90,16 @@ def test_advantages_are_sets_inside_the_window_and_gae_outside(tmp_path):
         assert output["tool_mask"][row, own].min() == 1
 
 
-def reference_values(trainer, output):
-    """The critic's values at every completion token by a plain forward pass, row by row."""
+def kept_values(trainer):
+    """A dict that will hold what the trainer's next ``_values`` returns."""
+    kept, original = {}, trainer._values
+    trainer._values = lambda decisions: kept.setdefault("values", original(decisions))
+    return kept
+
+
+def reference_values(trainer, output, trees):
+    """The critic's values at every own token by a plain forward pass, row by row (one token an action)."""
+    features = value_features(trees, trainer.task.horizon, 1.0).float()
     values = torch.zeros(output["completion_ids"].shape, dtype=torch.float64)
     with torch.no_grad():
         for row in range(len(values)):
@@ -95,33 +107,38 @@ def reference_values(trainer, output):
             completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
             model = trainer.model.get_base_model() if hasattr(trainer.model, "peft_config") else trainer.model
             hidden = model.model(torch.cat([prompt, completion])[None]).last_hidden_state[0]
-            values[row, : len(completion)] = trainer.critic(hidden[len(prompt) - 1 : -1]).double()
+            own = output["tool_mask"][row, : len(completion)].nonzero()[:, 0]
+            told = features[row, : len(own)]
+            values[row, own] = trainer.critic.head(hidden[len(prompt) - 1 + own], told).double()
     return values
 
 
 def test_the_critics_target_is_the_ordinary_return(tmp_path):
-    trainer = make_trainer(tmp_path, model_seed=3)
+    trainer, seen = make_trainer(tmp_path, model_seed=3), {}
+    trainer._learn_values = lambda output, decisions, turns: seen.update(decisions=decisions, turns=turns)
     output, trees, rows = rollouts_of(trainer)
-    trajectories = [t for tree in trees for t in tree.trajectories()]
-    for row, (trajectory, data) in enumerate(zip(trajectories, rows, strict=True)):
-        own = [j for j, index in enumerate(data.turn_index) if index >= 0]
-        assert output["value_mask"][row].nonzero()[:, 0].tolist() == own
-        assert torch.allclose(output["value_targets"][row, own], torch.tensor(trajectory.discounted_return()))
+    trainer.critic.learn = lambda decisions, targets, salt: seen.update(targets=targets) or {}
+    trainer._trees, trainer._rows = trees, rows
+    LearnsValues._learn_values(trainer, output, seen["decisions"], seen["turns"])
+    expected = [t.discounted_return() for tree in trees for t in tree.trajectories() for _ in t.turns]
+    torch.testing.assert_close(seen["targets"], torch.tensor(expected))
+    own = (output["completion_mask"] * output["tool_mask"]).bool()
+    assert torch.equal(seen["decisions"].first_B_C, own), "one token an action: every own token is a decision"
 
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3])
 def test_loss_equals_ppo_written_by_hand(tmp_path, kl_coef):
-    trainer = make_trainer(tmp_path, kl_coef=kl_coef, value_coef=0.5, num_iterations=2)
-    output, _, _ = rollouts_of(trainer)
+    trainer = make_trainer(tmp_path, critic="shared", kl_coef=kl_coef, value_coef=0.5, num_iterations=2)
+    output, trees, _ = rollouts_of(trainer)
     with torch.no_grad():  # move the policy, so that ratios differ from 1 and some are clipped
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02)
-        torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.1)
+        torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.1)
     output["advantages"] = torch.randn_like(output["advantages"]) * (output["tool_mask"] * output["completion_mask"])
     loss = trainer._compute_loss(trainer.model, output)
 
     total, kl, count, value_error, decisions = 0.0, 0.0, 0, 0.0, 0
-    values = reference_values(trainer, output)
+    values = reference_values(trainer, output, trees)
     clipped = 0
     for row in range(len(output["prompt_ids"])):
         prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
@@ -147,8 +164,9 @@ def test_loss_equals_ppo_written_by_hand(tmp_path, kl_coef):
     assert math.isclose(loss.item(), expected, rel_tol=1e-4, abs_tol=1e-6)
 
 
-def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path):
-    trainer = make_trainer(tmp_path, model_seed=3, save_updates=2)
+@pytest.mark.parametrize("critic", ["head", "shared", "own"])
+def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path, critic):
+    trainer = make_trainer(tmp_path, model_seed=3, save_updates=2, critic=critic, critic_learning_rate=2e-3)
     trainer.model.model.embed_tokens.weight.requires_grad_(False)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     critic_before = {name: p.detach().clone() for name, p in trainer.critic.named_parameters()}
@@ -158,8 +176,8 @@ def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path):
         assert changed == parameter.requires_grad, name
     for name, parameter in trainer.critic.named_parameters():
         assert not torch.equal(parameter, critic_before[name]), name
-    learning_rates = {group["lr"] for group in trainer.optimizer.param_groups}
-    assert learning_rates == {1e-3, 1e-4}
+    assert {group["lr"] for group in trainer.optimizer.param_groups} == {1e-3}
+    assert {group["lr"] for group in trainer.critic.optimiser.param_groups} == {2e-3}
     logged = trainer.state.log_history[0]
     for name in (
         "rollout/return", "rollout/success", "rollout/env_steps", "advantages/set_scale", "advantages/gae_scale",
@@ -170,35 +188,52 @@ def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path):
     assert logged["tokens/recomputed"] == 0
 
 
-def test_value_loss_never_moves_the_policy(tmp_path):
-    trainer = make_trainer(tmp_path, kl_coef=0.0)
+@pytest.mark.parametrize("critic", ["head", "shared", "own"])
+def test_the_value_loss_moves_the_policys_trunk_only_where_it_is_shared(tmp_path, critic):
+    trainer = make_trainer(tmp_path, kl_coef=0.0, critic=critic)
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)
+    before = [p.detach().clone() for p in trainer.critic.parameters()]
     output, _, _ = rollouts_of(trainer)
     output["advantages"] = torch.zeros_like(output["advantages"])
     trainer._compute_loss(trainer.model, output).backward()
-    assert all(p.grad is None or p.grad.abs().max() == 0 for p in trainer.model.parameters())
-    assert any(p.grad.abs().max() > 0 for p in trainer.critic.parameters())
+    moved = {n for n, p in trainer.model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
+    trunk = {n for n, _ in trainer.model.named_parameters() if n.startswith("model.")}
+    assert moved == (trunk if critic == "shared" else set())
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.critic.parameters(), strict=True))
+    assert all(p.grad is None for p in trainer.critic.parameters()), "the critic learns in passes of its own"
 
 
-def test_gradients_do_not_outlive_their_step(tmp_path):
-    trainer = make_trainer(tmp_path, num_updates=1)
-    leftovers = []
-    original = trainer._compute_loss
-
-    def look(model, inputs):
-        parameters = [*trainer.model.parameters(), *trainer.critic.parameters()]
-        leftovers.append(sum(0.0 if p.grad is None else p.grad.abs().sum().item() for p in parameters))
-        return original(model, inputs)
-
-    trainer._compute_loss = look
-    trainer.train()
-    assert leftovers == [0.0] * trainer.args.steps_per_update
+@pytest.mark.parametrize("critic", ["head", "shared", "own"])
+def test_the_critics_step_is_that_of_all_decisions(tmp_path, critic):
+    """One pass in one minibatch, in pieces of rows: the gradient of the mean loss, and Adam's step on it."""
+    trainer = make_trainer(tmp_path, critic=critic, model_seed=3, critic_passes=1, critic_minibatches=1)
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)
+    learn, seen = trainer.critic.learn, {}
+    output, trees, _ = rollouts_of(trainer)
+    values = reference_values(trainer, output, trees)
+    trainer.critic.learn = learn
+    trainer._trees, trainer._rows = trees, [row for tree in trees for row in tree_rows(tree)]
+    own = (output["completion_mask"] * output["tool_mask"]).bool()
+    trainer._scored = None
+    trainer._score_rows(output)
+    decisions = trainer._decisions(output, own)
+    targets = torch.linspace(-1, 1, len(decisions))
+    step = trainer.critic.optimiser.step
+    trainer.critic.optimiser.step = lambda: (
+        seen.update(g=[p.grad.clone() for p in trainer.critic.parameters()]) or step()
+    )
+    told = trainer.critic.learn(decisions, targets, salt="0")
+    assert math.isclose(told["loss"], float(0.5 * ((values[own] - targets) ** 2).mean()), rel_tol=1e-4)
+    norm = math.sqrt(sum(float((g**2).sum()) for g in seen["g"]))
+    assert math.isclose(norm, min(told["grad_norm"], trainer.args.max_grad_norm), rel_tol=1e-3)
+    assert told["grad_norm"] > 0
 
 
 @pytest.mark.parametrize(
     ("rollout", "objective", "fields"),
     [
         (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="none"), {}),  # PPO
-        (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="seeds", set_size=2, window=-1), {"critic": False}),
+        (RolloutConfig(4, 0, 0), ObjectiveConfig(set_scope="seeds", set_size=2, window=-1), {"critic": "none"}),
         (RolloutConfig(2, 1, 3), ObjectiveConfig(set_scope="both", set_size=2), {}),
         (RolloutConfig(1, 2, 3), ObjectiveConfig(set_size=2, credit="max", num_sets="4"), {"num_iterations": 1}),
     ],
@@ -226,14 +261,14 @@ def test_the_reference_does_not_touch_the_critics_values(tmp_path, num_iteration
         num_iterations=num_iterations, num_updates=1, kl_reference="pretrained", disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
     trainer = PolychromicTrainer(model, args, task, [0, 1], TREE, SETS, PolicyConfig(), tokenizer)
-    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)
-    seen = {}
-    original = trainer._per_turn
-    trainer._per_turn = lambda values, *rest: original(seen.setdefault("values", values), *rest)
-    output, _, _ = rollouts_of(trainer)
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)
+    seen = kept_values(trainer)
+    output, trees, _ = rollouts_of(trainer)
     own = (output["completion_mask"] * output["tool_mask"]).bool()
-    reference = reference_values(trainer, output)
-    torch.testing.assert_close(seen["values"][own].double(), reference[own], atol=1e-5, rtol=1e-5)
+    reference = reference_values(trainer, output, trees)
+    turns = torch.tensor([len(t.turns) for tree in trees for t in tree.trajectories()])
+    mask = torch.arange(seen["values"].size(1)) < turns[:, None]
+    torch.testing.assert_close(seen["values"][mask], reference[own], atol=1e-5, rtol=1e-5)
     trainer.train()
     assert math.isfinite(trainer.state.log_history[0]["kl"])
 
@@ -255,7 +290,7 @@ def test_members_of_no_drawn_set_keep_the_critics_advantage(tmp_path):
 
 
 def test_without_critic_only_windows_are_scored(tmp_path):
-    trainer = make_trainer(tmp_path, critic=False)
+    trainer = make_trainer(tmp_path, critic="none")
     output, trees, rows = rollouts_of(trainer)
     for row, trajectory in enumerate(t for tree in trees for t in tree.trajectories()):
         own = [j for j, index in enumerate(rows[row].turn_index) if index >= 0]
@@ -266,7 +301,7 @@ def test_without_critic_only_windows_are_scored(tmp_path):
 def test_each_population_is_scaled_on_its_own(tmp_path):
     scaled = ObjectiveConfig(set_size=2, window=2, set_normalise="std", gae_normalise="mean_std", set_weight=0.5)
     trainer = make_trainer(tmp_path, objective=scaled, model_seed=3)
-    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)
     seen = {}
     original = trainer._scale
     trainer._scale = lambda turns: (original(turns), seen.setdefault("turns", turns))
@@ -282,7 +317,7 @@ def test_each_population_is_scaled_on_its_own(tmp_path):
 
 def test_contract_of_the_trl_seam(tmp_path):
     """What PolychromicTrainer relies on in TRL's experimental ``rollout_func``; fails when a new TRL changes it."""
-    trainer = make_trainer(tmp_path, num_updates=1, num_iterations=2, steps_per_generation=2)
+    trainer = make_trainer(tmp_path, num_updates=1, num_iterations=2, steps_per_generation=2, critic="shared")
     calls, batches = [], []
     original, loss = trainer._roll_out, trainer._compute_loss
 
@@ -301,7 +336,14 @@ def test_contract_of_the_trl_seam(tmp_path):
     assert len(calls[0]) == 2 * size and len(set(calls[0][:size])) == 1  # each prompt repeated num_generations times
     assert len(batches) == 4
     for first, second in ((0, 2), (1, 3)):  # the second epoch sees the same minibatches in the same order
-        for key in ("completion_ids", "advantages", "value_targets", "value_mask", "old_per_token_logps"):
+        for key in (
+            "completion_ids",
+            "advantages",
+            "value_targets",
+            "value_mask",
+            "value_features",
+            "old_per_token_logps",
+        ):
             assert torch.equal(batches[first][key], batches[second][key]), key
     for batch in batches:  # our tensors are shuffled and split along with TRL's
         mask = batch["completion_mask"] * batch["tool_mask"]
@@ -322,15 +364,12 @@ def test_chunks_of_like_length_change_no_number(tmp_path):
         chunked, entropies, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, width, compute_entropy=True
         )
-        values = trainer._scored[1]
         whole, whole_entropies, _ = super(PolychromicTrainer, trainer)._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, width, compute_entropy=True
         )
     own = (output["completion_mask"] * output["tool_mask"]).bool()
     torch.testing.assert_close(chunked[own], whole[own], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropies[own], whole_entropies[own], atol=1e-5, rtol=1e-5)
-    reference = reference_values(trainer, output)
-    torch.testing.assert_close(values[own].double(), reference[own], atol=1e-5, rtol=1e-5)
     rows = torch.cat([chunk.rows_b for chunk in length_chunks(mask, width, 4)])
     assert sorted(rows.tolist()) == list(range(len(mask)))
 
@@ -411,7 +450,8 @@ def test_blank_rows_change_nothing(tmp_path):
     """Two trees and no room for more give the gradient of two trees alone."""
     gradients = []
     for name, size, budget in (("two", 14, None), ("six", 42, 1)):
-        trainer = make_trainer(tmp_path / name, per_device_train_batch_size=size, max_env_steps=budget, model_seed=3)
+        trainer = make_trainer(tmp_path / name, per_device_train_batch_size=size, max_env_steps=budget, model_seed=3,
+                               critic="shared")  # fmt: skip
         if budget:
             trainer._env_steps_due = lambda: 0.0
             grow = trainer._grow
@@ -423,7 +463,8 @@ def test_blank_rows_change_nothing(tmp_path):
         assert output["completion_ids"].size(0) == 2 * size and int(output["num_decisions"]) > 100
         assert output["advantages"][28:].abs().sum() == 0 and output["value_mask"][28:].sum() == 0
         trainer._compute_loss(trainer.model, output).backward()
-        gradients.append([p.grad for p in [*trainer.model.parameters(), *trainer.critic.parameters()]])
+        gradients.append([*(p.grad for p in trainer.model.parameters() if p.grad is not None),
+                          *(p.detach() for p in trainer.critic.parameters())])  # fmt: skip
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
 
@@ -432,10 +473,15 @@ def test_blank_rows_change_nothing(tmp_path):
 def test_rollout_states_lie_where_the_rule_says(tmp_path, rule):
     rollout = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3, rollout_states=rule)
     trainer = make_trainer(tmp_path, rollout=rollout, model_seed=3)
-    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.3)
-    torch.nn.init.constant_(trainer.critic.layers[-1].bias, 0.4)
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)
+    torch.nn.init.constant_(trainer.critic.head.layers[-1].bias, 0.4)
     output, trees, rows = rollouts_of(trainer)
-    values, row = reference_values(trainer, output), 0
+    told = [Tree(tree.start_state, tree.prompt_ids, tree.seeds, [[] for _ in tree.seeds]) for tree in trees]
+    values, row = torch.zeros(output["completion_ids"].shape, dtype=torch.float64), 0
+    seeds = [r for r, t in enumerate(t for tree in trees for t in tree.trajectories()) if t.parent is None]
+    of_seeds = {name: output[name][seeds] for name in
+                ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask")}  # fmt: skip
+    values[seeds] = reference_values(trainer, of_seeds, told)  # no vine had been grown
     seen = set()
     for tree in trees:
         for seed, groups in zip(tree.seeds, tree.vines, strict=True):
@@ -460,13 +506,13 @@ def test_per_set_equals_one_row_per_set(tmp_path):
         set_size=2, window=-1, set_scope="seeds", credit="per_set", set_normalise="none", objective="polychromic"
     )
     rollout = RolloutConfig(num_seeds=5, num_rollout_states=0, num_vines=0)
-    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic=False, kl_coef=0.0, model_seed=3)
+    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic="none", kl_coef=0.0, model_seed=3)
     output, trees, rows = rollouts_of(trainer)
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.03)
     loss = trainer._compute_loss(trainer.model, output)
-    logprobs = trainer._scored[0]
+    logprobs = trainer._scored
     ratio = (logprobs - output["old_per_token_logps"]).exp()
     total, differs = 0.0, False
     for index, tree in enumerate(trees):
@@ -496,14 +542,14 @@ def test_per_set_equals_one_row_per_set(tmp_path):
 def test_per_set_leaves_the_critics_tokens_to_ppo(tmp_path, num_sets):
     """With a critic and a window, tokens outside it (and members of no drawn set) take PPO's clipped term."""
     objective = replace(SETS, window=0, credit="per_set", num_sets=num_sets)
-    trainer = make_trainer(tmp_path, objective=objective, kl_coef=0.0, value_coef=0.0, model_seed=3)
-    torch.nn.init.normal_(trainer.critic.layers[-1].weight, std=0.5)
+    trainer = make_trainer(tmp_path, objective=objective, kl_coef=0.0, model_seed=3)
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.5)
     output, trees, rows = rollouts_of(trainer)
     with torch.no_grad():
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.03)
     loss = trainer._compute_loss(trainer.model, output)
-    ratio = (trainer._scored[0] - output["old_per_token_logps"]).exp()
+    ratio = (trainer._scored - output["old_per_token_logps"]).exp()
     advantages, losses = output["advantages"], output["set_losses"]
     mask = (output["tool_mask"] * output["completion_mask"]).bool()
     ppo = torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
@@ -580,7 +626,7 @@ def test_group_std_is_grpo(tmp_path):
         objective="mean", set_size=1, set_scope="seeds", window=-1, set_normalise="group_std", diversity="excess"
     )
     rollout = RolloutConfig(num_seeds=6, num_rollout_states=0, num_vines=0)
-    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic=False, model_seed=3)
+    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic="none", model_seed=3)
     output, trees, rows = rollouts_of(trainer)
     signal = 0
     for index, tree in enumerate(trees):
@@ -601,7 +647,7 @@ def test_rloo_is_leave_one_out_over_the_whole_group(tmp_path):
         set_weight=6.0,
     )  # fmt: skip
     rollout = RolloutConfig(num_seeds=6, num_rollout_states=0, num_vines=0)
-    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic=False, model_seed=3)
+    trainer = make_trainer(tmp_path, rollout=rollout, objective=objective, critic="none", model_seed=3)
     output, trees, rows = rollouts_of(trainer)
     for index, tree in enumerate(trees):
         returns = [t.discounted_return() for t in tree.seeds]
@@ -620,7 +666,7 @@ def test_ucb_adds_to_scored_actions_and_counts_once_an_update(tmp_path):
     )
     first, trees, _ = rollouts_of(plain)
     second, _, _ = rollouts_of(bonus)
-    own = second["value_mask"]
+    own = (second["completion_mask"] * second["tool_mask"]).bool()
     torch.testing.assert_close(second["advantages"][own], first["advantages"][own] + 0.25)  # nothing was tried before
     assert torch.equal(second["advantages"][~own], first["advantages"][~own])
     keys = [key for tree in trees for t in tree.trajectories() for key in visits(tree, t)]
@@ -658,4 +704,4 @@ def test_observers_see_the_trees_of_each_update(tmp_path):
     trainer.train()
     assert [step for step, _ in seen] == [0, trainer.args.steps_per_update]
     assert all(len(starts) == trainer.args.prompts_per_update for _, starts in seen)
-    assert not hasattr(trainer, "_trees")
+    assert trainer._trees is None
