@@ -37,7 +37,7 @@ from polytune.trainer.critic_adapter import build_critic_adapter, check_critic_a
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.rollouts import GrowsTrees
-from polytune.trainer.schedule import start_state_schedule
+from polytune.trainer.schedule import StartSchedule, blank_prompts
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
 from polytune.trainer.serving import build_sampler, check_vllm_mode
 from polytune.trainer.sharding import ShardedPolicy
@@ -105,24 +105,19 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         self.on_trees: list[TreesObserver] = []
         self._collapsed = self._said_unspent = False
         self.env_steps = 0
+        self.schedule = StartSchedule(start_seeds, args.seed)
         self._steps_per_tree: float | None = None  # mean of the last update
         self._completion_width: int | None = None  # set while rows are being scored, read by the critic's hook
         super().__init__(
             model=model,
             reward_funcs=episode_return,
             args=args,
-            train_dataset=start_state_schedule(
-                task,
-                start_seeds,
-                updates=args.num_updates,
-                prompts_per_update=args.prompts_per_update,
-                run_seed=args.seed,
-            ),
+            train_dataset=blank_prompts(args.num_updates * args.prompts_per_update),
             processing_class=processing_class,
             rollout_func=lambda prompts, trainer: trainer._roll_out(prompts),
             **kwargs,
         )
-        self.shuffle_dataset = False  # the schedule is the order
+        self.shuffle_dataset = False
         unwrapped = self.accelerator.unwrap_model(self.model)
         self.critic = self.critic_adapter = None
         if args.critic:
@@ -146,7 +141,6 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
 
     @stage("scoring")
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
-        self._starts = self._starts_of(inputs)
         self._scored = None
         with self._whole_weights():
             return self._roll_out_and_score(inputs)
@@ -314,6 +308,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         self.env_steps += int(sums[0])
         self._steps_per_tree = sums[0] / sums[1]
         metrics = rollout_metrics(sums, self.env_steps)
+        metrics |= {"rollout/start_states": self.schedule.met, "rollout/passes": self.schedule.passes}
         for name, value in metrics.items():
             self._record(name, value)
         self._warn_of_collapse(metrics.get("groups/distinct_share"))
@@ -453,6 +448,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         if self.counts is not None:
             self.counts.save(folder)
         state = {"env_steps": self.env_steps, "steps_per_tree": self._steps_per_tree, "tokens": self._tokens}
+        state["start_states_taken"] = self.schedule.cursor
         (folder / STATE_FILE).write_text(json.dumps(state))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -466,6 +462,12 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         if self.counts is not None:
             self.counts.load(folder)
         state = json.loads((folder / STATE_FILE).read_text())
+        require(
+            "start_states_taken" in state,
+            f"{folder / STATE_FILE} does not say how many start states were taken: an older version wrote it, so train "
+            "from the start in another output_dir.",
+        )
+        self.schedule.cursor = state["start_states_taken"]
         self.env_steps, self._steps_per_tree = state["env_steps"], state["steps_per_tree"]
         if self.is_world_process_zero():  # totals over all processes: one of them goes on with them
             self.generator.counters = type(self.generator.counters)(**state["tokens"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,24 @@ def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa
         ]
         assert gradients[0].norm() > 1e-3
         assert (gradients[0] - gradients[1]).norm() < 1e-5 * gradients[0].norm()
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_budget_and_the_start_states(policy, tmp_path):  # noqa: F811
+    """Killed and resumed: no start state is passed over, and the environment steps end within a tree of the budget."""
+    folder, budget = tmp_path / "run", 700
+    launch = [*LAUNCHERS["ddp"], *command(policy, folder), *BATCH, "36", "--num_updates", "3",
+              "--max_env_steps", budget, "--task", "faults:Faults"]  # fmt: skip
+    status, _ = finish(start(*launch, FAULT=f"kill 1 {folder}"))
+    assert status != 0
+    status, text = finish(start(*launch))
+    assert status == 0 and "continuing from" in text, text[-3000:]
+    found = outcome_of(folder)
+    trees = [line["rollout/trees"] for line in found["metrics"]]
+    assert min(trees) >= 2 and max(trees) < 8  # a tree for each process at least, and the budget decided
+    assert found["counters"]["start_states_taken"] == sum(trees)
+    assert [line["rollout/passes"] for line in found["metrics"]] == pytest.approx([t / 3 for t in accumulate(trees)])
+    assert abs(found["counters"]["env_steps"] - budget) < found["counters"]["env_steps"] / sum(trees)
 
 
 @pytest.mark.slow
