@@ -21,7 +21,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
-from polytune.objective import find_judge, rescale
+from polytune.objective import find_judge
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
 from polytune.rollout import RolloutError, Tree
@@ -37,6 +37,7 @@ from polytune.trainer.critic_adapter import build_critic_adapter, check_critic_a
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.rollouts import GrowsTrees
+from polytune.trainer.scaling import scale_populations
 from polytune.trainer.schedule import StartSchedule, blank_prompts
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
 from polytune.trainer.serving import build_sampler, check_vllm_mode
@@ -265,21 +266,8 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
 
     def _scale(self, turns: TurnAdvantages) -> None:
         """Scale the two populations apart, over all processes, and note their sizes."""
-        for name, mask_B_T, mode, weight in (
-            ("set", turns.set_mask_B_T, self.objective.set_normalise, self.objective.set_weight),
-            ("gae", turns.gae_mask_B_T, self.objective.gae_normalise, 1.0),
-        ):
-            values = turns.advantages_B_T[mask_B_T]
-            count, total, squares = self._sum([len(values), float(values.sum()), float((values**2).sum())])
-            mean = total / max(count, 1)
-            std = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
-            mode = "none" if mode == "group_std" else mode  # each group has been scaled by its own already
-            turns.advantages_B_T[mask_B_T] = rescale(values, mean, std, mode) * weight
-            if name == "set" and turns.losses_B_T is not None:
-                turns.losses_B_T[mask_B_T] = rescale(turns.losses_B_T[mask_B_T], 0.0, std, mode) * weight
-            if count:
-                self._record(f"advantages/{name}_scale", std)
-                self._record(f"advantages/{name}_mean", mean)
+        for name, value in scale_populations(turns, self.objective, self._sum, self._largest).items():
+            self._record(name, value)
 
     def _add_bonus(self, turns: TurnAdvantages) -> None:
         """Add the exploration bonus to every scored action, then count the visits of all processes."""
@@ -298,6 +286,11 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         """Sums over all processes."""
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.reduce(tensor, reduction="sum").tolist()
+
+    def _largest(self, number: float) -> float:
+        """The largest of all processes."""
+        tensor = torch.tensor([number], dtype=torch.float64, device=self.accelerator.device)
+        return self.accelerator.gather(tensor).max().item()
 
     def _record(self, name: str, value: float) -> None:
         self._metrics["train" if self.model.training else "eval"][name].append(value)

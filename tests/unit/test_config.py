@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from polytune import config
-from polytune.cli import UsageError, parse
+from polytune.cli import UsageError, load_yaml, parse
 from polytune.config import (
     AdapterConfig,
     ComparisonConfig,
@@ -77,6 +77,16 @@ def test_every_yaml_is_a_valid_run(path, offline):
     if task.task == "dataset" and "/maths/" in str(path):
         step = world.start(0).step("17 + 17 = 34\nAnswer: 34")
         assert (world.prompt(0), step.reward) == ("What is 17 + 17?", 1.0)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("poly_epo.yaml")), ids=lambda p: p.parent.name)
+def test_poly_epo_is_as_published_and_its_variant_bears_another_name(path, offline):
+    """Nothing is divided by a std; the variant differs in that, and in what its size asks of optimiser and KL."""
+    published, variant = (load_yaml(p) for p in (path, path.with_stem("poly_epo_group_std")))
+    differ = {name for name in published | variant if published.get(name) != variant.get(name)}
+    assert {"set_normalise", "output_dir"} <= differ
+    assert differ <= {"set_normalise", "output_dir", "adam_epsilon", "kl_coef", "kl_reference"}
+    assert (published["set_normalise"], variant["set_normalise"]) == ("none", "group_std")
 
 
 def test_without_vllm_its_generator_is_refused(monkeypatch):
