@@ -33,6 +33,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "set_scope": ("vines", "seeds", "both", "none"),
     "set_normalise": ("none", "std", "mean_std", "group_std"),
     "gae_normalise": ("none", "std", "mean_std"),
+    "critic": ("shared", "own", "head", "none"),
     "kl_reference": ("behaviour", "pretrained"),
     "loss_type": ("dapo", "bnpo", "dr_grpo", "grpo"),
     "vllm_mode": ("colocate", "server"),

@@ -317,7 +317,7 @@ class ObjectiveConfig:
         default="std",
         metadata={
             "help": "Scaling of set advantages: 'std' (unit size over the update), 'mean_std', 'group_std' (each group "
-            "by its own, as in GRPO) or 'none'."
+            "centred and by its own, as in GRPO; credit mean or per_set) or 'none'."
         },
     )
     gae_normalise: str = field(

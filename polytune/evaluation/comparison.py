@@ -334,7 +334,7 @@ def signals(figures: Sequence[Figures]) -> dict[str, float]:
             for figure in figures
             for record in figure.metrics
             for name in record
-            if name.startswith("groups/") or (name.startswith("advantages/") and name.endswith("_scale"))
+            if name.startswith("groups/") or (name.startswith("advantages/") and "_scale_" in name)
         }
     )
     found = {}

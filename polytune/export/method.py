@@ -36,9 +36,9 @@ GROUPS = {
     "both": "the vines of a rollout state, and the episodes of a start state",
 }
 NORMALISED = {
-    "std": "divided by their standard deviation over the update",
+    "std": "divided by their standard deviation over the update (their mean, where that is larger)",
     "mean_std": "standardised over the update",
-    "group_std": "divided by each group's standard deviation",
+    "group_std": "centred and divided by each group's standard deviation",
     "none": "not scaled",
 }
 

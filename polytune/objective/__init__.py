@@ -7,7 +7,7 @@ from polytune.objective.groups import Groups
 from polytune.objective.judge import JUDGES, SignatureJudge, find_judge
 from polytune.objective.ngram_judge import NGramJudge
 from polytune.objective.reference import enumerate_set_advantages
-from polytune.objective.scale import group_signal, normalise, rescale
+from polytune.objective.scale import MIN_STD, SPREAD, group_signal, normalise, rescale, standardise_groups
 from polytune.objective.scores import GroupScores, mean_diversity, score_groups, set_advantages
 from polytune.objective.set_objectives import OBJECTIVES, Objective, find_objective
 from polytune.objective.sets import Sets, check_enumerable, draw_sets
@@ -17,7 +17,9 @@ __all__ = [
     "CREDIT",
     "DIVERSITY",
     "JUDGES",
+    "MIN_STD",
     "OBJECTIVES",
+    "SPREAD",
     "CountForm",
     "Credit",
     "Diversity",
@@ -44,4 +46,5 @@ __all__ = [
     "returns_to_go",
     "score_groups",
     "set_advantages",
+    "standardise_groups",
 ]

@@ -33,6 +33,8 @@ class GroupScores:
     diversity_P: mean d of a group's sets. Of all its sets, in closed form, for a measure that counts classes; else of
         the sets that were scored; None for such a measure when the objective never read d, which is not worth
         enumerating for a log.
+    scale_P: largest |f| that was worked out for a group (in closed form: of a member's mean). What differs by less than
+        a millionth of it is rounding: see `scale.py`.
     """
 
     advantages_P_N: torch.Tensor
@@ -40,6 +42,7 @@ class GroupScores:
     gains_P_N: torch.Tensor | None
     losses_P_N: torch.Tensor | None
     diversity_P: torch.Tensor | None
+    scale_P: torch.Tensor
 
 
 def set_advantages(
@@ -111,7 +114,8 @@ def score_groups(
     else:
         chosen = _chosen_sets(groups, size, num_sets, seed)
         advantages_P_N, scored_P_N, gains_P_N, losses_P_N = scorer.credited(rule, chosen)
-    return GroupScores(advantages_P_N, scored_P_N, gains_P_N, losses_P_N, scorer.mean_diversity(size))
+    diversity_P = scorer.mean_diversity(size)
+    return GroupScores(advantages_P_N, scored_P_N, gains_P_N, losses_P_N, diversity_P, scorer.scale_P)
 
 
 def mean_diversity(signatures: Any, set_size: int, diversity: Any = "distinct_fraction") -> float:
@@ -128,12 +132,13 @@ def mean_diversity(signatures: Any, set_size: int, diversity: Any = "distinct_fr
 
 
 class _Scorer:
-    """Scores sets of checked groups, and remembers the mean d of what it scored."""
+    """Scores sets of checked groups, and remembers the mean d and the largest |f| of what it scored."""
 
     def __init__(self, groups: Groups, goal: Objective, measure: Diversity, diversity_coef: float):
         self.groups, self.goal, self.measure, self.diversity_coef = groups, goal, measure, diversity_coef
         rows = zip(groups.classes_P_N, groups.signatures_P_N, strict=True)
         self.diversity = [GroupDiversity(measure, classes_N, row) for classes_N, row in rows]
+        self.scale_P = torch.zeros(len(groups.rewards_P_N), dtype=torch.float64)
         self.mean_read: dict[tuple[int, int], float] = {}  # (group, set size) -> mean d, where the objective read it
 
     def expected(self, size: int) -> torch.Tensor:
@@ -141,7 +146,9 @@ class _Scorer:
         groups, form = self.groups, self.measure.count_form
         if self.goal.given_member is not None and (form is not None or not self.goal.reads_diversity):
             values_P_N = self.goal.given_member(groups, size, form(size) if form else None, self.diversity_coef)
-            return _checked("closed form", values_P_N, tuple(groups.rewards_P_N.shape))
+            values_P_N = _checked("closed form", values_P_N, tuple(groups.rewards_P_N.shape))
+            self.scale_P = torch.maximum(self.scale_P, values_P_N.abs().amax(dim=1))
+            return values_P_N
         members_S_n = all_sets(groups.num_members, size)
         rows = [self._scored(p, members_S_n) for p in range(len(groups.rewards_P_N))]
         return _stack([scored.member_mean(scored.scores_S) for scored in rows], groups)
@@ -172,6 +179,8 @@ class _Scorer:
     def _score(self, p: int, members_S_n: torch.Tensor) -> torch.Tensor:
         sets = Sets.of_group(self.groups.rewards_P_N[p], self.diversity[p], members_S_n, self.diversity_coef)
         scores_S = _checked("scores", self.goal.score(sets), (len(sets),))
+        if len(scores_S):
+            self.scale_P[p] = max(self.scale_P[p].item(), scores_S.abs().max().item())
         if "diversity_S" in vars(sets):
             self.mean_read[p, members_S_n.shape[1]] = sets.diversity_S.mean().item()
         return scores_S

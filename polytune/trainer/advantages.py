@@ -7,7 +7,7 @@ recorded by both masks being False; *scored without signal* is an advantage of 0
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -19,11 +19,9 @@ from polytune.objective import (
     polychromic_window,
     returns_to_go,
     score_groups,
+    standardise_groups,
 )
 from polytune.rollout import Trajectory, Tree
-
-#: added to a group's standard deviation before dividing by it, as GRPO does
-GROUP_STD_FLOOR = 1e-4
 
 
 @dataclass
@@ -31,7 +29,8 @@ class TurnAdvantages:
     """Advantages of B rows with T turns at most, float64. The two masks never overlap.
 
     ``losses_B_T`` (credit ``per_set`` only): what a member's losing sets take from it, >= 0, averaged over all its
-    sets; its advantage is what the winning ones give less this.
+    sets; its advantage is what the winning ones give less this. ``raw_B_T``: the advantages before any division, those
+    of sets before ``group_std``. ``score_scale``: the largest |f| of a set.
     """
 
     advantages_B_T: torch.Tensor
@@ -41,6 +40,8 @@ class TurnAdvantages:
     turns_mask_B_T: torch.Tensor
     losses_B_T: torch.Tensor | None
     groups: GroupStatistics
+    raw_B_T: torch.Tensor
+    score_scale: float
 
 
 @dataclass
@@ -120,10 +121,12 @@ def turn_advantages(
         gae_mask_B_T = turns_mask_B_T.clone()
     set_mask_B_T = torch.zeros_like(turns_mask_B_T)
     losses_B_T = torch.zeros_like(rewards_B_T) if objective.credit == "per_set" else None
-    statistics = GroupStatistics()
+    raw_B_T, score_scale, statistics = advantages_B_T.clone(), 0.0, GroupStatistics()
     window = None if objective.window in (None, -1) else objective.window
     for batch in set_groups(trees, objective.set_scope):
-        scores = score_batch(batch, objective, seed, statistics)
+        raw = score_batch(batch, objective, seed, statistics)
+        scores = standardise_groups(raw) if objective.set_normalise == "group_std" else raw
+        score_scale = max(score_scale, raw.scale_P.max().item())
         for p, group in enumerate(batch):
             for member, trajectory in enumerate(group):
                 if not scores.scored_P_N[p, member]:
@@ -131,14 +134,16 @@ def turn_advantages(
                 row, count = rows[id(trajectory)], len(trajectory.turns)
                 inside = polychromic_window(count, window)
                 advantages_B_T[row, :count][inside] = scores.advantages_P_N[p, member]
+                raw_B_T[row, :count][inside] = raw.advantages_P_N[p, member]
                 set_mask_B_T[row, :count] |= inside
                 if losses_B_T is not None:
                     losses_B_T[row, :count][inside] = scores.losses_P_N[p, member]
     gae_mask_B_T &= ~set_mask_B_T
     returns_B_T = returns_to_go(rewards_B_T, turns_mask_B_T, objective.gamma)
     return TurnAdvantages(
-        advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, losses_B_T, statistics
-    )
+        advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, losses_B_T, statistics, raw_B_T,
+        score_scale,
+    )  # fmt: skip
 
 
 def score_with(objective: ObjectiveConfig, rewards_P_N: list, signatures_P_N: list, seed: int) -> GroupScores:
@@ -165,16 +170,8 @@ def score_batch(
     """Set advantages (P, N) of P groups of one size; adds to ``statistics``."""
     rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
     scores = score_with(objective, rewards, [[trajectory.signature for trajectory in group] for group in batch], seed)
-    # leave_one_out gives all members of a tied group one and the same number, which need not be 0
-    signal_P = group_signal(scores.advantages_P_N - scores.advantages_P_N.mean(dim=1, keepdim=True)).tolist()
+    signal_P = group_signal(scores).tolist()
     diversity_P = [float("nan")] * len(batch) if scores.diversity_P is None else scores.diversity_P.tolist()
     for group, group_rewards, signal, diversity in zip(batch, rewards, signal_P, diversity_P, strict=True):
         statistics.add(group, group_rewards, signal, diversity)
-    if objective.set_normalise == "group_std" and len(batch[0]) > 1:
-        scale_P_1 = torch.stack(
-            [a_N[scored_N].std() if scored_N.sum() > 1 else a_N.new_zeros(())
-             for a_N, scored_N in zip(scores.advantages_P_N, scores.scored_P_N, strict=True)]
-        )[:, None] + GROUP_STD_FLOOR  # fmt: skip
-        losses_P_N = None if scores.losses_P_N is None else scores.losses_P_N / scale_P_1
-        scores = replace(scores, advantages_P_N=scores.advantages_P_N / scale_P_1, losses_P_N=losses_P_N)
     return scores

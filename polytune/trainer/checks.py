@@ -108,6 +108,12 @@ def _check_scoring(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
         f"credit 'max' with objective {objective.objective!r} gives every member the score of the group's best set, so "
         "nothing tells actions apart: use credit 'mean' or 'leave_one_out'.",
     )
+    centred = [name for name, rule in CREDIT.items() if rule.centred]
+    require(
+        objective.set_normalise != "group_std" or objective.credit in centred,
+        f"credit {objective.credit!r} gives a group's members a mean on purpose, which set_normalise 'group_std' would "
+        f"take away: set set_normalise to 'std' or 'none', or credit to {' or '.join(map(repr, centred))}.",
+    )
     members = [("num_vines", rollout.num_vines)] * (objective.set_scope in ("vines", "both"))
     members += [("num_seeds", rollout.num_seeds)] * (objective.set_scope in ("seeds", "both"))
     names, numbers = zip(*members, strict=True)

@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
-from polytune.objective import find_judge, rescale
+from polytune.objective import find_judge
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
 from polytune.rollout import RolloutError, Tree
@@ -35,7 +35,8 @@ from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.rollouts import GrowsTrees
-from polytune.trainer.schedule import start_state_schedule
+from polytune.trainer.scaling import scale_populations
+from polytune.trainer.schedule import StartSchedule, blank_prompts
 from polytune.trainer.scoring import behaviour_kl, length_chunks, per_set_correction, rows_per_chunk
 from polytune.trainer.serving import build_sampler, check_vllm_mode
 from polytune.trainer.sharding import ShardedPolicy
@@ -108,23 +109,18 @@ class PolychromicTrainer(
         self._trees = self._rows = None  # those of the update that is being rolled out
         self._collapsed = self._said_unspent = False
         self.env_steps = 0
+        self.schedule = StartSchedule(start_seeds, args.seed)
         self._steps_per_tree: float | None = None  # mean of the last update
         super().__init__(
             model=model,
             reward_funcs=episode_return,
             args=args,
-            train_dataset=start_state_schedule(
-                task,
-                start_seeds,
-                updates=args.num_updates,
-                prompts_per_update=args.prompts_per_update,
-                run_seed=args.seed,
-            ),
+            train_dataset=blank_prompts(args.num_updates * args.prompts_per_update),
             processing_class=processing_class,
             rollout_func=lambda prompts, trainer: trainer._roll_out(prompts),
             **kwargs,
         )
-        self.shuffle_dataset = False  # the schedule is the order
+        self.shuffle_dataset = False
         unwrapped = self.accelerator.unwrap_model(self.model)
         self._build_critic(unwrapped, args)
         self.renderer = build_renderer(processing_class, task, policy)
@@ -139,7 +135,6 @@ class PolychromicTrainer(
 
     @stage("scoring")
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
-        self._starts = self._starts_of(inputs)
         self._scored = self._first_B_C = None
         with self._whole_weights():
             return self._roll_out_and_score(inputs)
@@ -259,21 +254,8 @@ class PolychromicTrainer(
 
     def _scale(self, turns: TurnAdvantages) -> None:
         """Scale the two populations apart, over all processes, and note their sizes."""
-        for name, mask_B_T, mode, weight in (
-            ("set", turns.set_mask_B_T, self.objective.set_normalise, self.objective.set_weight),
-            ("gae", turns.gae_mask_B_T, self.objective.gae_normalise, 1.0),
-        ):
-            values = turns.advantages_B_T[mask_B_T]
-            count, total, squares = self._sum([len(values), float(values.sum()), float((values**2).sum())])
-            mean = total / max(count, 1)
-            std = max(squares / max(count, 1) - mean**2, 0.0) ** 0.5
-            mode = "none" if mode == "group_std" else mode  # each group has been scaled by its own already
-            turns.advantages_B_T[mask_B_T] = rescale(values, mean, std, mode) * weight
-            if name == "set" and turns.losses_B_T is not None:
-                turns.losses_B_T[mask_B_T] = rescale(turns.losses_B_T[mask_B_T], 0.0, std, mode) * weight
-            if count:
-                self._record(f"advantages/{name}_scale", std)
-                self._record(f"advantages/{name}_mean", mean)
+        for name, value in scale_populations(turns, self.objective, self._sum, self._largest).items():
+            self._record(name, value)
 
     def _add_bonus(self, turns: TurnAdvantages) -> None:
         """Add the exploration bonus to every scored action, then count the visits of all processes."""
@@ -293,6 +275,11 @@ class PolychromicTrainer(
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.reduce(tensor, reduction="sum").tolist()
 
+    def _largest(self, number: float) -> float:
+        """The largest of all processes."""
+        tensor = torch.tensor([number], dtype=torch.float64, device=self.accelerator.device)
+        return self.accelerator.gather(tensor).max().item()
+
     def _record(self, name: str, value: float) -> None:
         self._metrics["train" if self.model.training else "eval"][name].append(value)
 
@@ -302,6 +289,7 @@ class PolychromicTrainer(
         self.env_steps += int(sums[0])
         self._steps_per_tree = sums[0] / sums[1]
         metrics = rollout_metrics(sums, self.env_steps)
+        metrics |= {"rollout/start_states": self.schedule.met, "rollout/passes": self.schedule.passes}
         for name, value in metrics.items():
             self._record(name, value)
         self._warn_of_collapse(metrics.get("groups/distinct_share"))
@@ -406,6 +394,7 @@ class PolychromicTrainer(
         if self.counts is not None:
             self.counts.save(folder)
         state = {"env_steps": self.env_steps, "steps_per_tree": self._steps_per_tree, "tokens": self._tokens}
+        state["start_states_taken"] = self.schedule.cursor
         (folder / STATE_FILE).write_text(json.dumps(state))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -417,6 +406,12 @@ class PolychromicTrainer(
         if self.counts is not None:
             self.counts.load(folder)
         state = json.loads((folder / STATE_FILE).read_text())
+        require(
+            "start_states_taken" in state,
+            f"{folder / STATE_FILE} does not say how many start states were taken: an older version wrote it, so train "
+            "from the start in another output_dir.",
+        )
+        self.schedule.cursor = state["start_states_taken"]
         self.env_steps, self._steps_per_tree = state["env_steps"], state["steps_per_tree"]
         if self.is_world_process_zero():  # totals over all processes: one of them goes on with them
             self.generator.counters = type(self.generator.counters)(**state["tokens"])

@@ -36,16 +36,12 @@ class GrowsTrees:
 
     @stage("rollouts")
     def _roll_out(self, prompts: list[str]) -> dict[str, list]:
-        """TRL's ``rollout_func``: ``self._starts`` holds this process's start states, one per tree."""
+        """TRL's ``rollout_func``: only the number of prompts counts; the start states are those that are due."""
         self.generator.reset()  # the weights have changed since the last rollouts
         self._counters = RolloutCounters()
+        self._trees: list[Tree] = []
         with self.accelerator.autocast():  # rows are scored under it, too
-            if self.args.max_env_steps is None:
-                self._trees, _ = self._grow(self._starts)
-            else:
-                due = self._env_steps_due()
-                self._trees = grow_to_budget(self._starts, self._grow, due, self._steps_per_tree)
-                self._warn_of_unspent(due - self._counters.env_steps)
+            self._grow_update(self._room(len(prompts)) * self.accelerator.num_processes)
         self.generator.reset()
         canary = getattr(self.generator, "canary_gap", None)
         if canary is not None:
@@ -65,6 +61,43 @@ class GrowsTrees:
             "env_mask": [row.env_mask for row in rows],
             "episode_return": returns + [0.0] * missing,
         }
+
+    def _room(self, rows: int) -> int:
+        """Trees that this process has room for; refuses rows that would split one."""
+        if rows % self.num_generations:
+            raise ValueError(
+                f"process {self.accelerator.process_index} got {rows} rows, which splits a tree of "
+                f"{self.num_generations}: make per_device_train_batch_size * steps_per_generation a multiple of "
+                f"{self.num_generations}, so that a tree lives in one process."
+            )
+        return rows // self.num_generations
+
+    def _grow_update(self, room: int) -> None:
+        """The update's trees: as many as the batch has room for over all processes, or as fit into the budget."""
+        if self.args.max_env_steps is None:
+            self._grow_next(room)
+            return
+        spent = 0.0
+
+        def grow(count: int) -> float:
+            nonlocal spent
+            [steps] = self._sum([self._grow_next(count)])
+            spent += steps
+            return steps
+
+        due, processes = self._env_steps_due(), self.accelerator.num_processes
+        trees = grow_to_budget(room, grow, due, self._steps_per_tree, least=processes)
+        if trees == room:
+            self._warn_of_unspent(due, spent, trees)
+
+    def _grow_next(self, count: int) -> int:
+        """This process's trees of the next ``count`` start states; returns the environment steps that they took."""
+        starts = self.schedule.take(count, self.accelerator.process_index, self.accelerator.num_processes)
+        if not starts:
+            return 0
+        trees, steps = self._grow(starts)
+        self._trees += trees
+        return steps
 
     def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
         """Trees from ``starts`` and the environment steps they took."""
@@ -110,22 +143,20 @@ class GrowsTrees:
             self._record("duplicates/expected", found.expected / found.attempts)
 
     def _env_steps_due(self) -> float:
-        """This process's share of what the run should have spent after this update and has not."""
+        """What the run should have spent after this update and has not, over all processes."""
         done = self.state.global_step // self.args.steps_per_update + 1
-        due = self.args.max_env_steps * done / self.args.num_updates - self.env_steps
-        return due / self.accelerator.num_processes
+        return self.args.max_env_steps * done / self.args.num_updates - self.env_steps
 
-    def _warn_of_unspent(self, left: float) -> None:
+    def _warn_of_unspent(self, due: float, spent: float, trees: int) -> None:
         """One line when the batch has too little room for what an update should spend."""
-        mean = self._counters.env_steps / len(self._trees)
-        if len(self._trees) < len(self._starts) or left < mean or self._said_unspent:
+        mean = spent / trees
+        if due - spent < mean or self._said_unspent:
             return
         self._said_unspent = True
         if self.is_world_process_zero():
             say_warning(
-                f"the budget allows this update {left + self._counters.env_steps:,.0f} environment steps, but "
-                f"the batch has room for {len(self._trees)} trees of about {mean:,.0f}: raise "
-                "per_device_train_batch_size or num_updates, or lower max_env_steps."
+                f"the budget allows this update {due:,.0f} environment steps, but the batch has room for {trees} trees "
+                f"of about {mean:,.0f}: raise per_device_train_batch_size or num_updates, or lower max_env_steps."
             )
 
     def _look(self, trees: list[Tree]) -> list[list[SeedView]]:
@@ -137,7 +168,8 @@ class GrowsTrees:
         ids = [pad(prompts, pad_id, "left"), pad(completions, pad_id)]
         masks = [pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions])]
         self._scored = self._first_B_C = None
-        self._trees, self._rows, training = trees, rows, self.model.training
+        grown, training = (self._trees, self._rows), self.model.training
+        self._trees, self._rows = trees, rows
         with torch.no_grad():
             _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
                 self.accelerator.unwrap_model(self.model),
@@ -153,7 +185,7 @@ class GrowsTrees:
             first_B_C = self._first_tokens(self._turn_index(output["completion_ids"]))
             values_B_T = self._values(self._decisions(output, first_B_C)).tolist()
         self.model.train(training)
-        self._first_B_C = self._rows = self._trees = None
+        self._first_B_C, (self._trees, self._rows) = None, grown
         views = []
         for index, row in enumerate(rows):
             entropies = [0.0] * (max(row.turn_index) + 1)
@@ -167,16 +199,3 @@ class GrowsTrees:
             views.append(SeedView(len(entropies), values, entropies))
         seeds = self.rollout.num_seeds
         return [views[start : start + seeds] for start in range(0, len(views), seeds)]
-
-    def _starts_of(self, inputs: list[dict]) -> list[Start]:
-        """The start states of a batch; refuses one that splits a tree over processes."""
-        size = self.num_generations
-        starts = [Start(row["start_seed"], row["attempt"]) for row in inputs]
-        for index in range(0, len(starts), size):
-            if len(starts[index : index + size]) < size or len(set(starts[index : index + size])) != 1:
-                raise ValueError(
-                    f"process {self.accelerator.process_index} got rows of different start states where one tree of "
-                    f"{size} rows was due: make per_device_train_batch_size * steps_per_generation a multiple of "
-                    f"{size}, so that a tree lives in one process."
-                )
-        return starts[::size]

@@ -1,29 +1,64 @@
-"""Which start state is rolled out when: fixed for the whole run, so that a resumed run meets the same ones."""
+"""Which start state is rolled out when: each gets its turn, however many trees an update has room for.
+
+The order is fixed for the whole run: shuffled passes over the start states, each visit with its attempt number, which
+is that of its pass. A cursor stands at the first visit that is still due and moves by the trees that were grown. So
+what was grown is a beginning of the order, the attempts of any two start states differ by at most 1 at every moment,
+and no pair of start state and attempt comes twice. The cursor is saved with each checkpoint: a resumed run meets the
+same ones.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from datasets import Dataset
 
-from polytune.tasks.base import Task
+from polytune.rollout import Start
 
 
-def start_state_schedule(
-    task: Task, seeds: list[int], *, updates: int, prompts_per_update: int, run_seed: int
-) -> Dataset:
-    """The start states of a whole run in order: shuffled passes over ``seeds``, each visit with its attempt number.
+class StartSchedule:
+    """The start states of a run in order, and how far the run has come.
 
-    Columns: ``prompt`` (first observation), ``start_seed``, ``attempt``. A longer run begins with the same rows.
+    Args:
+        seeds: the start states, at least one.
+        run_seed: shuffles the passes.
     """
-    rows: list[dict] = []
-    observations: dict[int, str] = {}  # of those that the run meets: a dataset may have millions more
-    generator = torch.Generator().manual_seed(run_seed)
-    attempt, number = 0, updates * prompts_per_update
-    while len(rows) < number:
-        for index in torch.randperm(len(seeds), generator=generator)[: number - len(rows)].tolist():
-            seed = seeds[index]
-            if seed not in observations:
-                observations[seed] = task.start(seed).observation()
-            rows.append({"prompt": observations[seed], "start_seed": seed, "attempt": attempt})
-        attempt += 1
-    return Dataset.from_list(rows)
+
+    def __init__(self, seeds: Sequence[int], run_seed: int):
+        self.seeds = list(seeds)
+        self.cursor = 0  # visits that have been taken, over all processes
+        self._generator = torch.Generator().manual_seed(run_seed)
+        self._passes: list[torch.Tensor] = []
+
+    def visit(self, position: int) -> Start:
+        """The start state and attempt at a position of the order, counted from 0."""
+        number, index = divmod(position, len(self.seeds))
+        while len(self._passes) <= number:
+            self._passes.append(torch.randperm(len(self.seeds), generator=self._generator))
+        return Start(self.seeds[int(self._passes[number][index])], number)
+
+    def take(self, count: int, process: int = 0, processes: int = 1) -> list[Start]:
+        """The next ``count`` visits, of which each process gets its own; every process must take the same ``count``.
+
+        The visit at position i goes to process i mod ``processes``. So their shares of an update differ by one visit at
+        most, and an update that fits the processes together fits each of them.
+        """
+        positions = range(self.cursor, self.cursor + count)
+        self.cursor += count
+        return [self.visit(i) for i in positions if i % processes == process]
+
+    @property
+    def met(self) -> int:
+        """Distinct start states that have been taken."""
+        return min(self.cursor, len(self.seeds))
+
+    @property
+    def passes(self) -> float:
+        """Mean attempts at a start state so far."""
+        return self.cursor / len(self.seeds)
+
+
+def blank_prompts(number: int) -> Dataset:
+    """What TRL counts as its dataset: one row for each tree that a run has room for. Trees do not come from it."""
+    return Dataset.from_dict({"prompt": [""] * number})

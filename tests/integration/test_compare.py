@@ -68,7 +68,7 @@ def bench(tmp_path, monkeypatch, call_recipe):
     """The toy task, an untrained policy, two methods; ``bench(*flags)`` compares them within this process."""
     (tmp_path / "vault.py").write_text(TASK)
     (tmp_path / "a.yaml").write_text(METHOD + "set_scope: none\n")
-    (tmp_path / "b.yaml").write_text(METHOD + "set_scope: seeds\nset_size: 2\nwindow: -1\ncritic: false\n")
+    (tmp_path / "b.yaml").write_text(METHOD + "set_scope: seeds\nset_size: 2\nwindow: -1\ncritic: none\n")
     (tmp_path / "jam").touch()
     monkeypatch.setenv("JAM", str(tmp_path / "jam"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
@@ -182,7 +182,7 @@ def check_results(out, kept, tmp_path):
     assert found["seeds"] == [0, 1] and found["baseline"] == "a" and found["failed"] == []
     assert found["machine"]["cores"] >= 1 and found["versions"]["torch"] and len(found["settings"]["pretrained"]) == 16
     assert found["methods"]["b"]["set_scope"] == "seeds" and found["methods"]["b"]["num_updates"] == 2
-    assert found["methods"]["a"]["critic"] is True and found["methods"]["a"]["learning_rate"] == 1e-3
+    assert found["methods"]["a"]["critic"] == "head" and found["methods"]["a"]["learning_rate"] == 1e-3
     for name in ("a", "b"):
         rates = []
         for seed in (0, 1):

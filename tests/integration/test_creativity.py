@@ -31,7 +31,7 @@ TRAIN = [
     "--split", "train", "--num_start_states", "16", "--num_seeds", "8", "--num_rollout_states", "0", "--num_vines", "0",
     "--num_generations", "8", "--per_device_train_batch_size", "16", "--steps_per_generation", "2",
     "--num_updates", "3",
-    "--num_iterations", "1", "--set_scope", "seeds", "--window", "-1", "--critic", "false", "--kl_coef", "0",
+    "--num_iterations", "1", "--set_scope", "seeds", "--window", "-1", "--critic", "none", "--kl_coef", "0",
     "--learning_rate", "1e-3", "--use_cpu", "true",
 ]  # fmt: skip
 

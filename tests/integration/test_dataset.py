@@ -54,7 +54,7 @@ def test_fine_tuning_with_sets_runs_and_pays_right_answers(pretrained, call_reci
                 "--num_rollout_states", "0", "--num_vines", "0", "--num_generations", "8",
                 "--per_device_train_batch_size", "8", "--steps_per_generation", "2", "--num_updates", "3",
                 "--num_iterations", "1", "--set_scope", "seeds", "--set_size", "2", "--window", "-1", "--critic",
-                "false", "--kl_coef", "0", "--learning_rate", "1e-4", "--use_cpu", "true", "--model", pretrained,
+                "none", "--kl_coef", "0", "--learning_rate", "1e-4", "--use_cpu", "true", "--model", pretrained,
                 "--output_dir", tmp_path / "run")  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     metrics = [line for line in lines if "rollout/env_steps" in line]

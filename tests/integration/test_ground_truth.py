@@ -57,7 +57,7 @@ def make_trainer(folder, task, policy, objective, rollout, **fields):
     rows = rollout.rows_per_prompt
     defaults = dict(
         output_dir=str(folder), num_generations=rows, per_device_train_batch_size=rows, steps_per_generation=1,
-        num_iterations=1, critic=False, kl_coef=0.0, learning_rate=1e-3, adam_epsilon=1e-5, use_cpu=True,
+        num_iterations=1, critic="none", kl_coef=0.0, learning_rate=1e-3, adam_epsilon=1e-5, use_cpu=True,
         disable_tqdm=True,
     )  # fmt: skip
     args = PolychromicConfig(**(defaults | fields))

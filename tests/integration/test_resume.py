@@ -59,6 +59,7 @@ def outcome(folder, *, rng=True):
         "weights": load_file(folder / "model.safetensors"),
         "critic": load_file(last / "critic.safetensors"),
         "optimizer": torch.load(last / "optimizer.pt", weights_only=True)["state"],
+        "critic_optimizer": torch.load(last / "critic_optimizer.pt", weights_only=True)["state"],
         "scheduler": torch.load(last / "scheduler.pt", weights_only=True),
         "rng": torch.load(last / "rng_state.pth", weights_only=False) if rng else None,
         "counters": json.loads((last / "polytune_state.json").read_text()),

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from doors import Doors
@@ -15,7 +16,7 @@ from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.rollout import BRANCHING, RolloutError, SeedView, Tree, tree_rows
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
-from polytune.trainer.schedule import start_state_schedule
+from polytune.trainer.schedule import StartSchedule
 from polytune.trainer.scoring import behaviour_kl, length_chunks
 from polytune.trainer.ucb import visits
 from polytune.trainer.value_features import value_features
@@ -180,7 +181,8 @@ def test_every_trainable_parameter_changes_and_no_frozen_one(tmp_path, critic):
     assert {group["lr"] for group in trainer.critic.optimiser.param_groups} == {2e-3}
     logged = trainer.state.log_history[0]
     for name in (
-        "rollout/return", "rollout/success", "rollout/env_steps", "advantages/set_scale", "advantages/gae_scale",
+        "rollout/return", "rollout/success", "rollout/env_steps", "advantages/set_scale_raw",
+        "advantages/gae_scale_raw", "advantages/set_scale_applied", "advantages/gae_scale_applied",
         "groups/without_signal", "groups/diversity", "groups/distinct_signatures", "entropy", "kl",
         "clip_ratio/region_mean", "critic/explained_variance", "actions/invalid_rate", "tokens/recomputed",
     ):  # fmt: skip
@@ -454,8 +456,8 @@ def test_blank_rows_change_nothing(tmp_path):
                                critic="shared")  # fmt: skip
         if budget:
             trainer._env_steps_due = lambda: 0.0
-            grow = trainer._grow
-            trainer._grow = lambda starts, grow=grow, trainer=trainer: grow(trainer._starts[:2])
+            grow = trainer._grow_next
+            trainer._grow_next = lambda count, grow=grow: grow(2)
         inputs = [trainer.train_dataset[i // 14] for i in range(2 * size)]
         trainer.model.train()
         trainer.current_gradient_accumulation_steps = 1
@@ -621,7 +623,7 @@ def first_letters(texts):
 
 
 def test_group_std_is_grpo(tmp_path):
-    """Objective mean, sets of one, group_std: (return - mean) / (std + 1e-4) of each group on every token."""
+    """Objective mean, sets of one, group_std: (return - mean) / std of each group on every token."""
     objective = ObjectiveConfig(
         objective="mean", set_size=1, set_scope="seeds", window=-1, set_normalise="group_std", diversity="excess"
     )
@@ -631,7 +633,8 @@ def test_group_std_is_grpo(tmp_path):
     signal = 0
     for index, tree in enumerate(trees):
         returns = torch.tensor([t.discounted_return() for t in tree.seeds], dtype=torch.float64)
-        expected = (returns - returns.mean()) / (returns.std() + 1e-4)
+        spread = returns.std()
+        expected = (returns - returns.mean()) / spread if spread > 0 else returns * 0
         signal += bool(expected.abs().max() > 0.1)
         for member in range(6):
             row = index * 6 + member
@@ -677,19 +680,28 @@ def test_ucb_adds_to_scored_actions_and_counts_once_an_update(tmp_path):
 
 def test_a_split_tree_is_refused(tmp_path):
     trainer = make_trainer(tmp_path)
-    rows = [{"start_seed": 0, "attempt": 0}] * (trainer.num_generations - 1) + [{"start_seed": 1, "attempt": 0}]
-    with pytest.raises(ValueError, match="one tree of 14 rows was due"):
-        trainer._starts_of(rows)
+    with pytest.raises(ValueError, match="got 13 rows, which splits a tree of 14"):
+        trainer._roll_out([""] * 13)
 
 
-def test_start_state_schedule_visits_every_state_equally():
-    task = Doors()
-    long = start_state_schedule(task, [3, 5, 8], updates=4, prompts_per_update=3, run_seed=1)
-    assert sorted(long["start_seed"]) == [3] * 4 + [5] * 4 + [8] * 4
-    pairs = list(zip(long["start_seed"], long["attempt"], strict=True))
-    assert len(set(pairs)) == 12  # a start state never meets the same attempt number twice
-    short = start_state_schedule(task, [3, 5, 8], updates=2, prompts_per_update=3, run_seed=1)
-    assert short["start_seed"][:] == long["start_seed"][:6]
+@pytest.mark.parametrize("budget", [None, 700])
+def test_every_start_state_gets_its_turn(tmp_path, budget):
+    """Room for six trees of 7 start states, a budget for fewer: the trees are those that the order says."""
+    seeds, size = (4, 7, 11, 12, 13, 20, 21), 42
+    trainer = make_trainer(
+        tmp_path, seeds=seeds, num_updates=4, per_device_train_batch_size=size, max_env_steps=budget, critic="none",
+        rollout=RolloutConfig(num_seeds=14, num_rollout_states=0, num_vines=0),
+        objective=replace(SETS, set_scope="seeds"),
+    )  # fmt: skip
+    met = []
+    trainer.on_trees.append(lambda trainer, trees, turns: met.append([tree.start_state for tree in trees]))
+    trainer.train()
+    grown = [state for update in met for state in update]
+    assert grown == [start.seed for start in StartSchedule(seeds, trainer.args.seed).take(len(grown))]
+    assert len(grown) == trainer.schedule.cursor and (budget is None) == (len(grown) == 24)
+    logged = [line for line in trainer.state.log_history if "rollout/start_states" in line]
+    assert [line["rollout/passes"] * 7 for line in logged] == pytest.approx(np.cumsum([len(u) for u in met]))
+    assert logged[-1]["rollout/start_states"] == 7 or budget
 
 
 def test_observers_see_the_trees_of_each_update(tmp_path):

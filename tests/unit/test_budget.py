@@ -4,10 +4,9 @@ import random
 
 import pytest
 
-from polytune.rollout import Start
 from polytune.trainer.budget import grow_to_budget
 
-STARTS = [Start(seed, 0) for seed in range(40)]
+ROOM = 40
 
 
 class World:
@@ -17,11 +16,11 @@ class World:
         self.rng, self.mean, self.spread = random.Random(seed), mean, spread
         self.spent, self.lots = 0, []
 
-    def grow(self, starts):
-        sizes = [max(1, round(self.rng.gauss(self.mean, self.spread))) for _ in starts]
+    def grow(self, count):
+        sizes = [max(1, round(self.rng.gauss(self.mean, self.spread))) for _ in range(count)]
         self.spent += sum(sizes)
-        self.lots.append(len(starts))
-        return list(starts), sum(sizes)
+        self.lots.append(count)
+        return sum(sizes)
 
 
 @pytest.mark.parametrize("known", [None, 80.0, 100.0, 130.0])
@@ -29,8 +28,7 @@ class World:
 def test_one_update_ends_near_its_budget(known, seed):
     """Within a tree; within four where the size that it starts from is a fifth too small."""
     world = World(100, 15, seed)
-    trees = grow_to_budget(STARTS, world.grow, 2000, known)
-    assert trees == STARTS[: len(trees)]  # the first ones, in order
+    assert grow_to_budget(ROOM, world.grow, 2000, known) == sum(world.lots)
     assert abs(world.spent - 2000) < (100 if known != 80.0 else 400)
     assert len(world.lots) <= 8
 
@@ -41,13 +39,15 @@ def test_a_run_makes_up_for_its_updates_while_trees_shrink(seed):
     total, updates, spent, mean = 30_000, 10, 0, None
     for update in range(updates):
         world = World(300 - 20 * update, 40, seed * 100 + update)
-        trees = grow_to_budget(STARTS, world.grow, total * (update + 1) / updates - spent, mean)
-        spent, mean = spent + world.spent, world.spent / len(trees)
+        trees = grow_to_budget(ROOM, world.grow, total * (update + 1) / updates - spent, mean)
+        spent, mean = spent + world.spent, world.spent / trees
     assert abs(spent / total - 1) < 0.01
 
 
 def test_bounds():
     world = World(100, 0)
-    assert len(grow_to_budget(STARTS, world.grow, 10**9, 100.0)) == len(STARTS)  # no more than there are
-    assert len(grow_to_budget(STARTS, world.grow, -500, 100.0)) == 1  # at least one, though the budget is overdrawn
-    assert len(grow_to_budget(STARTS, world.grow, 50, None)) == 1  # nothing is known, and a tree is already too much
+    assert grow_to_budget(ROOM, world.grow, 10**9, 100.0) == ROOM  # no more than there is room for
+    assert grow_to_budget(ROOM, world.grow, -500, 100.0) == 1  # at least one, though the budget is overdrawn
+    assert grow_to_budget(ROOM, world.grow, 50, None) == 1  # nothing is known, and a tree is already too much
+    assert grow_to_budget(ROOM, world.grow, -500, 100.0, least=3) == 3  # and one for each process
+    assert grow_to_budget(3, world.grow, 10**9, None, least=3) == 3

@@ -53,7 +53,7 @@ def fabricate(run, *, skill, starts=12, samples=8, env_steps=1000, step=8, updat
                 "rollout/success": 1 / (1 + math.exp(-skill * u / updates + luck.gauss(0, 0.2))),
                 "rollout/return": 0.7 / (1 + math.exp(-skill * u / updates + luck.gauss(0, 0.2))),
                 "entropy": 1.5 - u / updates + luck.gauss(0, 0.1), "groups/distinct_signatures": 3 + luck.random(),
-                "groups/without_signal": 0.5 + 0.1 * luck.random(), "advantages/set_scale": 0.25,
+                "groups/without_signal": 0.5 + 0.1 * luck.random(), "advantages/set_scale_raw": 0.25,
             }
             for u in range(1, updates + 1)
         ]  # fmt: skip
@@ -206,7 +206,7 @@ def test_summary_pairs_by_seed_and_start_state(tmp_path):
     value = same["differences"]["a"]["twin"]["success"]
     assert value["estimate"] == 0 and not value["resolved"] and set(value["needed"].values()) == {None}
     assert value["low"] < 0 < value["high"]
-    assert summary["signals"]["a"]["advantages/set_scale"] == 0.25
+    assert summary["signals"]["a"]["advantages/set_scale_raw"] == 0.25
     assert 0.5 <= summary["signals"]["a"]["groups/without_signal"] <= 0.6
     ends = [f.metrics[-1]["entropy"] for f in runs["a"]]
     assert summary["signals"]["a"]["entropy at the end"] == pytest.approx(sum(ends) / 3)

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from polytune import config
-from polytune.cli import UsageError, parse
+from polytune.cli import UsageError, load_yaml, parse
 from polytune.config import (
     AdapterConfig,
     ComparisonConfig,
@@ -79,6 +79,16 @@ def test_every_yaml_is_a_valid_run(path, offline):
         assert (world.prompt(0), step.reward) == ("What is 17 + 17?", 1.0)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("poly_epo.yaml")), ids=lambda p: p.parent.name)
+def test_poly_epo_is_as_published_and_its_variant_bears_another_name(path, offline):
+    """Nothing is divided by a std; the variant differs in that, and in what its size asks of optimiser and KL."""
+    published, variant = (load_yaml(p) for p in (path, path.with_stem("poly_epo_group_std")))
+    differ = {name for name in published | variant if published.get(name) != variant.get(name)}
+    assert {"set_normalise", "output_dir"} <= differ
+    assert differ <= {"set_normalise", "output_dir", "adam_epsilon", "kl_coef", "kl_reference"}
+    assert (published["set_normalise"], variant["set_normalise"]) == ("none", "group_std")
+
+
 def test_without_vllm_its_generator_is_refused(monkeypatch):
     monkeypatch.setattr(config, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="vLLM is not installed"):
@@ -108,7 +118,7 @@ def test_flags_override_the_yaml():
         ("num_iterations: 0", ["num_iterations", "0"]),
         ("num_sets: some", ["num_sets", "some", "all"]),
         ("set_scope: seeds", ["num_seeds", "set_size"]),
-        ("critic: false\nset_scope: none", ["critic", "set_scope"]),
+        ("critic: none\nset_scope: none", ["critic", "set_scope"]),
         ("max_steps: 10", ["max_steps", "num_updates"]),
         ("beta: 0.1", ["beta", "kl_coef"]),
         ("top_k: 50", ["top_k"]),
@@ -138,7 +148,7 @@ def test_flags_override_the_yaml():
         ("collapse_share: 7", ["collapse_share", "from 0 to 1", "7"]),
         ("signature: magic", ["judge", "magic", "ngram"]),
         ("rollout_states: middle", ["rollout_states", "uncertain", "middle"]),
-        ("rollout_states: uncertain\ncritic: false", ["rollout_states", "critic", "entropy"]),
+        ("rollout_states: uncertain\ncritic: none", ["rollout_states", "critic", "entropy"]),
         ("ucb_coef: -1", ["ucb_coef", "-1"]),
         ("diversity_coef: -1", ["diversity_coef", "-1"]),
         ("max_env_steps: 0", ["max_env_steps", "0"]),

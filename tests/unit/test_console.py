@@ -254,7 +254,7 @@ def test_bash_completes_commands_fields_choices_and_files(scripts):
     assert {"--kl_coef", "--task", "--report_to", "--quiet"} <= set(candidates(scripts, "finetune", "--"))
     assert candidates(scripts, "finetune", "--objective", "poly") == ["polychromic"]
     assert {"fourrooms", "bandit"} <= set(candidates(scripts, "pretrain", "--task", ""))
-    assert candidates(scripts, "finetune", "--critic", "f") == ["false"]
+    assert candidates(scripts, "finetune", "--critic", "sh") == ["shared"]
     assert "recipes/fourrooms/poly_ppo.yaml" in candidates(scripts, "finetune", "--config", "recipes/fourrooms/poly")
     assert "recipes/fourrooms/ppo.yaml" in candidates(scripts, "finetune", "--config", "")
     assert candidates(scripts, "compare", "--methods", "a.yaml", "--see") == ["--seeds"]

@@ -50,7 +50,7 @@ def test_every_yaml_starts_processes_that_are_not_refused(name, monkeypatch):
     args, environment = environment_of(name)
     assert args.num_processes == 2 and args.mixed_precision == "bf16"
     assert (args.multi_gpu, args.use_fsdp, args.use_deepspeed) == (name == "ddp", name == "fsdp2", name == "zero2")
-    check(monkeypatch, environment, critic=name != "zero2")
+    check(monkeypatch, environment, has_critic=name != "zero2")
     assert environment.get("FSDP_VERSION") == ("2" if name == "fsdp2" else None)
 
 
@@ -60,7 +60,7 @@ def check(monkeypatch, environment, *, world_size=2, kind=DistributedType.MULTI_
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(PartialState, "_shared_state", {"_cpu": True, "distributed_type": kind})
-    defaults = {"world_size": world_size, "deepspeed": None, "critic": True, "critic_lora_r": 0}
+    defaults = {"world_size": world_size, "deepspeed": None, "has_critic": True, "critic_lora_r": 0}
     check_processes(SimpleNamespace(**(defaults | args)), generator)
 
 
@@ -77,8 +77,8 @@ def check(monkeypatch, environment, *, world_size=2, kind=DistributedType.MULTI_
         (FSDP2, {"world_size": 1}, "nothing to share out"),
         (FSDP2, {"critic_lora_r": 4}, "critic_lora_r is 4, but the critic's adapter adds to whole layers.*ddp.yaml"),
         (FSDP2, {"generator": "vllm"}, "generator 'vllm' cannot take sharded weights"),
-        (ZERO2 | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, {"critic": False}, "ZeRO-3 shards the weights"),
-        (ZERO2, {}, "critic is on, but DeepSpeed trains one network, the policy: set critic to false"),
+        (ZERO2 | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, {"has_critic": False}, "ZeRO-3 shards the weights"),
+        (ZERO2, {}, "critic is on, but under DeepSpeed nobody has tried one: set critic to 'none'"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "Megatron-LM, tensor and context parallelism"),
     ],
 )

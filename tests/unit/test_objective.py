@@ -19,6 +19,7 @@ from polytune.objective import (
     normalise,
     polychromic_window,
     returns_to_go,
+    score_groups,
     set_advantages,
 )
 from polytune.objective.binomial import pool_tables
@@ -256,10 +257,8 @@ def test_mean_diversity_equals_the_average_over_sets(diversity):
 
 
 def test_group_signal():
-    advantages = set_advantages([[1, 1, 1], [1, 0, 0]], ["aaa", "abc"], 2)
-    assert group_signal(advantages).tolist() == [False, True]
-    with pytest.raises(ValueError, match="shape"):
-        group_signal(advantages[0])
+    scores = score_groups([[1, 1, 1], [1, 0, 0]], ["aaa", "abc"], 2)
+    assert group_signal(scores).tolist() == [False, True]
 
 
 def test_gae_against_a_row_computed_by_hand():
@@ -320,18 +319,21 @@ def test_normalise_scales_one_population_and_leaves_the_rest():
     std = (8 / 3) ** 0.5
     scaled, scale = normalise(values, mask, "std")
     assert scale == pytest.approx(std)
-    assert scaled.tolist() == pytest.approx([1 / std, 3 / std, 5 / std, 100.0])
+    assert scaled.tolist() == pytest.approx([1 / 3, 3 / 3, 5 / 3, 100.0])  # the mean, 3, is larger than the std
+    tilted = normalise(torch.tensor([-2.0, 0.0, 2.0, 100.0]), mask, "std")[0]
+    assert tilted.tolist() == pytest.approx([-2 / std, 0.0, 2 / std, 100.0])
     assert normalise(values, mask, "mean_std")[0].tolist() == pytest.approx([-2 / std, 0.0, 2 / std, 100.0])
     same, scale = normalise(values, mask, "none")
     assert torch.equal(same, values) and scale == pytest.approx(std)
 
 
-def test_normalise_leaves_a_degenerate_population_alone():
+def test_normalise_divides_by_no_std_of_values_that_are_all_alike():
     values = torch.tensor([2.0, 2.0, 7.0])
     for mask in ([1, 1, 0], [1, 0, 0], [0, 0, 0]):
-        for mode in ("std", "mean_std", "none"):
-            same, scale = normalise(values, mask, mode)
-            assert torch.equal(same, values) and scale == 0.0
+        for mode, alike in (("std", 1.0), ("mean_std", 0.0), ("none", 2.0)):
+            found, scale = normalise(values, mask, mode)
+            assert scale == 0.0
+            assert found.tolist() == [alike if chosen else value for chosen, value in zip(mask, (2, 2, 7), strict=True)]
     with pytest.raises(ValueError, match="unknown mode 'max'; known: std, mean_std, none"):
         normalise(values, [1, 1, 1], "max")
     with pytest.raises(ValueError, match="shape"):

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from polytune.objective import DIVERSITY, OBJECTIVES, group_signal, set_advantages
+from polytune.objective import DIVERSITY, OBJECTIVES, group_signal, score_groups, set_advantages
 
 
 @pytest.mark.parametrize("set_size", [2, 3, 4])
@@ -60,7 +60,7 @@ def tied_share(success, num_members, objective, set_size, signature=lambda i: "a
     count = 2**num_members
     rewards = [[float(outcome >> i & 1) for i in range(num_members)] for outcome in range(count)]
     signatures = [[signature(i) for i in range(num_members)]] * count
-    tied = ~group_signal(set_advantages(rewards, signatures, set_size, objective=objective))
+    tied = ~group_signal(score_groups(rewards, signatures, set_size, objective=objective))
     wins = torch.tensor(rewards, dtype=torch.float64).sum(dim=1)
     return ((success**wins * (1 - success) ** (num_members - wins)) * tied).sum().item()
 

@@ -1,13 +1,77 @@
-"""The order of start states reads only those that a run meets (their order: tests/integration/test_trainer.py)."""
+"""Every start state gets its turn: attempts of any two differ by at most 1 after every update, whatever it grew."""
 
-from polytune.tasks import load_task
-from polytune.trainer.schedule import start_state_schedule
+import random
+from collections import Counter
+
+import pytest
+
+from polytune.rollout import Start
+from polytune.trainer.budget import grow_to_budget
+from polytune.trainer.schedule import StartSchedule, blank_prompts
 
 
-def test_states_that_the_run_does_not_meet_are_not_read(monkeypatch):
-    """A dataset may have a million rows; a run of two updates reads four of them."""
-    task, started = load_task("sibling", parents=2, children=6, lines=48), []
-    start = task.start
-    monkeypatch.setattr(task, "start", lambda seed: started.append(seed) or start(seed))
-    rows = start_state_schedule(task, list(range(100_000)), updates=2, prompts_per_update=2, run_seed=0)
-    assert started == rows["start_seed"][:] and len(started) == 4
+class Processes:
+    """A run of several processes that share a budget; each has a schedule of its own, as in a real run."""
+
+    def __init__(self, draw: random.Random, processes: int, states: int, seed: int):
+        self.draw, self.states, self.seed = draw, states, seed
+        self.grown: list[Start] = []
+        self.schedules = [StartSchedule(range(states), seed) for _ in range(processes)]
+
+    def die_and_resume(self, processes: int):
+        """From what a checkpoint holds: the cursor."""
+        cursor = self.schedules[0].cursor
+        self.schedules = [StartSchedule(range(self.states), self.seed) for _ in range(processes)]
+        for schedule in self.schedules:
+            schedule.cursor = cursor
+
+    def update(self, room: int, mean: float, known: float | None):
+        """One update of trees whose size varies a lot; returns (its trees per process, their mean size)."""
+        processes, spent, own = len(self.schedules), 0, [[] for _ in self.schedules]
+
+        def grow(count):
+            nonlocal spent
+            for rank, schedule in enumerate(self.schedules):
+                own[rank] += schedule.take(count, rank, processes)
+            steps = sum(self.draw.randint(1, int(2 * mean)) for _ in range(count))
+            spent += steps
+            return steps
+
+        budget = self.draw.uniform(0, 1.5) * room * processes * mean
+        trees = grow_to_budget(room * processes, grow, budget, known, least=processes)
+        self.grown += [start for share in own for start in share]
+        assert trees == sum(map(len, own)) and all(1 <= len(share) <= room for share in own)
+        return own, spent / trees
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_start_state_is_passed_over(seed):
+    """Budgets, tree sizes, rooms, processes, kills: after every update nobody is more than one attempt ahead."""
+    draw = random.Random(seed)
+    run = Processes(draw, draw.randint(1, 5), draw.choice([1, 2, 3, 7, 50]), seed)
+    room, known = draw.randint(1, 12), None
+    for _ in range(40):
+        own, known = run.update(room, draw.choice([3, 40, 300]), known)
+        counts = Counter(start.seed for start in run.grown)
+        attempts = [counts[state] for state in range(run.states)]
+        assert max(attempts) - min(attempts) <= 1
+        assert max(map(len, own)) - min(map(len, own)) <= 1
+        assert len(set(run.grown)) == len(run.grown)  # no pair of start state and attempt twice
+        assert run.schedules[0].met == len(counts) and run.schedules[0].passes == sum(attempts) / run.states
+        if draw.random() < 0.2:
+            run.die_and_resume(draw.randint(1, 5))
+    whole = StartSchedule(range(run.states), seed).take(len(run.grown))
+    assert sorted(run.grown) == sorted(whole)  # and what was grown is a beginning of the order
+
+
+def test_the_order_is_that_of_shuffled_passes():
+    """Written out, as runs before had it: a run without a budget meets the same start states as ever."""
+    assert [tuple(start) for start in StartSchedule([3, 5, 8], run_seed=1).take(9)] == [
+        (5, 0), (8, 0), (3, 0), (3, 1), (5, 1), (8, 1), (5, 2), (8, 2), (3, 2),
+    ]  # fmt: skip
+    a, b = StartSchedule(range(50), 0), StartSchedule(range(50), 1)
+    assert a.take(50) != b.take(50)
+
+
+def test_trl_gets_a_row_for_each_tree_and_no_start_state():
+    assert blank_prompts(6)["prompt"][:] == [""] * 6

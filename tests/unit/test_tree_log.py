@@ -43,7 +43,7 @@ def test_a_tree_line_by_hand():
     numbers = torch.tensor([[9.0, 9.0], [0.0, 0.25], [0.125, 0.0], [0.0, 0.0]], dtype=torch.float64)
     by_set = torch.tensor([[False, False], [False, False], [True, False], [True, False]])
     by_critic = torch.tensor([[True, True], [False, True], [False, False], [False, False]])
-    turns = TurnAdvantages(numbers, by_set, by_critic, numbers, by_set, None, GroupStatistics())
+    turns = TurnAdvantages(numbers, by_set, by_critic, numbers, by_set, None, GroupStatistics(), numbers, 1.0)
     [line] = tree_as_json(tree, Words(), turns, first_row=1)
     assert {key: line[key] for key in ("actions", "success", "return", "signature")} == {
         "actions": ["7", "8"], "success": True, "return": 1.0, "signature": ["a", "b"]

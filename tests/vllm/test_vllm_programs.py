@@ -54,7 +54,7 @@ def test_poly_epo_learns_triangle_and_both_generators_evaluate_alike(tmp_path):
     before, after = tmp_path / "before", tmp_path / "after"
     recipes = ROOT / "recipes/creativity/triangle"
     run("pretrain.py", "--config", recipes / "demo_pretrain.yaml", "--output_dir", before, "--target_success", 0.35)
-    run("finetune.py", "--config", recipes / "poly_epo.yaml", "--generator", "vllm", "--model", before,
+    run("finetune.py", "--config", recipes / "poly_epo_group_std.yaml", "--generator", "vllm", "--model", before,
         "--output_dir", after, "--num_updates", 12, "--learning_rate", 3e-4)  # fmt: skip
     metrics = metrics_of(after)
     assert_sampler_agrees(metrics)

@@ -48,8 +48,11 @@ class Credit:
     of_expectations(expected, n) -> (P, N): the same over all sets, from expected(m) = E[f(G) | i in G] over all sets
         of m members, (P, N). None: the rule needs the sets themselves.
     rows(scored) -> (gains (N,), losses (N,)): see `per_set`; None for a rule that has no rows of its own.
+    centred: over all sets the advantages of a group sum to 0 whatever it scored, so that a group may be divided by its
+        own std; a mean that the rule gives on purpose would be taken away with it.
     """
 
     of_sets: Callable[[ScoredSets], torch.Tensor]
     of_expectations: Callable[[ExpectedScore, int], torch.Tensor] | None = None
     rows: Callable[[ScoredSets], tuple[torch.Tensor, torch.Tensor]] | None = None
+    centred: bool = False

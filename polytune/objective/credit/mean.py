@@ -24,4 +24,4 @@ def of_expectations(expected: ExpectedScore, set_size: int) -> torch.Tensor:
     return given_member_P_N - given_member_P_N.mean(dim=1, keepdim=True)
 
 
-MEAN = Credit(of_sets, of_expectations)
+MEAN = Credit(of_sets, of_expectations, centred=True)

@@ -22,4 +22,4 @@ def gains_and_losses(scored: ScoredSets) -> tuple[torch.Tensor, torch.Tensor]:
     return scored.member_mean(advantages_S.clamp(min=0)), scored.member_mean((-advantages_S).clamp(min=0))
 
 
-PER_SET = Credit(mean.of_sets, rows=gains_and_losses)
+PER_SET = Credit(mean.of_sets, rows=gains_and_losses, centred=True)
