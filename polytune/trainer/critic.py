@@ -33,7 +33,8 @@ class Critic(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         hidden = hidden.detach() if self.adapter is None else hidden
-        return self.layers(hidden.float()).squeeze(-1)
+        with torch.autocast(hidden.device.type, enabled=False):  # values are float32, whatever the policy computes in
+            return self.layers(hidden.float()).squeeze(-1)
 
     def save(self, folder: str | Path) -> None:
         save_file({k: v.contiguous() for k, v in self.state_dict().items()}, Path(folder) / CRITIC_FILE)

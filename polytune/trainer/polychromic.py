@@ -24,6 +24,7 @@ from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, requir
 from polytune.objective import find_judge, rescale
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
+from polytune.policy.weights import check_embeddings
 from polytune.rollout import RolloutError, Tree
 from polytune.tasks.base import Task
 from polytune.terminal import say_warning
@@ -34,8 +35,11 @@ from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, 
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import Critic, explained_variance, variance_sums
 from polytune.trainer.critic_adapter import build_critic_adapter, check_critic_adapter
+from polytune.trainer.gradients import MustMove
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
+from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
+from polytune.trainer.reference import HoldsReference
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.schedule import start_state_schedule
 from polytune.trainer.scoring import SCORED_ROWS, SCORED_TOKENS, behaviour_kl, length_chunks, per_set_correction
@@ -62,7 +66,10 @@ def episode_return(prompts, completions, episode_return, **kwargs) -> list[float
 TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], None]
 
 
-class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, GRPOTrainer):
+class PolychromicTrainer(
+    GrowsTrees, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, MustMove, MasterWeights, HoldsReference,
+    GRPOTrainer,
+):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
     Args:
@@ -96,6 +103,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         check_critic_adapter(args, kwargs.get("peft_config") is not None or isinstance(model, PeftModel))
         check_vllm_mode(args, policy.generator)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
+        check_embeddings(model, processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
         check_branching(task, rollout)
         check_signatures(task, start_seeds[0], rollout, objective)
@@ -135,7 +143,9 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
         self._transformer = backbone.base_model
         self._transformer.register_forward_hook(self._read_values)
         self.renderer = build_renderer(processing_class, task, policy)
-        self.generator = build_sampler(unwrapped, args, policy, self.renderer, self.accelerator.device)
+        self.generator = build_sampler(
+            unwrapped, args, policy, self.renderer, self.accelerator.device, self.forward_dtype
+        )
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
         trees = TreeLog(Path(args.output_dir) / TREES_FILE)
@@ -178,6 +188,7 @@ class PolychromicTrainer(GrowsTrees, AtomicCheckpoints, RecordsEpisodes, Sharded
             output["value_targets"] = torch.where(first_B_C, self._per_token(turns.returns_B_T, turn_index_B_C), 0.0)
             output["value_mask"] = first_B_C
             output["num_decisions"] = self.accelerator.gather(first_B_C.sum()).sum()
+        self._note_signal(output)
         self._log_rollouts(turns, values_B_T)
         del self._trees, self._rows
         return output
