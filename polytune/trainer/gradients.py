@@ -40,6 +40,15 @@ class MustMove:
         if self.model.training:
             self._actions_with_signal, self._largest_norm = count, 0.0
 
+    def _compute_loss(self, model, inputs):
+        loss = super()._compute_loss(model, inputs)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise NoGradientError(
+                "the policy's loss depends on no weight that trains, so nothing can be learnt: check requires_grad, "
+                "lora_target_modules and lora_modules_to_save."
+            )
+        return loss
+
     def _get_grad_norm(self, model, grad_norm=None):
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is None:  # DeepSpeed before it knows
