@@ -34,6 +34,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "set_normalise": ("none", "std", "mean_std", "group_std"),
     "gae_normalise": ("none", "std", "mean_std"),
     "kl_reference": ("behaviour", "pretrained"),
+    "kl_direction": ("reverse", "forward"),
+    "save_dtype": ("float32", "bfloat16"),
     "loss_type": ("dapo", "bnpo", "dr_grpo", "grpo"),
     "vllm_mode": ("colocate", "server"),
     "report_to": ("none", *TRACKERS),

@@ -191,6 +191,7 @@ class PolychromicConfig(GRPOConfig):
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
         self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
         super().__post_init__()
+        require_finite(self)  # mappings that came as text
 
     def _check_batches(self) -> None:
         minibatches = self.steps_per_generation or self.gradient_accumulation_steps
