@@ -35,6 +35,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "gae_normalise": ("none", "std", "mean_std"),
     "critic": ("shared", "own", "head", "none"),
     "kl_reference": ("behaviour", "pretrained"),
+    "kl_direction": ("reverse", "forward"),
+    "save_dtype": ("float32", "bfloat16"),
     "loss_type": ("dapo", "bnpo", "dr_grpo", "grpo"),
     "vllm_mode": ("colocate", "server"),
     "report_to": ("none", *TRACKERS),

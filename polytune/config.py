@@ -8,8 +8,9 @@ nothing but the standard library, so reading a configuration is instant.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -38,9 +39,29 @@ def require_number(name: str, value: object, minimum: float, maximum: float = ma
     )
 
 
-def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
-    require(value in choices, f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+def require_finite(config: Any) -> None:
+    """Raise ``ValueError`` for an infinite number or a NaN in any field of a dataclass, inherited ones and those within
+    lists and mappings included. Every configuration begins its checks with it."""
+    for own in fields(config):
+        value = getattr(config, own.name, None)
+        require(
+            all(math.isfinite(number) for number in _floats(value)),
+            f"{own.name} is {value!r}, which is no finite number: change {own.name} in the YAML or with --{own.name}.",
+        )
+
+
+def _floats(value: object) -> list[float]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [number for part in value for number in _floats(part)]
+    return [value] if isinstance(value, float) else []
+
+
+def require_choice(name: str, value: object, choices: tuple[str | None, ...]) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``; None among them: it may stay unset."""
+    known = ", ".join(choice for choice in choices if choice is not None)
+    require(value in choices, f"{name} must be one of {known}, got {value!r}.")
 
 
 def require_once(name: str, values: list[str]) -> None:
@@ -77,6 +98,10 @@ def parse_options(entries: list[str]) -> dict[str, Any]:
         for read in (float, int):
             with suppress(ValueError):
                 options[name] = read(text)
+        require(
+            all(map(math.isfinite, _floats(options[name]))),
+            f"task_args has {entry!r}, which is no finite number: give another value.",
+        )
     return options
 
 
@@ -107,6 +132,7 @@ class TaskConfig:
     data_dir: str | None = field(default=None, metadata={"help": "Folder with the committed splits; unset: data/."})
 
     def __post_init__(self) -> None:
+        require_finite(self)
         if self.task_horizon is not None:
             require_integer("task_horizon", self.task_horizon, 1)
         if self.num_start_states is not None:
@@ -135,8 +161,8 @@ class PolicyConfig:
     dtype: str = field(
         default="float32",
         metadata={
-            "help": "Type of the weights: 'float32', 'bfloat16' (with LoRA: the adapter stays float32), or 'auto', as "
-            "they were saved."
+            "help": "Type that the policy computes in: 'float32', 'bfloat16', or 'auto', as its weights were saved. "
+            "Weights that train are float32 in any case, frozen ones (use_peft) of this type."
         },
     )
     generator: str = field(
@@ -167,6 +193,7 @@ class PolicyConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         if self.cpu_threads is not None:
             require_integer("cpu_threads", self.cpu_threads, 1)
         require_choice("generator", self.generator, ("transformers", "vllm"))
@@ -205,6 +232,7 @@ class AdapterConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_integer("lora_r", self.lora_r, 1)
         require_integer("lora_alpha", self.lora_alpha, 1)
         require(
@@ -247,6 +275,7 @@ class RolloutConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_choice("branch_at", self.branch_at, ("turn", "token"))
         require_choice("rollout_states", self.rollout_states, ("equally_spaced", "uncertain", "entropy", "start"))
         require_integer("num_seeds", self.num_seeds, 1)
@@ -338,6 +367,7 @@ class ObjectiveConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_integer("set_size", self.set_size, 1)
         require_choice("set_scope", self.set_scope, ("vines", "seeds", "both", "none"))
         if self.window is not None and self.window != -1:
@@ -434,6 +464,7 @@ class EvaluationConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         require_integer("n", self.n, 1)
         require_integer("seed", self.seed, 0)
         require_once("perturb", self.perturb)
@@ -492,6 +523,7 @@ class PretrainConfig:
     seed: int = field(default=0, metadata={"help": "Seed of weights, demonstrations and checks."})
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name in ("batch_size", "epochs", "eval_every", "eval_episodes"):
             require_integer(name, getattr(self, name), 1)
         require_integer("seed", self.seed, 0)
@@ -563,6 +595,7 @@ class ComparisonConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         parse_seeds(self.seeds)
         require_once("perturb", self.perturb)
         require_integer("n", self.n, 1)
@@ -599,6 +632,7 @@ class ReproductionConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         if self.seeds:
             parse_seeds(self.seeds)
         if self.workers is not None:
@@ -645,6 +679,7 @@ class ExportConfig:
     )
 
     def __post_init__(self) -> None:
+        require_finite(self)
         if self.push is not None:
             user, slash, name = self.push.partition("/")
             require(

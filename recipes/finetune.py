@@ -24,6 +24,7 @@ def main(argv: Sequence[str]) -> None:
         check_critic_adapter,
         check_processes,
         check_run,
+        check_save_dtype,
         check_space,
         check_vllm_mode,
         latest_checkpoint,
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> None:
     check_trackers(args.report_to)
     check_run(args, rollout, objective)
     check_critic_adapter(args, adapter.use_peft)
+    check_save_dtype(args, adapter.use_peft)
     check_processes(args, policy.generator)
     check_vllm_mode(args, policy.generator)
     supervise(args)
@@ -48,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import build_renderer, load_policy
-    from polytune.policy.adapters import lora_config, quantization
+    from polytune.policy.adapters import lora_config, own_base, quantization, training_dtype
     from polytune.policy.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split, says_unseen
@@ -57,8 +59,10 @@ def main(argv: Sequence[str]) -> None:
     hashes = demonstration_hashes(policy.model) if says_unseen(task_config.split) else []
     seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir, unseen_of=hashes)
     seeds = seeds[: task_config.num_start_states]
-    loading = policy.loading(args.trust_remote_code)
-    model, tokenizer = load_policy(policy.model, **loading, quantization=quantization(adapter, policy))
+    loading = policy.loading(args.trust_remote_code) | {"dtype": training_dtype(policy, adapter)}
+    with args.main_process_first(local=False, desc="the base of an adapter"):
+        begins_with = own_base(policy.model, args.output_dir, adapter, **loading)
+    model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy))
     build_renderer(tokenizer, task, policy).check_vocabulary()
     check_space(args.output_dir, model, keep=args.save_total_limit)
     settings = {
@@ -83,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         objective,
         policy,
         tokenizer,
-        peft_config=lora_config(adapter, model, policy.model),
+        peft_config=lora_config(adapter, model),
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
@@ -94,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
 
     # ---------------------------------------------------------------- save
-    trainer.save_model(args.output_dir)
+    trainer.save_policy()
     if trainer.is_world_process_zero():
         print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
     if policy.generator == "vllm":

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     from transformers import TrainingArguments
 
     from polytune.policy import TransformersGenerator, build_renderer, build_tiny, provenance
-    from polytune.policy.adapters import adapt, merge
+    from polytune.policy.adapters import adapt, merge, own_base
     from polytune.policy.demonstrations import (
         keep_successes,
         load_demonstrations,
@@ -59,8 +59,9 @@ def main(argv: Sequence[str]) -> None:
         refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
         model, tokenizer = build_tiny(config.preset, words, spaced=spaced, seed=config.seed)
     else:
-        model, tokenizer, new = load_base(config.base_model, [] if spaced else [w for w in words if len(w) > 1])
-        model = adapt(model, adapter, config.base_model, new)
+        base = own_base(config.base_model, output_dir, adapter)
+        model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
+        model = adapt(model, adapter, new)
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)

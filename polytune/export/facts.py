@@ -17,6 +17,7 @@ from polytune.export.method import hyperparameters, method
 from polytune.export.proof import Proof
 from polytune.export.source import Source
 from polytune.policy import build_renderer
+from polytune.policy.adapters import BASE_FOLDER
 from polytune.policy.provenance import PROMPTING, demonstration_hashes, origin, prompting_of
 from polytune.tasks import load_task
 
@@ -67,7 +68,7 @@ def gather(
         base=base,
         base_id=None if local else begun,
         base_revision=run["policy"]["model_revision"] if begun == source.begun_with else None,
-        begun_with=Path(begun).name if local else begun,
+        begun_with=_begun_with(source, begun),
         licence=licence,
         dtype=source.recorded["dtype"],
         task={
@@ -87,6 +88,14 @@ def gather(
         data=_data(source, task),
         evaluations=evaluations,
     )
+
+
+def _begun_with(source: Source, begun: str) -> str:
+    """Name of what was fine-tuned: the Hub's, a folder's, or that of the adapter whose merged policy is the base."""
+    if not Path(begun).exists():
+        return begun
+    merged = Path(begun).resolve() == source.run_folder.resolve() / BASE_FOLDER
+    return Path(source.begun_with if merged else begun).name
 
 
 def notes(facts: CardFacts, source: Source) -> dict[str, Any]:

@@ -61,7 +61,10 @@ def method(run: Mapping[str, Any]) -> list[str]:
         f"{trainer['num_iterations']} passes over the rows of an update, averaged over tokens ({trainer['loss_type']})."
     )
     if trainer["kl_coef"] > 0:
-        pair = "behaviour policy || policy" if trainer["kl_reference"] == "behaviour" else "policy || pretrained policy"
+        pair = "behaviour policy || policy"
+        if trainer["kl_reference"] == "pretrained":
+            forward = trainer.get("kl_direction") == "forward"
+            pair = "pretrained policy || policy" if forward else "policy || pretrained policy"
         points.append(f"**KL({pair})**, weight {trainer['kl_coef']:g}.")
     if objective["ucb_coef"] > 0:
         points.append(f"Exploration bonus {objective['ucb_coef']:g} min(1, N(s, a)^-1/2) on scored actions.")
@@ -121,10 +124,11 @@ def _modules(adapter: Mapping[str, Any]) -> str:
 SHOWN = (
     ("trainer", "num_updates"), ("trainer", "max_env_steps"), ("trainer", "learning_rate"),
     ("trainer", "lr_scheduler_type"), ("trainer", "critic_learning_rate"), ("trainer", "value_coef"),
-    ("trainer", "kl_coef"), ("trainer", "kl_reference"), ("trainer", "epsilon"), ("trainer", "num_iterations"),
+    ("trainer", "kl_coef"), ("trainer", "kl_reference"), ("trainer", "kl_direction"), ("trainer", "epsilon"),
+    ("trainer", "num_iterations"),
     ("trainer", "per_device_train_batch_size"), ("trainer", "steps_per_generation"),
     ("trainer", "gradient_accumulation_steps"), ("trainer", "max_grad_norm"), ("trainer", "temperature"),
-    ("trainer", "seed"), ("trainer", "bf16"), ("policy", "dtype"), ("rollout", "num_seeds"),
+    ("trainer", "seed"), ("trainer", "bf16"), ("trainer", "save_dtype"), ("policy", "dtype"), ("rollout", "num_seeds"),
     ("rollout", "num_rollout_states"), ("rollout", "num_vines"), ("rollout", "rollout_states"),
     ("objective", "objective"), ("objective", "diversity"), ("objective", "signature"), ("objective", "set_size"),
     ("objective", "set_scope"), ("objective", "credit"), ("objective", "num_sets"), ("objective", "window"),

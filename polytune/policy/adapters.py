@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from polytune.config import AdapterConfig, PolicyConfig, require
-from polytune.policy.loading import adapter_base
+from polytune.policy.loading import CheckpointError, adapter_base, load_policy
+from polytune.policy.weights import restore_trainable
 
 
 def quantization(adapter: AdapterConfig, policy: PolicyConfig) -> BitsAndBytesConfig | None:
@@ -23,23 +29,14 @@ def quantization(adapter: AdapterConfig, policy: PolicyConfig) -> BitsAndBytesCo
     )
 
 
-def lora_config(adapter: AdapterConfig, model: PreTrainedModel, path: str) -> LoraConfig | None:
+def lora_config(adapter: AdapterConfig, model: PreTrainedModel) -> LoraConfig | None:
     """peft's configuration for the trainer; None without ``use_peft``.
 
-    Args:
-        path: where the model came from.
-
     Raises:
-        ValueError: a module that the model has not, naming those that it has; or a model that was an adapter itself.
+        ValueError: a module that the model has not, naming those that it has.
     """
     if not adapter.use_peft:
         return None
-    base = adapter_base(path)
-    require(
-        base is None,
-        f"use_peft is true, but {path} is an adapter on {base!r} already, and one on top of it would be saved without "
-        "it: save the merged policy first (load_policy(...)[0].save_pretrained), or leave use_peft off.",
-    )
     modules = dict(model.named_modules())
     linear = sorted({name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)})
     for field in ("lora_target_modules", "lora_modules_to_save"):
@@ -58,18 +55,68 @@ def lora_config(adapter: AdapterConfig, model: PreTrainedModel, path: str) -> Lo
     )
 
 
-def adapt(model: PreTrainedModel, adapter: AdapterConfig, path: str, new_tokens: Sequence[int] = ()) -> PreTrainedModel:
+def training_dtype(policy: PolicyConfig, adapter: AdapterConfig) -> str:
+    """What a policy is loaded in to be trained: weights that train in float32, so that nothing is rounded away before
+    the first step; frozen ones, and ``auto`` ones that were saved whole, in ``dtype``."""
+    if adapter.use_peft or (policy.dtype == "auto" and adapter_base(policy.model, policy.model_revision) is None):
+        return policy.dtype
+    return "float32"
+
+
+#: folder within a run's that holds what its adapter stands on, where the run began with an adapter
+BASE_FOLDER = "base"
+
+
+def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, **loading: Any) -> str:
+    """What a run loads: ``path``, or, for a new adapter on one that is an adapter itself, the merged policy.
+
+    An adapter names one base, which whoever loads it must find whole. So the merged policy is written to
+    ``output_dir``/base, once: a run that has checkpoints goes on with the one that it began with.
+
+    Args:
+        loading: options of :func:`polytune.policy.load_policy`; merging happens in float32 unless ``dtype`` is "auto".
+    """
+    below = adapter_base(path, loading.get("revision")) if adapter.use_peft else None
+    if below is None:
+        return path
+    folder = Path(output_dir).resolve() / BASE_FOLDER
+    if (folder / "config.json").is_file() and list(Path(output_dir).glob("checkpoint-*")):
+        return str(folder)
+    dtype = "auto" if loading.get("dtype") == "auto" else "float32"
+    model, tokenizer = load_policy(path, **{**loading, "dtype": dtype})
+    staged = folder.with_name(f".{BASE_FOLDER}.saving")
+    for left in (staged, folder):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        model.save_pretrained(staged)
+        tokenizer.save_pretrained(staged)
+        os.rename(staged, folder)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise CheckpointError(
+            f"{path}, merged into {below!r}, could not be written to {folder}: {error}. Make room, or choose another "
+            "output_dir."
+        ) from error
+    print(f"{path} is an adapter on {below}: merged into {folder}, which the new adapter stands on", flush=True)
+    return str(folder)
+
+
+def adapt(model: PreTrainedModel, adapter: AdapterConfig, new_tokens: Sequence[int] = ()) -> PreTrainedModel:
     """The model with the adapter that ``adapter`` asks for; itself without one. Raises as :func:`lora_config`.
 
     Args:
         new_tokens: ids whose embeddings are trained, too: words that the base has never seen.
     """
-    config = lora_config(adapter, model, path)
+    config = lora_config(adapter, model)
     if config is not None and new_tokens:
         config.trainable_token_indices = list(new_tokens)
     return model if config is None else get_peft_model(model, config)
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """The plain model, an adapter merged into its weights."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+    """The plain model, an adapter merged into its weights, all of which train."""
+    if not isinstance(model, PeftModel):
+        return model
+    merged = model.merge_and_unload()
+    restore_trainable(merged, {})
+    return merged

@@ -67,6 +67,7 @@ class EngineGenerator:
         max_action_tokens: tokens of one action at most.
         stop_ids: tokens that end an action earlier.
         greedy: take the most likely token instead of sampling.
+        dtype: what the engine computes in; None: the type of the model's weights.
     """
 
     #: what to do about a canary that tells of other weights, and about contexts that are too long
@@ -83,12 +84,13 @@ class EngineGenerator:
         max_action_tokens: int = 1,
         stop_ids: Sequence[int] = (),
         greedy: bool = False,
+        dtype: torch.dtype | None = None,
     ):
         self.model = model
         self.temperature, self.greedy = temperature, greedy
         self.max_action_tokens, self.stop_ids = max_action_tokens, tuple(stop_ids)
         self.counters = TokenCounters()
-        self.dtype = next(model.parameters()).dtype
+        self.dtype = dtype or next(model.parameters()).dtype
         self.epoch, self._stale = 0, True
         #: gap of the last canary in nats; None before the first
         self.canary_gap: float | None = None

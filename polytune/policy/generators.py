@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from polytune.config import PolicyConfig
@@ -27,12 +28,14 @@ def build_generator(
     greedy: bool = False,
     settings: EngineSettings | None = None,
     engine: Any = None,
+    dtype: torch.dtype | None = None,
 ) -> Generator:
     """The generator that ``kind`` names, over ``model``.
 
     Args:
         kind: "transformers" or "vllm".
         path: folder or Hub id with the model's configuration; settings, engine: of vLLM.
+        dtype: what vLLM computes in; None: the type of the model's weights.
 
     Raises:
         ValueError: the model suits no generator of this kind; EngineError: vLLM cannot run it.
@@ -46,7 +49,7 @@ def build_generator(
     if kind == "transformers":
         return TransformersGenerator(model, **options)
     architecture = adapter_base(path) or path  # an adapter's folder has no configuration of a model
-    return VLLMGenerator(model, path=architecture, settings=settings, engine=engine, **options)
+    return VLLMGenerator(model, path=architecture, settings=settings, engine=engine, dtype=dtype, **options)
 
 
 #: fields of a generation_config.json that change the distribution that is sampled
@@ -85,7 +88,7 @@ class GeneratorsInTurn:
         self._current: tuple[str, VLLMGenerator] | None = None
         if policy.generator == "transformers":  # a model that it cannot run is refused before another one is sampled
             for name in models:
-                self.of(name, greedy=True)
+                self.of(name, greedy=True).check()
 
     def of(self, name: str, *, greedy: bool) -> Generator:
         """The generator of the policy called ``name``."""

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from polytune.policy.weights import WeightsError, check_embeddings, check_finite, restore_trainable
+
 ADAPTER_FILE = "adapter_config.json"
 #: a tokenizer's vocabulary lies in one of these
 VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
@@ -125,7 +127,9 @@ def _load_adapter(
     try:
         if not local or any(list(Path(path).glob(pattern)) for pattern in VOCABULARY_FILES):
             tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left", revision=version)
+        trains = {name: weight.requires_grad for name, weight in model.named_parameters()}
         merged = PeftModel.from_pretrained(model, str(path), revision=version).merge_and_unload()
+        restore_trainable(merged, trains)  # peft froze them
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the adapter in {path} cannot be put on {base!r}: {error}") from error
     return merged, tokenizer
@@ -152,9 +156,12 @@ def _load(
     more = {} if quantization is None else {"quantization_config": quantization}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left", **hub)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **hub, **more
-        )
+        model, report = _load_weights(str(path), dtype=dtype, **hub, **more)
+    except AssertionError as error:  # torch's embedding
+        raise CheckpointError(
+            f"checkpoint {str(path)!r} cannot be loaded: {error} (pad_token_id of its config.json, more than its "
+            "embeddings): model.resize_token_embeddings(len(tokenizer)), and save both again."
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         code = "trust_remote_code" in str(error)
         raise CheckpointError(
@@ -171,6 +178,18 @@ def _load(
             "random: it is incomplete, or not a causal language model. Use another checkpoint."
         )
     return model, tokenizer
+
+
+def _load_weights(path: str, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model and what transformers says of its weights, with torch's fused attention, or, in an architecture that
+    has none (GPT-J, gpt-oss), with eager attention."""
+    load = AutoModelForCausalLM.from_pretrained
+    try:
+        return load(path, attn_implementation="sdpa", output_loading_info=True, **options)
+    except ValueError as error:
+        if "scaled_dot_product_attention" not in str(error):
+            raise
+    return load(path, attn_implementation="eager", output_loading_info=True, **options)
 
 
 def leave_unpacked(model: nn.Module) -> None:
@@ -203,18 +222,36 @@ def load_policy(
 
     Raises:
         CheckpointError: the folder is missing, truncated, lacks weights, has no tokenizer, or its tokenizer has no pad
-            token.
+            token; its weights are not finite, or fewer than the tokenizer has words.
     """
-    base = adapter_base(path, revision)
-    options = {"dtype": dtype, "trust_remote_code": trust_remote_code}
-    if base is None:
-        model, tokenizer = _load(path, **options, revision=revision, quantization=quantization)
-    elif quantization is not None:
-        raise CheckpointError(f"{path} is an adapter, which cannot be merged into 4 bits: leave load_in_4bit off.")
-    else:
-        model, tokenizer = _load_adapter(path, base, options, revision)
+    model, tokenizer = _load_any(
+        path, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, quantization=quantization
+    )
     check_pad_token(tokenizer, path)
+    _check_weights(model, path, tokenizer)
     return (model if device is None else model.to(device)).eval(), tokenizer
+
+
+def _load_any(
+    path: str | Path, *, revision: str | None = None, quantization: Any = None, **options: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer; an adapter is merged into its base."""
+    base = adapter_base(path, revision)
+    if base is None:
+        return _load(path, **options, revision=revision, quantization=quantization)
+    if quantization is not None:
+        raise CheckpointError(f"{path} is an adapter, which cannot be merged into 4 bits: leave load_in_4bit off.")
+    return _load_adapter(path, base, options, revision)
+
+
+def _check_weights(model: PreTrainedModel, path: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    """Raise CheckpointError for weights that are not finite, or fewer than the tokenizer has words."""
+    try:
+        if tokenizer is not None:
+            check_embeddings(model, tokenizer, path)
+        check_finite(model, path)
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def load_base(
@@ -228,7 +265,8 @@ def load_base(
     Returns:
         model, tokenizer, and the ids of the words that are new to it.
     """
-    model, tokenizer = _load(path, dtype=dtype, **hub)
+    model, tokenizer = _load_any(path, dtype=dtype, **hub)
+    _check_weights(model, path)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     known = tokenizer.get_vocab()

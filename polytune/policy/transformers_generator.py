@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from polytune.policy.canary import check_cache
 from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters, sample_uniform
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
@@ -88,6 +89,7 @@ class TransformersGenerator:
         max_action_tokens: tokens of one action at most.
         stop_ids: tokens that end an action earlier.
         greedy: take the most likely token instead of sampling.
+        checked: the model is known to give the same logprobs with the cache; else that is tried before it samples.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class TransformersGenerator:
         max_action_tokens: int = 1,
         stop_ids: Sequence[int] = (),
         greedy: bool = False,
+        checked: bool = False,
     ):
         self.model = model
         config = model.config.get_text_config()
@@ -120,6 +123,7 @@ class TransformersGenerator:
         self.max_action_tokens, self.stop_ids = max_action_tokens, frozenset(stop_ids)
         self.counters = TokenCounters()
         self.epoch = 0
+        self._checked = checked
         self.reset()
 
     # ------------------------------------------------------------------ the contract
@@ -177,10 +181,22 @@ class TransformersGenerator:
         if training:
             self.model.eval()
         try:
+            self.check()
             return self._sample(branches, turns)
         finally:
             if training:
                 self.model.train()
+
+    @torch.inference_mode()
+    def check(self) -> None:
+        """Refuse a model that scores a branch otherwise with the cache than without it, once; it is not training.
+
+        Raises:
+            CacheError: names the model's kind and the difference.
+        """
+        if not self._checked:
+            check_cache(self.model, type(self))
+            self._checked = True
 
     def _check_current(self, branch: CachedBranch) -> None:
         if branch.epoch != self.epoch:

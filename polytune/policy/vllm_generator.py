@@ -62,7 +62,7 @@ class VLLMGenerator(EngineGenerator):
     ):
         super().__init__(model, **options)
         self.settings = settings or EngineSettings()
-        self.llm = build_engine(path, model, self.settings) if engine is None else engine
+        self.llm = build_engine(path, model, self.settings, self.dtype) if engine is None else engine
         self.max_positions = self.llm.model_config.max_model_len
         self._asleep = False
 
@@ -122,8 +122,9 @@ class VLLMGenerator(EngineGenerator):
             ) from error
 
 
-def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSettings):
-    """A vLLM engine of the checkpoint's architecture, in this process; its weights are sent later.
+def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSettings, dtype: torch.dtype):
+    """A vLLM engine of the checkpoint's architecture, in this process, that computes in ``dtype``; its weights are sent
+    later.
 
     Whether the output head is tied is read from the weights: a head with an adapter of its own, or one that is trained
     beside a frozen embedding, is tied no longer, whatever the configuration says.
@@ -148,7 +149,7 @@ def build_engine(path: str | Path, model: PreTrainedModel, settings: EngineSetti
 
         return LLM(
             model=str(path),
-            dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+            dtype=str(dtype).removeprefix("torch."),
             load_format="dummy",
             max_model_len=settings.max_model_length,
             enable_prefix_caching=True,

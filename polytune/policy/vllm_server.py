@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
@@ -83,17 +84,25 @@ class VLLMServer:
             raise RefusedError(text, response.status_code)
         return response.json() if response.content else None
 
-    def check(self, model: PreTrainedModel, *, transfers: bool, positions: int | None = None) -> None:
+    def check(
+        self,
+        model: PreTrainedModel,
+        *,
+        transfers: bool,
+        positions: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         """EngineError for a server whose samples would not be those of ``model``, with the flag that it lacks.
 
         Args:
             transfers: its weights are to come over NCCL.
             positions: tokens that a context may have at least.
+            dtype: what it is to compute in; None: the type of the model's weights.
         """
-        config, dtype = self.config, str(next(model.parameters()).dtype)
+        config, asked = self.config, str(dtype or next(model.parameters()).dtype)
         lacks = [flag for (part, name), (value, flag) in NEEDS.items() if config[part][name] != value]
-        if config["model_config"]["dtype"] != dtype:
-            lacks.append(f"--dtype {dtype.removeprefix('torch.')}")
+        if config["model_config"]["dtype"] != asked:
+            lacks.append(f"--dtype {asked.removeprefix('torch.')}")
         if config["device_config"]["device"] == "cpu" and config["scheduler_config"]["enable_chunked_prefill"]:
             # a prompt in two parts would rewind its seeded random numbers, which those of a CPU cannot
             lacks.append("--no-enable-chunked-prefill")

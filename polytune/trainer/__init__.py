@@ -6,6 +6,7 @@ from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSucc
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.polychromic import PolychromicTrainer
+from polytune.trainer.precision import check_save_dtype
 from polytune.trainer.processes import check_processes, supervise
 from polytune.trainer.serving import check_vllm_mode
 
@@ -19,6 +20,7 @@ __all__ = [
     "check_critic_adapter",
     "check_processes",
     "check_run",
+    "check_save_dtype",
     "check_space",
     "check_vllm_mode",
     "latest_checkpoint",

@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from polytune.policy.weights import not_finite
+
 logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
@@ -136,6 +138,7 @@ class AtomicCheckpoints:
         return str(Path(self.args.output_dir) / STAGING) if self._staging else super()._get_output_dir(trial=trial)
 
     def _save_checkpoint(self, model, trial) -> None:
+        self._check_finite()
         output_dir = Path(self.args.output_dir)
         name = f"checkpoint-{self.state.global_step}"
         staged, final = output_dir / STAGING / name, output_dir / name
@@ -168,12 +171,28 @@ class AtomicCheckpoints:
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The parent's, also used for the policy at the end of a run: what the disk refuses becomes a SaveError."""
+        if not self._staging:
+            self._check_finite()
         try:
             super().save_model(output_dir, _internal_call)
         except (OSError, RuntimeError, SafetensorError) as error:
             if self._staging:
                 raise
             raise save_error(f"the policy {output_dir or self.args.output_dir}", self.args.output_dir, error) from error
+
+    def _check_finite(self) -> None:
+        """Refuse to save weights that hold a NaN or an infinite number, the critic's included, on every process."""
+        named = [*self.model.named_parameters()]
+        if getattr(self, "critic", None) is not None:
+            named += [(f"critic.{name}", weight) for name, weight in self.critic.named_parameters()]
+        broken = not_finite(named)
+        count = torch.tensor(float(len(broken)), device=self.accelerator.device)
+        if self.accelerator.reduce(count, reduction="sum") > 0:
+            raise FloatingPointError(
+                f"after step {self.state.global_step} {len(broken)} weights are not finite ({', '.join(broken[:3])}): "
+                f"the run has diverged, and nothing was saved. {newest(self.args.output_dir)} Lower learning_rate, and "
+                "begin again in another output_dir."
+            )
 
     def create_model_card(self, *args, **kwargs) -> None:
         """None: TRL's would name another method, and the card of an export says what was trained and measured."""

@@ -27,6 +27,7 @@ BEST_OF_SET = ("pass_at_k", "max_at_k")
 def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """ValueError that names the fields which contradict each other, and the fix."""
     check_sets(rollout, objective)
+    _check_kl(args)
     require_choice("credit", objective.credit, tuple(CREDIT))
     _check_scoring(rollout, objective)
     if objective.signature not in OWN_SIGNATURES:
@@ -82,6 +83,36 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
         f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
         "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
+    )
+
+
+def _check_kl(args: PolychromicConfig) -> None:
+    """Direction and reference of the KL term: not at odds, and nothing of TRL's that would turn it into another."""
+    pretrained = args.kl_reference == "pretrained"
+    require(
+        args.kl_direction is None or args.kl_coef > 0.0,
+        f"kl_direction is {args.kl_direction!r}, but kl_coef is 0, so there is no KL term: raise kl_coef, or leave "
+        "kl_direction out.",
+    )
+    require(
+        pretrained or args.kl_direction != "reverse",
+        "kl_direction is 'reverse', but with kl_reference 'behaviour' the term is KL(behaviour || policy): leave "
+        "kl_direction out, or set kl_reference to 'pretrained'.",
+    )
+    require(
+        args.use_bias_correction_kl,
+        "use_bias_correction_kl is False, which makes TRL's term neither of the two divergences: leave it at True, and "
+        "set kl_direction to 'forward' for KL(pretrained || policy).",
+    )
+    require(
+        not args.sync_ref_model,
+        "sync_ref_model would move the reference away from the policy that the run began with, and a resumed run would "
+        "not know where to: leave it off, kl_reference 'behaviour' moves along.",
+    )
+    require(
+        not (pretrained and args.kl_coef > 0.0 and args.importance_sampling_level != "token"),
+        f"importance_sampling_level is {args.importance_sampling_level!r}, which would weigh the tokens' KL by whole "
+        "episodes: leave it at 'token', or set kl_reference to 'behaviour'.",
     )
 
 

@@ -15,6 +15,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from polytune.policy.weights import check_trainable
 from polytune.trainer.checkpoints import AtomicCheckpoints
 
 
@@ -47,6 +48,7 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
 
     def __init__(self, *args, entropy_coef: float, teacherless_weight: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
+        check_trainable(self.model)
         self.entropy_coef, self.teacherless_weight = entropy_coef, teacherless_weight
         self.model_accepts_loss_kwargs = False
 

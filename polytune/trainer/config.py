@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from trl import GRPOConfig
 
-from polytune.config import require, require_choice, require_integer, require_number
+from polytune.config import require, require_choice, require_finite, require_integer, require_number
 from polytune.trainer.critic import KINDS
 
 #: fields of GRPOConfig that would be silently ignored -> what does the work instead
@@ -99,8 +99,23 @@ class PolychromicConfig(GRPOConfig):
     kl_reference: str = field(
         default="behaviour",
         metadata={
-            "help": "KL(behaviour || policy), behaviour being what sampled the rollouts, or TRL's "
-            "KL(policy || pretrained)."
+            "help": "Of the KL term: 'behaviour', what sampled the rollouts, KL(behaviour || policy); or 'pretrained', "
+            "the policy that the run began with, in the direction of kl_direction."
+        },
+    )
+    kl_direction: str | None = field(
+        default=None,
+        metadata={
+            "help": "With kl_reference 'pretrained': 'reverse', KL(policy || pretrained), r (u - 1 - log u) as TRL has "
+            "it (arXiv 2512.02556), or 'forward', KL(pretrained || policy), r (u log u - u + 1); r = policy / "
+            "behaviour, u = pretrained / policy. Unset: reverse."
+        },
+    )
+    save_dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Type of the whole weights that the end of a run saves: 'float32' or 'bfloat16'. Checkpoints and "
+            "adapters are float32."
         },
     )
 
@@ -133,6 +148,7 @@ class PolychromicConfig(GRPOConfig):
     top_k: int = field(default=0, metadata={"help": "Must stay 0: ratios assume samples of the whole distribution."})
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name in ("num_updates", "save_updates", "num_iterations", "critic_width", "critic_minibatches"):
             require_integer(name, getattr(self, name), 1)
         require_integer("num_generations", self.num_generations, 2)
@@ -146,6 +162,8 @@ class PolychromicConfig(GRPOConfig):
         for name in ("critic_learning_rate", "learning_rate", "temperature"):
             require(getattr(self, name) > 0.0, f"{name} must be above 0, got {getattr(self, name)}.")
         require_choice("kl_reference", self.kl_reference, ("behaviour", "pretrained"))
+        require_choice("kl_direction", self.kl_direction, (None, "reverse", "forward"))
+        require_choice("save_dtype", self.save_dtype, ("float32", "bfloat16"))
         require(
             self.top_k == 0 and self.top_p == 1.0 and self.min_p is None and self.repetition_penalty == 1.0,
             "top_k, top_p, min_p and repetition_penalty must stay off: probability ratios assume that vines are "
@@ -183,6 +201,7 @@ class PolychromicConfig(GRPOConfig):
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
         self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
         super().__post_init__()
+        require_finite(self)  # mappings that came as text
 
     def _check_critic(self) -> None:
         require(
@@ -240,6 +259,11 @@ class PolychromicConfig(GRPOConfig):
         """The parent's, but on CPUs without the process's number: torch restores no checkpoint onto "cpu:1"."""
         device = super().device
         return torch.device("cpu") if device.type == "cpu" else device
+
+    @property
+    def kl_towards(self) -> str:
+        """Direction of the KL term: "reverse", KL(policy || reference), or "forward", KL(reference || policy)."""
+        return self.kl_direction or ("forward" if self.kl_reference == "behaviour" else "reverse")
 
     @property
     def minibatches(self) -> int:

@@ -35,7 +35,7 @@ def check_critic_adapter(args: PolychromicConfig, use_peft: bool) -> None:
 
 
 class LowRank(nn.Module):
-    """x (..., in) -> scale B A x (..., out), in float32 or as autocast has it; 0 at first."""
+    """x (..., in) -> scale B A x (..., out), in float32 under autocast, too; 0 at first."""
 
     def __init__(self, layer: LoraLayer, rank: int, scale: float):
         super().__init__()
@@ -45,7 +45,8 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.A, a=5**0.5)  # as peft draws it
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(nn.functional.linear(x.to(self.A.dtype), self.A), self.B) * self.scale
+        with torch.autocast(x.device.type, enabled=False):
+            return nn.functional.linear(nn.functional.linear(x.to(self.A.dtype), self.A), self.B) * self.scale
 
 
 class CriticAdapter(nn.Module):

@@ -23,6 +23,7 @@ from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, requir
 from polytune.objective import find_judge
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
+from polytune.policy.weights import check_embeddings
 from polytune.rollout import RolloutError, Tree
 from polytune.tasks.base import Task
 from polytune.terminal import say_warning
@@ -32,8 +33,11 @@ from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
+from polytune.trainer.gradients import MustMove
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
+from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
+from polytune.trainer.reference import HoldsReference
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.scaling import scale_populations
 from polytune.trainer.schedule import StartSchedule, blank_prompts
@@ -64,8 +68,9 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 
 class PolychromicTrainer(
-    GrowsTrees, LearnsValues, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, GRPOTrainer
-):
+    GrowsTrees, LearnsValues, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, MustMove, MasterWeights,
+    HoldsReference, GRPOTrainer,
+):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
     Args:
@@ -99,6 +104,7 @@ class PolychromicTrainer(
         check_critic_adapter(args, kwargs.get("peft_config") is not None or isinstance(model, PeftModel))
         check_vllm_mode(args, policy.generator)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
+        check_embeddings(model, processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
         check_branching(task, rollout)
         check_signatures(task, start_seeds[0], rollout, objective)
@@ -124,7 +130,9 @@ class PolychromicTrainer(
         unwrapped = self.accelerator.unwrap_model(self.model)
         self._build_critic(unwrapped, args)
         self.renderer = build_renderer(processing_class, task, policy)
-        self.generator = build_sampler(unwrapped, args, policy, self.renderer, self.accelerator.device)
+        self.generator = build_sampler(
+            unwrapped, args, policy, self.renderer, self.accelerator.device, self.forward_dtype
+        )
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
         trees = TreeLog(Path(args.output_dir) / TREES_FILE)
@@ -170,6 +178,7 @@ class PolychromicTrainer(
         if self.critic is not None:
             self._log_values(turns, values_B_T)
             self._learn_values(output, decisions, turns)
+        self._note_signal(output)
         self._log_rollouts(turns)
         self._trees = self._rows = self._first_B_C = None
         return output

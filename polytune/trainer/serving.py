@@ -72,9 +72,16 @@ def check_vllm_mode(args: PolychromicConfig, generator: str) -> None:
 
 
 def build_sampler(
-    model: PreTrainedModel, args: PolychromicConfig, policy: PolicyConfig, renderer: Renderer, device: torch.device
+    model: PreTrainedModel,
+    args: PolychromicConfig,
+    policy: PolicyConfig,
+    renderer: Renderer,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Generator:
     """What samples the rollouts: a generator in this process, or, with ``vllm_mode: server``, one that asks a server.
+
+    ``dtype``: what an engine computes in; weights that train are float32 whatever it is.
 
     Raises:
         EngineError: no engine for this policy; no server, or one with other settings than rollouts need.
@@ -90,15 +97,16 @@ def build_sampler(
             max_model_length=args.vllm_max_model_length,
             sleep=args.vllm_enable_sleep_mode,
         )
-        return build_generator(policy.generator, model, path=policy.model, settings=settings, **sampling)
+        return build_generator(policy.generator, model, path=policy.model, settings=settings, dtype=dtype, **sampling)
     url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
     server = VLLMServer(url, args.vllm_server_timeout)
-    server.check(model, transfers=args.vllm_weights_dir is None, positions=args.vllm_max_model_length)
+    transfers, positions = args.vllm_weights_dir is None, args.vllm_max_model_length
+    server.check(model, transfers=transfers, positions=positions, dtype=dtype)
     if args.vllm_weights_dir is not None:
         send = through_folder(server, args.vllm_weights_dir)
     else:
         send = over_nccl(server, args.vllm_group_port, device)
-    return VLLMServerGenerator(model, server=server, send=send, **sampling)
+    return VLLMServerGenerator(model, server=server, send=send, dtype=dtype, **sampling)
 
 
 def over_nccl(server: VLLMServer, group_port: int, device: torch.device) -> Callable[[PreTrainedModel], None]:

@@ -7,11 +7,12 @@ import shutil
 import pytest
 import torch
 import yaml
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.policy import PRESETS, CheckpointError, build_tiny, load_policy
+from polytune.policy.adapters import merge
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
@@ -139,3 +140,59 @@ def test_mistakes(tune, tmp_path, capsys, flags, words):
         tune(tmp_path / "run", *flags)
     told = capsys.readouterr().err
     assert words in told and told.count("error:") == 1
+
+
+def test_a_lora_run_is_fine_tuned_again_whole_and_with_another_adapter(tune, call_recipe, tmp_path, capsys):
+    """Merging froze the policy, and an adapter on an adapter would have been saved without the one below."""
+    tune(tmp_path / "lora", *LORA, "--num_updates", "1")
+    start = weights(tmp_path / "lora")
+    assert all(p.requires_grad for p in load_policy(tmp_path / "lora")[0].parameters())
+    more = ["--model", tmp_path / "lora", "--num_updates", "2", "--entropy_coef", "0.1", "--learning_rate", "1e-2"]
+    capsys.readouterr()
+    for name, flags in (("whole", []), ("again", ["--use_peft", "true", "--lora_r", "4"])):
+        logged = tune(tmp_path / name, *more, *flags)
+        assert all(line["grad_norm"] > 0 for line in logged if "grad_norm" in line)
+        assert all(line["sampling/logprob_gap"] < 1e-5 for line in logged if "rollout/env_steps" in line)
+        assert logged[0]["kl"] < logged[-1]["kl"], "the reference is the LoRA run, merged"
+        after = weights(tmp_path / name)
+        assert after.keys() == start.keys() and any(not torch.equal(after[key], start[key]) for key in start)
+    assert not (tmp_path / "whole/base").exists()
+
+    said = capsys.readouterr().out
+    base = (tmp_path / "again/base").resolve()
+    assert said.count(f"merged into {base}, which the new adapter stands on") == 1
+    merged = load_policy(base)[0].state_dict()
+    assert all(torch.equal(merged[name], start[name]) for name in start)
+    assert json.loads((tmp_path / "again/adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "again").eval()
+    ids = torch.randint(4, 20, (2, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = load_policy(tmp_path / "again")[0](ids).logits
+        torch.testing.assert_close(plain(ids).logits, ours, atol=1e-5, rtol=1e-4)
+    call_recipe("export", "--policy", tmp_path / "again", "--output_dir", tmp_path / "export")
+    assert "fine-tuned by reinforcement learning from `lora`" in (tmp_path / "export/README.md").read_text()
+
+    last = max((tmp_path / "again").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(last)
+    shutil.rmtree(tmp_path / "lora")  # the run has a base of its own
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "gone"}))
+    tune(tmp_path / "again", *more, "--use_peft", "true", "--lora_r", "4")
+    again = weights(tmp_path / "again")
+    assert all(torch.equal(again[name], after[name]) for name in after)
+
+
+def test_pretraining_begins_with_a_lora_run(tune, call_recipe, tmp_path):
+    tune(tmp_path / "lora", *LORA, "--num_updates", "1")
+    start = weights(tmp_path / "lora")
+    for name, flags in (("whole", []), ("adapter", ["--use_peft", "true"])):
+        call_recipe("pretrain", "--base_model", tmp_path / "lora", "--output_dir", tmp_path / name, "--epochs", 3,
+                    "--num_demonstrations", 10, "--eval_episodes", 2, "--eval_every", 50, *flags)  # fmt: skip
+        after = weights(tmp_path / name)
+        assert after.keys() == start.keys() and any(not torch.equal(after[key], start[key]) for key in start)
+
+
+def test_a_merged_policy_trains():
+    model, _ = build_tiny("tiny", ["left"])
+    model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    assert all(p.requires_grad for p in merge(model).parameters())

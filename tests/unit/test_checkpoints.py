@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from polytune.trainer import checkpoints as module
@@ -28,7 +29,10 @@ class PlainTrainer:
 
     def __init__(self, output_dir, save_total_limit=None):
         self.args = SimpleNamespace(output_dir=str(output_dir), save_total_limit=save_total_limit)
-        self.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
+        self.accelerator = SimpleNamespace(
+            wait_for_everyone=lambda: None, device="cpu", reduce=lambda count, reduction: count
+        )
+        self.model = torch.nn.Linear(2, 1)
         self.state = SimpleNamespace(global_step=0)
         self.fail: Exception | None = None
 
@@ -244,3 +248,12 @@ def test_the_manifest_lists_every_file_and_nothing_else(tmp_path):
     assert {name: size for name, (size, _) in listing.items()} == {"a": 1, "deep/er/b": 2}
     (tmp_path / "later").write_text("an added file does no harm")
     assert check_manifest(tmp_path) is None
+
+
+def test_weights_that_are_not_finite_leave_the_checkpoints_alone(trainer):
+    trainer.save_at(1)
+    torch.nn.init.constant_(trainer.model.weight, float("nan"))
+    for save in (lambda: trainer.save_at(2), trainer.save_model):
+        with pytest.raises(FloatingPointError, match=r"1 weights are not finite \(weight\).*checkpoint-1 is intact"):
+            save()
+    assert names(trainer) == ["checkpoint-1"] and not (Path(trainer.args.output_dir) / "model.safetensors").exists()

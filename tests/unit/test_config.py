@@ -1,5 +1,7 @@
 """Configurations: every YAML loads, every wrong value is one clear error."""
 
+import math
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -85,7 +87,7 @@ def test_poly_epo_is_as_published_and_its_variant_bears_another_name(path, offli
     published, variant = (load_yaml(p) for p in (path, path.with_stem("poly_epo_group_std")))
     differ = {name for name in published | variant if published.get(name) != variant.get(name)}
     assert {"set_normalise", "output_dir"} <= differ
-    assert differ <= {"set_normalise", "output_dir", "adam_epsilon", "kl_coef", "kl_reference"}
+    assert differ <= {"set_normalise", "output_dir", "adam_epsilon", "kl_coef", "kl_reference", "kl_direction"}
     assert (published["set_normalise"], variant["set_normalise"]) == ("none", "group_std")
 
 
@@ -219,3 +221,29 @@ def test_help_shows_ours_first_and_everything_on_demand(capsys):
     with pytest.raises(SystemExit):
         finetune("--help-all")
     assert "--adam_beta2" in capsys.readouterr().out
+
+
+def float_fields():
+    """(class, field) of every number with a fraction that a configuration holds, inherited ones included."""
+    classes = [value for value in vars(config).values() if isinstance(value, type) and is_dataclass(value)]
+    assert {TaskConfig, PolicyConfig, PretrainConfig, EvaluationConfig} < set(classes)
+    found = [(own, field.name) for own in [*classes, PolychromicConfig] for field in fields(own)
+             if "float" in str(field.type)]  # fmt: skip
+    assert len(found) > 60
+    return found
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_every_number_of_every_configuration_is_finite(number):
+    for own, name in float_fields():
+        with pytest.raises(ValueError, match=rf"^{name} is {number}, which is no finite number: change {name} "):
+            own(**{name: number})
+
+
+@pytest.mark.parametrize("flags", [
+    ["--learning_rate", "inf"], ["--temperature", "nan"], ["--adam_beta1", "inf"], ["--learning_rate", "1e999"],
+    ["--task_args", "size=inf"], ["--lr_scheduler_kwargs", '{"min_lr": Infinity}'],
+])  # fmt: skip
+def test_no_flag_brings_one_that_is_not(flags):
+    with pytest.raises(ValueError, match="no finite number"):
+        finetune(*flags)

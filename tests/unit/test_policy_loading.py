@@ -6,9 +6,10 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from polytune.policy import CheckpointError, build_tiny, load_policy
+from polytune.policy.loading import load_base
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,40 @@ def test_tokenizer_without_pad_token(folder):
     del settings["pad_token"]
     file.write_text(json.dumps(settings))
     refused(folder, "no pad token", "add_special_tokens")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(folder, number):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = number
+    save_file(tensors, file, metadata={"format": "pt"})
+    refused(folder, "not finite", "model.layers.1.mlp.up_proj.weight", "earlier checkpoint")
+    with pytest.raises(CheckpointError, match="not finite"):
+        load_base(folder, ["left"])
+
+
+def test_a_pad_token_that_was_added_without_an_embedding(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "<new>"})
+    tokenizer.save_pretrained(folder)
+    refused(folder, "goes up to id 7", "'<new>'", "its pad token is 7", "7 embeddings", "resize_token_embeddings")
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"pad_token_id": 7}))
+    refused(folder, "Padding_idx", "resize_token_embeddings")
+
+
+def test_a_tokenizer_with_more_words_than_embeddings(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["up", "down"])
+    tokenizer.save_pretrained(folder)
+    refused(folder, "goes up to id 8", "'down'", "resize_token_embeddings")
+    model, _, new = load_base(folder, ["up", "jump"])  # pretraining makes room itself
+    assert model.get_input_embeddings().num_embeddings == 10 and new == [9]
+
+
+def test_more_embeddings_than_words_are_fine(folder):
+    model, tokenizer = load_policy(folder)
+    model.resize_token_embeddings(64)
+    model.save_pretrained(folder)
+    assert load_policy(folder)[0].get_input_embeddings().num_embeddings == 64
