@@ -1,0 +1,173 @@
+"""How much of the returns each kind of critic explains, and what it costs, on a policy that stays as it is.
+
+    python recipes/bench_critic.py                          # FourRooms at horizon 40, about ten minutes on 2 cores
+    python recipes/bench_critic.py --config recipes/babyai/ppo.yaml --num_updates 16 --max_env_steps 80000
+    python recipes/bench_critic.py --kinds head --ceiling_passes 0
+
+Each kind gets the same rollouts of the same fixed policy. Explained variance is that of fresh episodes, before the critic
+learns from them. Kind `shared` has to move the policy's trunk: there the policy's own loss is off, and the value loss
+alone moves it at the run's learning rate, so its episodes drift. The ceiling is the best that a head and a whole trunk
+reach on the last quarter of the updates when they pass over all others many times: it overfits before that, so the
+best pass counts. Seconds are wall-clock, on this machine, of whole updates and of the critic alone.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from polytune.cli import REPOSITORY, UsageError, parse, run, set_cpu_threads
+from polytune.terminal import progress
+
+#: a learning rate at which no float32 weight moves
+FIXED = 1e-20
+
+
+@dataclass
+class CriticBenchConfig:
+    """Which critics are measured, and the long fit beside them."""
+
+    kinds: list[str] = field(
+        default_factory=lambda: ["head", "shared", "own"], metadata={"help": "Kinds of critic: head, shared, own."}
+    )
+    first_update: int = field(default=8, metadata={"help": "Mean explained variance is from this update on."})
+    ceiling_passes: int = field(default=6, metadata={"help": "Passes of the long fit; 0: none."})
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            if kind not in ("head", "shared", "own"):
+                raise ValueError(f"kinds has {kind!r}: the kinds of critic are head, shared and own.")
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+    from polytune.trainer import PolychromicConfig
+
+    parts = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig, CriticBenchConfig)
+    defaults = ["--output_dir", "outputs/bench_critic/fourrooms", "--num_updates", "12", "--max_env_steps", "60000"]
+    at_40 = [] if any(word.startswith("--config") for word in argv) else ["--task_horizon", "40"]
+    task_config, policy, rollout, objective, args, config = parse(
+        parts,
+        [*defaults, *at_40, *argv],
+        description=__doc__,
+        default_config=str(REPOSITORY / "recipes/fourrooms/ppo.yaml"),
+    )
+    if args.num_updates < config.first_update:
+        raise UsageError(f"num_updates is {args.num_updates}, below first_update {config.first_update}: raise it.")
+    set_cpu_threads(policy.cpu_threads)
+
+    import torch
+
+    from polytune.policy import load_policy
+    from polytune.policy.provenance import write_json
+    from polytune.tasks import load_task
+    from polytune.tasks.splits import load_split
+    from polytune.trainer import PolychromicTrainer
+    from polytune.trainer.critic import Critic, explained_variance, variance_sums
+
+    class FixedPolicy(PolychromicTrainer):
+        """The trainer without the policy's loss; keeps the decisions of its updates when asked to."""
+
+        kept = None
+
+        def _roll_out_and_score(self, inputs):
+            output = super()._roll_out_and_score(inputs)
+            output["advantages"] = torch.zeros_like(output["advantages"])
+            return output
+
+        def _learn_values(self, output, decisions, turns):
+            super()._learn_values(output, decisions, turns)
+            if self.kept is not None:
+                rows_D, turns_D = self._decision_turns(decisions.first_B_C)
+                self.kept.append((decisions, turns.returns_B_T[rows_D, turns_D].float()))
+
+        def save_model(self, *args, **kwargs):
+            """Nothing of it is to be kept."""
+
+        _save_checkpoint = save_model
+
+    # ---------------------------------------------------------------- each kind on the same fixed policy
+    task = load_task(task_config.task, **task_config.task_options)
+    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)
+    folder, report, kept = Path(args.output_dir), {"kinds": {}}, []
+    for kind in config.kinds:
+        model, tokenizer = load_policy(policy.model, **policy.loading())
+        rate = args.learning_rate if kind == "shared" else FIXED
+        fields = {name: getattr(args, name) for name in given(args)}
+        own = fields | {"critic": kind, "learning_rate": rate, "kl_coef": 0.0, "output_dir": str(folder / kind)}
+        trainer = FixedPolicy(
+            model, PolychromicConfig(**own), task, list(seeds), rollout, objective, policy, tokenizer
+        )
+        if kind != "shared" and config.ceiling_passes and not kept:
+            trainer.kept = kept
+        begin = time.perf_counter()
+        trainer.train()
+        seconds = (time.perf_counter() - begin) / args.num_updates
+        logged = [line for line in trainer.state.log_history if "rollout/env_steps" in line]
+        explained = [line.get("critic/explained_variance", math.nan) for line in logged]
+        critic_seconds = trainer.critic_seconds / args.num_updates
+        report["kinds"][kind] = {
+            "explained_variance": explained,
+            "mean": statistics.mean(explained[config.first_update - 1 :]),
+            "update_s": seconds,
+            "critic_s": critic_seconds,
+            "share": critic_seconds / seconds,
+        }
+        print("{}: explained variance {} | from update {} on {:.3f}; {:.2f} of {:.1f} s an update ({:.0%})".format(
+            kind, " ".join(f"{value:.2f}" for value in explained), config.first_update,
+            report["kinds"][kind]["mean"], critic_seconds, seconds, critic_seconds / seconds), flush=True)  # fmt: skip
+
+    # ---------------------------------------------------------------- the ceiling of a long fit
+    if kept and config.ceiling_passes:
+        split = len(kept) - max(1, len(kept) // 4)
+        report["ceiling"] = {}
+        for kind in (k for k in config.kinds if k != "shared"):
+            best, critic = -math.inf, fresh(trainer, kind, args, Critic, model)
+            if kind == "head" and kept[0][0].hidden_D_H is None:
+                continue
+            for number in progress(range(config.ceiling_passes), f"long fit of {kind}", "pass"):
+                for index, (decisions, targets_D) in enumerate(kept[:split]):
+                    critic.learn(decisions, targets_D, salt=f"{number} {index}")
+                values_D = torch.cat([critic.values(decisions) for decisions, _ in kept[split:]]).double()
+                targets_D = torch.cat([targets for _, targets in kept[split:]]).double()
+                best = max(best, explained_variance(variance_sums(values_D, targets_D)))
+            report["ceiling"][kind] = best
+            print(f"ceiling of {kind}: {best:.3f} on the last {len(kept) - split} updates, best of "
+                  f"{config.ceiling_passes} passes over the {split} before", flush=True)  # fmt: skip
+    report |= {"command": " ".join(["recipes/bench_critic.py", *argv]), "task": task.name, "horizon": task.horizon,
+               "policy": policy.model, "env_steps": trainer.env_steps, "threads": torch.get_num_threads()}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "critic.json", report)
+    print(f"wrote {folder}/critic.json")
+
+
+def given(args) -> list[str]:
+    """Fields of a trainer's configuration that say something, for building another one."""
+    from dataclasses import fields
+
+    from polytune.trainer import PolychromicConfig
+
+    plain = PolychromicConfig(output_dir=args.output_dir, num_generations=args.num_generations,
+                              per_device_train_batch_size=args.per_device_train_batch_size,
+                              steps_per_generation=args.steps_per_generation)  # fmt: skip
+    derived = ("max_steps", "save_steps", "logging_steps", "save_strategy", "logging_strategy", "generation_batch_size")
+    always = ("output_dir", "num_generations", "per_device_train_batch_size", "steps_per_generation")
+    return [f.name for f in fields(args) if f.init and f.name not in derived
+            and (f.name in always or getattr(args, f.name) != getattr(plain, f.name))]  # fmt: skip
+
+
+def fresh(trainer, kind: str, args, critic_class, model):
+    """A critic of ``kind`` that has learnt nothing, one pass at a time."""
+    args = replace_critic(args, kind)
+    trunk = trainer._own_trunk(model, args) if kind == "own" else None
+    size = model.config.get_text_config().hidden_size
+    features = trainer.critic.head.layers[0].in_features - size
+    return critic_class(size, features, width=args.critic_width, trunk=trunk, passes=1,
+                        learning_rate=args.critic_learning_rate, minibatches=args.critic_minibatches)  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)
