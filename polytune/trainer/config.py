@@ -99,8 +99,9 @@ class PolychromicConfig(GRPOConfig):
     kl_reference: str = field(
         default="behaviour",
         metadata={
-            "help": "Of the KL term: 'behaviour', what sampled the rollouts, KL(behaviour || policy); or 'pretrained', "
-            "the policy that the run began with, in the direction of kl_direction."
+            "help": "Of the KL term: 'behaviour', what sampled the update's rollouts, KL(behaviour || policy), which "
+            "bounds an update; or 'pretrained', the policy that the run began with, which holds the run, in the "
+            "direction of kl_direction."
         },
     )
     kl_direction: str | None = field(
@@ -197,6 +198,7 @@ class PolychromicConfig(GRPOConfig):
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self._check_batches()
+        self._check_kl()
         self.max_steps = self.num_updates * self.steps_per_update
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
         self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
@@ -252,6 +254,15 @@ class PolychromicConfig(GRPOConfig):
             minibatches * self.num_iterations % self.gradient_accumulation_steps == 0,
             f"steps_per_generation ({minibatches}) * num_iterations ({self.num_iterations}) must be a multiple of "
             f"gradient_accumulation_steps ({self.gradient_accumulation_steps}): an update ends with an optimiser step.",
+        )
+
+    def _check_kl(self) -> None:
+        """The behaviour policy is the policy until the first optimiser step of an update, where their KL is flat."""
+        require(
+            self.kl_coef == 0.0 or self.kl_reference == "pretrained" or self.steps_per_update > 1,
+            f"kl_coef is {self.kl_coef} with kl_reference 'behaviour', but an update is one optimiser step, at which "
+            "the behaviour policy is the policy and the KL's gradient 0: set kl_coef to 0, kl_reference to "
+            "'pretrained', or num_iterations to 2.",
         )
 
     @property

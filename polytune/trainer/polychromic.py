@@ -316,7 +316,8 @@ class PolychromicTrainer(
             say_warning(
                 f"collapse: of the signatures that a group's members could add to the first, {share:.2f} are "
                 f"left, below collapse_share {self.objective.collapse_share}: siblings do the same. Raise "
-                "kl_coef or entropy_coef, lower learning_rate, or branch elsewhere (rollout_states)."
+                "entropy_coef, set kl_reference to 'pretrained' with a kl_coef (the behaviour policy moves along and "
+                "holds nothing), lower learning_rate, or branch elsewhere (rollout_states)."
             )
         self._collapsed = collapsed
 

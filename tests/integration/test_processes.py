@@ -95,7 +95,7 @@ def test_two_processes_of_which_one_is_killed_end_resume_and_learn_what_one_lear
 def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa: F811
     """One step of plain gradient descent, unclipped: what the weights moved by is the gradient."""
     step = ["--optim", "sgd", "--learning_rate", "1", "--critic", "shared", "--max_grad_norm", "1e9",
-            "--num_updates", "1", "--num_iterations", "1", "--steps_per_generation", "1",
+            "--num_updates", "1", "--num_iterations", "1", "--steps_per_generation", "1", "--kl_coef", "0",
             "--per_device_train_batch_size"]  # fmt: skip
     two = start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *step, "9")
     status, text = finish(two)

@@ -600,6 +600,25 @@ def test_collapse_is_said_once_until_it_is_over(tmp_path, capsys):
         trainer._warn_of_collapse(share)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: collapse")]
     assert len(lines) == 2 and "0.40 are left" in lines[0] and "0.20 are left" in lines[1]
+    assert "entropy_coef" in lines[0] and "kl_reference to 'pretrained'" in lines[0]
+
+
+def test_a_kl_without_gradient_is_refused(tmp_path):
+    """At the first optimiser step of an update the ratio is 1, and so r - 1 - log r is flat."""
+    fields = {"kl_reference": "behaviour", "num_iterations": 1, "steps_per_generation": 1}
+    with pytest.raises(ValueError, match="kl_coef is 0.3 .* one optimiser step, .* set kl_coef to 0, kl_reference to"):
+        make_trainer(tmp_path, kl_coef=0.3, **fields)
+    gradients = []
+    for kl_coef in (0.0, 0.3):  # what is refused, tried out
+        trainer = make_trainer(tmp_path, kl_coef=0.0, model_seed=3, **fields)
+        trainer.args.kl_coef = kl_coef
+        output, _, _ = rollouts_of(trainer)
+        trainer._compute_loss(trainer.model, output).backward()
+        gradients.append([p.grad for p in trainer.model.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    for mended in ({"kl_reference": "pretrained"}, {"num_iterations": 2}, {"steps_per_generation": 2}):
+        PolychromicConfig(kl_coef=0.3, per_device_train_batch_size=17, use_cpu=True, **(fields | mended))
 
 
 @pytest.mark.parametrize("signature", ["actions", "ngram", "test_trainer:first_letters"])
