@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     seeds = seeds[: task_config.num_start_states]
     loading = policy.loading(args.trust_remote_code) | {"dtype": training_dtype(policy, adapter)}
     with args.main_process_first(local=False, desc="the base of an adapter"):
-        begins_with = own_base(policy.model, args.output_dir, adapter, **loading)
+        begins_with = own_base(policy.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
     model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy))
     build_renderer(tokenizer, task, policy).check_vocabulary()
     check_space(args.output_dir, model, keep=args.save_total_limit)

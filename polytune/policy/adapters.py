@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -65,23 +66,31 @@ def training_dtype(policy: PolicyConfig, adapter: AdapterConfig) -> str:
 
 #: folder within a run's that holds what its adapter stands on, where the run began with an adapter
 BASE_FOLDER = "base"
+#: in it: what was merged
+MERGED_FILE = "merged.json"
 
 
-def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, **loading: Any) -> str:
+def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, *, writes: bool = True, **loading: Any) -> str:
     """What a run loads: ``path``, or, for a new adapter on one that is an adapter itself, the merged policy.
 
     An adapter names one base, which whoever loads it must find whole. So the merged policy is written to
     ``output_dir``/base, once: a run that has checkpoints goes on with the one that it began with.
 
     Args:
+        writes: false in all processes but one, which must have been here before them.
         loading: options of :func:`polytune.policy.load_policy`; merging happens in float32 unless ``dtype`` is "auto".
     """
     below = adapter_base(path, loading.get("revision")) if adapter.use_peft else None
     if below is None:
         return path
     folder = Path(output_dir).resolve() / BASE_FOLDER
-    if (folder / "config.json").is_file() and list(Path(output_dir).glob("checkpoint-*")):
+    if not writes or ((folder / "config.json").is_file() and list(Path(output_dir).glob("checkpoint-*"))):
         return str(folder)
+    if folder.exists() and not (folder / MERGED_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} is in the way: the merged policy {path} belongs there, and it was not written by a run. Choose "
+            "another output_dir."
+        )
     dtype = "auto" if loading.get("dtype") == "auto" else "float32"
     model, tokenizer = load_policy(path, **{**loading, "dtype": dtype})
     staged = folder.with_name(f".{BASE_FOLDER}.saving")
@@ -90,6 +99,7 @@ def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, **loadin
     try:
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
+        (staged / MERGED_FILE).write_text(json.dumps({"adapter": str(path), "base": below}) + "\n")
         os.rename(staged, folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(staged, ignore_errors=True)

@@ -182,6 +182,16 @@ def test_a_lora_run_is_fine_tuned_again_whole_and_with_another_adapter(tune, cal
     assert all(torch.equal(again[name], after[name]) for name in after)
 
 
+def test_a_folder_of_somebody_elses_is_not_replaced_by_a_merged_base(tune, tmp_path, capsys):
+    tune(tmp_path / "lora", *LORA, "--num_updates", "1")
+    (tmp_path / "again/base").mkdir(parents=True)
+    (tmp_path / "again/base/mine").write_text("mine")
+    with pytest.raises(SystemExit):
+        tune(tmp_path / "again", "--model", tmp_path / "lora", "--use_peft", "true")
+    assert "again/base is in the way" in capsys.readouterr().err
+    assert (tmp_path / "again/base/mine").read_text() == "mine"
+
+
 def test_pretraining_begins_with_a_lora_run(tune, call_recipe, tmp_path):
     tune(tmp_path / "lora", *LORA, "--num_updates", "1")
     start = weights(tmp_path / "lora")
