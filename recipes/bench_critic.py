@@ -4,18 +4,19 @@
     python recipes/bench_critic.py --config recipes/babyai/ppo.yaml --num_updates 16 --max_env_steps 80000
     python recipes/bench_critic.py --kinds head --ceiling_passes 0
 
-Each kind gets the same rollouts of the same fixed policy. Explained variance is that of fresh episodes, before the critic
-learns from them. Kind `shared` has to move the policy's trunk: there the policy's own loss is off, and the value loss
-alone moves it at the run's learning rate, so its episodes drift. The ceiling is the best that a head and a whole trunk
-reach on the last quarter of the updates when they pass over all others many times: it overfits before that, so the
-best pass counts. Seconds are wall-clock, on this machine, of whole updates and of the critic alone.
+Each kind gets the same rollouts of the same fixed policy. Explained variance is that of fresh episodes, before the
+critic learns from them. Kind `shared` has to move the policy's trunk: there the policy's own loss is off, the value
+loss alone moves it at the run's learning rate, and its episodes drift. The ceiling is what a head and a whole trunk
+reach on the last quarter of the updates when they pass over all others many times; they overfit in the end, so the best
+pass counts. Seconds are wall-clock, on this machine, of whole updates and of the critic alone.
 """
 
+import copy
 import math
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from polytune.cli import REPOSITORY, UsageError, parse, run, set_cpu_threads
@@ -73,10 +74,8 @@ def main(argv: Sequence[str]) -> None:
 
         kept = None
 
-        def _roll_out_and_score(self, inputs):
-            output = super()._roll_out_and_score(inputs)
-            output["advantages"] = torch.zeros_like(output["advantages"])
-            return output
+        def _add_bonus(self, turns):
+            turns.advantages_B_T.zero_()
 
         def _learn_values(self, output, decisions, turns):
             super()._learn_values(output, decisions, turns)
@@ -95,13 +94,11 @@ def main(argv: Sequence[str]) -> None:
     folder, report, kept = Path(args.output_dir), {"kinds": {}}, []
     for kind in config.kinds:
         model, tokenizer = load_policy(policy.model, **policy.loading())
-        rate = args.learning_rate if kind == "shared" else FIXED
-        fields = {name: getattr(args, name) for name in given(args)}
-        own = fields | {"critic": kind, "learning_rate": rate, "kl_coef": 0.0, "output_dir": str(folder / kind)}
-        trainer = FixedPolicy(
-            model, PolychromicConfig(**own), task, list(seeds), rollout, objective, policy, tokenizer
-        )
-        if kind != "shared" and config.ceiling_passes and not kept:
+        own = copy.copy(args)
+        own.critic, own.kl_coef, own.output_dir = kind, 0.0, str(folder / kind)
+        own.learning_rate = args.learning_rate if kind == "shared" else FIXED
+        trainer = FixedPolicy(model, own, task, list(seeds), rollout, objective, policy, tokenizer)
+        if kind == config.kinds[0]:
             trainer.kept = kept
         begin = time.perf_counter()
         trainer.train()
@@ -121,52 +118,28 @@ def main(argv: Sequence[str]) -> None:
             report["kinds"][kind]["mean"], critic_seconds, seconds, critic_seconds / seconds), flush=True)  # fmt: skip
 
     # ---------------------------------------------------------------- the ceiling of a long fit
-    if kept and config.ceiling_passes:
-        split = len(kept) - max(1, len(kept) // 4)
-        report["ceiling"] = {}
-        for kind in (k for k in config.kinds if k != "shared"):
-            best, critic = -math.inf, fresh(trainer, kind, args, Critic, model)
-            if kind == "head" and kept[0][0].hidden_D_H is None:
-                continue
-            for number in progress(range(config.ceiling_passes), f"long fit of {kind}", "pass"):
-                for index, (decisions, targets_D) in enumerate(kept[:split]):
-                    critic.learn(decisions, targets_D, salt=f"{number} {index}")
-                values_D = torch.cat([critic.values(decisions) for decisions, _ in kept[split:]]).double()
-                targets_D = torch.cat([targets for _, targets in kept[split:]]).double()
-                best = max(best, explained_variance(variance_sums(values_D, targets_D)))
-            report["ceiling"][kind] = best
-            print(f"ceiling of {kind}: {best:.3f} on the last {len(kept) - split} updates, best of "
-                  f"{config.ceiling_passes} passes over the {split} before", flush=True)  # fmt: skip
+    split = len(kept) - max(1, len(kept) // 4)
+    report["ceiling"] = {}
+    for kind in [kind for kind in config.kinds if kind != "shared" and config.ceiling_passes]:
+        size, features = model.config.get_text_config().hidden_size, kept[0][0].features_D_F.size(1)
+        trunk = trainer._own_trunk(model, args) if kind == "own" else None
+        critic = Critic(size, features, width=args.critic_width, trunk=trunk, passes=1,
+                        learning_rate=args.critic_learning_rate, minibatches=args.critic_minibatches)  # fmt: skip
+        best = -math.inf
+        for number in progress(range(config.ceiling_passes), f"long fit of {kind}", "pass"):
+            for index, (decisions, targets_D) in enumerate(kept[:split]):
+                critic.learn(decisions, targets_D, salt=f"{number} {index}")
+            values_D = torch.cat([critic.values(decisions) for decisions, _ in kept[split:]]).double()
+            targets_D = torch.cat([targets for _, targets in kept[split:]]).double()
+            best = max(best, explained_variance(variance_sums(values_D, targets_D)))
+        report["ceiling"][kind] = best
+        print(f"ceiling of {kind}: {best:.3f} on the last {len(kept) - split} updates, best of "
+              f"{config.ceiling_passes} passes over the {split} before", flush=True)  # fmt: skip
     report |= {"command": " ".join(["recipes/bench_critic.py", *argv]), "task": task.name, "horizon": task.horizon,
                "policy": policy.model, "env_steps": trainer.env_steps, "threads": torch.get_num_threads()}  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "critic.json", report)
     print(f"wrote {folder}/critic.json")
-
-
-def given(args) -> list[str]:
-    """Fields of a trainer's configuration that say something, for building another one."""
-    from dataclasses import fields
-
-    from polytune.trainer import PolychromicConfig
-
-    plain = PolychromicConfig(output_dir=args.output_dir, num_generations=args.num_generations,
-                              per_device_train_batch_size=args.per_device_train_batch_size,
-                              steps_per_generation=args.steps_per_generation)  # fmt: skip
-    derived = ("max_steps", "save_steps", "logging_steps", "save_strategy", "logging_strategy", "generation_batch_size")
-    always = ("output_dir", "num_generations", "per_device_train_batch_size", "steps_per_generation")
-    return [f.name for f in fields(args) if f.init and f.name not in derived
-            and (f.name in always or getattr(args, f.name) != getattr(plain, f.name))]  # fmt: skip
-
-
-def fresh(trainer, kind: str, args, critic_class, model):
-    """A critic of ``kind`` that has learnt nothing, one pass at a time."""
-    args = replace_critic(args, kind)
-    trunk = trainer._own_trunk(model, args) if kind == "own" else None
-    size = model.config.get_text_config().hidden_size
-    features = trainer.critic.head.layers[0].in_features - size
-    return critic_class(size, features, width=args.critic_width, trunk=trunk, passes=1,
-                        learning_rate=args.critic_learning_rate, minibatches=args.critic_minibatches)  # fmt: skip
 
 
 if __name__ == "__main__":
