@@ -42,7 +42,7 @@ FIELDS = {
     "export.py": (ExportConfig,),
 }
 #: folders of one file a row, named as folders
-ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit")
+ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit", "methods")
 COMMANDS = [
     line.split("#")[0].strip()
     for line in README.splitlines()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
+from polytune.methods.behaviour_kl import behaviour_kl
 from polytune.trainer.reference import HoldsReference, forward_kl
-from polytune.trainer.scoring import behaviour_kl
 
 OLD = torch.tensor([8, 4, 3, 1], dtype=torch.float64) / 16
 ROWS = torch.tensor([0] * 8 + [1] * 4 + [2] * 3 + [3])
