@@ -381,8 +381,8 @@ class ObjectiveConfig:
     methods: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Methods beside the objective: ucb (exploration bonus from visit counts), or your own as "
-            "package.module:Class."
+            "help": "Methods beside the objective: ucb (exploration bonus from visit counts), clip_cov, kl_cov "
+            "(against loss of entropy), or your own as package.module:Class."
         },
     )
     method_args: list[str] = field(

@@ -12,6 +12,8 @@ from polytune.methods.base import Method
 
 METHODS: dict[str, str] = {
     "ucb": "polytune.methods.ucb:UCB",
+    "clip_cov": "polytune.methods.clip_cov:ClipCov",
+    "kl_cov": "polytune.methods.kl_cov:KLCov",
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_trainer import SETS, TREE, make_trainer, rollouts_of
 
-from polytune.config import RolloutConfig
+from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.methods import Method
 from polytune.trainer.hooks import METHODS_FILE
 
@@ -118,6 +118,34 @@ def test_a_loss_is_a_mean_over_the_tokens_of_the_update(tmp_path):
     mask = output["tool_mask"] * output["completion_mask"]
     expected = (output["old_per_token_logps"] * mask).sum() / (mask.sum() / 2)  # 2 minibatches
     torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_entropy_falls_more_slowly(tmp_path, one_thread):
+    """What Clip-Cov and KL-Cov promise: GRPO until most episodes win, without and with them, over two seeds."""
+    rollout = RolloutConfig(num_seeds=8, num_rollout_states=0, num_vines=0)
+    grpo = ObjectiveConfig(objective="mean", set_size=1, set_scope="seeds", window=-1, set_normalise="group_std")
+
+    def end(name, seed, **methods):
+        """(entropy, success) of the last four updates."""
+        trainer = make_trainer(
+            tmp_path / f"{name}{seed}", rollout=rollout, objective=replace(grpo, **methods), critic="none", kl_coef=0.0,
+            num_updates=8, num_iterations=4, learning_rate=3e-3, horizon=4, model_seed=3, save_updates=8, seed=seed,
+            per_device_train_batch_size=16,
+        )  # fmt: skip
+        trainer.train()
+        logged = [line for line in trainer.state.log_history if "rollout/return" in line][-4:]
+        return [sum(line[key] for line in logged) / 4 for key in ("entropy", "rollout/success")]
+
+    def over_seeds(name, *args):
+        methods = {"methods": [name], "method_args": list(args)} if args else {}
+        (first, wins), (second, more_wins) = (end(name, seed, **methods) for seed in (0, 1))
+        assert min(wins, more_wins) > 0.8, name  # all of them learn the task
+        return (first + second) / 2
+
+    plain = over_seeds("plain")
+    assert over_seeds("clip_cov", "clip_cov.ratio=0.3", "clip_cov.low=0.02") > plain + 0.1
+    assert over_seeds("kl_cov", "kl_cov.share=0.3", "kl_cov.coef=1") > plain + 0.1
 
 
 def test_two_methods_may_not_send_one_name(tmp_path):

@@ -147,6 +147,7 @@ def test_flags_override_the_yaml():
         ("set_scope: none\nobjective: pass_at_k", ["objective", "pass_at_k", "no effect", "set_scope"]),
         ("ucb_coef: 0.1", ["ucb_coef", "methods: [ucb]", "method_args"]),
         ("methods: [ucd]", ["method", "'ucd'", "'ucb'", "package.module:name"]),
+        ("methods: [kl_cov]\nloss_type: bnpo", ["kl_cov", "dapo", "bnpo"]),
         ("methods: [no.module:C]", ["method", "no.module", "PYTHONPATH"]),
         ("methods: [math:pi]", ["math:pi", "no subclass", "Method"]),
         ("methods: [ucb, ucb]", ["methods", "'ucb'", "once"]),
