@@ -382,7 +382,7 @@ class ObjectiveConfig:
         default_factory=list,
         metadata={
             "help": "Methods beside the objective: ucb (exploration bonus from visit counts), clip_cov, kl_cov "
-            "(against loss of entropy), or your own as package.module:Class."
+            "(against loss of entropy), rep_exp (bonus for unlike hidden states), or your own as package.module:Class."
         },
     )
     method_args: list[str] = field(

@@ -2,6 +2,7 @@
 
 The order of an update:
 
+    reward          before sets and critic score the turns
     turn_advantage  once sets and critic have scored the turns, and both populations are scaled
     advantage       once the advantages are spread over tokens
     learn           at the end, before the update's passes
@@ -16,12 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
-from polytune.rollout import Tree
+from polytune.rollout import Trajectory, Tree
 
 
 @dataclass
@@ -29,7 +30,12 @@ class Update:
     """Fresh rollouts: the trees of one process, their B rows in the order of ``Tree.trajectories``, then blank rows.
 
     seed: of random numbers, another one in every run, update and process.
-    scored_B_T: turns that sets or the critic have scored. Blank rows have no part in it.
+    turns_mask_B_T: own turns, without blank rows.
+    scored_B_T: those that sets or the critic have scored; None until they have.
+    groups_G_N: row numbers of independent attempts from one state: vines of a rollout state, episodes of a start state.
+        Groups may differ in size.
+    hidden_B_H: the policy's last hidden states, meaned over a row's own tokens, float32; None unless a method
+        ``needs_hidden``.
     turn_index_B_C: own turn of each completion token, -1 off the row's own tokens; blank rows are all -1.
     logprobs_B_C: of the policy that sampled, float32; 0 or anything off own tokens.
     sum, gather: of numbers, and of the items of lists, over all processes.
@@ -38,12 +44,20 @@ class Update:
 
     seed: int
     trees: Sequence[Tree]
-    scored_B_T: torch.Tensor
+    turns_mask_B_T: torch.Tensor
     turn_index_B_C: torch.Tensor
     logprobs_B_C: torch.Tensor
+    groups_G_N: Sequence[Sequence[int]] = ()
+    hidden_B_H: torch.Tensor | None = None
+    scored_B_T: torch.Tensor | None = None
     sum: Callable[[list[float]], list[float]] = list
     gather: Callable[[list], list] = list
     record: Callable[[str, float], None] = lambda name, value: None
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """One a row."""
+        return [trajectory for tree in self.trees for trajectory in tree.trajectories()]
 
     @property
     def own_B_C(self) -> torch.Tensor:
@@ -84,7 +98,9 @@ class Minibatch:
 @dataclass
 class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
-    is its state."""
+    is its state. ``needs_hidden``: it reads ``Update.hidden_B_H``."""
+
+    needs_hidden: ClassVar[bool] = False
 
     def says(self) -> str:
         """One sentence of Markdown for the card of an export."""
@@ -92,6 +108,10 @@ class Method:
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
         """ValueError for fields of the run that this method contradicts, before any work; gets the three configs."""
+
+    def reward(self, update: Update) -> torch.Tensor | float:
+        """(B, T) float64, added to the rewards that sets and critic see; returns are logged without it."""
+        return 0.0
 
     def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:
         """New advantages of turns, (B, T) float64, without blank rows."""

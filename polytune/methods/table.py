@@ -14,6 +14,7 @@ METHODS: dict[str, str] = {
     "ucb": "polytune.methods.ucb:UCB",
     "clip_cov": "polytune.methods.clip_cov:ClipCov",
     "kl_cov": "polytune.methods.kl_cov:KLCov",
+    "rep_exp": "polytune.methods.rep_exp:RepExp",
 }
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from polytune.config import ObjectiveConfig, require
 from polytune.methods import Method, Minibatch, Update, build_methods
 from polytune.methods.behaviour_kl import BehaviourKL
 from polytune.methods.per_set import PerSetRows
-from polytune.trainer.advantages import TurnAdvantages
+from polytune.trainer.advantages import TurnAdvantages, sibling_groups, turn_rewards
 from polytune.trainer.config import PolychromicConfig
 
 METHODS_FILE = "methods.safetensors"
@@ -57,31 +58,74 @@ def load_methods(folder: Path, methods: Mapping[str, Method]) -> None:
 class CallsMethods:
     """Mixin before a TRL trainer: calls the hooks of ``self.methods``. Without a method the loss is TRL's.
 
-    Expects ``_trees``, ``_sum``, ``_record`` and ``_draw_seed`` of the trainer, and that the first pass over rows since
-    ``_scored`` was cleared leaves its logprobs there.
+    Expects ``_trees``, ``_rows``, ``_turn_index``, ``_sum``, ``_record`` and ``_draw_seed`` of the trainer, and of its
+    passes over rows: ``_scored_chunk`` is what they run, and the first one since ``_scored`` was cleared leaves its
+    logprobs there.
     """
 
     methods: dict[str, Method]
+    _needs_hidden = False
     _handed: tuple | None = None  # a pass over the rows of a minibatch, for TRL's loss
+
+    # ------------------------------------------------------------------ what they read in passes
+
+    def _read_hidden(self, transformer: nn.Module) -> None:
+        """Keep what methods need of the hidden states of the policy's trunk."""
+        self._needs_hidden = any(method.needs_hidden for method in self.methods.values())
+        self._own_B_C: torch.Tensor | None = None  # the tokens over which the pass that is made means them
+        self._means: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if self._needs_hidden:
+            transformer.register_forward_hook(self._keep_mean)
+
+    def _keep_mean(self, module, args, output) -> None:
+        """Hook on the policy's trunk: the mean hidden states of the rows that run through it, by row number."""
+        if self._own_B_C is not None and self._scored_chunk is not None:
+            chunk = self._scored_chunk
+            self._means.append((chunk.rows_b, chunk.mean(output.last_hidden_state, self._own_B_C[chunk.rows_b])))
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
+        """The pass that was made for TRL's loss, once; else a new one, which may keep hidden states of rollouts."""
+        handed, self._handed = self._handed, None
+        if handed is not None:
+            return handed
+        if self._needs_hidden and self._scored is None and self._rows is not None and not torch.is_grad_enabled():
+            self._own_B_C, self._means = self._turn_index(input_ids[:, -logits_to_keep:]) >= 0, []
+        try:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        finally:
+            self._own_B_C = None
 
     # ------------------------------------------------------------------ of an update
 
-    def _see_update(
-        self, output: dict[str, torch.Tensor], turns: TurnAdvantages, turn_index_B_C: torch.Tensor
-    ) -> Update:
-        """What methods see of the rollouts in ``self._trees``."""
+    def _see_update(self, output: dict[str, torch.Tensor], turn_index_B_C: torch.Tensor) -> Update:
+        """What methods see of the rollouts in ``self._trees``, before they are scored."""
+        rows = {id(t): row for row, t in enumerate(t for tree in self._trees for t in tree.trajectories())}
+        hidden_B_H = None
+        if self._needs_hidden:
+            order_B = torch.cat([rows_b for rows_b, _ in self._means]).argsort()
+            hidden_B_H = torch.cat([mean_b_H for _, mean_b_H in self._means])[order_B][: len(rows)]
+            self._means = []
         return Update(
             seed=self._draw_seed(),
             trees=self._trees,
-            scored_B_T=turns.set_mask_B_T | turns.gae_mask_B_T,
+            turns_mask_B_T=turn_rewards(self._trees)[1],
             turn_index_B_C=turn_index_B_C,
             logprobs_B_C=output["sampling_per_token_logps"],
+            groups_G_N=[[rows[id(member)] for member in group] for group in sibling_groups(self._trees)],
+            hidden_B_H=hidden_B_H,
             sum=self._sum,
             gather=gather_object,
             record=self._record,
         )
 
+    def _bonus(self, update: Update) -> torch.Tensor | float:
+        """What all methods add to the rewards of turns, (B, T)."""
+        return sum(method.reward(update) for method in self.methods.values())
+
     def _change_turns(self, update: Update, turns: TurnAdvantages) -> None:
+        update.scored_B_T = turns.set_mask_B_T | turns.gae_mask_B_T
         for method in self.methods.values():
             turns.advantages_B_T = method.turn_advantage(update, turns.advantages_B_T)
 
@@ -132,11 +176,6 @@ class CallsMethods:
             tensors={key.removeprefix(SENT): inputs[key] for key in inputs if key.startswith(SENT)},
             record=self._record_mean,
         )
-
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        """The pass that was made for TRL's loss, once; else a new one."""
-        handed, self._handed = self._handed, None
-        return super()._get_per_token_logps_and_entropies(*args, **kwargs) if handed is None else handed
 
     def _normaliser(self, count: torch.Tensor) -> torch.Tensor:
         """What a sum over a minibatch is divided by, so that a step's gradient is that of a mean over its share of

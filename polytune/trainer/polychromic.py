@@ -129,6 +129,7 @@ class PolychromicTrainer(
         self.shuffle_dataset = False
         unwrapped = self.accelerator.unwrap_model(self.model)
         self._build_critic(unwrapped, args)
+        self._read_hidden(self._transformer)
         self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_sampler(
             unwrapped, args, policy, self.renderer, self.accelerator.device, self.forward_dtype
@@ -155,7 +156,7 @@ class PolychromicTrainer(
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         other_sampler = self.policy.generator != "transformers"
-        reads_policy = self.critic is not None and self.args.critic != "own"
+        reads_policy = self._needs_hidden or (self.critic is not None and self.args.critic != "own")
         if (reads_policy or other_sampler) and "old_per_token_logps" not in output:
             self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
@@ -167,9 +168,9 @@ class PolychromicTrainer(
         known_B_T = values_B_T
         if self.args.vine_values:
             known_B_T = with_vine_values(self._trees, values_B_T, self.objective.gamma)
-        turns = turn_advantages(self._trees, self.objective, known_B_T, seed=self._draw_seed())
+        update = self._see_update(output, turn_index_B_C)
+        turns = turn_advantages(self._trees, self.objective, known_B_T, seed=update.seed, bonus_B_T=self._bonus(update))
         self._scale(turns)
-        update = self._see_update(output, turns, turn_index_B_C)
         self._change_turns(update, turns)
         output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)
         self._change_tokens(update, output)

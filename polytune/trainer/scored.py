@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from polytune.trainer.scoring import length_chunks, rows_per_chunk
+from polytune.trainer.scoring import Chunk, length_chunks, rows_per_chunk
 
 
 class ScoresRows:
@@ -14,6 +14,7 @@ class ScoresRows:
     """
 
     _scored: torch.Tensor | None = None
+    _scored_chunk: Chunk | None = None  # what runs through the policy at this moment, for hooks on its modules
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
@@ -30,6 +31,7 @@ class ScoresRows:
         chunks = length_chunks(attention_mask, logits_to_keep, count)
         keeps = self._scored is None and self._keeps_hidden(input_ids, logits_to_keep)
         for chunk in chunks:
+            self._scored_chunk = chunk
             if keeps:
                 self._chunk = (chunk, self._first_B_C[chunk.rows_b])
             ids_b_L = input_ids[chunk.rows_b].gather(1, chunk.moved_b_L)
@@ -40,7 +42,7 @@ class ScoresRows:
                     model, ids_b_L, mask_b_L, chunk.scored_width, **kwargs
                 )
             finally:
-                self._chunk = None
+                self._chunk = self._scored_chunk = None
             scored = [None if x is None else chunk.completions(x, logits_to_keep) for x in (logprobs, entropies)]
             results.append((*scored, aux_loss))
         order, padding_B_C = torch.cat([c.rows_b for c in chunks]).argsort(), attention_mask[:, -logits_to_keep:] == 0
@@ -55,7 +57,7 @@ class ScoresRows:
         return logprobs, entropies, torch.stack(aux_losses).mean() if aux_losses else None
 
     def _score_rows(self, output: dict[str, torch.Tensor]) -> None:
-        """One pass over the rows without gradients, for the critic's values."""
+        """One pass over the rows without gradients, for what is read on the way."""
         input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
         attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
         with torch.no_grad():

@@ -20,7 +20,7 @@ COVARIANCES = torch.tensor([[1.0, 1.0, 0.0], [0.5, 0.0, math.nan]], dtype=torch.
 def update(rows=slice(None), seed=0, **over):
     told = {}
     found = Update(
-        seed=seed, trees=[], scored_B_T=torch.ones(2, 3, dtype=torch.bool)[rows], turn_index_B_C=TURNS[rows],
+        seed=seed, trees=[], turns_mask_B_T=TURNS[rows] >= 0, turn_index_B_C=TURNS[rows],
         logprobs_B_C=LOGPROBS[rows], record=told.__setitem__, **over,
     )  # fmt: skip
     return found, told

@@ -1,13 +1,18 @@
 """Methods: by name, their options, their state."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 
+from polytune.config import parse_method_args
 from polytune.methods import METHODS, Method, build_methods
 from polytune.trainer.hooks import METHODS_FILE, load_methods, save_methods
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # ---------------------------------------------------------------- by name
 
@@ -20,6 +25,7 @@ def test_every_row_builds_and_says_what_it_is(name):
 
 def test_a_method_without_hooks_changes_nothing():
     method, sent, advantages = Method(), {}, torch.ones(2, 3)
+    assert method.reward(None) == 0.0
     assert method.turn_advantage(None, advantages) is method.advantage(None, advantages, sent) is advantages
     assert method.weight(None) == 1.0 and method.loss(None) == 0.0 and method.state() == sent == {}
 
@@ -40,6 +46,20 @@ def test_wrong_names_and_options_are_named(name, options, words):
     for word in words:
         assert word in str(error.value), error.value
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "plain, name",
+    [("fourrooms/grpo", "fourrooms/grpo_clip_cov"), ("fourrooms/grpo", "fourrooms/grpo_kl_cov"),
+     ("tabular/mean", "tabular/rep_exp")],
+)  # fmt: skip
+def test_a_methods_recipe_differs_in_the_method_alone(plain, name):
+    before, after = (yaml.safe_load((ROOT / f"recipes/{path}.yaml").read_text()) for path in (plain, name))
+    assert before.pop("output_dir") != after.pop("output_dir")
+    [method] = after.pop("methods")
+    assert name.endswith(method) and method in METHODS
+    build_methods([method], parse_method_args([method], after.pop("method_args")))
+    assert before == after
 
 
 # ---------------------------------------------------------------- state
