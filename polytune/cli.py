@@ -39,8 +39,14 @@ class UsageError(ValueError):
     """The command line or the YAML is wrong; the message names the value and the fix."""
 
 
+#: fields of earlier versions -> what stands in their place
+MOVED = {"ucb_coef": "methods: [ucb] with method_args: [ucb.coef=VALUE]"}
+
+
 def near_misses(name: str, known: Sequence[str]) -> str:
-    """``; did you mean a or b?`` for close names, the empty string for none."""
+    """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
+    if name in MOVED:
+        return f", which is now {MOVED[name]}."
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(close)}?" if close else "; --help lists the known ones."
 

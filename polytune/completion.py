@@ -13,6 +13,7 @@ from polytune import tasks
 from polytune.cli import parser_of
 from polytune.evaluation.tracking import TRACKERS
 from polytune.helptext import one_name
+from polytune.methods import METHODS
 from polytune.objective import CREDIT, DIVERSITY, JUDGES, OBJECTIVES
 from polytune.policy import PRESETS
 from polytune.rollout import BRANCHING
@@ -44,6 +45,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "perturb": PERTURBATIONS,
     "scale": ("tiny", "cpu", "paper"),
 }
+#: the same where a field of another recipe has that name
+OF_DOOR: dict[str, dict[str, Iterable[str]]] = {"finetune": {"methods": METHODS}}
 FOLDERS = ("model", "base_model", "output_dir", "data_dir", "policy", "adapter", "vllm_weights_dir", "recipes")
 FILES = ("completions", "from_records", "policies", "keep", "gif", "vines")
 YAMLS = ("config", "methods")
@@ -72,7 +75,7 @@ def script(shell: str, doors: Mapping[str, str], recipes: Path) -> str:
         door = commands.add_parser(name, help=told, description=told)
         if (recipes / f"{name}.py").is_file():
             built = parser_of(runpy.run_path(str(recipes / f"{name}.py"))["main"])
-            _copy_fields(built, door)
+            _copy_fields(built, door, OF_DOOR.get(name, {}))
     _copy_fields(_play_parser(), commands.add_parser("play", help="play a task, watch a policy", description=""))
     completion = commands.add_parser("completion", help="print a completion script", description="")
     completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS[:3])
@@ -85,8 +88,11 @@ def _play_parser() -> argparse.ArgumentParser:
     return runpy.run_path(str(Path(tasks.__file__).with_name("play.py")))["build_parser"]()
 
 
-def _copy_fields(source: argparse.ArgumentParser, target: argparse.ArgumentParser) -> None:
-    """The fields of a recipe, each by one name, with what is known of its values."""
+def _copy_fields(
+    source: argparse.ArgumentParser, target: argparse.ArgumentParser, own: Mapping[str, Iterable[str]] | None = None
+) -> None:
+    """The fields of a recipe, each by one name, with what is known of its values; ``own``: choices of this recipe's."""
+    own = own or {}
     for action in source._actions:
         names = one_name(action.option_strings)
         if action.dest == "help" or any(name.startswith("--no_") for name in names):
@@ -97,10 +103,13 @@ def _copy_fields(source: argparse.ArgumentParser, target: argparse.ArgumentParse
             continue
         naming = {"dest": action.dest} if names else {}
         # shtab offers no options after a list of paths; as one path, the list still goes on with file names
-        one = action.nargs == "+" and action.dest in (*FILES, *YAMLS)
+        one = action.nargs == "+" and action.dest in (*FILES, *YAMLS) and action.dest not in own
         nargs = None if one else action.nargs
         added = target.add_argument(*(names or [action.dest]), nargs=nargs, help=text, **naming)
-        _say_values(added, action)
+        if action.dest in own:
+            added.choices = tuple(own[action.dest])
+        else:
+            _say_values(added, action)
 
 
 def _say_values(added: argparse.Action, action: argparse.Action) -> None:

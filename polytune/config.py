@@ -85,14 +85,18 @@ def parse_num_sets(value: str | int) -> str | int:
     return int(text)
 
 
-def parse_options(entries: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` ... -> {name: value}; numbers, true and false as YAML has them, anything else is text."""
+def parse_options(entries: list[str], *, source: str = "task_args", prefix: str = "") -> dict[str, Any]:
+    """``NAME=VALUE`` ... -> {name: value}; numbers, true and false as YAML has them, anything else is text.
+
+    ``source``, ``prefix``: the field that holds the entries, and what stands before each name there, for the messages.
+    """
     options: dict[str, Any] = {}
     for entry in map(str, entries):
         name, equals, text = entry.partition("=")
         require(
             bool(equals) and name.isidentifier() and name not in options,
-            f"task_args has {entry!r}: write NAME=VALUE, each name once, as in --task_args size=tiny lines=500.",
+            f"{source} has {prefix + entry!r}: write {prefix}NAME=VALUE, each name once"
+            + (", as in --task_args size=tiny lines=500." if source == "task_args" else "."),
         )
         options[name] = {"true": True, "false": False}.get(text.lower(), text)
         for read in (float, int):
@@ -100,9 +104,28 @@ def parse_options(entries: list[str]) -> dict[str, Any]:
                 options[name] = read(text)
         require(
             all(map(math.isfinite, _floats(options[name]))),
-            f"task_args has {entry!r}, which is no finite number: give another value.",
+            f"{source} has {prefix + entry!r}, which is no finite number: give another value.",
         )
     return options
+
+
+def parse_method_args(methods: list[str], entries: list[str]) -> dict[str, dict[str, Any]]:
+    """``METHOD.NAME=VALUE`` ... -> {method: {name: value}} of the methods that are named, as ``task_args`` are read."""
+    texts: dict[str, list[str]] = {}
+    for entry in map(str, entries):
+        key, equals, value = entry.partition("=")
+        method, dot, name = key.rpartition(".")
+        require(
+            bool(dot and equals),
+            f"method_args has {entry!r}: write METHOD.NAME=VALUE, as in --method_args ucb.coef=0.1.",
+        )
+        require(
+            method in methods,
+            f"method_args has {entry!r}, but methods ({', '.join(methods) or 'none'}) has no {method!r}: name it "
+            "there, or leave the option out.",
+        )
+        texts.setdefault(method, []).append(f"{name}={value}")
+    return {method: parse_options(own, source="method_args", prefix=f"{method}.") for method, own in texts.items()}
 
 
 @dataclass
@@ -358,9 +381,15 @@ class ObjectiveConfig:
     set_weight: float = field(
         default=1.0, metadata={"help": "Factor on set advantages after scaling: their size beside the critic's."}
     )
-    ucb_coef: float = field(
-        default=0.0,
-        metadata={"help": "Exploration bonus: this times min(1, N(s,a)^-1/2) is added to advantages; 0: none."},
+    methods: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Methods beside the objective: ucb (exploration bonus from visit counts), clip_cov, kl_cov "
+            "(against loss of entropy), rep_exp (bonus for unlike hidden states), or your own as package.module:Class."
+        },
+    )
+    method_args: list[str] = field(
+        default_factory=list, metadata={"help": "Their options, METHOD.NAME=VALUE ...: ucb.coef=0.1, say."}
     )
     collapse_share: float = field(
         default=0.1,
@@ -382,11 +411,19 @@ class ObjectiveConfig:
             "credit 'per_set' keeps what sets gain and lose apart, and set_normalise 'mean_std' would shift both: use "
             "'std' or 'none'.",
         )
-        for name in ("diversity_coef", "ucb_coef", "set_weight"):
+        for name in ("diversity_coef", "set_weight"):
             require_number(name, getattr(self, name), 0.0)
         for name in ("gamma", "gae_lambda", "collapse_share"):
             require_number(name, getattr(self, name), 0.0, 1.0)
         self.num_sets = parse_num_sets(self.num_sets)
+        self.methods, self.method_args = self.methods or [], self.method_args or []
+        require_once("methods", self.methods)
+        _ = self.method_options
+
+    @property
+    def method_options(self) -> dict[str, dict[str, Any]]:
+        """``method_args`` by method."""
+        return parse_method_args(self.methods, self.method_args)
 
 
 def check_sets(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:

@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> None:
 
         kept = None
 
-        def _add_bonus(self, turns):
+        def _change_turns(self, update, turns):
             turns.advantages_B_T.zero_()
 
         def _learn_values(self, output, decisions, turns):

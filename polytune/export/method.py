@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from polytune.config import parse_method_args
+from polytune.lookup import is_path
+from polytune.methods import build_methods
+
 OBJECTIVES = {
     "polychromic": "the **polychromic objective** f(G) = mean reward of G x d(G) (Poly-PPO, arXiv 2509.25424; "
     "Poly-EPO, arXiv 2604.17654)",
@@ -66,8 +70,7 @@ def method(run: Mapping[str, Any]) -> list[str]:
             forward = trainer.get("kl_direction") == "forward"
             pair = "pretrained policy || policy" if forward else "policy || pretrained policy"
         points.append(f"**KL({pair})**, weight {trainer['kl_coef']:g}.")
-    if objective["ucb_coef"] > 0:
-        points.append(f"Exploration bonus {objective['ucb_coef']:g} min(1, N(s, a)^-1/2) on scored actions.")
+    points += _methods(objective)
     if trainer.get("entropy_coef"):
         points.append(f"Entropy bonus, weight {trainer['entropy_coef']:g}.")
     if adapter["use_peft"]:
@@ -76,6 +79,22 @@ def method(run: Mapping[str, Any]) -> list[str]:
             f"**LoRA** (arXiv 2106.09685, equation 3): h = W x + s B A x, r {adapter['lora_r']}, alpha "
             f"{adapter['lora_alpha']}, s = {scale}, on {_modules(adapter)}; the base is frozen."
         )
+    return points
+
+
+def _methods(objective: Mapping[str, Any]) -> list[str]:
+    """What each method says of itself; of a user's own, which need not be importable here, its name and options."""
+    if objective.get("ucb_coef"):  # runs before there were methods
+        objective = {"methods": ["ucb"], "method_args": [f"ucb.coef={objective['ucb_coef']}"]}
+    names = objective.get("methods", [])
+    options = parse_method_args(names, objective.get("method_args", []))
+    points = []
+    for name in names:
+        if is_path(name):
+            told = ", ".join(f"{key} {value}" for key, value in options.get(name, {}).items())
+            points.append(f"A method of its own, `{name}`" + (f" ({told})." if told else "."))
+        else:
+            points.append(build_methods([name], options)[name].says())
     return points
 
 
@@ -134,12 +153,13 @@ SHOWN = (
     ("objective", "objective"), ("objective", "diversity"), ("objective", "signature"), ("objective", "set_size"),
     ("objective", "set_scope"), ("objective", "credit"), ("objective", "num_sets"), ("objective", "window"),
     ("objective", "set_normalise"), ("objective", "gae_normalise"), ("objective", "gamma"),
-    ("objective", "gae_lambda"), ("objective", "ucb_coef"), ("adapter", "lora_r"), ("adapter", "lora_alpha"),
-    ("adapter", "use_rslora"),
+    ("objective", "gae_lambda"), ("objective", "methods"), ("objective", "method_args"), ("adapter", "lora_r"),
+    ("adapter", "lora_alpha"), ("adapter", "use_rslora"),
 )  # fmt: skip
 
 
 def hyperparameters(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Name -> value of the fields that decide what was learnt; LoRA's only where there is one."""
+    """Name -> value of the fields that decide what was learnt; LoRA's and methods' only where there are any."""
     skipped = () if run["adapter"]["use_peft"] else ("adapter",)
-    return {name: run[part][name] for part, name in SHOWN if part not in skipped and name in run[part]}
+    shown = {name: run[part][name] for part, name in SHOWN if part not in skipped and name in run[part]}
+    return {name: value for name, value in shown.items() if value != []}

@@ -95,18 +95,9 @@ def sibling_groups(trees: Sequence[Tree]) -> list[list[Trajectory]]:
     return [*(group for tree in trees for group in tree.vine_groups()), *(tree.seeds for tree in trees)]
 
 
-def turn_advantages(
-    trees: Sequence[Tree], objective: ObjectiveConfig, values_B_T: torch.Tensor | None, *, seed: int = 0
-) -> TurnAdvantages:
-    """Advantages of every own turn of every trajectory, rows in the order of ``Tree.trajectories``.
-
-    Args:
-        values_B_T: the critic's values before each turn, or None without a critic (then nothing outside the windows
-            is scored).
-        seed: of the random sets when ``objective.num_sets`` is a number.
-    """
+def turn_rewards(trees: Sequence[Tree]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rewards (B, T), float64; True at own turns (B, T)), rows in the order of ``Tree.trajectories``."""
     trajectories = [trajectory for tree in trees for trajectory in tree.trajectories()]
-    rows = {id(trajectory): row for row, trajectory in enumerate(trajectories)}
     turns = max(len(trajectory.turns) for trajectory in trajectories)
     rewards_B_T = torch.zeros(len(trajectories), turns, dtype=torch.float64)
     turns_mask_B_T = torch.zeros(len(trajectories), turns, dtype=torch.bool)
@@ -114,6 +105,32 @@ def turn_advantages(
         count = len(trajectory.turns)
         rewards_B_T[row, :count] = torch.tensor([turn.reward for turn in trajectory.turns], dtype=torch.float64)
         turns_mask_B_T[row, :count] = True
+    return rewards_B_T, turns_mask_B_T
+
+
+def _discounted(rewards_T: torch.Tensor, gamma: float) -> float:
+    return sum(reward * gamma**t for t, reward in enumerate(rewards_T.tolist()))
+
+
+def turn_advantages(
+    trees: Sequence[Tree],
+    objective: ObjectiveConfig,
+    values_B_T: torch.Tensor | None,
+    *,
+    seed: int = 0,
+    bonus_B_T: torch.Tensor | float = 0.0,
+) -> TurnAdvantages:
+    """Advantages of every own turn of every trajectory, rows in the order of ``Tree.trajectories``.
+
+    Args:
+        values_B_T: the critic's values before each turn, or None without a critic (then nothing outside the windows
+            is scored).
+        seed: of the random sets when ``objective.num_sets`` is a number.
+        bonus_B_T: added to the rewards of own turns.
+    """
+    rewards_B_T, turns_mask_B_T = turn_rewards(trees)
+    rewards_B_T = rewards_B_T + bonus_B_T * turns_mask_B_T
+    rows = {id(t): row for row, t in enumerate(t for tree in trees for t in tree.trajectories())}
     if values_B_T is None:
         advantages_B_T, gae_mask_B_T = torch.zeros_like(rewards_B_T), torch.zeros_like(turns_mask_B_T)
     else:
@@ -124,7 +141,8 @@ def turn_advantages(
     raw_B_T, score_scale, statistics = advantages_B_T.clone(), 0.0, GroupStatistics()
     window = None if objective.window in (None, -1) else objective.window
     for batch in set_groups(trees, objective.set_scope):
-        raw = score_batch(batch, objective, seed, statistics)
+        returns = [[_discounted(rewards_B_T[rows[id(t)], : len(t.turns)], objective.gamma) for t in g] for g in batch]
+        raw = score_batch(batch, objective, seed, statistics, returns)
         scores = standardise_groups(raw) if objective.set_normalise == "group_std" else raw
         score_scale = max(score_scale, raw.scale_P.max().item())
         for p, group in enumerate(batch):
@@ -165,10 +183,16 @@ def score_with(objective: ObjectiveConfig, rewards_P_N: list, signatures_P_N: li
 
 
 def score_batch(
-    batch: list[list[Trajectory]], objective: ObjectiveConfig, seed: int, statistics: GroupStatistics
+    batch: list[list[Trajectory]],
+    objective: ObjectiveConfig,
+    seed: int,
+    statistics: GroupStatistics,
+    rewards: list[list[float]] | None = None,
 ) -> GroupScores:
-    """Set advantages (P, N) of P groups of one size; adds to ``statistics``."""
-    rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
+    """Set advantages (P, N) of P groups of one size; adds to ``statistics``. ``rewards``: of the members, unset: their
+    discounted returns."""
+    if rewards is None:
+        rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
     scores = score_with(objective, rewards, [[trajectory.signature for trajectory in group] for group in batch], seed)
     signal_P = group_signal(scores).tolist()
     diversity_P = [float("nan")] * len(batch) if scores.diversity_P is None else scores.diversity_P.tolist()

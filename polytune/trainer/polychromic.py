@@ -2,8 +2,9 @@
 
 TRL keeps prompts, minibatches, the clipped surrogate, optimiser, checkpointing, logging, PEFT and distribution. The
 changes are four: rollouts are vine trees (``rollout_func``), advantages are per token and come from sets and a critic
-(``_generate_and_score_completions``), the loss gains KL to the behaviour policy and, with a critic that shares the
-policy's trunk, the value loss (``_compute_loss``), and a checkpoint also holds the critic and the counters.
+(``_generate_and_score_completions``), the loss gains the terms of methods (``hooks.py``), KL to the behaviour policy
+among them, and the value loss of a critic that shares the policy's trunk (``valued.py``), and a checkpoint also holds
+the critic, the counters and what methods remember.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -34,6 +34,7 @@ from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, 
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.gradients import MustMove
+from polytune.trainer.hooks import CallsMethods, methods_of
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
@@ -41,11 +42,10 @@ from polytune.trainer.reference import HoldsReference
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.scaling import scale_populations
 from polytune.trainer.schedule import StartSchedule, blank_prompts
-from polytune.trainer.scoring import behaviour_kl, length_chunks, per_set_correction, rows_per_chunk
+from polytune.trainer.scored import ScoresRows
 from polytune.trainer.serving import build_sampler, check_vllm_mode
 from polytune.trainer.sharding import ShardedPolicy
 from polytune.trainer.tree_log import TREES_FILE, TreeLog
-from polytune.trainer.ucb import VisitCounts, visits
 from polytune.trainer.value_features import with_vine_values
 from polytune.trainer.valued import LearnsValues
 from polytune.trainer.watchdog import Watched, stage
@@ -68,8 +68,8 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 
 class PolychromicTrainer(
-    GrowsTrees, LearnsValues, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, MustMove, MasterWeights,
-    HoldsReference, GRPOTrainer,
+    GrowsTrees, LearnsValues, CallsMethods, ScoresRows, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched,
+    MustMove, MasterWeights, HoldsReference, GRPOTrainer,
 ):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
@@ -110,7 +110,7 @@ class PolychromicTrainer(
         check_signatures(task, start_seeds[0], rollout, objective)
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
-        self.counts = VisitCounts() if objective.ucb_coef > 0 else None
+        self.methods = methods_of(args, objective)
         self.on_trees: list[TreesObserver] = []
         self._trees = self._rows = None  # those of the update that is being rolled out
         self._collapsed = self._said_unspent = False
@@ -129,6 +129,7 @@ class PolychromicTrainer(
         self.shuffle_dataset = False
         unwrapped = self.accelerator.unwrap_model(self.model)
         self._build_critic(unwrapped, args)
+        self._read_hidden(self._transformer)
         self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_sampler(
             unwrapped, args, policy, self.renderer, self.accelerator.device, self.forward_dtype
@@ -155,7 +156,7 @@ class PolychromicTrainer(
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         other_sampler = self.policy.generator != "transformers"
-        reads_policy = self.critic is not None and self.args.critic != "own"
+        reads_policy = self._needs_hidden or (self.critic is not None and self.args.critic != "own")
         if (reads_policy or other_sampler) and "old_per_token_logps" not in output:
             self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
@@ -167,10 +168,12 @@ class PolychromicTrainer(
         known_B_T = values_B_T
         if self.args.vine_values:
             known_B_T = with_vine_values(self._trees, values_B_T, self.objective.gamma)
-        turns = turn_advantages(self._trees, self.objective, known_B_T, seed=self._draw_seed())
+        update = self._see_update(output, turn_index_B_C)
+        turns = turn_advantages(self._trees, self.objective, known_B_T, seed=update.seed, bonus_B_T=self._bonus(update))
         self._scale(turns)
-        self._add_bonus(turns)
+        self._change_turns(update, turns)
         output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)
+        self._change_tokens(update, output)
         if turns.losses_B_T is not None:
             output["set_losses"] = self._per_token(turns.losses_B_T, turn_index_B_C)
         if other_sampler:
@@ -178,6 +181,7 @@ class PolychromicTrainer(
         if self.critic is not None:
             self._log_values(turns, values_B_T)
             self._learn_values(output, decisions, turns)
+        self._learn_methods(update)
         self._note_signal(output)
         self._log_rollouts(turns)
         self._trees = self._rows = self._first_B_C = None
@@ -224,38 +228,6 @@ class PolychromicTrainer(
         self._record("sampling/importance_ratio", total / max(count, 1.0))
         self._record("sampling/importance_truncated", cut / max(count, 1.0))
 
-    def _score_rows(self, output: dict[str, torch.Tensor]) -> None:
-        """One pass over the rows without gradients, for the critic's values."""
-        input_ids = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
-        attention_mask = torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1)
-        with torch.no_grad():
-            self._get_per_token_logps_and_entropies(
-                self.model, input_ids, attention_mask, output["completion_ids"].size(1)
-            )
-
-    # ------------------------------------------------------------------ tokens and turns
-
-    def _turn_index(self, like_B_C: torch.Tensor) -> torch.Tensor:
-        """Own turn of each completion token, -1 for the environment's, the prefix's and padding."""
-        index_B_C = torch.full_like(like_B_C, -1)
-        for row, data in enumerate(self._rows):
-            index_B_C[row, : len(data.turn_index)] = torch.tensor(data.turn_index)
-        return index_B_C
-
-    @staticmethod
-    def _per_token(numbers_B_T: torch.Tensor, turn_index_B_C: torch.Tensor) -> torch.Tensor:
-        """Numbers (B, C), float32, of the tokens from those of the turns; 0 off own turns and in blank rows."""
-        numbers_B_T = numbers_B_T.float().to(turn_index_B_C.device)
-        missing = len(turn_index_B_C) - len(numbers_B_T)
-        padded_B_T = torch.nn.functional.pad(numbers_B_T, (0, 0, 0, missing))
-        return torch.where(turn_index_B_C >= 0, padded_B_T.gather(1, turn_index_B_C.clamp(min=0)), 0.0)
-
-    @staticmethod
-    def _first_tokens(turn_index_B_C: torch.Tensor) -> torch.Tensor:
-        """True at the first token of each own action: the decision that the critic values."""
-        before = torch.nn.functional.pad(turn_index_B_C[:, :-1], (1, 0), value=-1)
-        return (turn_index_B_C >= 0) & (turn_index_B_C != before)
-
     def _draw_seed(self) -> int:
         """Seed of random sets: another one in every run, update and process."""
         key = f"{self.args.seed} {self.state.global_step} {self.accelerator.process_index}".encode()
@@ -265,19 +237,6 @@ class PolychromicTrainer(
         """Scale the two populations apart, over all processes, and note their sizes."""
         for name, value in scale_populations(turns, self.objective, self._sum, self._largest).items():
             self._record(name, value)
-
-    def _add_bonus(self, turns: TurnAdvantages) -> None:
-        """Add the exploration bonus to every scored action, then count the visits of all processes."""
-        if self.counts is None:
-            return
-        keys_B = [visits(tree, trajectory) for tree in self._trees for trajectory in tree.trajectories()]
-        scored_B_T = turns.set_mask_B_T | turns.gae_mask_B_T
-        bonus_B_T = self.counts.bonus(keys_B, scored_B_T.size(1)) * scored_B_T
-        turns.advantages_B_T += self.objective.ucb_coef * bonus_B_T
-        total, count = self._sum([float(bonus_B_T.sum()), float(scored_B_T.sum())])
-        self._record("ucb/bonus", self.objective.ucb_coef * total / max(count, 1))
-        self.counts.add(gather_object([key for keys in keys_B for key in keys]))
-        self._record("ucb/visited", len(self.counts))
 
     def _sum(self, numbers: list[float]) -> list[float]:
         """Sums over all processes."""
@@ -321,88 +280,10 @@ class PolychromicTrainer(
             )
         self._collapsed = collapsed
 
-    # ------------------------------------------------------------------ loss
-
-    def _get_per_token_logps_and_entropies(
-        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
-    ):
-        """TRL's pass over rows, in chunks of rows of like length without padding before them: same numbers, less work.
-
-        The first pass since ``self._scored`` was cleared leaves its logprobs (B, C) there, and the hidden states before
-        the decisions ``self._first_B_C`` for the critic.
-        """
-        results = []
-        # with gradients, DDP takes one forward pass for each backward pass
-        one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
-        count = None if one_pass else rows_per_chunk(attention_mask.size(1))
-        chunks = length_chunks(attention_mask, logits_to_keep, count)
-        keeps = self._scored is None and self._keeps_hidden(input_ids, logits_to_keep)
-        for chunk in chunks:
-            if keeps:
-                self._chunk = (chunk, self._first_B_C[chunk.rows_b])
-            ids_b_L = input_ids[chunk.rows_b].gather(1, chunk.moved_b_L)
-            # attention never looks at what follows, but a router counts tokens
-            mask_b_L = chunk.mask_b_L if kwargs.get("compute_aux_loss") else torch.ones_like(ids_b_L)
-            try:
-                logprobs, entropies, aux_loss = super()._get_per_token_logps_and_entropies(
-                    model, ids_b_L, mask_b_L, chunk.scored_width, **kwargs
-                )
-            finally:
-                self._chunk = None
-            scored = [None if x is None else chunk.completions(x, logits_to_keep) for x in (logprobs, entropies)]
-            results.append((*scored, aux_loss))
-        order, padding_B_C = torch.cat([c.rows_b for c in chunks]).argsort(), attention_mask[:, -logits_to_keep:] == 0
-        logprobs, entropies = (
-            # 0 on padding: chunks differ from pass to pass, and TRL takes ratios everywhere
-            None if parts[0] is None else torch.cat(parts)[order].masked_fill(padding_B_C, 0)
-            for parts in list(zip(*results, strict=True))[:2]
-        )
-        aux_losses = [result[2] for result in results if result[2] is not None]
-        if self._scored is None:  # the policy is scored first, the reference after it
-            self._scored = logprobs
-        return logprobs, entropies, torch.stack(aux_losses).mean() if aux_losses else None
-
-    def _compute_loss(self, model, inputs):
-        self._scored, self._first_B_C = None, inputs.get("value_mask")
-        loss = super()._compute_loss(model, inputs)
-        logprobs_B_C = self._scored
-        mask_B_C = inputs["completion_mask"] * inputs["tool_mask"]
-        old_B_C = inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"])
-        if "set_losses" in inputs:
-            ratio_B_C = (logprobs_B_C - old_B_C).exp()
-            extra_B_C = mask_B_C * per_set_correction(
-                ratio_B_C, inputs["advantages"], inputs["set_losses"], self.epsilon_low, self.epsilon_high
-            )
-            loss = loss + extra_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])
-        if self.beta == 0.0 and self.args.kl_coef > 0.0:
-            kl_B_C = behaviour_kl(logprobs_B_C, old_B_C, mask_B_C)
-            loss = loss + self.args.kl_coef * kl_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])
-            self._record_mean("kl", kl_B_C, mask_B_C)
-        if "value_mask" in inputs:
-            value_loss = self._shared_value_loss(inputs)
-            loss = loss + self.args.value_coef * value_loss / self._normaliser(inputs["num_decisions"])
-        return loss
-
-    def _normaliser(self, count: torch.Tensor) -> torch.Tensor:
-        """What a sum over a minibatch is divided by, so that a step's gradient is that of a mean over its share of
-        ``count`` (tokens or decisions of the update, over all processes), however it is split."""
-        share = count.clamp(min=1) / self.accelerator.num_processes
-        if self.model.training:
-            share = share * self.current_gradient_accumulation_steps / self.args.steps_per_generation
-        return share
-
-    def _record_mean(self, name: str, values_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> None:
-        """Log a mean over the masked entries of all processes."""
-        total, count = self._sum([float(values_B_C.detach().sum()), float(mask_B_C.sum())])
-        if count:
-            self._record(name, total / count)
-
     # ------------------------------------------------------------------ checkpoints
 
     def _save_extra_state(self, folder: Path) -> None:
         super()._save_extra_state(folder)
-        if self.counts is not None:
-            self.counts.save(folder)
         state = {"env_steps": self.env_steps, "steps_per_tree": self._steps_per_tree, "tokens": self._tokens}
         state["start_states_taken"] = self.schedule.cursor
         (folder / STATE_FILE).write_text(json.dumps(state))
@@ -419,8 +300,6 @@ class PolychromicTrainer(
             "from the start in another output_dir.",
         )
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.counts is not None:
-            self.counts.load(folder)
         self.schedule.cursor = state["start_states_taken"]
         self.env_steps, self._steps_per_tree = state["env_steps"], state["steps_per_tree"]
         if self.is_world_process_zero():  # totals over all processes: one of them goes on with them

@@ -1,4 +1,4 @@
-"""Scoring rows: chunks of like length without padding before them, and the KL to the behaviour policy."""
+"""Scoring rows: chunks of like length without padding before them."""
 
 from __future__ import annotations
 
@@ -20,33 +20,6 @@ def pad(rows: list[torch.Tensor], value: int = 0, side: str = "right") -> torch.
 def rows_per_chunk(length: int) -> int:
     """Rows of this length that are scored together."""
     return max(SCORED_ROWS, SCORED_TOKENS // length)
-
-
-def behaviour_kl(logprobs_B_C: torch.Tensor, old_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> torch.Tensor:
-    """KL(pi_beta || pi_theta) per sampled token, (B, C), by r - 1 - log r with r = pi_theta / pi_beta; 0 elsewhere.
-
-    Unbiased for samples of pi_beta, never negative, and its gradient is the gradient of the KL (Schulman,
-    "Approximating KL divergence", 2020, estimator k3). Poly-PPO, loss: KL(pi_beta || pi_theta) per visited state.
-    """
-    log_ratio_B_C = (logprobs_B_C - old_B_C) * mask_B_C
-    return (log_ratio_B_C.exp() - 1 - log_ratio_B_C) * mask_B_C
-
-
-def per_set_correction(
-    ratio: torch.Tensor, advantages: torch.Tensor, losses: torch.Tensor, epsilon_low: float, epsilon_high: float
-) -> torch.Tensor:
-    """What is added to the clipped loss of the mean advantage to make it the mean of the clipped losses of one row per
-    set (credit ``per_set``; Poly-PPO, arXiv 2509.25424, step 5), elementwise.
-
-    With g = advantages + losses what the member's winning sets give it and l = losses what the others take, the rows'
-    surrogates min(r A, clip(r) A) add up to g min(r, 1 + e_high) - l max(r, 1 - e_low): clipping acts on each set's
-    sign, not on that of the mean. 0 where r is inside the clip range, or l or g is 0, and for g < 0: such a token was
-    scored by no set, and A is the critic's.
-    """
-    gains = advantages + losses
-    rows = gains * ratio.clamp(max=1 + epsilon_high) - losses * ratio.clamp(min=1 - epsilon_low)
-    mean = torch.min(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
-    return torch.where(gains >= 0, mean - rows, 0.0)
 
 
 class Chunk(NamedTuple):
@@ -78,6 +51,13 @@ class Chunk(NamedTuple):
         """Hidden states (d, H) at the token before each chosen completion token, row by row."""
         rows_d, columns_d = chosen_b_C.nonzero(as_tuple=True)
         return hidden_b_L_H[rows_d, self.prompts_b[rows_d] + columns_d - 1]
+
+    def mean(self, hidden_b_L_H: torch.Tensor, chosen_b_C: torch.Tensor) -> torch.Tensor:
+        """Mean hidden state (b, H), float32, at the chosen completion tokens themselves; 0 in rows without any."""
+        rows_d, columns_d = chosen_b_C.nonzero(as_tuple=True)
+        sums_b_H = hidden_b_L_H.new_zeros(len(chosen_b_C), hidden_b_L_H.size(-1), dtype=torch.float32)
+        sums_b_H.index_add_(0, rows_d, hidden_b_L_H[rows_d, self.prompts_b[rows_d] + columns_d].float())
+        return sums_b_H / chosen_b_C.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def length_chunks(attention_mask_B_L: torch.Tensor, width: int, rows_per_chunk: int | None) -> list[Chunk]:

@@ -160,6 +160,15 @@ class LearnsValues:
             output["num_decisions"] = self.accelerator.gather(first_B_C.sum()).sum()
         self.critic_seconds += time.perf_counter() - begin
 
+    def _compute_loss(self, model, inputs):
+        """For kind ``shared``, the value loss joins the policy's."""
+        self._first_B_C = inputs.get("value_mask")
+        loss = super()._compute_loss(model, inputs)
+        if "value_mask" in inputs:
+            value_loss = self._shared_value_loss(inputs)
+            loss = loss + self.args.value_coef * value_loss / self._normaliser(inputs["num_decisions"])
+        return loss
+
     def _shared_value_loss(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Half the squared error of a minibatch's decisions, summed: it moves the trunk, the head stays."""
         first_b_C = inputs["value_mask"]

@@ -42,7 +42,7 @@ FIELDS = {
     "export.py": (ExportConfig,),
 }
 #: folders of one file a row, named as folders
-ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit")
+ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit", "methods")
 COMMANDS = [
     line.split("#")[0].strip()
     for line in README.splitlines()
@@ -64,6 +64,12 @@ def write_example_objective(folder):
     """The README's `my_objectives.py`."""
     [code] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def reliable" in block]
     (folder / "my_objectives.py").write_text(code)
+
+
+def write_example_method(folder):
+    """The README's `my_methods.py`."""
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Forks" in block]
+    (folder / "my_methods.py").write_text(code)
 
 
 def corridor_yaml(**settings):
@@ -98,6 +104,7 @@ def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
     recipe, flags = recipe_and_flags(command)
     flags = [word for word in flags if word not in QUIET_FLAGS]
     write_example_objective(tmp_path)
+    write_example_method(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     find = config.find_spec
     monkeypatch.setattr(config, "find_spec", lambda name: name == "vllm" or find(name))  # it need not be installed

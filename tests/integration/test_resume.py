@@ -13,9 +13,10 @@ import torch
 from doors import Doors
 from safetensors.torch import load_file
 
+from polytune.methods.ucb import UCB
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
-from polytune.trainer.ucb import VisitCounts
+from polytune.trainer.hooks import load_methods
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = 4
@@ -152,7 +153,7 @@ def test_other_settings_do_not_continue_a_run(policy, tmp_path):
 @pytest.mark.slow
 def test_budget_and_visit_counts_resume_bit_for_bit(policy, tmp_path):
     """Steps left, tree size and N(s, a) are in the checkpoint; so is what ``uncertain`` asks the critic for."""
-    flags = ["--max_env_steps", "600", "--ucb_coef", "0.1", "--rollout_states", "uncertain"]
+    flags = ["--max_env_steps", "600", "--methods", "ucb", "--rollout_states", "uncertain"]
     whole = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "whole"), *flags)
     assert whole.returncode == 0, whole.stderr[-3000:]
     died = run(ROOT / "tests/integration/run_and_die.py", "update", 9, *command(policy, tmp_path / "cut"), *flags)
@@ -160,7 +161,7 @@ def test_budget_and_visit_counts_resume_bit_for_bit(policy, tmp_path):
     again = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "cut"), *flags)
     assert again.returncode == 0 and "continuing from" in again.stdout, again.stderr[-3000:]
     assert_same(outcome(tmp_path / "whole"), outcome(tmp_path / "cut"))
-    counts = [VisitCounts(), VisitCounts()]
-    for name, count in zip(("whole", "cut"), counts, strict=True):
-        count.load(max((tmp_path / name).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])))
-    assert counts[0]._counts == counts[1]._counts and len(counts[0]) > 3
+    ucbs = [UCB(), UCB()]
+    for name, ucb in zip(("whole", "cut"), ucbs, strict=True):
+        load_methods(max((tmp_path / name).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1])), {"ucb": ucb})
+    assert ucbs[0].counts == ucbs[1].counts and len(ucbs[0].counts) > 3

@@ -11,14 +11,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
+from polytune.methods.behaviour_kl import behaviour_kl
+from polytune.methods.ucb import visits
 from polytune.objective import enumerate_set_advantages, gae
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.rollout import BRANCHING, RolloutError, SeedView, Tree, tree_rows
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
 from polytune.trainer.schedule import StartSchedule
-from polytune.trainer.scoring import behaviour_kl, length_chunks
-from polytune.trainer.ucb import visits
+from polytune.trainer.scored import ScoresRows
+from polytune.trainer.scoring import length_chunks
 from polytune.trainer.value_features import value_features
 from polytune.trainer.valued import LearnsValues
 
@@ -367,7 +369,7 @@ def test_chunks_of_like_length_change_no_number(tmp_path):
         chunked, entropies, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, width, compute_entropy=True
         )
-        whole, whole_entropies, _ = super(PolychromicTrainer, trainer)._get_per_token_logps_and_entropies(
+        whole, whole_entropies, _ = super(ScoresRows, trainer)._get_per_token_logps_and_entropies(
             trainer.model, ids, mask, width, compute_entropy=True
         )
     own = (output["completion_mask"] * output["tool_mask"]).bool()
@@ -707,8 +709,8 @@ def test_rloo_is_leave_one_out_over_the_whole_group(tmp_path):
 
 def test_ucb_adds_to_scored_actions_and_counts_once_an_update(tmp_path):
     plain, bonus = (
-        make_trainer(tmp_path / name, objective=replace(SETS, ucb_coef=coef), model_seed=3)
-        for name, coef in (("plain", 0.0), ("bonus", 0.25))
+        make_trainer(tmp_path / name, objective=replace(SETS, **methods), model_seed=3)
+        for name, methods in (("plain", {}), ("bonus", {"methods": ["ucb"], "method_args": ["ucb.coef=0.25"]}))
     )
     first, trees, _ = rollouts_of(plain)
     second, _, _ = rollouts_of(bonus)
@@ -716,9 +718,10 @@ def test_ucb_adds_to_scored_actions_and_counts_once_an_update(tmp_path):
     torch.testing.assert_close(second["advantages"][own], first["advantages"][own] + 0.25)  # nothing was tried before
     assert torch.equal(second["advantages"][~own], first["advantages"][~own])
     keys = [key for tree in trees for t in tree.trajectories() for key in visits(tree, t)]
-    assert plain.counts is None and len(bonus.counts) == len(set(keys))
+    ucb = bonus.methods["ucb"]
+    assert "ucb" not in plain.methods and ucb.counts.keys() == set(keys)
     most = max(set(keys), key=keys.count)
-    assert bonus.counts.bonus([[most]], 1).item() == pytest.approx(keys.count(most) ** -0.5)
+    assert ucb.bonus([[most]], 1).item() == pytest.approx(keys.count(most) ** -0.5)
 
 
 def test_a_split_tree_is_refused(tmp_path):

@@ -258,6 +258,7 @@ def test_bash_completes_commands_fields_choices_and_files(scripts):
     assert "recipes/fourrooms/poly_ppo.yaml" in candidates(scripts, "finetune", "--config", "recipes/fourrooms/poly")
     assert "recipes/fourrooms/ppo.yaml" in candidates(scripts, "finetune", "--config", "")
     assert candidates(scripts, "compare", "--methods", "a.yaml", "--see") == ["--seeds"]
+    assert candidates(scripts, "finetune", "--methods", "uc") == ["ucb"]
     assert "recipes" in candidates(scripts, "finetune", "--output_dir", "rec")
     assert candidates(scripts, "play", "four") == ["fourrooms"]
     assert candidates(scripts, "completion", "z") == ["zsh"]

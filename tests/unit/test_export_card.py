@@ -144,3 +144,18 @@ def test_the_method_is_told_from_the_settings(name, says, does_not_say, monkeypa
     run["adapter"] = dataclasses.asdict(AdapterConfig(use_peft=True, lora_r=7, lora_modules_to_save=["lm_head"]))
     assert "**LoRA**" in "\n".join(method(run)) and "`lm_head` trained whole" in "\n".join(method(run))
     assert hyperparameters(run)["lora_r"] == 7
+
+
+def test_methods_of_a_run_are_told(monkeypatch):
+    from polytune.cli import REPOSITORY
+
+    monkeypatch.chdir(REPOSITORY)
+    run = settings("ppo")
+    assert "methods" not in hyperparameters(run)
+    run["objective"] |= {"methods": ["no.such:Own", "ucb"], "method_args": ["no.such:Own.share=0.5", "ucb.coef=0.3"]}
+    told = "\n".join(method(run))  # a user's own need not be importable where the card is made
+    assert "A method of its own, `no.such:Own` (share 0.5)." in told and "Exploration bonus 0.3" in told
+    assert hyperparameters(run)["methods"] == ["no.such:Own", "ucb"]
+    del run["objective"]["methods"], run["objective"]["method_args"]
+    run["objective"]["ucb_coef"] = 0.2  # as runs before methods have it
+    assert "Exploration bonus 0.2" in "\n".join(method(run))

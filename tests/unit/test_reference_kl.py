@@ -8,8 +8,8 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
+from polytune.methods.behaviour_kl import behaviour_kl
 from polytune.trainer.reference import HoldsReference, forward_kl
-from polytune.trainer.scoring import behaviour_kl
 
 OLD = torch.tensor([8, 4, 3, 1], dtype=torch.float64) / 16
 ROWS = torch.tensor([0] * 8 + [1] * 4 + [2] * 3 + [3])
@@ -57,7 +57,7 @@ class Tabular(HoldsReference, GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         logprobs_B_C = model.log_softmax(-1)[ROWS][:, None]
-        self._scored = (logprobs_B_C, None)
+        self._scored = logprobs_B_C
         return logprobs_B_C, torch.zeros_like(logprobs_B_C), None
 
     def _record_mean(self, name, values_B_C, mask_B_C):

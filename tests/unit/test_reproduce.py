@@ -217,7 +217,7 @@ def test_every_scale_is_whole(task, scale, call, capsys, tmp_path):
 def test_ucb_is_the_only_difference(folder, name):
     plain, ucb = (yaml.safe_load((ROOT / f"recipes/{folder}/{n}.yaml").read_text()) for n in (name, f"{name}_ucb"))
     assert ucb.pop("output_dir") == f"{plain.pop('output_dir')}_ucb"
-    assert ucb == plain | {"ucb_coef": 0.1}
+    assert ucb == plain | {"methods": ["ucb"], "method_args": ["ucb.coef=0.1"]}
 
 
 def test_both_stages_are_run_and_read(call, tmp_path, capsys):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["config", "lookup", "terminal", "helptext", "tasks", "policy", "rollout", "objective", "trainer", "evaluation"]
-ROOMS += ["export", "cli", "completion", "console"]
+ROOMS = ["config", "lookup", "terminal", "helptext", "tasks", "policy", "rollout", "objective", "methods", "trainer"]
+ROOMS += ["evaluation", "export", "cli", "completion", "console"]
 #: packages that only one room, or one module, may import
 OWNED = {
     "trl": ("trainer/", "policy/chat.py"),  # chat.py: TRL's training templates

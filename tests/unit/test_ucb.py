@@ -1,10 +1,11 @@
-"""The exploration bonus: lambda * min(1, N(s, a)^-1/2), counted over observation and action."""
+"""The exploration bonus: coef * min(1, N(s, a)^-1/2), counted over observation and action."""
 
 import pytest
 import torch
 
+from polytune.methods.ucb import UCB, visits
 from polytune.rollout import Trajectory, Tree, Turn
-from polytune.trainer.ucb import VisitCounts, visits
+from polytune.trainer.hooks import METHODS_FILE, load_methods, save_methods
 
 
 def turn(action, feedback=()):
@@ -26,7 +27,7 @@ def test_a_visit_is_an_observation_and_an_action():
 
 
 def test_bonus_by_hand():
-    counts = VisitCounts()
+    counts = UCB()
     assert counts.bonus([[b"a" * 16, b"b" * 16], [b"a" * 16]], 3).tolist() == [[1, 1, 0], [1, 0, 0]]  # never tried
     counts.add([b"a" * 16] * 4 + [b"b" * 16])
     assert counts.bonus([[b"a" * 16, b"b" * 16, b"c" * 16]], 3).tolist() == [[0.5, 1.0, 1.0]]
@@ -35,16 +36,16 @@ def test_bonus_by_hand():
 
 
 def test_counts_survive_a_checkpoint(tmp_path):
-    counts = VisitCounts()
+    counts = UCB()
     counts.add([b"\x00" * 16, b"\x00" * 16, bytes(range(16))])
-    counts.save(tmp_path)
-    again = VisitCounts()
-    again.load(tmp_path)
+    save_methods(tmp_path, {"ucb": counts})
+    again = UCB()
+    load_methods(tmp_path, {"ucb": again})
     keys = [[b"\x00" * 16, bytes(range(16)), b"z" * 16]]
-    assert torch.equal(again.bonus(keys, 3), counts.bonus(keys, 3)) and len(again) == 2
-    empty = VisitCounts()
-    empty.save(tmp_path)
-    again.load(tmp_path)
-    assert len(again) == 0
-    with pytest.raises(FileNotFoundError):
-        again.load(tmp_path / "elsewhere")
+    assert torch.equal(again.bonus(keys, 3), counts.bonus(keys, 3)) and len(again.counts) == 2
+    save_methods(tmp_path, {"ucb": UCB()})  # nothing was visited yet
+    load_methods(tmp_path, {"ucb": again})
+    assert len(again.counts) == 0
+    (tmp_path / METHODS_FILE).unlink()
+    with pytest.raises(ValueError, match="holds nothing of method 'ucb', which wants counts, keys"):
+        load_methods(tmp_path, {"ucb": again})

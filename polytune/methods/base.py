@@ -1,0 +1,150 @@
+"""What a method is: one class whose hooks say what it changes of an update. A hook that is not written changes nothing.
+
+The order of an update:
+
+    reward          before sets and critic score the turns
+    turn_advantage  once sets and critic have scored the turns, and both populations are scaled
+    advantage       once the advantages are spread over tokens
+    learn           at the end, before the update's passes
+    weight, loss    in each minibatch of each pass: first all weights, then all losses
+
+Methods run in the order in which the run names them. What a hook sees is one process's part of the update; ``sum`` and
+``gather`` reach over all processes, and every process must call them equally often.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from polytune.config import require
+from polytune.rollout import Trajectory, Tree
+
+
+@dataclass
+class Update:
+    """Fresh rollouts: the trees of one process, their B rows in the order of ``Tree.trajectories``, then blank rows.
+
+    seed: of random numbers, another one in every run, update and process.
+    turns_mask_B_T: own turns, without blank rows.
+    scored_B_T: those that sets or the critic have scored; None until they have.
+    groups_G_N: row numbers of independent attempts from one state: vines of a rollout state, episodes of a start state.
+        Groups may differ in size.
+    hidden_B_H: the policy's last hidden states, meaned over a row's own tokens, float32; None unless a method
+        ``needs_hidden``.
+    turn_index_B_C: own turn of each completion token, -1 off the row's own tokens; blank rows are all -1.
+    logprobs_B_C: of the policy that sampled, float32; 0 or anything off own tokens.
+    sum, gather: of numbers, and of the items of lists, over all processes.
+    record: logs a number of the update in metrics.jsonl.
+    """
+
+    seed: int
+    trees: Sequence[Tree]
+    turns_mask_B_T: torch.Tensor
+    turn_index_B_C: torch.Tensor
+    logprobs_B_C: torch.Tensor
+    groups_G_N: Sequence[Sequence[int]] = ()
+    hidden_B_H: torch.Tensor | None = None
+    scored_B_T: torch.Tensor | None = None
+    sum: Callable[[list[float]], list[float]] = list
+    gather: Callable[[list], list] = list
+    record: Callable[[str, float], None] = lambda name, value: None
+
+    @property
+    def trajectories(self) -> list[Trajectory]:
+        """One a row."""
+        return [trajectory for tree in self.trees for trajectory in tree.trajectories()]
+
+    @property
+    def own_B_C(self) -> torch.Tensor:
+        """True at the tokens that the policy sampled in the row itself."""
+        return self.turn_index_B_C >= 0
+
+
+@dataclass
+class Minibatch:
+    """Rows of one backward pass, b of the update's, all tensors (b, C); ``logprobs_b_C`` carries gradients.
+
+    old_b_C: logprobs of the policy that sampled.
+    advantages_b_C: as ``advantage`` left them, without weights.
+    set_losses_b_C: what its losing sets take from a token, >= 0 (credit ``per_set``), else None.
+    mask_b_C: 1 at own tokens.
+    epsilon: (low, high) of the clip range.
+    tensors: what the hooks ``advantage`` left there, these rows of it.
+    weight: the product of all ``weight`` hooks, once they have run.
+    record: logs the mean of values (b, C) where a mask (b, C) is 1, over all processes.
+    """
+
+    logprobs_b_C: torch.Tensor
+    old_b_C: torch.Tensor
+    advantages_b_C: torch.Tensor
+    set_losses_b_C: torch.Tensor | None
+    mask_b_C: torch.Tensor
+    epsilon: tuple[float, float]
+    tensors: dict[str, torch.Tensor]
+    weight: torch.Tensor | float = 1.0
+    record: Callable[[str, torch.Tensor, torch.Tensor], None] = lambda name, values, mask: None
+
+    @property
+    def ratio_b_C(self) -> torch.Tensor:
+        """pi / pi_old of the sampled tokens."""
+        return (self.logprobs_b_C - self.old_b_C).exp()
+
+
+@dataclass
+class Method:
+    """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
+    is its state. ``needs_hidden``: it reads ``Update.hidden_B_H``."""
+
+    needs_hidden: ClassVar[bool] = False
+
+    def says(self) -> str:
+        """One sentence of Markdown for the card of an export."""
+        return f"Method `{type(self).__name__}`."
+
+    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        """ValueError for fields of the run that this method contradicts, before any work; gets the three configs."""
+
+    def reward(self, update: Update) -> torch.Tensor | float:
+        """(B, T) float64, added to the rewards that sets and critic see; returns are logged without it."""
+        return 0.0
+
+    def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:
+        """New advantages of turns, (B, T) float64, without blank rows."""
+        return advantages_B_T
+
+    def advantage(self, update: Update, advantages_B_C: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        """New advantages of tokens, (B, C). Further (B, C) tensors, put into ``tensors``, reach the minibatches."""
+        return advantages_B_C
+
+    def learn(self, update: Update) -> None:
+        """Look at an update that is complete: counts, statistics."""
+
+    def weight(self, batch: Minibatch) -> torch.Tensor | float:
+        """(b, C), 0 or above: a factor on the tokens' clipped surrogate."""
+        return 1.0
+
+    def loss(self, batch: Minibatch) -> torch.Tensor | float:
+        """A sum over the minibatch's own tokens, added to the loss once divided by the tokens of the update."""
+        return 0.0
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of the method, the same in every process; always the same names."""
+        return {}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what ``state`` gave."""
+
+
+def require_option(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
+    """Raise ``ValueError`` unless the option ``value`` is a finite number in [minimum, maximum]."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    bounds = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
+    require(
+        number and minimum <= value <= maximum,
+        f"{name} must be a number {bounds}, got {value!r}: change it in method_args.",
+    )

@@ -1,0 +1,203 @@
+"""Where the hooks of methods are called (``polytune.methods``), and where what they remember is saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from polytune.config import ObjectiveConfig, require
+from polytune.methods import Method, Minibatch, Update, build_methods
+from polytune.methods.behaviour_kl import BehaviourKL
+from polytune.methods.per_set import PerSetRows
+from polytune.trainer.advantages import TurnAdvantages, sibling_groups, turn_rewards
+from polytune.trainer.config import PolychromicConfig
+
+METHODS_FILE = "methods.safetensors"
+#: before the names of tensors that methods send along with the rows
+SENT = "methods/"
+
+
+def methods_of(args: PolychromicConfig, objective: ObjectiveConfig) -> dict[str, Method]:
+    """Name -> method: the loss's own terms, then those that the run names, in their order."""
+    terms: dict[str, Method] = {}
+    if objective.credit == "per_set":
+        terms["per_set"] = PerSetRows()
+    if args.kl_coef > 0.0 and args.kl_reference == "behaviour":
+        terms["behaviour_kl"] = BehaviourKL(args.kl_coef)
+    return terms | build_methods(objective.methods, objective.method_options)
+
+
+def save_methods(folder: Path, methods: Mapping[str, Method]) -> None:
+    """One file of tensors, METHOD/NAME; none where no method remembers anything."""
+    state = {f"{name}/{key}": tensor for name, method in methods.items() for key, tensor in method.state().items()}
+    if state:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}, folder / METHODS_FILE)
+
+
+def load_methods(folder: Path, methods: Mapping[str, Method]) -> None:
+    """ValueError when the checkpoint holds other things of a method than it remembers now."""
+    path = folder / METHODS_FILE
+    found = load_file(path) if path.is_file() else {}
+    for name, method in methods.items():
+        own = {key.removeprefix(f"{name}/"): found[key] for key in found if key.startswith(f"{name}/")}
+        wanted = method.state().keys()
+        require(
+            own.keys() == wanted,
+            f"{path} holds {', '.join(sorted(own)) or 'nothing'} of method {name!r}, which wants "
+            f"{', '.join(sorted(wanted))}: another version wrote it, so train from the start in another output_dir.",
+        )
+        method.restore(own)
+
+
+class CallsMethods:
+    """Mixin before a TRL trainer: calls the hooks of ``self.methods``. Without a method the loss is TRL's.
+
+    Expects ``_trees``, ``_rows``, ``_turn_index``, ``_sum``, ``_record`` and ``_draw_seed`` of the trainer, and of its
+    passes over rows: ``_scored_chunk`` is what they run, and the first one since ``_scored`` was cleared leaves its
+    logprobs there.
+    """
+
+    methods: dict[str, Method]
+    _needs_hidden = False
+    _handed: tuple | None = None  # a pass over the rows of a minibatch, for TRL's loss
+
+    # ------------------------------------------------------------------ what they read in passes
+
+    def _read_hidden(self, transformer: nn.Module) -> None:
+        """Keep what methods need of the hidden states of the policy's trunk."""
+        self._needs_hidden = any(method.needs_hidden for method in self.methods.values())
+        self._own_B_C: torch.Tensor | None = None  # the tokens over which the pass that is made means them
+        self._means: list[tuple[torch.Tensor, torch.Tensor]] = []
+        if self._needs_hidden:
+            transformer.register_forward_hook(self._keep_mean)
+
+    def _keep_mean(self, module, args, output) -> None:
+        """Hook on the policy's trunk: the mean hidden states of the rows that run through it, by row number."""
+        if self._own_B_C is not None and self._scored_chunk is not None:
+            chunk = self._scored_chunk
+            self._means.append((chunk.rows_b, chunk.mean(output.last_hidden_state, self._own_B_C[chunk.rows_b])))
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
+        """The pass that was made for TRL's loss, once; else a new one, which may keep hidden states of rollouts."""
+        handed, self._handed = self._handed, None
+        if handed is not None:
+            return handed
+        if self._needs_hidden and self._scored is None and self._rows is not None and not torch.is_grad_enabled():
+            self._own_B_C, self._means = self._turn_index(input_ids[:, -logits_to_keep:]) >= 0, []
+        try:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        finally:
+            self._own_B_C = None
+
+    # ------------------------------------------------------------------ of an update
+
+    def _see_update(self, output: dict[str, torch.Tensor], turn_index_B_C: torch.Tensor) -> Update:
+        """What methods see of the rollouts in ``self._trees``, before they are scored."""
+        rows = {id(t): row for row, t in enumerate(t for tree in self._trees for t in tree.trajectories())}
+        hidden_B_H = None
+        if self._needs_hidden:
+            order_B = torch.cat([rows_b for rows_b, _ in self._means]).argsort()
+            hidden_B_H = torch.cat([mean_b_H for _, mean_b_H in self._means])[order_B][: len(rows)]
+            self._means = []
+        return Update(
+            seed=self._draw_seed(),
+            trees=self._trees,
+            turns_mask_B_T=turn_rewards(self._trees)[1],
+            turn_index_B_C=turn_index_B_C,
+            logprobs_B_C=output["sampling_per_token_logps"],
+            groups_G_N=[[rows[id(member)] for member in group] for group in sibling_groups(self._trees)],
+            hidden_B_H=hidden_B_H,
+            sum=self._sum,
+            gather=gather_object,
+            record=self._record,
+        )
+
+    def _bonus(self, update: Update) -> torch.Tensor | float:
+        """What all methods add to the rewards of turns, (B, T)."""
+        return sum(method.reward(update) for method in self.methods.values())
+
+    def _change_turns(self, update: Update, turns: TurnAdvantages) -> None:
+        update.scored_B_T = turns.set_mask_B_T | turns.gae_mask_B_T
+        for method in self.methods.values():
+            turns.advantages_B_T = method.turn_advantage(update, turns.advantages_B_T)
+
+    def _change_tokens(self, update: Update, output: dict[str, torch.Tensor]) -> None:
+        """New ``advantages``; what methods send along with the rows joins ``output``."""
+        for name, method in self.methods.items():
+            sent: dict[str, torch.Tensor] = {}
+            output["advantages"] = method.advantage(update, output["advantages"], sent)
+            for key, tensor in sent.items():
+                sent_as = f"{SENT}{key}"
+                require(sent_as not in output, f"methods {', '.join(self.methods)} send two tensors {key!r}: {name!r} "
+                        "must name its own otherwise.")  # fmt: skip
+                output[sent_as] = tensor
+
+    def _learn_methods(self, update: Update) -> None:
+        for method in self.methods.values():
+            method.learn(update)
+
+    # ------------------------------------------------------------------ of a minibatch
+
+    def _compute_loss(self, model, inputs):
+        batch = self._minibatch(model, inputs)
+        batch.weight = math.prod(method.weight(batch) for method in self.methods.values())
+        loss = super()._compute_loss(model, {**inputs, "advantages": inputs["advantages"] * batch.weight})
+        for method in self.methods.values():
+            loss = loss + method.loss(batch) / self._normaliser(inputs["num_items_in_batch"])
+        return loss
+
+    def _minibatch(self, model, inputs: Mapping[str, torch.Tensor]) -> Minibatch:
+        """The pass over the rows that TRL's loss would make is made here, and handed to it: weights need it before."""
+        self._scored = None
+        handed = self._get_per_token_logps_and_entropies(
+            model,
+            torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
+            torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
+            inputs["completion_ids"].size(1),
+            compute_entropy=True,
+            compute_aux_loss=self.aux_loss_enabled,
+        )
+        self._handed = handed
+        return Minibatch(
+            logprobs_b_C=handed[0],
+            old_b_C=inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"]),
+            advantages_b_C=inputs["advantages"],
+            set_losses_b_C=inputs.get("set_losses"),
+            mask_b_C=inputs["completion_mask"] * inputs["tool_mask"],
+            epsilon=(self.epsilon_low, self.epsilon_high),
+            tensors={key.removeprefix(SENT): inputs[key] for key in inputs if key.startswith(SENT)},
+            record=self._record_mean,
+        )
+
+    def _normaliser(self, count: torch.Tensor) -> torch.Tensor:
+        """What a sum over a minibatch is divided by, so that a step's gradient is that of a mean over its share of
+        ``count`` (tokens or decisions of the update, over all processes), however it is split."""
+        share = count.clamp(min=1) / self.accelerator.num_processes
+        if self.model.training:
+            share = share * self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        return share
+
+    def _record_mean(self, name: str, values_B_C: torch.Tensor, mask_B_C: torch.Tensor) -> None:
+        """Log a mean over the masked entries of all processes."""
+        total, count = self._sum([float(values_B_C.detach().sum()), float(mask_B_C.sum())])
+        if count:
+            self._record(name, total / count)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save_extra_state(self, folder: Path) -> None:
+        super()._save_extra_state(folder)
+        save_methods(folder, self.methods)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            load_methods(Path(checkpoint), self.methods)

@@ -1,0 +1,179 @@
+"""The hooks of methods in a run: when each is called, what it sees, what it changes."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from test_trainer import SETS, TREE, make_trainer, rollouts_of
+
+from polytune.config import ObjectiveConfig, RolloutConfig
+from polytune.methods import Method
+from polytune.trainer.hooks import METHODS_FILE
+
+
+@dataclass
+class Witness(Method):
+    """Writes down what it is called with; sends along each token's row number."""
+
+    grows: int = 0
+
+    def __post_init__(self):
+        self.called, self.rows = [], []
+
+    def turn_advantage(self, update, advantages_B_T):
+        self.called.append("turn_advantage")
+        self.update, self.turns = update, advantages_B_T.clone()
+        return advantages_B_T + self.grows
+
+    def advantage(self, update, advantages_B_C, tensors):
+        self.called.append("advantage")
+        assert update is self.update
+        self.tokens = advantages_B_C.clone()
+        tensors["witness/row"] = torch.arange(len(advantages_B_C))[:, None].expand_as(advantages_B_C).float()
+        return advantages_B_C
+
+    def learn(self, update):
+        self.called.append("learn")
+
+    def weight(self, batch):
+        self.called.append("weight")
+        self.rows.append(batch.tensors["witness/row"][:, 0].int().tolist())
+        return torch.ones_like(batch.advantages_b_C)
+
+    def loss(self, batch):
+        self.called.append("loss")
+        self.batch = batch
+        return 0.0
+
+    def state(self):
+        return {"calls": torch.tensor(len(self.called))}
+
+    def restore(self, state):
+        self.restored = int(state["calls"])
+
+
+class Muted(Method):
+    """No token of the surrogate weighs anything."""
+
+    def weight(self, batch):
+        return torch.zeros_like(batch.advantages_b_C)
+
+
+class Likely(Method):
+    """A term of the loss: the sum of the tokens' logprobs."""
+
+    def loss(self, batch):
+        return (batch.logprobs_b_C * batch.mask_b_C).sum()
+
+
+def own(name):
+    return f"test_method_hooks:{name}"
+
+
+def test_hooks_are_called_in_order_and_see_the_update(tmp_path):
+    """A budget leaves blank rows; a user's own method is named by its path."""
+    trainer = make_trainer(
+        tmp_path, objective=replace(SETS, methods=[own("Witness")], method_args=[f"{own('Witness')}.grows=2"]),
+        model_seed=3, num_updates=1, max_env_steps=200, per_device_train_batch_size=28, seeds=(0, 1, 2, 3),
+    )  # fmt: skip
+    plain = make_trainer(
+        tmp_path / "plain", objective=SETS, model_seed=3, num_updates=1, max_env_steps=200,
+        per_device_train_batch_size=28,
+    )  # fmt: skip
+    witness = trainer.methods[own("Witness")]
+    seen = {}
+    trainer.on_trees.append(lambda trainer, trees, turns: seen.update(trees=list(trees), turns=turns))
+    plain.on_trees.append(lambda trainer, trees, turns: seen.update(plain=turns))
+    trainer.train()
+    plain.train()
+    passes = 2 * trainer.args.num_iterations
+    assert witness.called == ["turn_advantage", "advantage", "learn", *["weight", "loss"] * passes]
+    rows = sum(1 for tree in seen["trees"] for _ in tree.trajectories())
+    update = witness.update
+    assert witness.turns.shape == update.scored_B_T.shape and len(witness.turns) == rows < 56
+    assert torch.equal(witness.turns, seen["plain"].advantages_B_T)
+    assert torch.equal(seen["turns"].advantages_B_T, witness.turns + 2)
+    assert len(update.own_B_C) == 56 and not update.own_B_C[rows:].any()  # blank rows have no token of their own
+    for row, index in enumerate(update.turn_index_B_C[:rows]):
+        turns = index[index >= 0]
+        torch.testing.assert_close(witness.tokens[row, index >= 0], (witness.turns[row, turns] + 2).float())
+    assert sorted(row for part in witness.rows[:2] for row in part) == list(range(56))  # they ride along, shuffled
+    assert witness.rows[:2] == witness.rows[2:]
+    assert witness.batch.weight.shape == witness.batch.advantages_b_C.shape and witness.batch.epsilon == (0.2, 0.2)
+
+
+def test_a_weight_of_0_takes_the_surrogate_away(tmp_path):
+    trainer = make_trainer(tmp_path, objective=replace(SETS, methods=[own("Muted")]), kl_coef=0.0, model_seed=3)
+    output, _, _ = rollouts_of(trainer)
+    assert output["advantages"].abs().max() > 0
+    trainer._compute_loss(trainer.model, output).backward()
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in trainer.model.parameters())
+
+
+def test_a_loss_is_a_mean_over_the_tokens_of_the_update(tmp_path):
+    objective = replace(SETS, methods=[own("Muted"), own("Likely")])
+    trainer = make_trainer(tmp_path, objective=objective, kl_coef=0.0, model_seed=3)
+    output, _, _ = rollouts_of(trainer)
+    loss = trainer._compute_loss(trainer.model, output)
+    mask = output["tool_mask"] * output["completion_mask"]
+    expected = (output["old_per_token_logps"] * mask).sum() / (mask.sum() / 2)  # 2 minibatches
+    torch.testing.assert_close(loss, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_entropy_falls_more_slowly(tmp_path, one_thread):
+    """What Clip-Cov and KL-Cov promise: GRPO until most episodes win, without and with them, over two seeds."""
+    rollout = RolloutConfig(num_seeds=8, num_rollout_states=0, num_vines=0)
+    grpo = ObjectiveConfig(objective="mean", set_size=1, set_scope="seeds", window=-1, set_normalise="group_std")
+
+    def end(name, seed, **methods):
+        """(entropy, success) of the last four updates."""
+        trainer = make_trainer(
+            tmp_path / f"{name}{seed}", rollout=rollout, objective=replace(grpo, **methods), critic="none", kl_coef=0.0,
+            num_updates=8, num_iterations=4, learning_rate=3e-3, horizon=4, model_seed=3, save_updates=8, seed=seed,
+            per_device_train_batch_size=16,
+        )  # fmt: skip
+        trainer.train()
+        logged = [line for line in trainer.state.log_history if "rollout/return" in line][-4:]
+        return [sum(line[key] for line in logged) / 4 for key in ("entropy", "rollout/success")]
+
+    def over_seeds(name, *args):
+        methods = {"methods": [name], "method_args": list(args)} if args else {}
+        (first, wins), (second, more_wins) = (end(name, seed, **methods) for seed in (0, 1))
+        assert min(wins, more_wins) > 0.8, name  # all of them learn the task
+        return (first + second) / 2
+
+    plain = over_seeds("plain")
+    assert over_seeds("clip_cov", "clip_cov.ratio=0.3", "clip_cov.low=0.02") > plain + 0.1
+    assert over_seeds("kl_cov", "kl_cov.share=0.3", "kl_cov.coef=1") > plain + 0.1
+
+
+def test_two_methods_may_not_send_one_name(tmp_path):
+    trainer = make_trainer(tmp_path, objective=SETS, model_seed=3)
+    trainer.methods |= {"first": Witness(), "second": Witness()}
+    with pytest.raises(ValueError, match="send two tensors 'witness/row': 'second' must name its own otherwise"):
+        rollouts_of(trainer)
+
+
+def test_what_methods_remember_is_in_the_checkpoint(tmp_path):
+    objective = replace(SETS, methods=["ucb", own("Witness")])
+    first = make_trainer(tmp_path, objective=objective, model_seed=3, num_updates=2)
+    first.train()
+    folder = tmp_path / "checkpoint-8"
+    assert (folder / METHODS_FILE).is_file()
+    again = make_trainer(tmp_path / "again", objective=objective, model_seed=3, num_updates=2)
+    again.train(resume_from_checkpoint=str(folder))
+    assert again.methods["ucb"].counts == first.methods["ucb"].counts and len(again.methods["ucb"].counts) > 3
+    assert again.methods[own("Witness")].restored == len(first.methods[own("Witness")].called)
+    other = make_trainer(tmp_path / "other", objective=SETS, model_seed=3, num_updates=2)
+    other.methods["more"] = Witness()
+    with pytest.raises(ValueError, match="holds nothing of method 'more', which wants calls"):
+        other.train(resume_from_checkpoint=str(folder))
+
+
+def test_terms_of_the_loss_are_methods(tmp_path):
+    """KL to the behaviour policy and the rows of ``per_set`` stand in the same list as what a run names."""
+    objective = replace(SETS, credit="per_set", methods=["ucb"])
+    assert list(make_trainer(tmp_path, objective=objective).methods) == ["per_set", "behaviour_kl", "ucb"]
+    pretrained = make_trainer(tmp_path, rollout=RolloutConfig(2, 2, 3), kl_reference="pretrained")
+    assert TREE == pretrained.rollout and not pretrained.methods

@@ -1,0 +1,96 @@
+"""Methods: by name, their options, their state."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from polytune.config import parse_method_args
+from polytune.methods import METHODS, Method, build_methods
+from polytune.trainer.hooks import METHODS_FILE, load_methods, save_methods
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# ---------------------------------------------------------------- by name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_row_builds_and_says_what_it_is(name):
+    method = build_methods([name], {})[name]
+    assert isinstance(method, Method) and type(method).says is not Method.says and method.says().endswith(".")
+
+
+def test_a_method_without_hooks_changes_nothing():
+    method, sent, advantages = Method(), {}, torch.ones(2, 3)
+    assert method.reward(None) == 0.0
+    assert method.turn_advantage(None, advantages) is method.advantage(None, advantages, sent) is advantages
+    assert method.weight(None) == 1.0 and method.loss(None) == 0.0 and method.state() == sent == {}
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("ucd", {}, ["'ucd'", "'ucb'", "package.module:name"]),
+        ("ucb", {"coeff": 1}, ["option of ucb", "'coeff'", "'coef'", "known: coef"]),
+        ("ucb", {"coef": True}, ["coef", "True", "method_args"]),
+        ("ucb", {"coef": math.nan}, ["coef", "nan"]),
+        ("math:pi", {}, ["math:pi", "no subclass of polytune.methods.Method"]),
+    ],
+)
+def test_wrong_names_and_options_are_named(name, options, words):
+    with pytest.raises(ValueError) as error:
+        build_methods([name], {name: options})
+    for word in words:
+        assert word in str(error.value), error.value
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "plain, name",
+    [("fourrooms/grpo", "fourrooms/grpo_clip_cov"), ("fourrooms/grpo", "fourrooms/grpo_kl_cov"),
+     ("tabular/mean", "tabular/rep_exp")],
+)  # fmt: skip
+def test_a_methods_recipe_differs_in_the_method_alone(plain, name):
+    before, after = (yaml.safe_load((ROOT / f"recipes/{path}.yaml").read_text()) for path in (plain, name))
+    assert before.pop("output_dir") != after.pop("output_dir")
+    [method] = after.pop("methods")
+    assert name.endswith(method) and method in METHODS
+    build_methods([method], parse_method_args([method], after.pop("method_args")))
+    assert before == after
+
+
+# ---------------------------------------------------------------- state
+
+
+class Counts(Method):
+    """A method of a user's own that remembers a number."""
+
+    seen = 0
+
+    def state(self):
+        return {"seen": torch.tensor(self.seen)}
+
+    def restore(self, state):
+        self.seen = int(state["seen"])
+
+
+def test_state_is_one_file_of_tensors_and_comes_back(tmp_path):
+    first, second = Counts(), Counts()
+    first.seen, second.seen = 3, 2**60 + 1
+    save_methods(tmp_path, {"a": first, "b.c:Counts": second, "plain": Method()})
+    with safe_open(tmp_path / METHODS_FILE, "pt") as file:
+        assert set(file.keys()) == {"a/seen", "b.c:Counts/seen"}
+    again = {"a": Counts(), "b.c:Counts": Counts(), "plain": Method()}
+    load_methods(tmp_path, again)
+    assert again["a"].seen == 3 and again["b.c:Counts"].seen == 2**60 + 1
+
+
+def test_no_file_without_state_and_none_is_missed(tmp_path):
+    save_methods(tmp_path, {"plain": Method()})
+    assert not list(tmp_path.iterdir())
+    load_methods(tmp_path, {"plain": Method()})
+    with pytest.raises(ValueError, match="holds nothing of method 'a', which wants seen.*train from the start"):
+        load_methods(tmp_path, {"a": Counts()})
