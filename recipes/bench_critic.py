@@ -92,7 +92,10 @@ def main(argv: Sequence[str]) -> None:
     task = load_task(task_config.task, **task_config.task_options)
     seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)
     seeds = seeds[: task_config.num_start_states]
-    folder, report, kept = Path(args.output_dir), {"kinds": {}}, []
+    folder, kept = Path(args.output_dir), []
+    report = {"command": " ".join(["recipes/bench_critic.py", *argv]), "task": task.name, "horizon": task.horizon,
+              "policy": policy.model, "threads": torch.get_num_threads(), "kinds": {}, "ceiling": {}}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     reader = "head" if "head" in config.kinds else config.kinds[0]  # whose decisions the long fit gets
     for kind in config.kinds:
         model, tokenizer = load_policy(policy.model, **policy.loading())
@@ -114,14 +117,15 @@ def main(argv: Sequence[str]) -> None:
             "update_s": seconds,
             "critic_s": critic_seconds,
             "share": critic_seconds / seconds,
+            "env_steps": trainer.env_steps,
         }
         print("{}: explained variance {} | from update {} on {:.3f}; {:.2f} of {:.1f} s an update ({:.0%})".format(
             kind, " ".join(f"{value:.2f}" for value in explained), config.first_update,
             report["kinds"][kind]["mean"], critic_seconds, seconds, critic_seconds / seconds), flush=True)  # fmt: skip
+        write_json(folder / "critic.json", report)
 
     # ---------------------------------------------------------------- the ceiling of a long fit
     split = len(kept) - max(1, len(kept) // 4)
-    report["ceiling"] = {}
     for kind in [kind for kind in config.kinds if kind != "shared" and reader != "shared" and config.ceiling_passes]:
         size, features = model.config.get_text_config().hidden_size, kept[0][0].features_D_F.size(1)
         trunk = copied_trunk(load_policy(policy.model, **policy.loading())[0].base_model) if kind == "own" else None
@@ -138,10 +142,7 @@ def main(argv: Sequence[str]) -> None:
         report["ceiling"][kind] = best
         print(f"ceiling of {kind}: {best:.3f} on the last {len(kept) - split} updates, best of "
               f"{config.ceiling_passes} passes over the {split} before", flush=True)  # fmt: skip
-    report |= {"command": " ".join(["recipes/bench_critic.py", *argv]), "task": task.name, "horizon": task.horizon,
-               "policy": policy.model, "env_steps": trainer.env_steps, "threads": torch.get_num_threads()}  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "critic.json", report)
+        write_json(folder / "critic.json", report)
     print(f"wrote {folder}/critic.json")
 
 
