@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
 
     parts = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig, CriticBenchConfig)
     defaults = ["--output_dir", "outputs/bench_critic/fourrooms", "--num_updates", "12", "--max_env_steps", "60000"]
+    defaults += ["--critic_learning_rate", "1e-3"]  # for all kinds
     at_40 = [] if any(word.startswith("--config") for word in argv) else ["--task_horizon", "40"]
     task_config, policy, rollout, objective, args, config = parse(
         parts,
