@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench clean
+.PHONY: help install style quality test test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,12 @@ collapse-demo: install ## standard RL forgets all triangles but one, sets keep t
 bench: install $(VLLM_VENV)/.installed ## speed, as ratios within one run; writes outputs/bench/{bench,generators}.json
 	$(BIN)/python recipes/bench.py
 	$(VLLM_VENV)/bin/python recipes/bench_generators.py
+
+bench-critic: install ## what each kind of critic explains of the returns on FourRooms and GoTo, and its seconds: an hour on 2 cores
+	$(BIN)/python recipes/pretrain.py
+	$(BIN)/python recipes/pretrain.py --config recipes/reproduce/babyai-goto/cpu_pretrain.yaml
+	$(BIN)/python recipes/bench_critic.py
+	$(BIN)/python recipes/bench_critic.py --config recipes/babyai/ppo.yaml --num_updates 16 --max_env_steps 80000 --output_dir outputs/bench_critic/babyai_goto
 
 clean: ## remove the environment, caches and outputs
 	rm -rf $(VENV) $(VLLM_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info

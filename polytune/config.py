@@ -285,8 +285,9 @@ class RolloutConfig:
     rollout_states: str = field(
         default="equally_spaced",
         metadata={
-            "help": "Where they lie: 'equally_spaced' (the paper), 'uncertain' (the critic sees an open outcome), "
-            "'entropy' (the policy hesitates), 'start' (whole episodes)."
+            "help": "Where they lie: 'equally_spaced' (the paper), 'fixed' (the same turns of every episode, as far as "
+            "it goes), 'uncertain' (the critic sees an open outcome), 'entropy' (the policy hesitates), 'start' (whole "
+            "episodes)."
         },
     )
 
@@ -300,7 +301,9 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require_choice("branch_at", self.branch_at, ("turn", "token"))
-        require_choice("rollout_states", self.rollout_states, ("equally_spaced", "uncertain", "entropy", "start"))
+        require_choice(
+            "rollout_states", self.rollout_states, ("equally_spaced", "fixed", "uncertain", "entropy", "start")
+        )
         require_integer("num_seeds", self.num_seeds, 1)
         require_integer("num_rollout_states", self.num_rollout_states, 0)
         require_integer("num_vines", self.num_vines, 0)

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split
     from polytune.trainer import PolychromicTrainer
-    from polytune.trainer.critic import Critic, explained_variance, variance_sums
+    from polytune.trainer.critic import RATES, Critic, copied_trunk, explained_variance, variance_sums
 
     class FixedPolicy(PolychromicTrainer):
         """The trainer without the policy's loss; keeps the decisions of its updates when asked to."""
@@ -91,14 +91,16 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- each kind on the same fixed policy
     task = load_task(task_config.task, **task_config.task_options)
     seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)
+    seeds = seeds[: task_config.num_start_states]
     folder, report, kept = Path(args.output_dir), {"kinds": {}}, []
+    reader = "head" if "head" in config.kinds else config.kinds[0]  # whose decisions the long fit gets
     for kind in config.kinds:
         model, tokenizer = load_policy(policy.model, **policy.loading())
         own = copy.copy(args)
         own.critic, own.kl_coef, own.output_dir = kind, 0.0, str(folder / kind)
         own.learning_rate = args.learning_rate if kind == "shared" else FIXED
         trainer = FixedPolicy(model, own, task, list(seeds), rollout, objective, policy, tokenizer)
-        if kind == config.kinds[0]:
+        if kind == reader:
             trainer.kept = kept
         begin = time.perf_counter()
         trainer.train()
@@ -120,11 +122,12 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- the ceiling of a long fit
     split = len(kept) - max(1, len(kept) // 4)
     report["ceiling"] = {}
-    for kind in [kind for kind in config.kinds if kind != "shared" and config.ceiling_passes]:
+    for kind in [kind for kind in config.kinds if kind != "shared" and reader != "shared" and config.ceiling_passes]:
         size, features = model.config.get_text_config().hidden_size, kept[0][0].features_D_F.size(1)
-        trunk = trainer._own_trunk(model, args) if kind == "own" else None
-        critic = Critic(size, features, width=args.critic_width, trunk=trunk, passes=1,
-                        learning_rate=args.critic_learning_rate, minibatches=args.critic_minibatches)  # fmt: skip
+        trunk = copied_trunk(load_policy(policy.model, **policy.loading())[0].base_model) if kind == "own" else None
+        rate = args.critic_learning_rate or RATES[kind]
+        critic = Critic(size, features, width=args.critic_width, trunk=trunk, passes=1, learning_rate=rate,
+                        minibatches=args.critic_minibatches)  # fmt: skip
         best = -math.inf
         for number in progress(range(config.ceiling_passes), f"long fit of {kind}", "pass"):
             for index, (decisions, targets_D) in enumerate(kept[:split]):

@@ -64,7 +64,9 @@ def main(argv: Sequence[str]) -> None:
         begins_with = own_base(policy.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
     model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy))
     build_renderer(tokenizer, task, policy).check_vocabulary()
-    check_space(args.output_dir, model, keep=args.save_total_limit)
+    check_space(
+        args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
+    )
     settings = {
         "task": task_config,
         "policy": policy,

@@ -142,7 +142,8 @@ def _modules(adapter: Mapping[str, Any]) -> str:
 #: (part of run.json, field) of the table of hyperparameters
 SHOWN = (
     ("trainer", "num_updates"), ("trainer", "max_env_steps"), ("trainer", "learning_rate"),
-    ("trainer", "lr_scheduler_type"), ("trainer", "critic_learning_rate"), ("trainer", "value_coef"),
+    ("trainer", "lr_scheduler_type"), ("trainer", "critic"), ("trainer", "critic_learning_rate"),
+    ("trainer", "critic_passes"), ("trainer", "critic_minibatches"), ("trainer", "vine_values"),
     ("trainer", "kl_coef"), ("trainer", "kl_reference"), ("trainer", "kl_direction"), ("trainer", "epsilon"),
     ("trainer", "num_iterations"),
     ("trainer", "per_device_train_batch_size"), ("trainer", "steps_per_generation"),

@@ -4,6 +4,9 @@ A rule takes a :class:`SeedView` and p, and returns p turns before which the rol
 ``uncertain`` cut the trajectory into p stretches of equal length and take the best turn of each (the earliest of equal
 ones), since neighbouring turns of one trajectory say the same thing twice. Degenerate case for every rule: a trajectory
 of T <= p turns has too few distinct turns; the start state, turn 0, takes the place of each that is named again.
+A rule *foresees* when the turns it names depend on what came after them: then "vines start here" tells something of how
+the seed trajectory ends (with equally spaced states, that it is short), and nothing that a value of the seed's own
+decisions reads may depend on it.
 """
 
 from __future__ import annotations
@@ -13,24 +16,38 @@ from typing import NamedTuple
 
 
 class SeedView(NamedTuple):
-    """What a rule may look at: T turns; per turn, the critic's value and the policy's entropy (None: not looked up)."""
+    """What a rule may look at: T turns; per turn, the critic's value and the policy's entropy (None: not looked up);
+    how many turns, or tokens of an answer, it could have been at most (None: as many as it is)."""
 
     num_turns: int
     values: Sequence[float] | None = None
     entropies: Sequence[float] | None = None
+    most_turns: int | None = None
 
 
 class Branching(NamedTuple):
-    """A rule, and what has to be looked up for it before the vines grow."""
+    """A rule, what has to be looked up for it before the vines grow, and whether it foresees.
+
+    ``choose`` may name fewer turns than p: nothing branches where the trajectory has ended.
+    """
 
     choose: Callable[[SeedView, int], list[int]]
     needs_values: bool = False
     needs_entropies: bool = False
+    foresees: bool = True
 
 
 def equally_spaced(seed: SeedView, num_states: int) -> list[int]:
     """Turns floor(k * T / (p + 1)), k = 1..p (Poly-PPO, arXiv 2509.25424, step 2)."""
     return _distinct([k * seed.num_turns // (num_states + 1) for k in range(1, num_states + 1)])
+
+
+def fixed(seed: SeedView, num_states: int) -> list[int]:
+    """Turns floor(k * H / (p + 1)), k = 1..p, of the horizon H, as far as the trajectory goes: the turn alone says
+    whether vines start there, so their mean return is an unbiased value of it for the seed trajectory, too."""
+    most = seed.num_turns if seed.most_turns is None else seed.most_turns
+    turns = dict.fromkeys(k * most // (num_states + 1) for k in range(1, num_states + 1))
+    return [turn for turn in turns if turn < seed.num_turns]
 
 
 def start(seed: SeedView, num_states: int) -> list[int]:
@@ -58,7 +75,8 @@ BRANCHING: dict[str, Branching] = {
     "equally_spaced": Branching(equally_spaced),
     "uncertain": Branching(uncertain, needs_values=True),
     "entropy": Branching(entropy, needs_entropies=True),
-    "start": Branching(start),
+    "fixed": Branching(fixed, foresees=False),
+    "start": Branching(start, foresees=False),
 }
 
 

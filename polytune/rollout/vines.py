@@ -158,6 +158,8 @@ def grow_trees(
         views = None if look is None else [view for views in look(trees) for view in views]
         if views is None:
             views = [SeedView(branch_points(live.trajectory, rollout)) for *_, live in seeds]
+        if rollout.branch_at == "turn":
+            views = [view._replace(most_turns=task.horizon) for view in views]
         _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters)
     return trees
 

@@ -27,7 +27,7 @@ from polytune.tasks import Task, load_task
 from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys, play_lines, watch
 from polytune.terminal import colours_wanted, say_error
 
-VINE_RULES = ("equally_spaced", "start")
+VINE_RULES = ("equally_spaced", "fixed", "start")
 """Rules of `rollout_states` that need no critic and no second look at the policy."""
 MOST_PANELS = 8
 """Rollout states that one picture shows, each in a panel of its own."""

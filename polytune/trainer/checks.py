@@ -68,6 +68,17 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         "or rollout_states to 'entropy', 'equally_spaced' or 'start'.",
     )
     require(
+        rollout.branch_at == "turn" or rollout.rollout_states != "fixed",
+        "rollout_states is 'fixed' and branch_at 'token', but an answer has no horizon: set rollout_states to "
+        "'equally_spaced' or 'entropy'.",
+    )
+    require(
+        not args.vine_values or not rule.foresees,
+        f"vine_values is true, but where rollout_states {rollout.rollout_states!r} puts vines depends on how the seed "
+        "trajectory goes on, so their return there would bias it: set rollout_states to 'fixed' or 'start', or "
+        "vine_values to false.",
+    )
+    require(
         not args.vine_values or (rollout.num_rollout_states > 0 and rollout.branch_at == "turn"),
         f"vine_values is true, but num_rollout_states is {rollout.num_rollout_states} and branch_at "
         f"{rollout.branch_at!r}, so no vine starts between turns: leave vine_values off.",
@@ -96,6 +107,10 @@ def _check_kl(args: PolychromicConfig) -> None:
         args.kl_direction is None or args.kl_coef > 0.0,
         f"kl_direction is {args.kl_direction!r}, but kl_coef is 0, so there is no KL term: raise kl_coef, or leave "
         "kl_direction out.",
+    )
+    require(
+        args.kl_direction != "forward" or args.loss_type == "dapo",
+        f"kl_direction 'forward' is a mean over all tokens, as loss_type 'dapo', not {args.loss_type!r}.",
     )
     require(
         pretrained or args.kl_direction != "reverse",

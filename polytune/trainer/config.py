@@ -58,7 +58,10 @@ class PolychromicConfig(GRPOConfig):
             "policy's trunk, 'own' has a trunk of its own, 'none': nothing outside a set is scored."
         },
     )
-    critic_learning_rate: float = field(default=1e-3, metadata={"help": "The critic's learning rate (AdamW)."})
+    critic_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "The critic's learning rate (AdamW); unset: 1e-3, with a trunk of its own 1e-4."},
+    )
     critic_passes: int | None = field(
         default=None,
         metadata={"help": "Its passes over an update's decisions; unset: 10, with a trunk of its own 1."},
@@ -77,8 +80,8 @@ class PolychromicConfig(GRPOConfig):
     vine_values: bool = field(
         default=False,
         metadata={
-            "help": "Where vines start, take their mean return as the value and as the critic's target: on the seed "
-            "trajectory, whose own return it replaces there."
+            "help": "Where vines start, take their mean return as the value and as the critic's target, on the seed "
+            "trajectory; with rollout_states 'fixed' or 'start'."
         },
     )
     kl_coef: float = field(default=0.02, metadata={"help": "Weight of the KL term."})
@@ -161,7 +164,8 @@ class PolychromicConfig(GRPOConfig):
         for name in ("value_coef", "kl_coef", "hang_timeout"):
             require_number(name, getattr(self, name), 0.0)
         for name in ("critic_learning_rate", "learning_rate", "temperature"):
-            require(getattr(self, name) > 0.0, f"{name} must be above 0, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            require(value is None or value > 0.0, f"{name} must be above 0, got {value}.")
         require_choice("kl_reference", self.kl_reference, ("behaviour", "pretrained"))
         require_choice("kl_direction", self.kl_direction, (None, "reverse", "forward"))
         require_choice("save_dtype", self.save_dtype, ("float32", "bfloat16"))
@@ -190,7 +194,7 @@ class PolychromicConfig(GRPOConfig):
         require_choice("loss_type", self.loss_type, ("dapo", "bnpo", "dr_grpo", "grpo"))
         require(0.0 < self.epsilon < 1.0, f"epsilon must lie between 0 and 1, got {self.epsilon}.")
         require_integer("seed", self.seed, 0)
-        require(not self.fp16, "fp16 is not supported (gradients of policy and critic are clipped apart): use bf16.")
+        require(not self.fp16, "fp16 is not supported (a critic's passes do not scale their gradients): use bf16.")
         require(not self.save_only_model, "save_only_model would make a run that cannot be resumed: leave it off.")
         if self.kl_reference == "pretrained":
             self.beta = self.kl_coef

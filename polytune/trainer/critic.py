@@ -14,8 +14,11 @@ the policy under ``shared`` alone.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +34,8 @@ OPTIMISER_FILE = "critic_optimizer.pt"
 KINDS = ("shared", "own", "head", "none")
 #: passes over an update's decisions where ``critic_passes`` is unset: cached features are cheap, a trunk is not
 PASSES = {"head": 10, "shared": 10, "own": 1}
+#: learning rates where ``critic_learning_rate`` is unset
+RATES = {"head": 1e-3, "shared": 1e-3, "own": 1e-4}
 
 #: rows (b, L) of token ids and their mask -> the last hidden states (b, L, H)
 Trunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -100,7 +105,7 @@ class Critic(nn.Module):
         num_features: of ``Decisions.features_D_F``.
         trunk: (its weights, how it runs) of kind ``own``; None: ``Decisions.hidden_D_H`` is read.
         passes, minibatches: over the decisions of an update.
-        reduce: sum of a tensor over all processes; every process makes the same number of steps.
+        reduce: sum of a tensor over all processes; None: there is one. Every process makes the same number of steps.
     """
 
     def __init__(
@@ -116,7 +121,7 @@ class Critic(nn.Module):
         minibatches: int = 8,
         max_grad_norm: float = 0.5,
         epsilon: float = 1e-5,
-        reduce: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+        reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
         super().__init__()
         self.head = ValueHead(hidden_size, num_features, width, seed=seed)
@@ -189,15 +194,14 @@ class Critic(nn.Module):
             loss.backward()
             total += float(loss.detach())
         parameters = list(self.parameters())
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([g.flatten() for g in gradients] + [gradients[0].new_tensor([total, len(targets_d)])])
-        flat = self._reduce(flat)
-        total, count = flat[-2:].tolist()
+        reduce = self._reduce or (lambda tensor: tensor)
+        total, count = reduce(parameters[0].new_tensor([total, len(targets_d)], dtype=torch.float64)).tolist()
         if count == 0:
             return 0.0, 0.0, 0.0
-        for parameter, summed in zip(parameters, flat[:-2].split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = (summed / count).view_as(parameter)
-        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        for parameter in parameters:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad = reduce(gradient) / count
+        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)  # 0: not clipped, as transformers
         self.optimiser.step()
         return total, count, float(norm)
 
@@ -219,7 +223,20 @@ class Critic(nn.Module):
     def load(self, folder: str | Path) -> None:
         """Raises ``FileNotFoundError`` when the checkpoint was written without a critic."""
         self.load_state_dict(load_file(Path(folder) / CRITIC_FILE))
-        self.optimiser.load_state_dict(torch.load(Path(folder) / OPTIMISER_FILE, weights_only=True))
+        self.optimiser.load_state_dict(torch.load(Path(folder) / OPTIMISER_FILE, map_location="cpu", weights_only=True))
+
+
+def copied_trunk(
+    transformer: nn.Module, autocast: Callable[[], AbstractContextManager] = nullcontext
+) -> tuple[nn.Module, Trunk]:
+    """A float32 copy of a policy's trunk that learns, and how it runs."""
+    trunk = copy.deepcopy(transformer).float().requires_grad_(True).eval()
+
+    def run(ids_b_L: torch.Tensor, mask_b_L: torch.Tensor) -> torch.Tensor:
+        with autocast():
+            return trunk(input_ids=ids_b_L, attention_mask=mask_b_L, use_cache=False).last_hidden_state
+
+    return trunk, run
 
 
 def row_keys(ids_B_L: torch.Tensor, mask_B_L: torch.Tensor, salt: str) -> list[int]:

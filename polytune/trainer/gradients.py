@@ -2,8 +2,9 @@
 
 An update without signal (all advantages 0) has no gradient of its own accord. With one, the first pass over the rows
 has ratios of 1, so nothing is clipped, and the norms of all optimiser steps of an update are exactly 0 only when what
-trains has no part in the logprobs, or when every action has become certain. Norms are those of the trainer, over all
-processes and shards.
+trains has no part in the logprobs, or when every action has become certain. A term beside the clipped one (entropy, KL
+to the pretrained policy, a shared value loss) has a gradient of its own, and such a run goes on. Norms are those of the
+trainer, over all processes and shards.
 """
 
 from __future__ import annotations

@@ -290,9 +290,8 @@ class PolychromicTrainer(
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Also what the parent does not know; DeepSpeed, too, comes by here (it loads weights in a way of its own)."""
-        super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
-            return
+            return super()._load_optimizer_and_scheduler(checkpoint)
         folder = Path(checkpoint)
         state = json.loads((folder / STATE_FILE).read_text())
         require(
@@ -300,6 +299,7 @@ class PolychromicTrainer(
             f"{folder / STATE_FILE} does not say how many start states were taken: an older version wrote it, so train "
             "from the start in another output_dir.",
         )
+        super()._load_optimizer_and_scheduler(checkpoint)
         self.schedule.cursor = state["start_states_taken"]
         self.env_steps, self._steps_per_tree = state["env_steps"], state["steps_per_tree"]
         if self.is_world_process_zero():  # totals over all processes: one of them goes on with them

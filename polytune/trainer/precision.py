@@ -71,8 +71,15 @@ class MasterWeights:
         )
         widen(self.model)  # TRL casts adapters of a 4-bit base to bfloat16, peft copies modules in the base's type
 
+    def _narrow(self, dtype: torch.dtype) -> None:
+        """Weights alone: buffers such as rotary frequencies are not saved, and a loaded policy has them in float32."""
+        model = self.accelerator.unwrap_model(self.model)
+        for weight in model.parameters():
+            weight.data = weight.data.to(dtype)
+        model.config.dtype = dtype
+
     def save_policy(self) -> None:
         """Save the policy that the run ends with, in ``save_dtype``; the run must be over."""
         if self.args.save_dtype != "float32":
-            self.accelerator.unwrap_model(self.model).to(getattr(torch, self.args.save_dtype))
+            self._narrow(getattr(torch, self.args.save_dtype))
         self.save_model(self.args.output_dir)

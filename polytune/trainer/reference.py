@@ -1,8 +1,8 @@
 """The KL to the policy that the run began with: which policy that is, and the two directions of the divergence.
 
 The reference is a copy of the policy in memory, taken before the trainer is built and before a checkpoint is loaded: a
-merged adapter, a revision and a model that was never saved included, whatever its name points to now. With an adapter
-it is the base, the adapter disabled.
+merged adapter, a revision and a model that was never saved included, whatever its name points to now. With
+``peft_config`` it is the base, the adapter disabled; of a ``PeftModel`` that is handed in, TRL copies the adapter.
 
 With r = pi_theta / pi_beta (behaviour policy), u = pi_ref / pi_theta of a sampled token:
 

@@ -8,7 +8,10 @@ Three features of each decision:
 
 Unbiased as a baseline: the siblings of a row, given the state they share, are independent of every action that it
 takes from there on. So is the mean of vines from their rollout state on, for the seed trajectory on which they branch
-(``E[R | state]``, Monte Carlo as in VinePPO, arXiv 2410.01679); before that state it is not, and it is not used there.
+(E[return | state], Monte Carlo as in VinePPO, arXiv 2410.01679), as long as *where* they branch says nothing of what
+comes. Under a rule that foresees (``Branching.foresees``) it does: equally spaced states say how long the seed
+trajectory is, and a critic that is told so takes part of the action's own credit away. So seed trajectories are told of
+their vines, and take values from them, under the other rules only.
 """
 
 from __future__ import annotations
@@ -31,8 +34,17 @@ def vine_returns(tree: Tree, gamma: float) -> Iterator[tuple[Trajectory, int, li
         yield from ((seed, turn, returns[turn]) for turn in sorted(returns))
 
 
-def value_features(trees: Sequence[Tree], horizon: int, gamma: float) -> torch.Tensor:
-    """(B, T, 3) float64 of every own turn, rows in the order of ``Tree.trajectories``; 0 beyond a row's end."""
+def value_features(
+    trees: Sequence[Tree], horizon: int, gamma: float, *, foresees: bool = True, vine_values: bool = False
+) -> torch.Tensor:
+    """(B, T, 3) float64 of every own turn, rows in the order of ``Tree.trajectories``; 0 beyond a row's end.
+
+    Args:
+        horizon: most turns of an episode.
+        gamma: discount of the returns.
+        foresees: whether the rule that placed the vines did; then seed trajectories are not told of theirs.
+        vine_values: the vines' mean return is the target at their rollout state, so there it is no feature.
+    """
     trajectories = [trajectory for tree in trees for trajectory in tree.trajectories()]
     rows = {id(trajectory): row for row, trajectory in enumerate(trajectories)}
     turns = max(len(trajectory.turns) for trajectory in trajectories)
@@ -52,13 +64,14 @@ def value_features(trees: Sequence[Tree], horizon: int, gamma: float) -> torch.T
             returns = [member.discounted_return(gamma) for member in group]
             for index, member in enumerate(group):
                 tell(member, 0, returns[:index] + returns[index + 1 :])
-        for seed, turn, returns in vine_returns(tree, gamma):
-            tell(seed, turn, returns)
+        for seed, turn, returns in () if foresees else vine_returns(tree, gamma):
+            tell(seed, turn + vine_values, returns)
     return features_B_T_F
 
 
 def with_vine_values(trees: Sequence[Tree], numbers_B_T: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Values or targets (B, T); at rollout states on seed trajectories, the mean return of their vines."""
+    """Values or targets (B, T); at rollout states on seed trajectories, the mean return of their vines. For rules that
+    do not foresee."""
     rows = {id(t): row for row, t in enumerate(t for tree in trees for t in tree.trajectories())}
     numbers_B_T = numbers_B_T.clone()
     for tree in trees:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from pathlib import Path
@@ -11,9 +10,20 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from polytune.rollout import BRANCHING
 from polytune.trainer.advantages import TurnAdvantages
 from polytune.trainer.config import PolychromicConfig
-from polytune.trainer.critic import PASSES, Critic, Decisions, Trunk, explained_variance, in_order, variance_sums
+from polytune.trainer.critic import (
+    PASSES,
+    RATES,
+    Critic,
+    Decisions,
+    Trunk,
+    copied_trunk,
+    explained_variance,
+    in_order,
+    variance_sums,
+)
 from polytune.trainer.critic_adapter import CriticAdapter
 from polytune.trainer.scoring import Chunk
 from polytune.trainer.value_features import NUM_FEATURES, value_features, with_vine_values
@@ -46,27 +56,25 @@ class LearnsValues:
                 width=args.critic_width,
                 seed=args.seed,
                 trunk=trunk,
-                learning_rate=args.critic_learning_rate,
+                learning_rate=args.critic_learning_rate or RATES[args.critic],
                 passes=args.critic_passes or PASSES[args.critic],
                 minibatches=args.critic_minibatches,
                 max_grad_norm=args.max_grad_norm,
                 epsilon=args.adam_epsilon,
-                reduce=lambda tensor: self.accelerator.reduce(tensor, reduction="sum"),
+                reduce=self._sum_tensor if self.accelerator.num_processes > 1 else None,
             ).to(self.accelerator.device)
         self._transformer.register_forward_hook(self._keep_hidden)
+
+    def _sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Over all processes."""
+        return self.accelerator.reduce(tensor, reduction="sum")
 
     def _own_trunk(self, policy: nn.Module, args: PolychromicConfig) -> tuple[nn.Module, Trunk]:
         """A copy of the policy's trunk in float32, or an adapter of the critic's on its frozen base."""
         if args.critic_lora_r:
             self.critic_adapter = adapter = CriticAdapter(policy, args.critic_lora_r, seed=args.seed)
             return adapter, self._run_adapted
-        trunk = copy.deepcopy(self._transformer).float().requires_grad_(True).eval()
-
-        def run(ids_b_L: torch.Tensor, mask_b_L: torch.Tensor) -> torch.Tensor:
-            with self.accelerator.autocast():
-                return trunk(input_ids=ids_b_L, attention_mask=mask_b_L, use_cache=False).last_hidden_state
-
-        return trunk, run
+        return copied_trunk(self._transformer, self.accelerator.autocast)
 
     def _run_adapted(self, ids_b_L: torch.Tensor, mask_b_L: torch.Tensor) -> torch.Tensor:
         with self.critic_adapter.activate(), self.accelerator.autocast():
@@ -99,7 +107,13 @@ class LearnsValues:
     def _decisions(self, output: dict[str, torch.Tensor], first_B_C: torch.Tensor) -> Decisions:
         """The decisions of ``self._rows``, whose scoring pass has been made."""
         rows_D, turns_D = self._decision_turns(first_B_C)
-        features_B_T_F = value_features(self._trees, self.task.horizon, self.objective.gamma)
+        features_B_T_F = value_features(
+            self._trees,
+            self.task.horizon,
+            self.objective.gamma,
+            foresees=BRANCHING[self.rollout.rollout_states].foresees,
+            vine_values=self.args.vine_values,
+        )
         return Decisions(
             torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
             torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),

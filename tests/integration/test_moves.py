@@ -31,7 +31,7 @@ def test_a_policy_without_a_trainable_weight_is_refused_before_a_step(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("critic", ["none", "shared"])
 def test_a_loss_that_depends_on_no_trainable_weight_ends_the_run(tmp_path, critic):
     def change(model):
         model.requires_grad_(False)
@@ -58,7 +58,7 @@ def test_an_update_with_signal_and_no_gradient_ends_the_run(tmp_path):
 
 def test_an_update_without_signal_goes_on(tmp_path):
     """No critic and no success: all advantages are 0, and so is the gradient, of its own accord."""
-    trainer = make_trainer(tmp_path, critic=False, kl_coef=0.0, horizon=1, model_seed=3)
+    trainer = make_trainer(tmp_path, critic="none", kl_coef=0.0, horizon=1, model_seed=3)
     trainer.train()
     assert trainer.state.global_step == trainer.args.max_steps
     assert all(log["grad_norm"] == 0 for log in trainer.state.log_history if "grad_norm" in log)
@@ -100,7 +100,7 @@ class Poison(TrainerCallback):
 @pytest.mark.parametrize("whose", ["policy", "critic"])
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, whose):
     trainer = make_trainer(tmp_path, model_seed=3, num_updates=3)
-    weight = trainer.model.lm_head.weight if whose == "policy" else trainer.critic.layers[0].weight
+    weight = trainer.model.lm_head.weight if whose == "policy" else trainer.critic.head.layers[0].weight
     second = 2 * trainer.args.steps_per_update
     trainer.add_callback(Poison(weight, second))
     with pytest.raises(FloatingPointError, match="weights are not finite .*nothing was saved.*is intact"):

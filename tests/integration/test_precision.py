@@ -67,7 +67,7 @@ def test_the_forward_pass_is_bfloat16_and_the_critic_float32(tmp_path):
     seen = {"policy": set(), "critic": set()}
     layer = trainer.model.model.layers[0].mlp.up_proj
     layer.register_forward_hook(lambda module, args, output: seen["policy"].add(output.dtype))
-    trainer.critic.layers[0].register_forward_hook(lambda module, args, output: seen["critic"].add(output.dtype))
+    trainer.critic.head.layers[0].register_forward_hook(lambda module, args, output: seen["critic"].add(output.dtype))
     trainer.train()
     assert seen == {"policy": {torch.bfloat16}, "critic": {torch.float32}}
 

@@ -102,7 +102,8 @@ def kept_values(trainer):
 
 def reference_values(trainer, output, trees):
     """The critic's values at every own token by a plain forward pass, row by row (one token an action)."""
-    features = value_features(trees, trainer.task.horizon, 1.0).float()
+    foresees = BRANCHING[trainer.rollout.rollout_states].foresees
+    features = value_features(trees, trainer.task.horizon, 1.0, foresees=foresees).float()
     values = torch.zeros(output["completion_ids"].shape, dtype=torch.float64)
     with torch.no_grad():
         for row in range(len(values)):
@@ -504,6 +505,29 @@ def test_rollout_states_lie_where_the_rule_says(tmp_path, rule):
     assert rule == "start" or len(seen) > 2
 
 
+@pytest.mark.parametrize("rule", ["fixed", "start"])
+def test_vines_are_values_where_their_place_foresees_nothing(tmp_path, rule):
+    rollout = RolloutConfig(num_seeds=1, num_rollout_states=6, num_vines=3, rollout_states=rule)
+    trainer = make_trainer(tmp_path, rollout=rollout, model_seed=3, vine_values=True, num_updates=3)
+    torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)
+    values, told = kept_values(trainer), {}
+    trainer._scale = lambda turns: told.setdefault("turns", turns)
+    output, trees, rows = rollouts_of(trainer)
+    assert any(tree.vines[0] for tree in trees)
+    row = 0
+    for tree in trees:
+        returns = [turn.reward for turn in tree.seeds[0].turns]
+        known = values["values"][row, : len(returns)].clone()
+        for group in tree.vines[0]:
+            same = [v for g in tree.vines[0] for v in g if v.branch_turn == group[0].branch_turn]
+            known[group[0].branch_turn] = sum(v.discounted_return() for v in same) / len(same)
+        expected = gae(torch.tensor([returns]), known[None], torch.ones(1, len(returns)), 1.0, 0.95)[0]
+        torch.testing.assert_close(told["turns"].advantages_B_T[row, : len(returns)], expected)
+        row += 1 + sum(len(group) for group in tree.vines[0])
+    with pytest.raises(ValueError, match="vine_values is true, but where rollout_states 'equally_spaced' puts vines"):
+        make_trainer(tmp_path / "no", vine_values=True)
+
+
 def test_per_set_equals_one_row_per_set(tmp_path):
     """The loss of credit ``per_set`` against the mean of the clipped losses of explicit sets, on a moved policy."""
     objective = ObjectiveConfig(
@@ -723,7 +747,9 @@ def test_every_start_state_gets_its_turn(tmp_path, budget):
     assert len(grown) == trainer.schedule.cursor and (budget is None) == (len(grown) == 24)
     logged = [line for line in trainer.state.log_history if "rollout/start_states" in line]
     assert [line["rollout/passes"] * 7 for line in logged] == pytest.approx(np.cumsum([len(u) for u in met]))
-    assert logged[-1]["rollout/start_states"] == 7 or budget
+    assert [line["rollout/start_states"] for line in logged] == [
+        min(int(n), 7) for n in np.cumsum([len(u) for u in met])
+    ]
 
 
 def test_observers_see_the_trees_of_each_update(tmp_path):

@@ -23,6 +23,14 @@ def test_equally_spaced_is_the_papers_formula():
     assert choose("equally_spaced", 3, num_turns=2) == [0, 1, 0]  # two turns only: the start takes the third place
 
 
+def test_fixed_turns_are_those_of_the_horizon_as_far_as_the_trajectory_goes():
+    assert choose("fixed", 2, num_turns=100, most_turns=100) == [33, 66]
+    assert choose("fixed", 2, num_turns=50, most_turns=100) == [33] and choose("fixed", 2, num_turns=33) == [11, 22]
+    assert choose("fixed", 2, num_turns=20, most_turns=100) == []
+    assert choose("fixed", 3, num_turns=2, most_turns=2) == [0, 1]  # two turns only
+    assert {name for name, rule in BRANCHING.items() if not rule.foresees} == {"fixed", "start"}
+
+
 def test_start_is_turn_0_as_often_as_asked():
     assert choose("start", 3, num_turns=50) == [0, 0, 0]
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from polytune.rollout import Trajectory, Tree, Turn
+from polytune.rollout import BRANCHING, SeedView, Trajectory, Tree, Turn
 from polytune.trainer.value_features import value_features, with_vine_values
 
 
@@ -25,7 +25,7 @@ def tree_of_two():
 
 
 def test_features_by_hand():
-    features = value_features([tree_of_two()], horizon=4, gamma=1.0)
+    features = value_features([tree_of_two()], horizon=4, gamma=1.0, foresees=False)
     assert features.shape == (5, 4, 3)
     expected = {
         0: [(1.0, 1.0, 1), (0.75, 0.5, 1), (0.5, 0.0, 1), (0.25, 0.0, 1)],  # the other seed; vines at 1; vines at 2
@@ -39,6 +39,14 @@ def test_features_by_hand():
         count = len(expected[row])
         torch.testing.assert_close(features[row, :count], torch.tensor(expected[row], dtype=torch.float64))
         assert features[row, count:].abs().sum() == 0
+
+
+def test_seeds_are_not_told_of_vines_whose_place_says_how_they_go_on():
+    features = value_features([tree_of_two()], horizon=4, gamma=1.0, foresees=True)
+    assert features[0, :, 1].tolist() == [1.0] * 4 and features[0, :, 2].tolist() == [1.0] * 4  # the other seed
+    told = value_features([tree_of_two()], horizon=4, gamma=1.0, foresees=False, vine_values=True)
+    assert told[0, :, 1].tolist() == [1.0, 1.0, 0.5, 0.0]  # one turn later: at the state it is the target
+    assert torch.equal(features[1:], told[1:])
 
 
 def test_vines_give_the_value_of_their_rollout_state():
@@ -56,7 +64,7 @@ def test_two_groups_at_one_state_are_one_estimate_and_branches_within_an_answer_
     assert with_vine_values([tree], torch.zeros(4, 1), 1.0)[0].tolist() == [0.5]
     within = Tree(0, (5,), [seed], [[[trajectory(0.3, parent=seed, branch_token=2)]]])
     assert with_vine_values([within], torch.zeros(2, 1), 1.0).abs().sum() == 0
-    assert value_features([within], 1, 1.0)[0, 0].tolist() == [1.0, 0.0, 0.0]
+    assert value_features([within], 1, 1.0, foresees=False)[0, 0].tolist() == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("success", [0.2, 0.7])
@@ -75,3 +83,40 @@ def test_the_mean_of_siblings_is_no_bias(success):
             gradient += probability * score * (outcome - float(siblings[row]))
             own_in_it += probability * score * (outcome - sum(outcomes) / 3)
     assert abs(gradient - 3.0) < 1e-12 and abs(own_in_it - 2.0) < 1e-12
+
+
+def gradient_with(rule, horizon=3, win=0.3, told=True):
+    """Enumerated: E of the sum over a seed's actions of (d log pi) (return - baseline), the baseline being what the
+    critic is told of vines, or their value. Action 1 wins and ends the episode; one vine, either way it may end."""
+    choose, total = BRANCHING[rule].choose, 0.0
+    foresees = BRANCHING[rule].foresees
+    for length in range(1, horizon + 1):
+        for won in [True] if length < horizon else [True, False]:
+            probability = (1 - win) ** (length - 1) * (win if won else 1 - win)
+            rewards = [0.0] * (length - 1) + [float(won)]
+            for place in choose(SeedView(length, most_turns=horizon), 1):
+                value = 1 - (1 - win) ** (horizon - place)
+                for outcome, chance in ((1.0, value), (0.0, 1 - value)):
+                    seed = trajectory(*rewards)
+                    vine = trajectory(outcome, parent=seed, branch_turn=place)
+                    tree = Tree(0, (5,), [seed], [[[vine]]])
+                    if told:
+                        numbers = value_features([tree], horizon, 1.0, foresees=foresees)[0, :, 1]
+                    else:
+                        numbers = with_vine_values([tree], torch.zeros(2, length, dtype=torch.float64), 1.0)[0]
+                    for turn in range(length):
+                        score = 1 / win if rewards[turn] else -1 / (1 - win)
+                        total += probability * chance * score * (float(won) - float(numbers[turn]))
+            if not choose(SeedView(length, most_turns=horizon), 1):
+                total += probability * sum((1 / win if r else -1 / (1 - win)) * float(won) for r in rewards)
+    return total
+
+
+def test_what_vines_tell_biases_no_gradient():
+    """Success is 1 - (1 - w)^H, its derivative H (1 - w)^(H - 1). Equally spaced vines say that the seed is short."""
+    exact = 3 * 0.7**2
+    for rule in ("start", "fixed", "equally_spaced"):
+        assert gradient_with(rule) == pytest.approx(exact), f"{rule}: what the critic is told"
+    for rule in ("start", "fixed"):
+        assert gradient_with(rule, told=False) == pytest.approx(exact), f"{rule}: values of rollout states"
+    assert abs(gradient_with("equally_spaced", told=False) - exact) > 0.1, "which is why it is refused"

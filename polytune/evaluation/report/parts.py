@@ -217,9 +217,10 @@ def origin(page: Page, summary: Mapping[str, Any], runs: Sequence[files.RunFiles
 
 #: of transformers' and TRL's fields, those that a reader asks for; run.json has all
 TRAINER_FIELDS = (
-    "learning_rate", "critic", "critic_learning_rate", "num_updates", "max_env_steps", "num_generations",
-    "per_device_train_batch_size", "steps_per_generation", "num_iterations", "epsilon", "epsilon_high", "kl_coef",
-    "kl_reference", "kl_direction", "value_coef", "max_grad_norm", "loss_type", "seed", "bf16", "temperature",
+    "learning_rate", "critic", "critic_learning_rate", "critic_passes", "critic_minibatches", "vine_values",
+    "num_updates", "max_env_steps", "num_generations", "per_device_train_batch_size", "steps_per_generation",
+    "num_iterations", "epsilon", "epsilon_high", "kl_coef", "kl_reference", "kl_direction", "max_grad_norm",
+    "loss_type", "seed", "bf16", "temperature",
 )  # fmt: skip
 
 
