@@ -91,8 +91,7 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- each kind on the same fixed policy
     task = load_task(task_config.task, **task_config.task_options)
-    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)
-    seeds = seeds[: task_config.num_start_states]
+    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)[: task_config.num_start_states]
     folder, kept = Path(args.output_dir), []
     report = {"command": " ".join(["recipes/bench_critic.py", *argv]), "task": task.name, "horizon": task.horizon,
               "policy": policy.model, "threads": torch.get_num_threads(), "kinds": {}, "ceiling": {}}  # fmt: skip
