@@ -6,9 +6,8 @@
 
 Each kind gets the same rollouts of the same fixed policy. Explained variance is that of fresh episodes, before the
 critic learns from them. Kind `shared` has to move the policy's trunk: there the policy's own loss is off, the value
-loss alone moves it at the run's learning rate, and its episodes drift. The ceiling is what a head and a whole trunk
-reach on the last quarter of the updates when they pass over all others many times; they overfit in the end, so the best
-pass counts. Seconds are wall-clock, on this machine, of whole updates and of the critic alone.
+loss alone moves it, and its episodes drift. The ceiling is what a head and a whole trunk reach on the last quarter of
+the updates when they pass over all others many times, at the best pass. Seconds are wall-clock, on this machine.
 """
 
 import copy
@@ -91,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- each kind on the same fixed policy
     task = load_task(task_config.task, **task_config.task_options)
-    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)[: task_config.num_start_states]
+    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)
     folder, kept = Path(args.output_dir), []
     report = {"command": " ".join(["recipes/bench_critic.py", *argv]), "task": task.name, "horizon": task.horizon,
               "policy": policy.model, "threads": torch.get_num_threads(), "kinds": {}, "ceiling": {}}  # fmt: skip
@@ -102,7 +101,8 @@ def main(argv: Sequence[str]) -> None:
         own = copy.copy(args)
         own.critic, own.kl_coef, own.output_dir = kind, 0.0, str(folder / kind)
         own.learning_rate = args.learning_rate if kind == "shared" else FIXED
-        trainer = FixedPolicy(model, own, task, list(seeds), rollout, objective, policy, tokenizer)
+        chosen = seeds[: task_config.num_start_states]
+        trainer = FixedPolicy(model, own, task, chosen, rollout, objective, policy, tokenizer)
         if kind == reader:
             trainer.kept = kept
         begin = time.perf_counter()
