@@ -29,13 +29,15 @@ def require_integer(name: str, value: object, minimum: int) -> None:
     )
 
 
-def require_number(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
-    """Raise ``ValueError`` unless ``value`` is a finite number in [minimum, maximum]."""
+def require_number(
+    name: str, value: object, minimum: float, maximum: float = math.inf, *, where: str | None = None
+) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number in [minimum, maximum]; ``where``: how to change it."""
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     bounds = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
     require(
         number and minimum <= value <= maximum,
-        f"{name} must be a number {bounds}, got {value!r}: change {name} in the YAML or with --{name}.",
+        f"{name} must be a number {bounds}, got {value!r}: {where or f'change {name} in the YAML or with --{name}'}.",
     )
 
 

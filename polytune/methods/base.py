@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.config import require_number
 from polytune.rollout import Trajectory, Tree
 
 
@@ -142,9 +142,4 @@ class Method:
 
 def require_option(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
     """Raise ``ValueError`` unless the option ``value`` is a finite number in [minimum, maximum]."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    bounds = f"of at least {minimum:g}" if maximum == math.inf else f"from {minimum:g} to {maximum:g}"
-    require(
-        number and minimum <= value <= maximum,
-        f"{name} must be a number {bounds}, got {value!r}: change it in method_args.",
-    )
+    require_number(name, value, minimum, maximum, where="change it in method_args")

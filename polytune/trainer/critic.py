@@ -60,11 +60,6 @@ class Decisions:
     def __len__(self) -> int:
         return len(self.features_D_F)
 
-    @property
-    def turns_D(self) -> torch.Tensor:
-        """Which of its row's own turns each decision is, (D,)."""
-        return (self.first_B_C.cumsum(dim=1) - 1)[self.first_B_C]
-
     def of_rows(self, rows_b: torch.Tensor) -> tuple[Decisions, torch.Tensor]:
         """Those of some rows, and their numbers among all D (d,)."""
         row_D = self.first_B_C.nonzero()[:, 0]
@@ -75,6 +70,11 @@ class Decisions:
         hidden = None if self.hidden_D_H is None else self.hidden_D_H[chosen_d]
         parts = (self.ids_B_L[rows_b], self.mask_B_L[rows_b], self.first_B_C[rows_b], self.features_D_F[chosen_d])
         return Decisions(*parts, hidden), chosen_d
+
+
+def decision_turns(first_B_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows (D,), which of its row's own turns it is (D,)) of each decision."""
+    return first_B_C.nonzero()[:, 0], (first_B_C.cumsum(dim=1) - 1)[first_B_C]
 
 
 class ValueHead(nn.Module):
@@ -167,7 +167,7 @@ class Critic(nn.Module):
         """The decisions in as many minibatches in every process, some of them possibly empty. What a row's tokens are
         says where it goes, so the steps do not depend on which process has it; without a trunk its turns are dealt out
         one by one."""
-        row_D, turn_D = decisions.first_B_C.nonzero()[:, 0], decisions.turns_D
+        row_D, turn_D = decision_turns(decisions.first_B_C)
         keys_B = torch.tensor(row_keys(decisions.ids_B_L, decisions.mask_B_L, salt), device=row_D.device)
         if self._run is not None:
             of_row_B = keys_B % self.minibatches

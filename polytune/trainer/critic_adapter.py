@@ -75,7 +75,6 @@ class CriticAdapter(nn.Module):
             torch.manual_seed(seed)
             self.updates = nn.ModuleDict({name: LowRank(layer, rank, scale) for name, layer in layers.items()})
         self._of_policy = (policy, list(layers.values()))  # in a tuple, so that they are no modules of the critic's
-        self.active = False
 
     @contextlib.contextmanager
     def activate(self) -> Iterator[None]:
@@ -85,11 +84,9 @@ class CriticAdapter(nn.Module):
             layer.get_base_layer().register_forward_hook(lambda _, x, y, update=update: y + update(x[0]).to(y.dtype))
             for layer, update in zip(layers, self.updates.values(), strict=True)
         ]
-        self.active = True
         try:
             with policy.disable_adapter():
                 yield
         finally:
-            self.active = False
             for hook in hooks:
                 hook.remove()

@@ -20,6 +20,7 @@ from polytune.trainer.critic import (
     Decisions,
     Trunk,
     copied_trunk,
+    decision_turns,
     explained_variance,
     in_order,
     variance_sums,
@@ -125,8 +126,7 @@ class LearnsValues:
     @staticmethod
     def _decision_turns(first_B_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(rows (D,), turns (D,)) of the decisions, on the CPU."""
-        rows_D = first_B_C.cpu().nonzero()[:, 0]
-        return rows_D, (first_B_C.cpu().cumsum(dim=1) - 1)[first_B_C.cpu()]
+        return decision_turns(first_B_C.cpu())
 
     # ------------------------------------------------------------------ what it says and learns
 
