@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polytune.cli import parse, run, set_cpu_threads
+from polytune.app.cli import parse, run, set_cpu_threads
 from polytune.terminal import progress
 
 
@@ -194,9 +194,9 @@ def main(argv: Sequence[str]) -> None:
     import torch
 
     from polytune.policy import Renderer, TransformersGenerator, build_tiny
-    from polytune.policy.provenance import write_json
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import RolloutCounters, Start, sample_episodes
+    from polytune.running.provenance import write_json
     from polytune.tasks import load_task
 
     task = load_task("fourrooms")

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polytune.cli import REPOSITORY, UsageError, parse, run, set_cpu_threads
+from polytune.app.cli import REPOSITORY, UsageError, parse, run, set_cpu_threads
 from polytune.terminal import progress
 
 #: a learning rate at which no float32 weight moves
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     import torch
 
     from polytune.policy import load_policy
-    from polytune.policy.provenance import write_json
+    from polytune.running.provenance import write_json
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split
     from polytune.trainer import PolychromicTrainer

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from polytune.cli import parse, run, set_cpu_threads
+from polytune.app.cli import parse, run, set_cpu_threads
 from polytune.terminal import progress
 
 #: name -> (hidden size, layers, heads, feed-forward size, episodes, turns of an episode)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
 
-    from polytune.policy.provenance import origin, write_json
+    from polytune.running.provenance import origin, write_json
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = config.dtype or ("bfloat16" if device == "cuda" else "float32")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polytune.cli import UsageError, parse, run, set_cpu_threads
+from polytune.app.cli import UsageError, parse, run, set_cpu_threads
 from polytune.terminal import progress
 
 SHOWN = ("variance", "live", "advantage", "distinct")
@@ -54,8 +54,8 @@ def main(argv: Sequence[str]) -> None:
     set_cpu_threads(policy.cpu_threads)
 
     from polytune.policy import TransformersGenerator, build_renderer, load_policy
-    from polytune.policy.provenance import write_json
     from polytune.rollout import Start, grow_trees
+    from polytune.running.provenance import write_json
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split
     from polytune.trainer.advantages import GroupStatistics, score_batch

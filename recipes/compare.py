@@ -19,12 +19,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from polytune.cli import REPOSITORY, parse, run
+from polytune.app.cli import REPOSITORY, parse, run
 
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.config import ComparisonConfig, PolicyConfig, TaskConfig, parse_seeds
+    from polytune.comparison.options import ComparisonConfig, parse_seeds
+    from polytune.config import PolicyConfig, TaskConfig
 
     flagged = {word.split("=")[0] for word in argv}
     task_config, policy_config, config = parse(
@@ -36,7 +37,9 @@ def main(argv: Sequence[str]) -> None:
     policy_config.cpu_threads = policy_config.cpu_threads or 1
     seeds, output_dir = parse_seeds(config.seeds), Path(config.output_dir)
 
-    from polytune.evaluation import comparison_keep, comparison_methods, comparison_runs
+    from polytune.comparison import keep as comparison_keep
+    from polytune.comparison import methods as comparison_methods
+    from polytune.comparison import runs as comparison_runs
 
     comparison_keep.check_folder(config.keep)
     methods = comparison_methods.read_methods(parse, config, task_config, policy_config)
@@ -62,9 +65,9 @@ def main(argv: Sequence[str]) -> None:
         programs.check(one)
 
     # ---------------------------------------------------------------- train and evaluate
-    from polytune.evaluation.comparison_report import Progress, tell_failures
-    from polytune.evaluation.run_queue import run_jobs
+    from polytune.comparison.progress import Progress, tell_failures
     from polytune.evaluation.summary import counted
+    from polytune.running.run_queue import run_jobs
 
     due = {one.name: one for one in runs if not programs.is_done(one)}
     workers = config.workers or len(os.sched_getaffinity(0))
@@ -78,8 +81,12 @@ def main(argv: Sequence[str]) -> None:
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
 
     # ---------------------------------------------------------------- budgets, intervals, tables, plots, JSON
-    from polytune.evaluation import comparison, comparison_perturbed, comparison_plot, comparison_table, report
-    from polytune.policy.provenance import write_json
+    from polytune import report
+    from polytune.comparison import figures as comparison
+    from polytune.comparison import perturbed as comparison_perturbed
+    from polytune.comparison import plot as comparison_plot
+    from polytune.comparison import table as comparison_table
+    from polytune.running.provenance import write_json
 
     whole = [seed for seed in seeds if not any(one.name in failed for one in runs if one.method and one.seed == seed)]
     try:

@@ -21,13 +21,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from polytune.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
+from polytune.app.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
 from polytune.terminal import shows_bars
 
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.config import EvaluationConfig, PolicyConfig, TaskConfig
+    from polytune.config import PolicyConfig, TaskConfig
+    from polytune.evaluation.options import EvaluationConfig
 
     task_config, policy_config, config = parse((TaskConfig, PolicyConfig, EvaluationConfig), argv, description=__doc__)
     refuse_unused(policy_config, {"model": "name the checkpoints with --policies"})
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     if config.from_records is not None:
         unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
         refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
-        from polytune.evaluation.analysis import again
+        from polytune.report.analysis import again
 
         again(task_config, config, ["recipes/evaluate.py", *argv])
         return
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> None:
         config.output_dir = str(output_dir)
         refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
         refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
-        from polytune.evaluation.creativity_report import score_file
+        from polytune.report.creativity import score_file
 
         score_file(task_config, config, command=["recipes/evaluate.py", *argv])
         return
@@ -53,9 +54,11 @@ def main(argv: Sequence[str]) -> None:
 
     from tqdm.auto import tqdm
 
-    from polytune.evaluation import analysis, perturbed, records
-    from polytune.policy import GeneratorsInTurn, build_renderer, load_policy, provenance
+    from polytune.evaluation import perturbed, records
+    from polytune.policy import GeneratorsInTurn, build_renderer, load_policy
     from polytune.policy.generators import set_aside_warps
+    from polytune.report import analysis
+    from polytune.running import provenance
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split, says_unseen
 

@@ -12,12 +12,12 @@ The card shows the evaluations of this very policy that lie beside the run, or t
 from collections.abc import Sequence
 from pathlib import Path
 
-from polytune.cli import parse, run, set_cpu_threads
+from polytune.app.cli import parse, run, set_cpu_threads
 
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.config import ExportConfig
+    from polytune.export.options import ExportConfig
 
     (config,) = parse((ExportConfig,), argv, description=__doc__)
     set_cpu_threads(None)
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
     from transformers import AutoTokenizer
 
     from polytune.export import card, evaluations, facts, folder, licences, proof, source
-    from polytune.policy.provenance import write_json
+    from polytune.running.provenance import write_json
 
     licences.check_licence(config.licence)
     policy = source.read_source(config.policy)

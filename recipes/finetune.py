@@ -12,7 +12,7 @@ from its last checkpoint when the same command is given again.
 import time
 from collections.abc import Sequence
 
-from polytune.cli import REPOSITORY, parse, run, set_cpu_threads, start_processes
+from polytune.app.cli import REPOSITORY, parse, run, set_cpu_threads, start_processes
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
         description=__doc__,
         default_config=str(REPOSITORY / "recipes/fourrooms/quickstart.yaml"),
     )
-    from polytune.evaluation.tracking import check_trackers, start_trackers
+    from polytune.pictures.tracking import check_trackers, start_trackers
 
     check_trackers(args.report_to)
     check_run(args, rollout, objective)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.adapters import lora_config, own_base, quantization, training_dtype
-    from polytune.policy.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
+    from polytune.running.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
     from polytune.tasks import load_task
     from polytune.tasks.splits import load_split, says_unseen
 

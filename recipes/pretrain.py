@@ -13,13 +13,14 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from polytune.cli import parse, refuse_unused, run
+from polytune.app.cli import parse, refuse_unused, run
 from polytune.terminal import progress, shows_bars
 
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.config import AdapterConfig, PolicyConfig, PretrainConfig, TaskConfig
+    from polytune.app.options import PretrainConfig
+    from polytune.config import AdapterConfig, PolicyConfig, TaskConfig
 
     task_config, adapter, config = parse((TaskConfig, AdapterConfig, PretrainConfig), argv, description=__doc__)
     refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), "training has its own seeds"))
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
 
     from transformers import TrainingArguments
 
-    from polytune.policy import TransformersGenerator, build_renderer, build_tiny, provenance
+    from polytune.policy import TransformersGenerator, build_renderer, build_tiny
     from polytune.policy.adapters import adapt, merge, own_base
     from polytune.policy.demonstrations import (
         keep_successes,
@@ -40,6 +41,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy.loading import load_base
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import Start, sample_episodes
+    from polytune.running import provenance
     from polytune.tasks import load_task
     from polytune.tasks.demonstrations import act_out_all
     from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, load_split, split_hashes

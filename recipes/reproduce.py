@@ -16,26 +16,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from polytune.cli import REPOSITORY, UsageError, load_yaml, parse, run
+from polytune.app.cli import REPOSITORY, UsageError, load_yaml, parse, run
 
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.config import (
-        AdapterConfig,
-        ComparisonConfig,
-        PolicyConfig,
-        PretrainConfig,
-        ReproductionConfig,
-        TaskConfig,
-    )
+    from polytune.app.options import PretrainConfig
+    from polytune.comparison.options import ComparisonConfig, ReproductionConfig
+    from polytune.config import AdapterConfig, PolicyConfig, TaskConfig
 
     (config,) = parse((ReproductionConfig,), argv, description=__doc__)
 
-    from polytune.evaluation import comparison_keep, comparison_methods, reproduce, reproduce_report
-    from polytune.evaluation.published import PUBLISHED, SOURCE
-    from polytune.evaluation.run_queue import run_attached
-    from polytune.policy.provenance import origin, write_json
+    from polytune.comparison import keep as comparison_keep
+    from polytune.comparison import methods as comparison_methods
+    from polytune.comparison import reproduce, reproduce_report
+    from polytune.comparison.published import PUBLISHED, SOURCE
+    from polytune.running.provenance import origin, write_json
+    from polytune.running.run_queue import run_attached
 
     output_dir = Path(config.output_dir or f"outputs/reproduce/{config.task}_{config.scale}")
     recipes = reproduce.find_recipes(

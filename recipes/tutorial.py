@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from polytune.cli import REPOSITORY, parse, run, set_cpu_threads
+from polytune.app.cli import REPOSITORY, parse, run, set_cpu_threads
 from polytune.config import require, require_integer
 
 METHODS = ("mean", "polychromic")
@@ -65,9 +65,9 @@ def main(argv: Sequence[str]) -> None:
     (config,) = parse((TutorialConfig,), argv, description=__doc__)
     output_dir, updates = Path(config.output_dir), config.num_updates
 
-    from polytune.evaluation.tabular import action_table, plot_arms
+    from polytune.pictures.tabular import action_table, plot_arms
     from polytune.policy import Renderer, load_policy
-    from polytune.policy.provenance import write_json
+    from polytune.running.provenance import write_json
     from polytune.tasks import load_task
     from polytune.tasks.tabular.exact import SetObjective, mean, polychromic, tabulate
 

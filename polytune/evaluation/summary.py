@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from polytune.evaluation.crossing import crossing, in_words
-from polytune.evaluation.intervals import mean_interval, paired_difference_interval
-from polytune.evaluation.passk import coverage_area, coverage_ks, pass_at_k, pass_at_k_interval
+from polytune.measures.crossing import crossing, in_words
+from polytune.measures.intervals import mean_interval, paired_difference_interval
+from polytune.measures.passk import coverage_area, coverage_ks, pass_at_k, pass_at_k_interval
 
 
 def _interval(values: tuple[float, float | None, float | None]) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from typing import Any
 from polytune.config import require
 from polytune.evaluation.records import RECORDS_FILE, read_records, under
 from polytune.export.source import Source
-from polytune.policy.provenance import EVALUATION_RUN_FILE, fingerprint
+from polytune.running.provenance import EVALUATION_RUN_FILE, fingerprint
 
 Interval = dict[str, float | None]
 

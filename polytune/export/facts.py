@@ -18,7 +18,7 @@ from polytune.export.proof import Proof
 from polytune.export.source import Source
 from polytune.policy import build_renderer
 from polytune.policy.adapters import BASE_FOLDER
-from polytune.policy.provenance import PROMPTING, demonstration_hashes, origin, prompting_of
+from polytune.running.provenance import PROMPTING, demonstration_hashes, origin, prompting_of
 from polytune.tasks import load_task
 
 VERSIONS = ("peft", "accelerate", "huggingface_hub")

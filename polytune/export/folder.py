@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from polytune.config import require
 from polytune.export.source import ADAPTER_WEIGHTS, Source
 from polytune.policy.loading import ADAPTER_FILE, load_policy
-from polytune.trainer.checkpoints import SaveError
+from polytune.running.checkpoints import SaveError
 
 #: marks an export, which a later one may replace
 EXPORT_FILE = "polytune.json"

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from polytune.export.proof import check_digests
 from polytune.policy.loading import CheckpointError, adapter_base, load_policy
-from polytune.policy.provenance import RECORDED_FILE, RUN_FILE, of_run
-from polytune.trainer.checkpoints import check_manifest, checkpoints
+from polytune.running.checkpoints import check_manifest, checkpoints
+from polytune.running.provenance import RECORDED_FILE, RUN_FILE, of_run
 from polytune.trainer.recorded import digests
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

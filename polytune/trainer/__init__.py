@@ -1,13 +1,14 @@
 """Training: Poly-PPO on TRL's ``GRPOTrainer``, the critic, behaviour cloning, atomic checkpoints."""
 
-from polytune.trainer.checkpoints import SaveError, check_space, latest_checkpoint
+from polytune.running.checkpoints import SaveError, check_space, latest_checkpoint
+from polytune.running.processes import supervise
 from polytune.trainer.checks import check_run
 from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSuccess
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.polychromic import PolychromicTrainer
 from polytune.trainer.precision import check_save_dtype
-from polytune.trainer.processes import check_processes, supervise
+from polytune.trainer.process_checks import check_processes
 from polytune.trainer.serving import check_vllm_mode
 
 __all__ = [

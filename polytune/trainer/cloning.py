@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from polytune.policy.weights import check_trainable
-from polytune.trainer.checkpoints import AtomicCheckpoints
+from polytune.running.checkpoints import AtomicCheckpoints
 
 
 class CloningCollator:

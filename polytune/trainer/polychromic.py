@@ -25,11 +25,12 @@ from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
 from polytune.policy.weights import check_embeddings
 from polytune.rollout import RolloutError, Tree
+from polytune.running.checkpoints import AtomicCheckpoints
+from polytune.running.watchdog import Watched, stage
 from polytune.tasks.base import Task
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import MetricsFile, replace_progress
-from polytune.trainer.checkpoints import AtomicCheckpoints
 from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
@@ -48,7 +49,6 @@ from polytune.trainer.sharding import ShardedPolicy
 from polytune.trainer.tree_log import TREES_FILE, TreeLog
 from polytune.trainer.value_features import with_vine_values
 from polytune.trainer.valued import LearnsValues
-from polytune.trainer.watchdog import Watched, stage
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is pinned with TRL and covered by a contract test
 from trl import GRPOTrainer  # noqa: E402

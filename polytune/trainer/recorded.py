@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from polytune.policy.loading import weight_files
-from polytune.policy.provenance import RECORDED_FILE, write_json
 from polytune.rollout import Tree, trajectory_row
+from polytune.running.provenance import RECORDED_FILE, write_json
 
 #: whole episodes that are kept: enough to touch most weights, cheap to score at every save
 RECORDED_EPISODES = 4

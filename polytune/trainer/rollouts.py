@@ -20,11 +20,11 @@ from polytune.rollout import (
     trajectory_row,
     tree_rows,
 )
+from polytune.running.watchdog import stage
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import sibling_groups
 from polytune.trainer.budget import grow_to_budget
 from polytune.trainer.scoring import pad
-from polytune.trainer.watchdog import stage
 
 
 class GrowsTrees:

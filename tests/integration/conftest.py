@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from polytune.cli import run
+from polytune.app.cli import run
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from polytune.policy import TransformersGenerator
-from polytune.trainer import PolychromicTrainer, checkpoints
+from polytune.running import checkpoints
+from polytune.trainer import PolychromicTrainer
 
 PLACES = {
     "rollout": (TransformersGenerator, "sample"),

@@ -121,7 +121,7 @@ def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     check_perturbed(out, json.loads(kept.read_text()), printed)
 
     # a further call has nothing to do but show
-    monkeypatch.setattr("polytune.evaluation.run_queue.Launcher.call", None)
+    monkeypatch.setattr("polytune.running.run_queue.Launcher.call", None)
     bench()
     assert "5 of 5 runs are done" in capsys.readouterr().out and (out / "table.md").read_text() == before
     bench("--seeds", 1, "--baseline", "b")

@@ -15,7 +15,7 @@ from conftest import save_walker
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from polytune.policy import provenance
+from polytune.running import provenance
 from polytune.tasks import load_task
 from polytune.tasks.grid import fourrooms
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
-from polytune.evaluation.tabular import action_logprobs, action_table
+from polytune.pictures.tabular import action_logprobs, action_table
 from polytune.policy import Renderer, build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks.tabular import exact

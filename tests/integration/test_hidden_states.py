@@ -8,8 +8,8 @@ import torch
 from test_trainer import SETS, make_trainer, rollouts_of
 
 from polytune.config import ObjectiveConfig, RolloutConfig
-from polytune.evaluation.tabular import action_table
 from polytune.methods import Method
+from polytune.pictures.tabular import action_table
 from polytune.tasks.tabular.exact import tabulate
 from polytune.tasks.tabular.worlds import Bandit
 

@@ -24,7 +24,8 @@ SIZE = [
 RUN_AND_DIE = """
 import os, runpy, signal, sys
 from polytune.tasks import demonstrations
-from polytune.trainer import CloningTrainer, checkpoints
+from polytune.trainer import CloningTrainer
+from polytune.running import checkpoints
 place, count = sys.argv[1], int(sys.argv[2])
 owner, name = {"demonstrations": (demonstrations, "act_out"), "step": (CloningTrainer, "training_step"),
                "staged": (checkpoints, "write_manifest"), "final": (CloningTrainer, "evaluate")}[place]

@@ -10,25 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from polytune import config, console
-from polytune.cli import QUIET_FLAGS, parse
-from polytune.config import (
-    AdapterConfig,
-    ComparisonConfig,
-    EvaluationConfig,
-    ExportConfig,
-    ObjectiveConfig,
-    PolicyConfig,
-    PretrainConfig,
-    ReproductionConfig,
-    RolloutConfig,
-    TaskConfig,
-)
-from polytune.evaluation import pass_at_k
+from polytune import config
+from polytune.app import console, play
+from polytune.app.cli import QUIET_FLAGS, parse
+from polytune.app.options import PretrainConfig
+from polytune.comparison.options import ComparisonConfig, ReproductionConfig
+from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+from polytune.evaluation.options import EvaluationConfig
+from polytune.export.options import ExportConfig
+from polytune.measures import pass_at_k
 from polytune.objective import set_advantages
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
-from polytune.tasks import load_task, play
+from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,11 +121,11 @@ def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
         check_run(parts[5], parts[3], parts[4])
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "polytune.tasks.play" in c or "polytune play" in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "polytune.app.play" in c or "polytune play" in c])
 def test_play_commands_are_understood(command):
     words = shlex.split(command)
     door = words[:2] == ["polytune", "play"]
-    assert door or words[:3] == ["python", "-m", "polytune.tasks.play"]
+    assert door or words[:3] == ["python", "-m", "polytune.app.play"]
     options = play.parse(words[2 if door else 3 :])
     load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
 

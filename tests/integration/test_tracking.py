@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from polytune.evaluation import pass_at_k, tracking
+from polytune.measures import pass_at_k
+from polytune.pictures import tracking
 from polytune.rollout import Trajectory, Tree
 
 ROOT = Path(__file__).resolve().parents[2]

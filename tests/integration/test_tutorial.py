@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from polytune.evaluation.tabular import action_table
+from polytune.pictures.tabular import action_table
 from polytune.policy import Renderer, load_policy
 from polytune.tasks import load_task
 from polytune.tasks.tabular import exact

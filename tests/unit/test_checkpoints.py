@@ -11,9 +11,8 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from polytune.trainer import checkpoints as module
-from polytune.trainer import latest_checkpoint
-from polytune.trainer.checkpoints import (
+from polytune.running import checkpoints as module
+from polytune.running.checkpoints import (
     MANIFEST,
     STAGING,
     AtomicCheckpoints,
@@ -22,6 +21,7 @@ from polytune.trainer.checkpoints import (
     checkpoints,
     write_manifest,
 )
+from polytune.trainer import latest_checkpoint
 
 
 class PlainTrainer:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from polytune.evaluation.comparison_report import Progress, duration, tell_failures
-from polytune.evaluation.run_queue import JobFailed, Outcome, folder_lock, last_lines, run_jobs
+from polytune.comparison.progress import Progress, duration, tell_failures
+from polytune.running.run_queue import JobFailed, Outcome, folder_lock, last_lines, run_jobs
 
 SLOW = "import time; time.sleep(60)"
 
@@ -80,7 +80,7 @@ QUEUE = """
 import signal
 import sys
 from pathlib import Path
-from polytune.evaluation.run_queue import run_jobs
+from polytune.running.run_queue import run_jobs
 folder = Path(sys.argv[1])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup and & may have had them ignored
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -165,7 +165,7 @@ def test_a_line_for_each_run_that_ends(tmp_path, capsys):
 
 ATTACHED = """
 import sys
-from polytune.evaluation.run_queue import run_attached
+from polytune.running.run_queue import run_attached
 try:
     sys.exit(run_attached([sys.executable, "-c", sys.argv[1]]))
 except KeyboardInterrupt:

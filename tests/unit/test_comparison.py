@@ -9,19 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from polytune.cli import parse
-from polytune.config import ComparisonConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, parse_seeds
-from polytune.evaluation import (
-    comparison,
-    comparison_keep,
-    comparison_methods,
-    comparison_plot,
-    comparison_runs,
-    comparison_table,
-)
-from polytune.evaluation.comparison_methods import Method
-from polytune.evaluation.comparison_perturbed import compare_perturbed
-from polytune.evaluation.comparison_runs import Run
+from polytune.app.cli import parse
+from polytune.comparison import figures as comparison
+from polytune.comparison import keep as comparison_keep
+from polytune.comparison import methods as comparison_methods
+from polytune.comparison import plot as comparison_plot
+from polytune.comparison import runs as comparison_runs
+from polytune.comparison import table as comparison_table
+from polytune.comparison.methods import Method
+from polytune.comparison.options import ComparisonConfig, parse_seeds
+from polytune.comparison.perturbed import compare_perturbed
+from polytune.comparison.runs import Run
+from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig
 
@@ -570,7 +569,7 @@ def call_compare(monkeypatch, tmp_path):
     """recipes/compare.py in this process, in the repository's folder."""
     import importlib.util
 
-    from polytune.cli import run
+    from polytune.app.cli import run
 
     monkeypatch.chdir(ROOT)
     spec = importlib.util.spec_from_file_location("recipe_compare", ROOT / "recipes/compare.py")
@@ -618,7 +617,7 @@ def test_mistakes_are_one_line_before_any_work(files, flags, words, tmp_path, ca
     def forbidden(*args, **kwargs):
         raise AssertionError("a run was started")
 
-    monkeypatch.setattr("polytune.evaluation.run_queue.run_jobs", forbidden)
+    monkeypatch.setattr("polytune.running.run_queue.run_jobs", forbidden)
     paths = [tmp_path / f"{name}.yaml" for name in files]
     for path in paths:
         if path.stem in YAML:

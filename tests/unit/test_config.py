@@ -7,19 +7,16 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+import polytune.app.options
+import polytune.comparison.options
+import polytune.evaluation.options
+import polytune.export.options
 from polytune import config
-from polytune.cli import UsageError, load_yaml, parse
-from polytune.config import (
-    AdapterConfig,
-    ComparisonConfig,
-    EvaluationConfig,
-    ObjectiveConfig,
-    PolicyConfig,
-    PretrainConfig,
-    RolloutConfig,
-    TaskConfig,
-    check_sets,
-)
+from polytune.app.cli import UsageError, load_yaml, parse
+from polytune.app.options import PretrainConfig
+from polytune.comparison.options import ComparisonConfig
+from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, check_sets
+from polytune.evaluation.options import EvaluationConfig
 from polytune.tasks import dataset, load_task
 from polytune.trainer import PolychromicConfig, check_run
 
@@ -237,8 +234,11 @@ def test_help_shows_ours_first_and_everything_on_demand(capsys):
 
 def float_fields():
     """(class, field) of every number with a fraction that a configuration holds, inherited ones included."""
-    classes = [value for value in vars(config).values() if isinstance(value, type) and is_dataclass(value)]
-    assert {TaskConfig, PolicyConfig, PretrainConfig, EvaluationConfig} < set(classes)
+    modules = (config, polytune.evaluation.options, polytune.comparison.options, polytune.export.options,
+               polytune.app.options)  # fmt: skip
+    classes = [value for module in modules for value in vars(module).values()
+               if isinstance(value, type) and is_dataclass(value)]  # fmt: skip
+    assert {TaskConfig, PolicyConfig, PretrainConfig, EvaluationConfig, ComparisonConfig} < set(classes)
     found = [(own, field.name) for own in [*classes, PolychromicConfig] for field in fields(own)
              if "float" in str(field.type)]  # fmt: skip
     assert len(found) > 60

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from polytune import console, terminal
-from polytune.cli import UsageError, parser_of, run
+from polytune import terminal
+from polytune.app import console
+from polytune.app.cli import UsageError, parser_of, run
 from polytune.helptext import reflow
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "polytune.console"]
+COMMAND = [sys.executable, "-m", "polytune.app.console"]
 LIGHT = [[], ["--help"], ["--version"], ["fintune"], ["completion", "fish"]]
 
 
@@ -55,7 +56,7 @@ def at_a_terminal(words, **environment):
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_the_command_itself_loads_nothing_heavy(words):
     code = (
-        f"import sys; from polytune.console import main; status = main({words!r}); "
+        f"import sys; from polytune.app.console import main; status = main({words!r}); "
         "print(status, [m for m in ('torch', 'transformers', 'numpy', 'shtab', 'yaml') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -98,7 +99,7 @@ def test_without_the_repository_a_door_says_where_recipes_are(monkeypatch, tmp_p
 
 def test_the_command_is_installed():
     text = (ROOT / "setup.cfg").read_text()
-    assert "console_scripts =\n    polytune = polytune.console:main\n" in text
+    assert "console_scripts =\n    polytune = polytune.app.console:main\n" in text
 
 
 def test_a_door_is_the_recipe():
@@ -115,7 +116,7 @@ def test_a_door_is_the_recipe():
 def test_playing_behind_the_door():
     door = call("play", "fourrooms", "--expert", "--seed", "3")
     program = subprocess.run(
-        [sys.executable, "-m", "polytune.tasks.play", "fourrooms", "--expert", "--seed", "3"],
+        [sys.executable, "-m", "polytune.app.play", "fourrooms", "--expert", "--seed", "3"],
         capture_output=True, text=True, timeout=60, env=os.environ | {"COLUMNS": "80"},
     )  # fmt: skip
     assert door.returncode == program.returncode == 0 and door.stdout == program.stdout != ""
@@ -142,7 +143,7 @@ def test_quiet_drops_what_is_printed_and_keeps_errors(capsys, monkeypatch):
 
 
 def test_quiet_is_inherited_but_not_by_logs(tmp_path, monkeypatch):
-    from polytune.evaluation.run_queue import Launcher, run_attached
+    from polytune.running.run_queue import Launcher, run_attached
 
     monkeypatch.setenv(terminal.QUIET, "1")
     code = f"import os; print({terminal.QUIET!r} in os.environ)"
@@ -225,7 +226,7 @@ def test_commands_survive_being_wrapped():
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory):
-    from polytune.completion import script
+    from polytune.app.completion import script
 
     folder = tmp_path_factory.mktemp("completion")
     for shell in console.SHELLS:

@@ -8,7 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from polytune.evaluation.creativity import (
+from polytune.evaluation.creativity import read_completions
+from polytune.measures.creativity import (
     Counts,
     count,
     coverage,
@@ -17,7 +18,6 @@ from polytune.evaluation.creativity import (
     measure,
     rarefied,
 )
-from polytune.evaluation.creativity_report import read_completions
 from polytune.tasks import load_task
 
 

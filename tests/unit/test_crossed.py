@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from polytune.evaluation.crossed import (
+from polytune.measures.crossed import (
     MeanSquares,
     Needed,
     crossed_difference_interval,
@@ -13,8 +13,8 @@ from polytune.evaluation.crossed import (
     needed_to_resolve,
     quantile,
 )
-from polytune.evaluation.intervals import mean_interval, paired_difference_interval, t_quantile
-from polytune.evaluation.passk import coverage_area, pass_at_k
+from polytune.measures.intervals import mean_interval, paired_difference_interval, t_quantile
+from polytune.measures.passk import coverage_area, pass_at_k
 
 RUNS, PROBLEMS, SAMPLES = 5, 50, 16
 

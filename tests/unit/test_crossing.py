@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from polytune.evaluation.crossing import MOST_KS, crossing, grid, in_words, pass_at_ks
-from polytune.evaluation.passk import pass_at_k
+from polytune.measures.crossing import MOST_KS, crossing, grid, in_words, pass_at_ks
+from polytune.measures.passk import pass_at_k
 
 
 def test_many_k_at_once_are_pass_at_k():

@@ -1,4 +1,4 @@
-"""`polytune.cli.run`: expected errors are one line and a status, bugs keep their traceback."""
+"""`polytune.app.cli.run`: expected errors are one line and a status, bugs keep their traceback."""
 
 import errno
 import os
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from polytune.cli import UsageError, run
+from polytune.app.cli import UsageError, run
 from polytune.config import require
 from polytune.policy import CheckpointError
 from polytune.rollout import RolloutError
+from polytune.running.checkpoints import SaveError
 from polytune.tasks import load_task
-from polytune.trainer.checkpoints import SaveError
 
 
 def raising(error):
@@ -99,7 +99,7 @@ def test_an_interrupt_says_how_to_go_on(capsys):
 
 def test_packages_installed_within_the_repository_are_not_ours(tmp_path, monkeypatch):
     """`make install` puts the virtual environment into the repository."""
-    monkeypatch.setattr("polytune.cli.REPOSITORY", Path(os.__file__).parent)
+    monkeypatch.setattr("polytune.app.cli.REPOSITORY", Path(os.__file__).parent)
     with pytest.raises(ValueError):
         run(library_value_error, [])
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from polytune.evaluation import as_table, summarise, verdict
-from polytune.evaluation.plot import plot_coverage
 from polytune.evaluation.records import GREEDY_ATTEMPT, Attempt, cohorts, continue_records, plan, read_records
+from polytune.pictures.plot import plot_coverage
 
 
 def record(policy, start, attempt, success, value=None, signature=(0,)):

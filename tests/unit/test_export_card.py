@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from polytune.cli import load_yaml
+from polytune.app.cli import load_yaml
 from polytune.config import AdapterConfig, ObjectiveConfig, RolloutConfig
 from polytune.export.card import CardFacts, check_card, model_card, snippet
 from polytune.export.evaluations import Evaluation
@@ -129,7 +129,7 @@ def settings(name):
     ("poly_ppo_ucb", ["Exploration bonus 0.1"], []),
 ])  # fmt: skip
 def test_the_method_is_told_from_the_settings(name, says, does_not_say, monkeypatch):
-    from polytune.cli import REPOSITORY
+    from polytune.app.cli import REPOSITORY
 
     monkeypatch.chdir(REPOSITORY)
     run = settings(name)
@@ -147,7 +147,7 @@ def test_the_method_is_told_from_the_settings(name, says, does_not_say, monkeypa
 
 
 def test_methods_of_a_run_are_told(monkeypatch):
-    from polytune.cli import REPOSITORY
+    from polytune.app.cli import REPOSITORY
 
     monkeypatch.chdir(REPOSITORY)
     run = settings("ppo")

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-from polytune.config import ExportConfig
 from polytune.export.folder import staged
 from polytune.export.hub import why
+from polytune.export.options import ExportConfig
 from polytune.export.proof import ProofError, compare, precision_of
 from polytune.rollout import Trajectory, Tree
 from polytune.rollout.tree import Turn

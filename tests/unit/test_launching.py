@@ -9,9 +9,9 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from polytune.cli import REPOSITORY, _asked_of_accelerate
+from polytune.app.cli import REPOSITORY, _asked_of_accelerate
+from polytune.running.watchdog import Watchdog, read_progress, stage
 from polytune.trainer import check_processes
-from polytune.trainer.watchdog import Watchdog, read_progress, stage
 
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
 ZERO2 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}

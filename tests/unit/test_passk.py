@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from polytune.evaluation import (
+from polytune.measures import (
     coverage_ks,
     mean_interval,
     paired_difference_interval,
     pass_at_k,
     pass_at_k_interval,
 )
-from polytune.evaluation.intervals import t_quantile
+from polytune.measures.intervals import t_quantile
 
 
 def test_pass_at_k_counts_the_subsets_that_hold_a_success():

@@ -8,13 +8,13 @@ import sys
 import pytest
 from PIL import Image
 
-from polytune.evaluation.animation import save_gif
+from polytune.app.play import main, run
+from polytune.pictures.animation import save_gif
 from polytune.tasks import load_task
 from polytune.tasks.game import Game, Screen, play_keys, play_lines, signature_text
 from polytune.tasks.grid.common import Goal, Grid, MiniGridEnv, Wall
 from polytune.tasks.grid.text_map import carried, map_legend, text_map
 from polytune.tasks.keys import decode_keys, key_of_action, said_by_key, said_by_line
-from polytune.tasks.play import main, run
 
 # isort: split
 from minigrid.core.world_object import Ball, Door, Key
@@ -24,7 +24,7 @@ BABYAI = ("left", "right", "forward", "pickup", "drop", "toggle")
 
 def play(*arguments, said=""):
     """The program as a user starts it, lines piped in."""
-    command = [sys.executable, "-m", "polytune.tasks.play", *map(str, arguments)]
+    command = [sys.executable, "-m", "polytune.app.play", *map(str, arguments)]
     return subprocess.run(command, input=said, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
 
 

@@ -10,15 +10,15 @@ from PIL import Image
 from test_comparison import fabricate
 from test_evaluation_summary import records
 
+from polytune.comparison.figures import compare, read_figures
+from polytune.comparison.methods import Method
+from polytune.comparison.runs import Run
 from polytune.evaluation import summarise
-from polytune.evaluation.comparison import compare, read_figures
-from polytune.evaluation.comparison_methods import Method
-from polytune.evaluation.comparison_runs import Run
-from polytune.evaluation.report import Page, as_html, charts, of_comparison, of_evaluation, parts, tracks, write_page
-from polytune.evaluation.report import runs as run_files
-from polytune.evaluation.report.page import Html, table
 from polytune.evaluation.summary import per_start
-from polytune.policy.provenance import origin, write_json
+from polytune.report import Page, as_html, charts, of_comparison, of_evaluation, parts, tracks, write_page
+from polytune.report import runs as run_files
+from polytune.report.page import Html, table
+from polytune.running.provenance import origin, write_json
 from polytune.tasks import load_task
 
 HOSTILE = '</script><script>alert("x")</script><b>&'

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from polytune.cli import parse, run
-from polytune.config import ComparisonConfig, PolicyConfig, TaskConfig
-from polytune.evaluation import comparison, reproduce, reproduce_report
-from polytune.evaluation.comparison_methods import Method
-from polytune.evaluation.comparison_perturbed import compare_perturbed
-from polytune.evaluation.comparison_runs import Run
-from polytune.evaluation.published import METHOD_TITLES, PUBLISHED, Published
-from polytune.policy.provenance import write_json
+from polytune.app.cli import parse, run
+from polytune.comparison import figures as comparison
+from polytune.comparison import reproduce, reproduce_report
+from polytune.comparison.methods import Method
+from polytune.comparison.options import ComparisonConfig
+from polytune.comparison.perturbed import compare_perturbed
+from polytune.comparison.published import METHOD_TITLES, PUBLISHED, Published
+from polytune.comparison.runs import Run
+from polytune.config import PolicyConfig, TaskConfig
+from polytune.running.provenance import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SCALES = [(task, scale) for task in PUBLISHED for scale in ("tiny", "cpu", "paper")]
@@ -183,7 +185,7 @@ def call(monkeypatch):
         return fake.status
 
     fake.status, fake.calls = 3, calls
-    monkeypatch.setattr("polytune.evaluation.run_queue.run_attached", fake)
+    monkeypatch.setattr("polytune.running.run_queue.run_attached", fake)
     return lambda *flags: run(module.main, [str(flag) for flag in flags]), fake
 
 

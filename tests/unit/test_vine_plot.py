@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
+from polytune.app.play import main, run
 from polytune.config import RolloutConfig
-from polytune.evaluation.replay import Player, StateView, Track, action_texts, grow_tree, load_player, trace
-from polytune.evaluation.vine_plot import COLOURS, FAILURE, OTHER, SUCCESS, draw_vines, signature_colours, vine_styles
+from polytune.pictures.replay import Player, StateView, Track, action_texts, grow_tree, load_player, trace
+from polytune.pictures.vine_plot import COLOURS, FAILURE, OTHER, SUCCESS, draw_vines, signature_colours, vine_styles
 from polytune.policy import Renderer, TransformersGenerator, build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
-from polytune.tasks.play import main, run
 
 SHAPE = RolloutConfig(num_rollout_states=2, num_vines=3)
 

@@ -1,0 +1,1 @@
+"""The programs, their command lines and the `polytune` command."""

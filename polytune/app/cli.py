@@ -1,0 +1,308 @@
+"""Command lines of the recipes: YAML defaults, flags that override them, and errors that name near misses."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import dataclasses
+import difflib
+import dis
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
+# a thousand rounds costs nothing on an idle machine. Read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+from transformers import HfArgumentParser  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+
+from polytune.helptext import recipe_help  # noqa: E402
+from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+#: not the whole repository: `make install` puts the virtual environment there, too
+OUR_FOLDERS = (REPOSITORY / "polytune", REPOSITORY / "recipes")
+QUIET_FLAGS = ("-q", "--quiet")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
+
+
+class UsageError(ValueError):
+    """The command line or the YAML is wrong; the message names the value and the fix."""
+
+
+#: fields of earlier versions -> what stands in their place
+MOVED = {"ucb_coef": "methods: [ucb] with method_args: [ucb.coef=VALUE]"}
+
+
+def near_misses(name: str, known: Sequence[str]) -> str:
+    """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
+    if name in MOVED:
+        return f", which is now {MOVED[name]}."
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else "; --help lists the known ones."
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """A recipe's YAML as a flat mapping.
+
+    Raises:
+        UsageError: the file is missing, is not YAML, or is no mapping of names to values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/[!a]*/**/*.yaml")))
+        raise UsageError(f"config {str(path)!r} does not exist; the recipes are {known}.")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"config {path} is not valid YAML: {error}") from error
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+        raise UsageError(f"config {path} must be a mapping of field names to values, got {type(settings).__name__}.")
+    return settings
+
+
+def parse(
+    classes: Sequence[type], argv: Sequence[str], *, description: str, default_config: str | None = None
+) -> tuple[Any, ...]:
+    """Instances of ``classes`` from an optional ``--config FILE.yaml`` and flags, which override it.
+
+    Args:
+        classes: dataclasses with distinct field names.
+        argv: the command line without the program's name.
+        description: shown by ``--help``; its first lines should hold an example.
+        default_config: YAML used when ``--config`` is not given.
+
+    Raises:
+        UsageError: unknown key or flag (with near misses), wrong type, or values that a class refuses.
+    """
+    parser = HfArgumentParser(list(classes), description=description)
+    parser.allow_abbrev = False  # a mistyped flag is an error, never taken for a longer one
+    parser.error = _raise_usage  # type: ignore[method-assign]
+    known = [action.dest for action in parser._actions if action.dest != "help"]
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", default=default_config)
+    first.add_argument("--help-all", action="store_true")
+    chosen, flags = first.parse_known_args(list(argv))
+    _add_common(parser, default_config)
+    if _building:
+        raise _Built(parser)
+    settings = load_yaml(chosen.config) if chosen.config else {}
+    if chosen.help_all or "-h" in flags or "--help" in flags:
+        print(recipe_help(parser, settings, full=chosen.help_all), end="")
+        raise SystemExit(0)
+    for key in settings:
+        if key not in known:
+            raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
+    nulls = {key: None for key, value in settings.items() if value is None}
+    parser.set_defaults(**nulls)
+    words = [word for key, value in settings.items() if value is not None for word in _as_flags(key, value)]
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            args=[*words, *flags], return_remaining_strings=True, look_for_args_file=False
+        )
+    except UsageError:
+        raise
+    except (TypeError, ValueError, argparse.ArgumentError) as error:
+        raise UsageError(str(error)) from error
+    if unknown:
+        name = unknown[0].lstrip("-").split("=")[0]
+        raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
+    return tuple(item for item in parsed if dataclasses.is_dataclass(item))
+
+
+def parser_of(main: Callable[[Sequence[str]], None]) -> HfArgumentParser:
+    """The parser that a recipe's ``main`` builds first; nothing else of the recipe is done."""
+    _building.append(main)
+    try:
+        main([])
+    except _Built as built:
+        return built.args[0]
+    finally:
+        _building.pop()
+    raise ValueError(f"{main} parsed nothing: a recipe begins with polytune.app.cli.parse.")
+
+
+class _Built(Exception):
+    """Carries a parser out of a recipe."""
+
+
+_building: list[Callable] = []
+
+
+def _add_common(parser: argparse.ArgumentParser, default_config: str | None) -> None:
+    """What every recipe takes beside its fields; ``run`` has seen to --quiet before."""
+    default = "none" if default_config is None else os.path.relpath(default_config)
+    parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML with defaults (unset: {default})")
+    parser.add_argument(*QUIET_FLAGS, action="store_true", help="Say nothing but errors; files are written as usual.")
+    parser.add_argument("--help-all", action="store_true", help="Show every field that transformers and TRL know, too.")
+
+
+def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
+    """Refuse fields that the recipe would ignore: ``reasons`` maps each to what to do instead."""
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(config)
+    }
+    for name, reason in reasons.items():
+        if getattr(config, name) != defaults[name]:
+            raise UsageError(f"{name} is {getattr(config, name)!r}, but has no effect here: {reason}.")
+
+
+def _as_flags(key: str, value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [f"--{key}", *map(str, value)]
+    return [f"--{key}", str(value)]
+
+
+def _raise_usage(message: str) -> None:
+    raise UsageError(message.replace("argument --", "field "))
+
+
+def set_cpu_threads(threads: int | None) -> None:
+    """Give torch the CPU threads of this process; None: the machine's cores shared by its processes.
+
+    ``accelerate launch`` sets one thread per process when nothing else is said, which halves a laptop.
+    """
+    import torch
+
+    if threads is None and not torch.cuda.is_available():
+        threads = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def start_processes() -> None:
+    """Be one of the processes that were asked for: ``accelerate launch`` starts a single one where it sees no GPU, or
+    with ``--cpu``, whatever ``--num_processes`` says. Then this process becomes torchrun, which starts them all.
+    """
+    import torch
+
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started > 1 and not torch.accelerator.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # or each process would train alone
+    if started > 1 or "ACCELERATE_USE_CPU" not in os.environ or "LOCAL_RANK" in os.environ:
+        return
+    wanted = _asked_of_accelerate()
+    if wanted < 2:
+        return
+    print(f"accelerate launch starts one process on CPUs: torchrun starts the {wanted} asked for.", flush=True)
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    if sys.platform == "linux":  # when accelerate is killed, torchrun ends, too, and its processes with it
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(wanted)]
+    os.execv(sys.executable, [*launcher, *sys.argv])
+
+
+def _asked_of_accelerate() -> int:
+    """``num_processes`` of the ``accelerate launch`` that started this process: its flag, or its configuration's."""
+    import psutil
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    words = psutil.Process().parent().cmdline()
+    names = [Path(word).name for word in words]
+    whole = next((name for name in ("accelerate-launch", "accelerate.commands.launch") if name in names), None)
+    if whole is not None:
+        words = words[names.index(whole) + 1 :]
+    elif "launch" in words and any(name.startswith("accelerate") for name in names):
+        words = words[words.index("launch") + 1 :]
+    else:
+        return 1
+    asked = launch_command_parser().parse_args(words)
+    if asked.num_processes is None and (asked.config_file or (os.path.isfile(default_config_file) and not asked.cpu)):
+        return load_config_from_file(asked.config_file).num_processes
+    return asked.num_processes or 1
+
+
+def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
+    """Run a recipe's ``main``; an error that has a name and a fix ends it with one line and status 2 (usage) or 1.
+
+    ``POLYTUNE_DEBUG=1`` shows the traceback as well. ``--quiet`` silences everything but errors, also of the programs
+    that the recipe starts in this terminal.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    asked = is_quiet() or any(word in QUIET_FLAGS for word in argv)
+    helping = any(word in ("-h", "--help", "--help-all") for word in argv)
+    try:
+        with quietened(asked and not helping):
+            _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where it was.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
+    """``main``; the other processes of the run are told how it ended."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # the recipes' own bars say what takes time
+    transformers_logging.disable_progress_bar()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # tasks, objectives and judges of a user's own are found where they run
+    from polytune.running.processes import release
+
+    failure: str | None = "it ended in mid-run"
+    try:
+        _run(main, argv)
+        failure = None
+    except SystemExit as end:
+        failure = None if not end.code else str(end.__cause__ or f"status {end.code}")
+        raise
+    except BaseException as error:
+        failure = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        release(failure)
+
+
+def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
+    """``main``, with one line for each error that was foreseen."""
+    from polytune.export.hub import PushError
+    from polytune.policy.engine import EngineError
+    from polytune.policy.loading import CheckpointError
+    from polytune.rollout import RolloutError
+    from polytune.running.checkpoints import SaveError
+    from polytune.running.processes import settle, waited_too_long
+
+    try:
+        main(argv)
+    except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
+        settle()
+        if os.environ.get("POLYTUNE_DEBUG"):
+            raise
+        named = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, PushError, FloatingPointError)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
+            text += "again; what was written before is kept."
+        elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename:
+            text = f"{error.filename}: {error.strerror}: choose another path or mend its permissions."
+        elif isinstance(error, named) or _raised_by_us(error):
+            text = str(error)
+        elif (late := waited_too_long(error)) is not None:
+            text = late
+        else:
+            raise
+        say_error(text)
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Whether a ``raise`` in polytune or its recipes made the error: then the message was written for the user.
+
+    An error that a built-in raised there (``int("x")``, ``zip`` of unequal lengths) is a bug and keeps its traceback.
+    """
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        frames = frames.tb_next
+    if frames is None:
+        return False
+    code = frames.tb_frame.f_code
+    ours = any(Path(code.co_filename).resolve().is_relative_to(folder) for folder in OUR_FOLDERS)
+    return ours and code.co_code[frames.tb_lasti] == dis.opmap["RAISE_VARARGS"]

@@ -1,0 +1,1 @@
+"""Methods x seeds from one pretrained policy: runs, figures, tables; published tables beside ours."""

@@ -1,0 +1,149 @@
+"""A comparison's plots: coverage curves with bands, training curves with a thin line per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from polytune.comparison.figures import Figures
+from polytune.comparison.methods import PRETRAINED
+from polytune.evaluation.summary import counted
+
+#: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", "-.", ":")
+TRAINING = (
+    ("rollout/success", "success of rollouts"),
+    ("rollout/return", "return of rollouts"),
+    ("entropy", "entropy of rollouts (nats per token)"),
+    ("groups/distinct_signatures", "distinct signatures per group"),
+    ("groups/without_signal", "share of groups without signal"),
+)
+
+
+def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
+    """A method's colour is its place among the methods; dashes tell those apart that are more than the colours."""
+    if name == PRETRAINED:
+        return {"color": "black", "linestyle": (0, (5, 3))}
+    index = list(names).index(name)
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
+
+
+def plot_coverage_curves(summary: dict[str, Any], path: str | Path, *, title: str) -> None:
+    """pass@k against k with bands (the pretrained policy dashed), and each method's paired difference to one."""
+    figure = Figure(figsize=(12.5, 5.6), layout="constrained")
+    curves, gaps = figure.subplots(1, 2)
+    ks, baseline = summary["ks"], summary["baseline"]
+    methods = [name for name in summary["policies"] if name != PRETRAINED]
+    for name in [PRETRAINED, *methods]:
+        low, middle, high = _pass_at_k(summary["policies"][name], ks)
+        style = _style(name, methods)
+        marker = "" if name == PRETRAINED else MARKERS[methods.index(name) % len(MARKERS)]
+        curves.fill_between(ks, low, high, color=style["color"], alpha=0.08, linewidth=0)
+        curves.plot(ks, middle, marker=marker, markersize=5, linewidth=1.8, label=name, clip_on=False, **style)
+    others = [name for name in methods if name != baseline]
+    gaps.axhline(0, color=_style(baseline, methods)["color"], linewidth=1.8)
+    for index, name in enumerate(others):
+        low, middle, high = _pass_at_k(summary["differences"][baseline][name], ks)
+        beside = [k * 1.045 ** (index - (len(others) - 1) / 2) for k in ks]  # side by side, so that none hides another
+        marker = MARKERS[methods.index(name) % len(MARKERS)]
+        gaps.errorbar(beside, middle, [middle - low, high - middle], marker=marker, markersize=5, elinewidth=1.1,
+                      capsize=2.5, linewidth=1.0, **_style(name, methods))  # fmt: skip
+    if not others:
+        gaps.text(0.5, 0.6, "one method only", transform=gaps.transAxes, ha="center", color="gray")
+    for axes in (curves, gaps):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.minorticks_off()
+        axes.set(xlabel="samples k", xlim=(ks[0] / 1.25, ks[-1] * 1.25))
+        _tidy(axes)
+    floor = min(curves.get_ylim()[0], 0.9)
+    curves.set(ylabel="pass@k", ylim=(max(0.0, floor), 1.0))
+    gaps.set(ylabel=f"pass@k minus that of {baseline}")
+    level = f"{100 * summary['level']:.4g} %"
+    curves.set_title(f"Coverage, {level} bands", fontsize=11)
+    gaps.set_title(f"Paired difference to {baseline}, {level} intervals", fontsize=11)
+    handles, labels = curves.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 6))
+    figure.suptitle(f"{title}: {_seeds_and_starts(summary)}")
+    figure.savefig(path, dpi=130)
+
+
+def _pass_at_k(measures: dict[str, Any], ks: Sequence[int]) -> np.ndarray:
+    """Low ends, estimates and high ends over k."""
+    return np.array([[measures[f"pass@{k}"][end] for k in ks] for end in ("low", "estimate", "high")])
+
+
+def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) -> None:
+    """Validity, diversity and creativity of each policy with intervals, a dot for each seed; the pretrained policy's
+    level as a dashed line."""
+    figure = Figure(figsize=(12.5, 4.8), layout="constrained")
+    shown = ("success", "diversity", "creativity")
+    methods = [name for name in summary["policies"] if name != PRETRAINED]
+    plots = figure.subplots(1, 3)
+    for axes, measure in zip(plots, shown, strict=True):
+        start = summary["policies"][PRETRAINED][measure]["estimate"]
+        axes.axhline(start, color="black", linestyle=(0, (5, 3)), linewidth=1.2, label=PRETRAINED)
+        for place, name in enumerate(methods):
+            cell, colour = summary["policies"][name][measure], _style(name, methods)["color"]
+            axes.bar(place, cell["estimate"], 0.7, color=colour, alpha=0.75)
+            if cell["low"] is not None:
+                reach = [[cell["estimate"] - cell["low"]], [cell["high"] - cell["estimate"]]]
+                axes.errorbar([place], [cell["estimate"]], reach, color="#111827", elinewidth=1.2, capsize=3)
+            own = [run[measure] for run in summary["runs"][name].values()]
+            spread = np.linspace(-0.18, 0.18, len(own)) if len(own) > 1 else [0.0]
+            axes.plot(place + np.array(spread), own, "o", markersize=3.5, color="#111827", alpha=0.7)
+        axes.set_xticks(range(len(methods)), methods, rotation=20 if len(methods) > 4 else 0)
+        axes.set_title({"success": "validity"}.get(measure, measure), fontsize=11)
+        axes.set_ylim(0, None)
+        _tidy(axes)
+    figure.legend(*plots[0].get_legend_handles_labels(), frameon=False, loc="outside lower center")
+    figure.suptitle(f"{title}: {_seeds_and_starts(summary)}")
+    figure.savefig(path, dpi=130)
+
+
+def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, *, title: str) -> None:
+    """Metrics against environment steps: the mean over seeds, and each seed as a thin line."""
+    figure = Figure(figsize=(12.5, 7), layout="constrained")
+    grid = figure.subplots(2, 3)
+    handles: dict[str, Any] = {}
+    for axes, (metric, label) in zip(grid.flat, TRAINING, strict=False):
+        for name, own in by_method.items():
+            points = [
+                [(r["rollout/env_steps"], r[metric]) for r in f.metrics if r.get(metric) is not None] for f in own
+            ]
+            curves = [np.array(curve) for curve in points if curve]
+            if not curves:
+                continue
+            style, length = _style(name, list(by_method)), min(map(len, curves))
+            for curve in curves:
+                axes.plot(*curve.T, linewidth=0.6, alpha=0.3, **style)
+            mean = np.mean([curve[:length] for curve in curves], axis=0)
+            handles[name] = axes.plot(*mean.T, linewidth=2, marker="o" if length == 1 else "", **style)[0]
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color="gray")
+        axes.set_title(label, fontsize=11)
+        axes.set(xlabel="environment steps", xlim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
+        _tidy(axes)
+    grid.flat[-1].axis("off")
+    grid.flat[-1].legend(handles.values(), handles.keys(), frameon=False, loc="center", fontsize=11,
+                         title="mean over seeds\n(thin: each seed)")  # fmt: skip
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
+
+
+def _seeds_and_starts(summary: dict[str, Any]) -> str:
+    return f"{counted(len(summary['seeds']), 'seed')} x {summary['start_states']:,} {summary['starts']}"
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,1 @@
+"""Pictures: coverage curves, vines on maps, films, what trackers are sent."""

@@ -1,0 +1,203 @@
+"""Records -> summary, tables and plots: the second half of an evaluation, which can be done again without sampling."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from polytune.config import TaskConfig, require
+from polytune.evaluation import perturbed
+from polytune.evaluation.options import EvaluationConfig
+from polytune.evaluation.records import RECORDS_FILE, check_repeats, read_records, under
+from polytune.evaluation.summary import as_table, counted, signature_table, summarise, verdict
+from polytune.pictures.plot import plot_coverage
+from polytune.report import creativity
+from polytune.running.provenance import EVALUATION_RUN_FILE, fingerprint, origin, write_json
+from polytune.tasks import Task, load_task
+from polytune.tasks.creativity.tasks import CreativityTask
+from polytune.tasks.splits import load_split
+
+
+def analyse(
+    task: Task,
+    records: Sequence[dict[str, Any]],
+    config: EvaluationConfig,
+    output_dir: Path,
+    *,
+    split: str,
+    more: Mapping[str, Any],
+    seconds: Mapping[str, float] | None = None,
+) -> None:
+    """Write summary.json and the plot of an evaluation's records into ``output_dir``, and print the tables.
+
+    Args:
+        records: of every policy, perturbed ones included, in the order of their file.
+        config: level, seed of the bootstrap, k.
+        more: what the summary keeps besides (command, versions, paths, settings).
+        seconds: of sampling, by policy.
+
+    Raises:
+        ValueError: a k is above the samples of a start state; the policies have not the same start states.
+    """
+    names = list(dict.fromkeys(record["policy"] for record in records))
+    moved = list(dict.fromkeys(r["perturb"] for r in records if r.get("perturb") is not None))
+    unmoved, drawn = under(records, None), {"level": config.level, "seed": config.seed, "ks": config.k}
+    creative = isinstance(task, CreativityTask)
+    summary = summarise(unmoved, names, **drawn, crossings=not creative)
+    for name in seconds or {}:
+        summary["policies"][name]["seconds"] = seconds[name]
+    if moved:
+        summary["perturbed"] = perturbed.summarise_perturbed(records, names, moved, **drawn)
+    summary |= more
+    counts = summary["policies"][names[0]]["counts"]
+    starts, samples = counts["start_states"], counts["samples_per_start_state"]
+    title = f"{task.name}, {split}: {starts:,} {task.starts} x {counted(samples, 'sample')}"
+    if creative:
+        creativity.report(task, unmoved, summary, output_dir, title=title, seed=config.seed)
+        _write_report(task, unmoved, summary, config, output_dir, title)
+        return
+    write_json(output_dir / "summary.json", summary)
+    plot_coverage(summary, unmoved, output_dir / "coverage.png", title=title)
+    print(f"\n{title}\n\n{as_table(summary)}\n\n{signature_table(summary)}\n")
+    print("\n".join(verdict(summary, task.starts)))
+    (output_dir / "perturbed.txt").unlink(missing_ok=True)
+    if moved:
+        text = perturbed.report(summary, task.starts)
+        (output_dir / "perturbed.txt").write_text(text + "\n")
+        print(f"\n{text}")
+    print(f"\nsummary and plot: {output_dir}{os.sep}{{summary.json,coverage.png}}")
+    _write_report(task, unmoved, summary, config, output_dir, title)
+
+
+def _write_report(task: Task, records, summary: dict[str, Any], config: EvaluationConfig, folder: Path, title: str):
+    """With ``report``: the page, from the same records and summary."""
+    if config.report:
+        from polytune import report
+
+        report.write_page(report.of_evaluation.build(task, records, summary, title=title), folder / report.REPORT_FILE)
+        print(f"report: {folder / report.REPORT_FILE}")
+
+
+def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:
+    """``recipes/evaluate.py --from_records``: analyse the records of an earlier evaluation, sampling nothing.
+
+    Task, split and seed are those that the evaluation noted beside its ``records.jsonl``; without a note, those given.
+
+    Raises:
+        ValueError: there are no records, they are damaged, unfinished, without texts where the task needs them, or
+            repeat each other as samples do not; the output folder holds another evaluation.
+    """
+    path = Path(config.from_records)
+    path = path / RECORDS_FILE if path.is_dir() else path
+    require(
+        path.is_file(),
+        f"from_records is {config.from_records!r}, and there is no {path}: name the output_dir of an evaluation, or "
+        "its records.jsonl.",
+    )
+    records = read_records(path)
+    require(bool(records), f"{path} has no whole record: nothing can be analysed.")
+    check_repeats(records)
+    output_dir = _output_dir(path, config.output_dir)
+    note = _note(path)
+    if note:
+        given = [f.name for f in fields(task_config) if getattr(task_config, f.name) != getattr(TaskConfig(), f.name)]
+        noted = path.parent / EVALUATION_RUN_FILE
+        require(not given, f"{', '.join(given)} cannot be given: {noted} says which task the records are of.")
+        task_config = TaskConfig(**note["settings"]["task"])
+    else:
+        print(f"note: nothing beside {path} says which task this was: taken to be {task_config.task}")
+    task = load_task(task_config.task, **task_config.task_options)
+    split = task_config.split or task.default_split
+    starts = (
+        len(load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]) if note else None
+    )
+    sampled = note.get("settings", {}).get("evaluation", {})
+    config.seed = config.seed or sampled.get("seed", 0)
+    records = _finished(path, records, starts, sampled.get("n"))
+    require(
+        not isinstance(task, CreativityTask) or all("actions" in record for record in records),
+        f"{path} does not hold what was said (actions), which {task.name} grades: evaluate the policies again.",
+    )
+    more = origin(command)
+    with suppress(OSError, ValueError, KeyError):
+        before = json.loads((path.parent / "summary.json").read_text())
+        more["policy_paths"] = _unchanged(before["policy_paths"], dict(note["policies"]))
+        more["sampled_by"] = before.get("sampled_by") or {name: before[name] for name in ("command", "versions")}
+    own = {name: sampled.get(name) for name in ("n", "temperature", "seed")}
+    own |= {"split": split, "task_args": task_config.task_args}
+    more["settings"] = {"task": task.name, "horizon": task.horizon, **own}
+    output_dir.mkdir(parents=True, exist_ok=True)
+    print(f"{path}: {len(records):,} episodes, nothing is sampled")
+    analyse(task, records, config, output_dir, split=split, more=more, seconds=note.get("seconds"))
+
+
+def _unchanged(paths: Mapping[str, str], fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """The policies that still are where they were, with the weights that were sampled."""
+    moved = [name for name, path in paths.items() if fingerprint(path) != fingerprints.get(name)]
+    if moved:
+        print(f"note: {', '.join(moved)}: not there any more, or other weights; nothing is said of the training")
+    return {name: path for name, path in paths.items() if name not in moved}
+
+
+def _output_dir(path: Path, given: str | None) -> Path:
+    """Where the analysis goes: beside the evaluation's own records, or into a folder without other ones."""
+    require(
+        given is not None or path.name == RECORDS_FILE,
+        f"{path.name} was set aside when another evaluation took its folder, whose summary would be overwritten: give "
+        "an --output_dir.",
+    )
+    folder = path.parent if given is None else Path(given)
+    other = folder / RECORDS_FILE
+    require(
+        not other.exists() or other.resolve() == path.resolve(),
+        f"output_dir {folder} holds another evaluation, whose summary would be overwritten: choose another one.",
+    )
+    return folder
+
+
+def _note(path: Path) -> dict[str, Any]:
+    """What an evaluation noted beside its records; empty for files that were set aside, and without a note."""
+    noted = path.parent / EVALUATION_RUN_FILE
+    if path.name != RECORDS_FILE or not noted.is_file():
+        return {}
+    try:
+        found = json.loads(noted.read_text())
+        TaskConfig(**found["settings"]["task"])
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"note: {noted} cannot be read ({type(error).__name__}: {error})")
+        return {}
+    return found
+
+
+def _finished(
+    path: Path, records: Sequence[dict[str, Any]], starts: int | None, samples: int | None
+) -> list[dict[str, Any]]:
+    """The records without perturbations that were not finished; refuses an evaluation that was not finished itself.
+
+    ``starts``, ``samples``: how many start states, and samples of each, there were to be; None: as many as there are.
+    """
+    counts = Counter((r.get("perturb"), r["policy"], r["start_seed"]) for r in records if not r["greedy"])
+    policies = list(dict.fromkeys(record["policy"] for record in records))
+    starts = starts or len({record["start_seed"] for record in records})
+    samples = samples or max(counts.values(), default=0)
+    missing: dict[str | None, list[str]] = {}
+    for perturb in dict.fromkeys(record.get("perturb") for record in records):
+        for policy in policies:
+            own = [number for key, number in counts.items() if key[:2] == (perturb, policy)]
+            whole = sum(number == samples for number in own)
+            if whole < starts:
+                missing.setdefault(perturb, []).append(f"{policy} has {samples} samples of {whole} of {starts}")
+    require(
+        None not in missing,
+        f"{path} is not finished: {'; '.join(missing.get(None, []))} start states. Give the evaluation's own command "
+        "again, which continues it.",
+    )
+    for perturb, told in missing.items():
+        print(f"note: {perturb} is not finished and left out: {'; '.join(told)} start states")
+    return [record for record in records if record.get("perturb") not in missing]
