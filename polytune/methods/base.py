@@ -2,6 +2,7 @@
 
 The order of an update:
 
+    starts          before trees grow
     reward          before sets and critic score the turns
     turn_advantage  once sets and critic have scored the turns, and both populations are scaled
     advantage       once the advantages are spread over tokens
@@ -22,7 +23,7 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.config import require_number
-from polytune.rollout import Trajectory, Tree
+from polytune.rollout import Start, Trajectory, Tree
 
 
 @dataclass
@@ -98,9 +99,11 @@ class Minibatch:
 @dataclass
 class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
-    is its state. ``needs_hidden``: it reads ``Update.hidden_B_H``."""
+    is its state. ``needs_hidden``: it reads ``Update.hidden_B_H``; ``needs_snapshots``: ``Trajectory.snapshots`` of
+    seed trajectories."""
 
     needs_hidden: ClassVar[bool] = False
+    needs_snapshots: ClassVar[bool] = False
 
     def says(self) -> str:
         """One sentence of Markdown for the card of an export."""
@@ -108,6 +111,11 @@ class Method:
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
         """ValueError for fields of the run that this method contradicts, before any work; gets the three configs."""
+
+    def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
+        """One start for each that is due in this process, which it may give a root. An update asks once or several
+        times, as its budget allows, so random numbers must follow from ``run_seed`` and the start alone."""
+        return due
 
     def reward(self, update: Update) -> torch.Tensor | float:
         """(B, T) float64, added to the rewards that sets and critic see; returns are logged without it."""

@@ -15,6 +15,7 @@ METHODS: dict[str, str] = {
     "clip_cov": "polytune.methods.clip_cov:ClipCov",
     "kl_cov": "polytune.methods.kl_cov:KLCov",
     "rep_exp": "polytune.methods.rep_exp:RepExp",
+    "go_explore": "polytune.methods.go_explore:GoExplore",
     "flat_success": "polytune.methods.flat_success:FlatSuccess",
 }
 

@@ -3,7 +3,7 @@
 from polytune.rollout.branching import BRANCHING, SeedView
 from polytune.rollout.duplicates import Duplicates, count_duplicates
 from polytune.rollout.rows import Row, blank_row, trajectory_row, tree_rows
-from polytune.rollout.tree import Trajectory, Tree, Turn, signature_as_json
+from polytune.rollout.tree import Root, Trajectory, Tree, Turn, signature_as_json
 from polytune.rollout.vines import (
     RolloutCounters,
     RolloutError,
@@ -17,6 +17,7 @@ __all__ = [
     "Duplicates",
     "RolloutCounters",
     "RolloutError",
+    "Root",
     "Row",
     "SeedView",
     "Start",

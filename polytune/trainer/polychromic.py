@@ -252,7 +252,7 @@ class PolychromicTrainer(
         self._metrics["train" if self.model.training else "eval"][name].append(value)
 
     def _log_rollouts(self, turns: TurnAdvantages) -> None:
-        seeds = [seed for tree in self._trees for seed in tree.seeds]
+        seeds = [seed for tree in self._trees if tree.root is None for seed in tree.seeds]
         sums = self._sum(rollout_sums(len(self._trees), seeds, self._counters, turns.groups))
         self.env_steps += int(sums[0])
         self._steps_per_tree = sums[0] / sums[1]

@@ -23,8 +23,9 @@ RECORDED_EPISODES = 4
 
 
 def choose(trees: list[Tree], count: int = RECORDED_EPISODES) -> list[dict[str, Any]]:
-    """Up to ``count`` seed trajectories, one of each tree before a second one of any; ``own_C`` marks the policy's
-    tokens among those of the completion."""
+    """Up to ``count`` seed trajectories, one of each tree before a second one of any, those from start states before
+    those from roots; ``own_C`` marks the policy's tokens among those of the completion."""
+    trees = sorted(trees, key=lambda tree: tree.root is not None)
     rounds = max((len(tree.seeds) for tree in trees), default=0)
     pairs = [(tree, tree.seeds[r]) for r in range(rounds) for tree in trees if r < len(tree.seeds)]
     chosen = []

@@ -95,6 +95,8 @@ class GrowsTrees:
         starts = self.schedule.take(count, self.accelerator.process_index, self.accelerator.num_processes)
         if not starts:
             return 0
+        for method in self.methods.values():
+            starts = method.starts(starts, self.args.seed)
         trees, steps = self._grow(starts)
         self._trees += trees
         return steps
@@ -113,6 +115,7 @@ class GrowsTrees:
             max_branches=self.policy.max_branches,
             counters=self._counters,
             look=self._look if rule.needs_values or rule.needs_entropies else None,
+            keep_snapshots=any(method.needs_snapshots for method in self.methods.values()),
         )
         return trees, self._counters.env_steps - before
 

@@ -51,7 +51,8 @@ def test_wrong_names_and_options_are_named(name, options, words):
 @pytest.mark.parametrize(
     "plain, name",
     [("fourrooms/grpo", "fourrooms/grpo_clip_cov"), ("fourrooms/grpo", "fourrooms/grpo_kl_cov"),
-     ("tabular/mean", "tabular/rep_exp"), ("fourrooms/poly_ppo", "fourrooms/poly_ppo_flat_success")],
+     ("tabular/mean", "tabular/rep_exp"), ("fourrooms/poly_ppo", "fourrooms/poly_ppo_flat_success"),
+     ("fourrooms/poly_ppo", "fourrooms/poly_ppo_go_explore")],
 )  # fmt: skip
 def test_a_methods_recipe_differs_in_the_method_alone(plain, name):
     before, after = (yaml.safe_load((ROOT / f"recipes/{path}.yaml").read_text()) for path in (plain, name))
