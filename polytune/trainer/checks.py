@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polytune.config import ObjectiveConfig, RolloutConfig, check_sets, require, require_choice
-from polytune.methods import build_methods
+from polytune.methods import Method, build_methods
 from polytune.objective import CREDIT, OBJECTIVES, check_enumerable, find_diversity, find_judge, find_objective
 from polytune.rollout import BRANCHING
 from polytune.tasks.base import Task
@@ -28,7 +28,11 @@ BEST_OF_SET = ("pass_at_k", "max_at_k")
 def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """ValueError that names the fields which contradict each other, and the fix."""
     check_sets(rollout, objective)
-    for method in build_methods(objective.methods, objective.method_options).values():
+    for name, method in build_methods(objective.methods, objective.method_options).items():
+        require(
+            not args.vine_values or type(method).reward is Method.reward,
+            f"method {name!r} adds to rewards, and vine_values takes the task's returns for values: leave one out.",
+        )
         method.check(args, rollout, objective)
     _check_kl(args)
     require_choice("credit", objective.credit, tuple(CREDIT))

@@ -128,8 +128,8 @@ class PolychromicTrainer(
         )
         self.shuffle_dataset = False
         unwrapped = self.accelerator.unwrap_model(self.model)
+        self._watch_trunk((unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped).base_model)
         self._build_critic(unwrapped, args)
-        self._read_hidden(self._transformer)
         self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_sampler(
             unwrapped, args, policy, self.renderer, self.accelerator.device, self.forward_dtype
@@ -156,7 +156,7 @@ class PolychromicTrainer(
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         other_sampler = self.policy.generator != "transformers"
-        reads_policy = self._needs_hidden or (self.critic is not None and self.args.critic != "own")
+        reads_policy = bool(self._probes) or (self.critic is not None and self.args.critic != "own")
         if (reads_policy or other_sampler) and "old_per_token_logps" not in output:
             self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
