@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 # Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
 # a thousand rounds costs nothing on an idle machine. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -25,6 +23,7 @@ from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from polytune.helptext import recipe_help  # noqa: E402
+from polytune.recipe import read_recipe  # noqa: E402
 from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,7 +51,7 @@ def near_misses(name: str, known: Sequence[str]) -> str:
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """A recipe's YAML as a flat mapping.
+    """A recipe's fields (``polytune.recipe``), the errors for people.
 
     Raises:
         UsageError: the file is missing, is not YAML, or is no mapping of names to values.
@@ -62,12 +61,9 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/[!a]*/**/*.yaml")))
         raise UsageError(f"config {str(path)!r} does not exist; the recipes are {known}.")
     try:
-        settings = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config {path} is not valid YAML: {error}") from error
-    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
-        raise UsageError(f"config {path} must be a mapping of field names to values, got {type(settings).__name__}.")
-    return settings
+        return read_recipe(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def parse(
@@ -102,9 +98,9 @@ def parse(
     for key in settings:
         if key not in known:
             raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
-    nulls = {key: None for key, value in settings.items() if value is None}
-    parser.set_defaults(**nulls)
-    words = [word for key, value in settings.items() if value is not None for word in _as_flags(key, value)]
+    empty = {key: value for key, value in settings.items() if value is None or value == []}  # no flag says these
+    parser.set_defaults(**empty)
+    words = [word for key, value in settings.items() if key not in empty for word in _as_flags(key, value)]
     try:
         *parsed, unknown = parser.parse_args_into_dataclasses(
             args=[*words, *flags], return_remaining_strings=True, look_for_args_file=False

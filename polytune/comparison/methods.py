@@ -8,11 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, require
 from polytune.evaluation.perturbed import tasks_under
+from polytune.recipe import read_recipe
 from polytune.tasks import Task, load_task
 from polytune.tasks.splits import load_split
 from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run
@@ -109,7 +108,7 @@ def _read_method(parse: Callable[..., tuple], name: str, path: Path, flags: Sequ
             raise ValueError("vllm_mode 'server' is for one run, whose weights the server holds: use 'colocate'.")
     except ValueError as error:
         raise ValueError(f"method {name} ({path}): {error}") from error
-    return Method(name, path, yaml.safe_load(path.read_text()), settings)
+    return Method(name, path, read_recipe(path), settings)
 
 
 def check_methods(

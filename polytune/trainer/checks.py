@@ -26,7 +26,8 @@ BEST_OF_SET = ("pass_at_k", "max_at_k")
 
 
 def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
-    """ValueError that names the fields which contradict each other, and the fix."""
+    """ValueError that names the fields which contradict each other, and the fix. ``num_generations`` follows from the
+    shape of the trees."""
     check_sets(rollout, objective)
     for name, method in build_methods(objective.methods, objective.method_options).items():
         require(
@@ -87,12 +88,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         f"vine_values is true, but num_rollout_states is {rollout.num_rollout_states} and branch_at "
         f"{rollout.branch_at!r}, so no vine starts between turns: leave vine_values off.",
     )
-    require(
-        args.num_generations == rollout.rows_per_prompt,
-        f"num_generations is {args.num_generations}, but a tree has num_seeds * (1 + num_rollout_states * num_vines) = "
-        f"{rollout.num_seeds} * (1 + {rollout.num_rollout_states} * {rollout.num_vines}) = {rollout.rows_per_prompt} "
-        f"rows: set num_generations to {rollout.rows_per_prompt}.",
-    )
+    args.set_tree(rollout)
     require(
         args.has_critic or objective.set_scope != "none",
         "critic is 'none' and set_scope is 'none', so no action would be scored: set critic to 'head', or set_scope.",

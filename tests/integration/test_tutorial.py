@@ -3,11 +3,11 @@
 import json
 
 import pytest
-import yaml
 from conftest import ROOT
 
 from polytune.pictures.tabular import action_table
 from polytune.policy import Renderer, load_policy
+from polytune.recipe import read_recipe
 from polytune.tasks import load_task
 from polytune.tasks.tabular import exact
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_two_methods_differ_in_their_objective_alone():
-    plain, sets = (yaml.safe_load((RECIPES / f"{name}.yaml").read_text()) for name in ("mean", "polychromic"))
+    plain, sets = (read_recipe(RECIPES / f"{name}.yaml") for name in ("mean", "polychromic"))
     assert {key for key in plain | sets if plain.get(key) != sets.get(key)} == {"objective", "output_dir"}
     assert (plain["objective"], sets["objective"]) == ("mean", "polychromic")
 
