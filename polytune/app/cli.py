@@ -67,7 +67,12 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse(
-    classes: Sequence[type], argv: Sequence[str], *, description: str, default_config: str | None = None
+    classes: Sequence[type],
+    argv: Sequence[str],
+    *,
+    description: str,
+    default_config: str | None = None,
+    given: list[str] | None = None,
 ) -> tuple[Any, ...]:
     """Instances of ``classes`` from an optional ``--config FILE.yaml`` and flags, which override it.
 
@@ -76,6 +81,7 @@ def parse(
         argv: the command line without the program's name.
         description: shown by ``--help``; its first lines should hold an example.
         default_config: YAML used when ``--config`` is not given.
+        given: gets the names of the fields that the YAML or a flag named.
 
     Raises:
         UsageError: unknown key or flag (with near misses), wrong type, or values that a class refuses.
@@ -112,7 +118,16 @@ def parse(
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
         raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
+    if given is not None:
+        given += dict.fromkeys([*settings, *flagged(flags, known)])
     return tuple(item for item in parsed if dataclasses.is_dataclass(item))
+
+
+def flagged(words: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The fields of ``known`` that a command line names, as ``--field`` or ``--no_field``."""
+    names = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    names = [name if name in known else name.removeprefix("no_") for name in names]
+    return [name for name in names if name in known]
 
 
 def parser_of(main: Callable[[Sequence[str]], None]) -> HfArgumentParser:

@@ -48,10 +48,15 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a kill leaves the old file or the new one."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(text)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

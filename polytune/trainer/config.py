@@ -208,7 +208,7 @@ class PolychromicConfig(GRPOConfig):
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
         self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
         rows = self.num_generations
-        self.num_generations = rows or self._rows  # TRL wants one; the tree's follow in set_tree
+        self.num_generations = self._rows  # TRL wants a divisor of these; the tree's follow in set_tree
         super().__post_init__()
         self.num_generations = rows
         require_finite(self)  # mappings that came as text

@@ -31,9 +31,8 @@ from polytune.tasks.base import Task
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import MetricsFile, replace_progress
-from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, check_signatures
+from polytune.trainer.checks import OWN_SIGNATURES
 from polytune.trainer.config import PolychromicConfig
-from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.gradients import MustMove
 from polytune.trainer.hooks import CallsMethods, methods_of
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
@@ -41,10 +40,11 @@ from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.reference import HoldsReference
 from polytune.trainer.rollouts import GrowsTrees
+from polytune.trainer.run_checks import check_fields, check_world
 from polytune.trainer.scaling import scale_populations
 from polytune.trainer.schedule import StartSchedule, blank_prompts
 from polytune.trainer.scored import ScoresRows
-from polytune.trainer.serving import build_sampler, check_vllm_mode
+from polytune.trainer.serving import build_sampler
 from polytune.trainer.sharding import ShardedPolicy
 from polytune.trainer.tree_log import TREES_FILE, TreeLog
 from polytune.trainer.value_features import with_vine_values
@@ -100,14 +100,12 @@ class PolychromicTrainer(
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
-        check_run(args, rollout, objective)
-        check_critic_adapter(args, kwargs.get("peft_config") is not None or isinstance(model, PeftModel))
-        check_vllm_mode(args, policy.generator)
+        adapted = kwargs.get("peft_config") is not None or isinstance(model, PeftModel)
+        check_fields(args, rollout, objective, generator=policy.generator, adapted=adapted)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         check_embeddings(model, processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
-        check_branching(task, rollout)
-        check_signatures(task, start_seeds[0], rollout, objective)
+        check_world(task, start_seeds[0], rollout, objective)
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
         self.methods = methods_of(args, objective)
