@@ -25,7 +25,7 @@ RUN_YAML = "run.yaml"
 
 
 @dataclass(frozen=True)
-class Run:
+class RunConfig:
     """The parts of a run. ``given``: the fields that a recipe or a flag named, the others have their defaults."""
 
     task: TaskConfig
@@ -37,7 +37,7 @@ class Run:
     given: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, parse: Callable[..., tuple], argv: Sequence[str], **options: Any) -> Run:
+    def read(cls, parse: Callable[..., tuple], argv: Sequence[str], **options: Any) -> RunConfig:
         """From a command line; ``parse``: ``polytune.app.cli.parse``, which ``options`` go to.
 
         Raises:

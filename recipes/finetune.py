@@ -18,11 +18,11 @@ from polytune.app.cli import REPOSITORY, parse, run, set_cpu_threads, start_proc
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     start_processes()
-    from polytune.run import Run
+    from polytune.run import RunConfig
     from polytune.trainer import check_space, latest_checkpoint, supervise
 
     default = str(REPOSITORY / "recipes/fourrooms/quickstart.yaml")
-    job = Run.read(parse, argv, description=__doc__, default_config=default)
+    job = RunConfig.read(parse, argv, description=__doc__, default_config=default)
     task_config, policy, adapter, args = job.task, job.policy, job.adapter, job.trainer
     from polytune.pictures.tracking import check_trackers, start_trackers
 

@@ -12,7 +12,7 @@ from polytune.comparison.options import ComparisonConfig
 from polytune.config import PolicyConfig, TaskConfig, require
 from polytune.evaluation.perturbed import tasks_under
 from polytune.recipe import read_recipe
-from polytune.run import Run
+from polytune.run import RunConfig
 from polytune.tasks import Task, load_task
 from polytune.tasks.splits import load_split
 from polytune.trainer.checks import check_budget
@@ -99,7 +99,7 @@ def read_methods(
 
 def _read_method(parse: Callable[..., tuple], name: str, path: Path, flags: Sequence[str]) -> Method:
     try:
-        job = Run.read(parse, ["--config", str(path), *flags], description="")
+        job = RunConfig.read(parse, ["--config", str(path), *flags], description="")
         if job.trainer.vllm_mode != "colocate":
             raise ValueError("vllm_mode 'server' is for one run, whose weights the server holds: use 'colocate'.")
     except ValueError as error:
@@ -149,7 +149,7 @@ def check_methods(
 
 def check_task(method: Method, task: Task, starts: Sequence[int]) -> list[str]:
     """Refuse what a run of the method would refuse once it knows the task; notes on budgets too small to be met."""
-    run = Run(**method.settings)
+    run = RunConfig(**method.settings)
     trainer, rollout = run.trainer, run.rollout
     try:
         check_budget(trainer, rollout, task)

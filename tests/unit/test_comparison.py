@@ -21,7 +21,6 @@ from polytune.comparison.options import ComparisonConfig, parse_seeds
 from polytune.comparison.perturbed import compare_perturbed
 from polytune.comparison.runs import Run
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
-from polytune.run import Run
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from polytune.app.cli import flagged, parse
-from polytune.run import RUN_YAML, Run, as_yaml
+from polytune.run import RUN_YAML, RunConfig, as_yaml
 from polytune.running.provenance import RUN_FILE, check_same_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ RECIPES = sorted(
 
 
 def read(*flags):
-    return Run.read(parse, [str(flag) for flag in flags], description="")
+    return RunConfig.read(parse, [str(flag) for flag in flags], description="")
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.stem}")
