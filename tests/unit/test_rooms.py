@@ -18,6 +18,7 @@ OWNED = {
     "minigrid": ("tasks/",),
     "matplotlib": ("pictures/", "comparison/plot.py"),
     "vl_convert": ("report/page.py",),
+    "jinja2": ("report/page.py",),
 }
 
 
