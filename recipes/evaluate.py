@@ -37,9 +37,9 @@ def main(argv: Sequence[str]) -> None:
     if config.from_records is not None:
         unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
         refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
-        from polytune.report.analysis import again
+        from polytune.report.analysis import analyse_recorded
 
-        again(task_config, config, ["recipes/evaluate.py", *argv])
+        analyse_recorded(task_config, config, ["recipes/evaluate.py", *argv])
         return
     if config.completions is not None:
         unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report")

@@ -125,6 +125,13 @@ def _checked(
     return values_P
 
 
+def resolved_sign(low: float | None, high: float | None) -> int:
+    """1 or -1 where the interval of a difference excludes 0, on that side; 0 where it does not, and without ends."""
+    if low is None or high is None:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
 def check_level(level: float) -> None:
     """ValueError unless 0 < level < 1."""
     if not 0 < level < 1:

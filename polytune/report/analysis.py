@@ -84,7 +84,7 @@ def _write_report(task: Task, records, summary: dict[str, Any], config: Evaluati
         print(f"report: {folder / report.REPORT_FILE}")
 
 
-def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:
+def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:
     """``recipes/evaluate.py --from_records``: analyse the records of an earlier evaluation, sampling nothing.
 
     Task, split and seed are those that the evaluation noted beside its ``records.jsonl``; without a note, those given.

@@ -7,6 +7,7 @@ from typing import Any
 
 from polytune.config import TaskConfig
 from polytune.evaluation.summary import counted
+from polytune.measures.intervals import resolved_sign
 from polytune.report import runs as files
 from polytune.report import tracks
 from polytune.report.page import Html, Page, command, folded, grid, paragraphs, part, table
@@ -41,8 +42,7 @@ def interval(value: Mapping[str, Any] | None, sign: str = "") -> Html:
 
 def gap(value: Mapping[str, Any]) -> Html:
     """A paired difference: coloured where its interval excludes 0."""
-    known = value["low"] is not None
-    kind = "up" if known and value["low"] > 0 else "down" if known and value["high"] < 0 else "open"
+    kind = {1: "up", -1: "down", 0: "open"}[resolved_sign(value["low"], value["high"])]
     return part("gap", kind, interval(value, "+"))
 
 
