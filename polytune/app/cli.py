@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
-import difflib
 import dis
 import errno
 import os
@@ -25,6 +24,7 @@ from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from polytune.helptext import recipe_help  # noqa: E402
+from polytune.lookup import did_you_mean  # noqa: E402
 from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -47,8 +47,7 @@ def near_misses(name: str, known: Sequence[str]) -> str:
     """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
     if name in MOVED:
         return f", which is now {MOVED[name]}."
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else "; --help lists the known ones."
+    return f"; {did_you_mean(name, known, write=str) or '--help lists the known ones.'}"
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
