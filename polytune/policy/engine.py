@@ -6,7 +6,6 @@ over (LoRA merged on the way, tied heads included), empties the prefix cache, an
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from polytune.digests import number_from
 from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Answer(NamedTuple):
 def sample_seed(key: SampleKey, turn: int) -> int:
     """The 63-bit seed of one sampled action: BLAKE2b over the key and the turn."""
     packed = struct.pack("<5q", *key, turn)
-    return int.from_bytes(hashlib.blake2b(packed, digest_size=8, person=b"vllm").digest(), "little") >> 1
+    return number_from(packed, 8, person=b"vllm") >> 1
 
 
 class EngineGenerator:

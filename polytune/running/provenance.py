@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from polytune.digests import file_digest
 from polytune.policy.loading import CheckpointError, weight_files
 
 RUN_FILE = "run.json"
@@ -122,8 +123,7 @@ def fingerprint(checkpoint: str | Path) -> str:
         names = ("config.json", "tokenizer.json", "tokenizer_config.json")
         files += [folder / name for name in names if (folder / name).is_file()]
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()[:16] if files else str(checkpoint)
 
 
