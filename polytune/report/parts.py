@@ -11,7 +11,8 @@ from polytune.measures.intervals import resolved_sign
 from polytune.report import runs as files
 from polytune.report import tracks
 from polytune.report.page import Html, Page, command, folded, grid, paragraphs, part, table
-from polytune.tasks import Task, load_task
+from polytune.tasks import Task
+from polytune.tasks.starts import task_of
 
 #: on sections that the two reports have both
 CREATIVITY_LEAD = (
@@ -160,8 +161,7 @@ def vines(page: Page, runs: Sequence[files.RunFiles]) -> list[str]:
     found, notes = [], []
     for run in (run for run in runs if run.trees):
         try:
-            config = TaskConfig(**run.settings["task"])
-            task, signed = load_task(config.task, **config.task_options), _is_signed_by_task(run)
+            task, signed = task_of(TaskConfig(**run.settings["task"])), _is_signed_by_task(run)
             trees = list(tracks.trees_of(task, run.trees, signed=signed))
         except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
             notes.append(f"the trees of {run.folder} cannot be shown ({type(error).__name__}: {error})")
