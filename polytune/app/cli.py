@@ -23,6 +23,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
+from polytune.errors import ToldError, UsageError  # noqa: E402
 from polytune.helptext import recipe_help  # noqa: E402
 from polytune.lookup import did_you_mean  # noqa: E402
 from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
@@ -33,10 +34,6 @@ OUR_FOLDERS = (REPOSITORY / "polytune", REPOSITORY / "recipes")
 QUIET_FLAGS = ("-q", "--quiet")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
-
-
-class UsageError(ValueError):
-    """The command line or the YAML is wrong; the message names the value and the fix."""
 
 
 #: fields of earlier versions -> what stands in their place
@@ -263,11 +260,6 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
 
 def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """``main``, with one line for each error that was foreseen."""
-    from polytune.export.hub import PushError
-    from polytune.policy.engine import EngineError
-    from polytune.policy.loading import CheckpointError
-    from polytune.rollout import RolloutError
-    from polytune.running.checkpoints import SaveError
     from polytune.running.processes import settle, waited_too_long
 
     try:
@@ -276,13 +268,12 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         settle()
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
-        named = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, PushError, FloatingPointError)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
             text += "again; what was written before is kept."
         elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename:
             text = f"{error.filename}: {error.strerror}: choose another path or mend its permissions."
-        elif isinstance(error, named) or _raised_by_us(error):
+        elif isinstance(error, ToldError | FloatingPointError) or _raised_by_us(error):
             text = str(error)
         elif (late := waited_too_long(error)) is not None:
             text = late

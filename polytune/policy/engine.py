@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from polytune.digests import number_from
+from polytune.errors import ToldError
 from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ CANARY_ERROR = 0.1
 NO_WEIGHTS = (".lora_", ".original_module.", ".weight.")
 
 
-class EngineError(RuntimeError):
+class EngineError(ToldError, RuntimeError):
     """The engine died, or does not hold the policy's weights."""
 
 

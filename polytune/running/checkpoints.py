@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from polytune.digests import file_digest
+from polytune.errors import ToldError
 from polytune.policy.weights import not_finite
 
 logger = logging.get_logger(__name__)
@@ -25,7 +26,7 @@ MANIFEST = "manifest.json"
 STAGING = ".saving"
 
 
-class SaveError(OSError):
+class SaveError(ToldError, OSError):
     """A checkpoint could not be written; the message says where, why, and which checkpoint is intact."""
 
 

@@ -9,8 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["digests", "config", "lookup", "terminal", "helptext", "tasks", "policy", "rollout", "objective", "methods"]
-ROOMS += ["measures", "running", "trainer", "evaluation", "pictures", "comparison", "report", "export", "app"]
+ROOMS = ["digests", "errors", "config", "lookup", "terminal", "helptext", "tasks", "policy", "rollout", "objective"]
+ROOMS += [
+    "methods",
+    "measures",
+    "running",
+    "trainer",
+    "evaluation",
+    "pictures",
+    "comparison",
+    "report",
+    "export",
+    "app",
+]
 #: packages that only one room, or one module, may import
 OWNED = {
     "trl": ("trainer/", "policy/chat.py"),  # chat.py: TRL's training templates
