@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from polytune.report.charts import Spec
+from polytune.running.provenance import write_text
 
 HERE = Path(__file__).parent
 #: text that is HTML already; any other text is escaped where a template puts it into the page
@@ -131,12 +131,5 @@ def as_html(page: Page) -> str:
 
 
 def write_page(page: Page, path: str | Path) -> None:
-    """Write the page so that a kill leaves the old file or the new one."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(as_html(page), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write the page whole, or leave the old one."""
+    write_text(Path(path), as_html(page))
