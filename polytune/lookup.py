@@ -7,7 +7,7 @@ importable where polytune runs (installed, or on PYTHONPATH). An object that is 
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 
@@ -29,9 +29,8 @@ def find(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=3)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ValueError(f"{kind} {name!r}: {module_name!r} has no {attribute!r}{hint}")
+            near = did_you_mean(part, dir(found))
+            raise ValueError(f"{kind} {name!r}: {module_name!r} has no {attribute!r}{near and '; '}{near}")
         found = getattr(found, part)
     return found
 
@@ -63,8 +62,13 @@ def named(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
     return table[name]
 
 
-def unknown(kind: str, name: Any, table: Mapping[str, Any]) -> str:
-    """The message for a name that is in no row."""
-    near = difflib.get_close_matches(str(name), table, n=3)
-    hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"unknown {kind} {name!r};{hint} known: {', '.join(sorted(table))}"
+def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
+    """The message for a name that is none of the known ones."""
+    near = did_you_mean(str(name), known)
+    return f"unknown {kind} {name!r};{near and ' '}{near} known: {', '.join(sorted(known))}"
+
+
+def did_you_mean(name: str, known: Iterable[str], write: Callable[[str], str] = repr) -> str:
+    """``did you mean 'a' or 'b'?``, the known names that are close to `name`; nothing where none is."""
+    near = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {' or '.join(map(write, near))}?" if near else ""

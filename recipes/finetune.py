@@ -34,13 +34,12 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.adapters import lora_config, own_base, quantization, training_dtype
     from polytune.running.provenance import carry_provenance, check_same_run, demonstration_hashes
-    from polytune.tasks import load_task
-    from polytune.tasks.splits import load_split, says_unseen
+    from polytune.tasks.starts import starts_of, task_of
 
-    task = load_task(task_config.task, **task_config.task_options)
-    hashes = demonstration_hashes(policy.model) if says_unseen(task_config.split) else []
-    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir, unseen_of=hashes)
-    seeds = seeds[: task_config.num_start_states]
+    task = task_of(task_config)
+    _, seeds = starts_of(
+        task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy.model)
+    )
     job.check_world(task, seeds[0])
     loading = policy.loading(args.trust_remote_code) | {"dtype": training_dtype(policy, adapter)}
     with args.main_process_first(local=False, desc="the base of an adapter"):

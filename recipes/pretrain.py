@@ -42,9 +42,9 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import Start, sample_episodes
     from polytune.running import provenance
-    from polytune.tasks import load_task
     from polytune.tasks.demonstrations import act_out_all
     from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, load_split, split_hashes
+    from polytune.tasks.starts import task_of
     from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
 
     settings = {"task": task_config, "adapter": adapter, "pretrain": config}
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
         return print(f"{output_dir} is complete already: {done.read_text().strip()}")
 
     # ---------------------------------------------------------------- task, policy, demonstrations
-    task = load_task(task_config.task, **task_config.task_options)
+    task = task_of(task_config)
     spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
     words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
     if config.base_model is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
-import difflib
 import dis
 import errno
 import os
@@ -22,7 +21,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
+from polytune.errors import ToldError, UsageError  # noqa: E402
 from polytune.helptext import recipe_help  # noqa: E402
+from polytune.lookup import did_you_mean  # noqa: E402
 from polytune.recipe import read_recipe  # noqa: E402
 from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
 
@@ -34,10 +35,6 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
 
 
-class UsageError(ValueError):
-    """The command line or the YAML is wrong; the message names the value and the fix."""
-
-
 #: fields of earlier versions -> what stands in their place
 MOVED = {"ucb_coef": "methods: [ucb] with method_args: [ucb.coef=VALUE]"}
 
@@ -46,8 +43,7 @@ def near_misses(name: str, known: Sequence[str]) -> str:
     """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
     if name in MOVED:
         return f", which is now {MOVED[name]}."
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else "; --help lists the known ones."
+    return f"; {did_you_mean(name, known, write=str) or '--help lists the known ones.'}"
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
@@ -275,11 +271,6 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
 
 def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """``main``, with one line for each error that was foreseen."""
-    from polytune.export.hub import PushError
-    from polytune.policy.engine import EngineError
-    from polytune.policy.loading import CheckpointError
-    from polytune.rollout import RolloutError
-    from polytune.running.checkpoints import SaveError
     from polytune.running.processes import settle, waited_too_long
 
     try:
@@ -288,13 +279,12 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
         settle()
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
-        named = (UsageError, CheckpointError, RolloutError, EngineError, SaveError, PushError, FloatingPointError)
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
             text += "again; what was written before is kept."
         elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename:
             text = f"{error.filename}: {error.strerror}: choose another path or mend its permissions."
-        elif isinstance(error, named) or _raised_by_us(error):
+        elif isinstance(error, ToldError | FloatingPointError) or _raised_by_us(error):
             text = str(error)
         elif (late := waited_too_long(error)) is not None:
             text = late

@@ -22,9 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from polytune.config import RolloutConfig, TaskConfig
+from polytune.errors import UsageError
 from polytune.helptext import Formatter, program
-from polytune.tasks import Task, load_task
+from polytune.tasks import Task
 from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys, play_lines, watch
+from polytune.tasks.starts import task_of
 from polytune.terminal import colours_wanted, say_error
 
 VINE_RULES = ("equally_spaced", "fixed", "start")
@@ -33,14 +35,10 @@ MOST_PANELS = 8
 """Rollout states that one picture shows, each in a panel of its own."""
 
 
-class UsageError(ValueError):
-    """The command line is wrong; the message names the value and the fix."""
-
-
 def main(argv: Sequence[str]) -> None:
     """The program. Raises UsageError, and ValueError or OSError whose message is for the user."""
     options = parse(argv)
-    task = load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
+    task = task_of(TaskConfig(options.task, options.task_horizon, options.task_args))
     game = Game(task, options.seed)
     check(options, game)
     if options.policy is not None:

@@ -13,8 +13,8 @@ from polytune.config import PolicyConfig, TaskConfig, require
 from polytune.evaluation.perturbed import tasks_under
 from polytune.recipe import read_recipe
 from polytune.run import RunConfig
-from polytune.tasks import Task, load_task
-from polytune.tasks.splits import load_split
+from polytune.tasks import Task
+from polytune.tasks.starts import starts_of, task_of
 from polytune.trainer.checks import check_budget
 
 PRETRAINED = "pretrained"
@@ -173,8 +173,7 @@ def check_starts(
     Raises:
         ValueError: names the value and the fix.
     """
-    task = load_task(task_config.task, **task_config.task_options)
-    split = task_config.split or task.default_split
-    starts = load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]
+    task = task_of(task_config)
+    _, starts = starts_of(task, task_config)
     tasks_under(task, task_config, config.perturb, starts, seed=config.evaluation_seed)
     return task, starts, [note for method in methods for note in check_task(method, task, starts)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from polytune.config import RolloutConfig
+from polytune.errors import ToldError
 from polytune.policy.generator import Branch, Generator, SampleKey
 from polytune.policy.rendering import Renderer
 from polytune.rollout.branching import BRANCHING, SeedView
@@ -20,7 +21,7 @@ from polytune.rollout.tree import Root, Trajectory, Tree, Turn
 from polytune.tasks.base import Episode, Task
 
 
-class RolloutError(RuntimeError):
+class RolloutError(ToldError, RuntimeError):
     """A task broke its contract in mid-episode; the message names the task, the start state and the turn."""
 
 

@@ -9,7 +9,6 @@ the critic, the counters and what methods remember.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
+from polytune.digests import number_from
 from polytune.objective import find_judge
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
@@ -229,7 +229,7 @@ class PolychromicTrainer(
     def _draw_seed(self) -> int:
         """Seed of random sets: another one in every run, update and process."""
         key = f"{self.args.seed} {self.state.global_step} {self.accelerator.process_index}".encode()
-        return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
+        return number_from(key, 7)
 
     def _scale(self, turns: TurnAdvantages) -> None:
         """Scale the two populations apart, over all processes, and note their sizes."""

@@ -9,20 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = [
-    "config",
-    "recipe",
-    "lookup",
-    "terminal",
-    "helptext",
-    "tasks",
-    "policy",
-    "rollout",
-    "objective",
-    "methods",
-    "measures",
-]
-ROOMS += ["running", "trainer", "run", "evaluation", "pictures", "comparison", "report", "export", "app"]
+ROOMS = ["digests", "errors", "config", "recipe", "lookup", "terminal", "helptext", "tasks", "policy", "rollout"]
+ROOMS += ["objective", "methods", "measures", "running", "trainer", "run", "evaluation", "pictures", "comparison"]
+ROOMS += ["report", "export", "app"]
 #: packages that only one room, or one module, may import
 OWNED = {
     "trl": ("trainer/", "policy/chat.py"),  # chat.py: TRL's training templates
@@ -30,6 +19,7 @@ OWNED = {
     "minigrid": ("tasks/",),
     "matplotlib": ("pictures/", "comparison/plot.py"),
     "vl_convert": ("report/page.py",),
+    "jinja2": ("report/page.py",),
 }
 
 
