@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from polytune.places import runnable
+
 NARROWEST, WIDEST = 60, 100
 
 
@@ -133,7 +135,8 @@ def recipe_help(parser: Any, settings: dict[str, Any], *, full: bool) -> str:
         action.help = text + ("" if default in (None, "", [], False, argparse.SUPPRESS) else f" [{_as_text(default)}]")
     name = Path(sys.argv[0]).stem
     prog = program(name, f"{name}.py")
-    return help_text(prog, f"{prog} [--config FILE.yaml] [--FIELD VALUE ...]", parser.description, groups)
+    usage = f"{prog} [--config FILE.yaml] [--FIELD VALUE ...]"
+    return help_text(prog, usage, runnable(parser.description), groups)
 
 
 def _own_fields(cls: type) -> set[str]:

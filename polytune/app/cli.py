@@ -1,4 +1,4 @@
-"""Command lines of the recipes: YAML defaults, flags that override them, and errors that name near misses."""
+"""Command lines of the programs: YAML defaults, flags that override them, and errors that name near misses."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ from transformers import HfArgumentParser  # noqa: E402
 from transformers.utils import logging as transformers_logging  # noqa: E402
 
 from polytune.helptext import recipe_help  # noqa: E402
+from polytune.places import PACKAGE, RECIPES, find_file, recipe_name, runnable  # noqa: E402
 from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-#: not the whole repository: `make install` puts the virtual environment there, too
-OUR_FOLDERS = (REPOSITORY / "polytune", REPOSITORY / "recipes")
 QUIET_FLAGS = ("-q", "--quiet")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
@@ -57,9 +55,10 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, is not YAML, or is no mapping of names to values.
     """
-    path = Path(path)
+    path = find_file(path)
     if not path.is_file():
-        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/[!a]*/**/*.yaml")))
+        own = sorted(p for p in RECIPES.rglob("*.yaml") if p.parent.name != "accelerate")
+        known = ", ".join(map(recipe_name, own))
         raise UsageError(f"config {str(path)!r} does not exist; the recipes are {known}.")
     try:
         settings = yaml.safe_load(path.read_text())
@@ -71,7 +70,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse(
-    classes: Sequence[type], argv: Sequence[str], *, description: str, default_config: str | None = None
+    classes: Sequence[type], argv: Sequence[str], *, description: str, default_config: str | Path | None = None
 ) -> tuple[Any, ...]:
     """Instances of ``classes`` from an optional ``--config FILE.yaml`` and flags, which override it.
 
@@ -138,9 +137,9 @@ class _Built(Exception):
 _building: list[Callable] = []
 
 
-def _add_common(parser: argparse.ArgumentParser, default_config: str | None) -> None:
+def _add_common(parser: argparse.ArgumentParser, default_config: str | Path | None) -> None:
     """What every recipe takes beside its fields; ``run`` has seen to --quiet before."""
-    default = "none" if default_config is None else os.path.relpath(default_config)
+    default = "none" if default_config is None else recipe_name(default_config)
     parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML with defaults (unset: {default})")
     parser.add_argument(*QUIET_FLAGS, action="store_true", help="Say nothing but errors; files are written as usual.")
     parser.add_argument("--help-all", action="store_true", help="Show every field that transformers and TRL know, too.")
@@ -199,7 +198,8 @@ def start_processes() -> None:
     if sys.platform == "linux":  # when accelerate is killed, torchrun ends, too, and its processes with it
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(wanted)]
-    os.execv(sys.executable, [*launcher, *sys.argv])
+    module = getattr(sys.modules["__main__"].__spec__, "name", None)  # accelerate launch -m polytune.app.finetune
+    os.execv(sys.executable, [*launcher, *(sys.argv if module is None else ["-m", module, *sys.argv[1:]])])
 
 
 def _asked_of_accelerate() -> int:
@@ -289,12 +289,12 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             text = late
         else:
             raise
-        say_error(text)
+        say_error(runnable(text))
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Whether a ``raise`` in polytune or its recipes made the error: then the message was written for the user.
+    """Whether a ``raise`` in polytune made the error: then the message was written for the user.
 
     An error that a built-in raised there (``int("x")``, ``zip`` of unequal lengths) is a bug and keeps its traceback.
     """
@@ -304,5 +304,5 @@ def _raised_by_us(error: BaseException) -> bool:
     if frames is None:
         return False
     code = frames.tb_frame.f_code
-    ours = any(Path(code.co_filename).resolve().is_relative_to(folder) for folder in OUR_FOLDERS)
+    ours = Path(code.co_filename).resolve().is_relative_to(PACKAGE)
     return ours and code.co_code[frames.tb_lasti] == dis.opmap["RAISE_VARARGS"]

@@ -1,11 +1,10 @@
-"""Shell completion: a static script, made by shtab from the parsers of the recipes. Nothing is loaded at TAB."""
+"""Shell completion: a static script, made by shtab from the parsers of the programs. Nothing is loaded at TAB."""
 
 from __future__ import annotations
 
 import argparse
-import runpy
+import importlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import shtab
 
@@ -67,16 +66,15 @@ _polytune_yaml() {
 }
 
 
-def script(shell: str, doors: Mapping[str, str], recipes: Path) -> str:
-    """The completion script of ``shell``; ``doors``: recipe -> what it does. A recipe that is missing has no fields."""
+def script(shell: str, doors: Mapping[str, str]) -> str:
+    """The completion script of ``shell``; ``doors``: program -> what it does."""
     root = argparse.ArgumentParser(prog="polytune", allow_abbrev=False)
     root.add_argument("--version", action="store_true", help="which polytune this is")
     commands = root.add_subparsers(dest="command")
     for name, told in doors.items():
         door = commands.add_parser(name, help=told, description=told)
-        if (recipes / f"{name}.py").is_file():
-            built = parser_of(runpy.run_path(str(recipes / f"{name}.py"))["main"])
-            _copy_fields(built, door, OF_DOOR.get(name, {}))
+        built = parser_of(importlib.import_module(f"polytune.app.{name}").main)
+        _copy_fields(built, door, OF_DOOR.get(name, {}))
     _copy_fields(_play_parser(), commands.add_parser("play", help="play a task, watch a policy", description=""))
     completion = commands.add_parser("completion", help="print a completion script", description="")
     completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS[:3])

@@ -13,6 +13,7 @@ import yaml
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, require
 from polytune.evaluation.perturbed import tasks_under
+from polytune.places import find_file
 from polytune.tasks import Task, load_task
 from polytune.tasks.splits import load_split
 from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run
@@ -109,7 +110,7 @@ def _read_method(parse: Callable[..., tuple], name: str, path: Path, flags: Sequ
             raise ValueError("vllm_mode 'server' is for one run, whose weights the server holds: use 'colocate'.")
     except ValueError as error:
         raise ValueError(f"method {name} ({path}): {error}") from error
-    return Method(name, path, yaml.safe_load(path.read_text()), settings)
+    return Method(name, path, yaml.safe_load(find_file(path).read_text()), settings)
 
 
 def check_methods(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["config", "lookup", "terminal", "helptext", "tasks", "policy", "rollout", "objective", "methods", "measures"]
-ROOMS += ["running", "trainer", "evaluation", "pictures", "comparison", "report", "export", "app"]
+ROOMS = ["config", "lookup", "places", "terminal", "helptext", "tasks", "policy", "rollout", "objective", "methods"]
+ROOMS += ["measures", "running", "trainer", "evaluation", "pictures", "comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import
 OWNED = {
     "trl": ("trainer/", "policy/chat.py"),  # chat.py: TRL's training templates
@@ -96,11 +96,22 @@ def test_loading_a_task_loads_no_torch():
     assert result.stdout.strip() == "False"
 
 
-def test_recipes_are_short_and_have_a_launch_command():
-    for path in sorted((ROOT / "recipes").glob("*.py")):
-        text = path.read_text()
-        assert len(text.splitlines()) <= 150 or path.name == "bench.py", f"{path.name} is longer than 150 lines"
-        assert f"recipes/{path.name}" in ast.get_docstring(ast.parse(text)), f"{path.name} shows no launch command"
+LAUNCHERS = sorted((ROOT / "recipes").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda p: p.stem)
+def test_recipes_launch_programs(path):
+    assert path.read_text().endswith(f"""
+from polytune.app.{path.stem} import main, run
+
+if __name__ == "__main__":
+    run(main)
+"""), f"{path} does more than launch"
+    assert len(path.read_text().splitlines()) == 6
+    program = ROOT / "polytune/app" / path.name
+    for own in (path, program):
+        assert f"recipes/{path.name}" in ast.get_docstring(ast.parse(own.read_text())), f"{own}: no launch command"
+    assert len(program.read_text().splitlines()) <= 300 and program.read_text().endswith("    run(main)\n")
 
 
 def test_pyproject_holds_only_the_build_system():
