@@ -35,6 +35,11 @@ def recipe_name(path: str | Path) -> str:
     return str("recipes" / path.relative_to(RECIPES)) if path.is_relative_to(RECIPES) else str(path)
 
 
+def recipes() -> list[str]:
+    """The names of polytune's own recipes; accelerate's files among them are none."""
+    return [recipe_name(path) for path in sorted(RECIPES.rglob("*.yaml")) if path.parent.name != "accelerate"]
+
+
 def start(program: str) -> list[str]:
     """The first words of a command that starts a program of ``polytune.app`` from any folder. ``-P``: modules of that
     folder hide none that the program imports."""

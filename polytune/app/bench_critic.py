@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polytune.app.cli import UsageError, parse, run, set_cpu_threads
+from polytune.app.fields import TRAINER
 from polytune.places import RECIPES, command
 from polytune.terminal import progress
 
@@ -45,9 +46,8 @@ class CriticBenchConfig:
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
-    from polytune.trainer import PolychromicConfig
 
-    parts = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig, CriticBenchConfig)
+    parts = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, TRAINER, CriticBenchConfig)
     defaults = ["--output_dir", "outputs/bench_critic/fourrooms", "--num_updates", "12", "--max_env_steps", "60000"]
     defaults += ["--critic_learning_rate", "1e-3"]  # for all kinds
     at_40 = [] if any(word.startswith("--config") for word in argv) else ["--task_horizon", "40"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 from polytune.app.cli import parse, run, set_cpu_threads, start_processes
+from polytune.app.fields import TRAINER
 from polytune.places import RECIPES, command
 
 
@@ -20,8 +21,17 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     start_processes()
     from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+
+    task_config, policy, adapter, rollout, objective, args = parse(
+        (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, TRAINER),
+        argv,
+        description=__doc__,
+        default_config=RECIPES / "fourrooms/quickstart.yaml",
+    )
+
+    from polytune.pictures.tracking import check_trackers, start_trackers
     from polytune.trainer import (
-        PolychromicConfig,
+        PolychromicTrainer,
         check_critic_adapter,
         check_processes,
         check_run,
@@ -31,14 +41,6 @@ def main(argv: Sequence[str]) -> None:
         latest_checkpoint,
         supervise,
     )
-
-    task_config, policy, adapter, rollout, objective, args = parse(
-        (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
-        argv,
-        description=__doc__,
-        default_config=RECIPES / "fourrooms/quickstart.yaml",
-    )
-    from polytune.pictures.tracking import check_trackers, start_trackers
 
     check_trackers(args.report_to)
     check_run(args, rollout, objective)
@@ -79,8 +81,6 @@ def main(argv: Sequence[str]) -> None:
     check_same_run(args.output_dir, settings)
 
     # ---------------------------------------------------------------- train
-    from polytune.trainer import PolychromicTrainer
-
     trainer = PolychromicTrainer(
         model,
         args,

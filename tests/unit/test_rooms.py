@@ -114,6 +114,23 @@ if __name__ == "__main__":
     assert len(program.read_text().splitlines()) <= 300 and program.read_text().endswith("    run(main)\n")
 
 
+PROGRAMS = [*(path.stem for path in LAUNCHERS), "play"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("words", [["--help"], ["--sede", "1"]], ids=["help", "typo"])
+def test_help_and_typos_load_nothing_heavy(name, words):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['x', *{words!r}]\n"
+        f"try: runpy.run_module('polytune.app.{name}', run_name='__main__')\n"
+        "except SystemExit as end: print(f'\\n{end.code}', end=' ')\n"
+        "print([m for m in ('torch', 'transformers', 'trl', 'datasets', 'matplotlib') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == ("0 []" if words == ["--help"] else "2 []"), result.stderr
+
+
 def test_pyproject_holds_only_the_build_system():
     import tomllib
 
