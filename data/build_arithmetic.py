@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+from polytune.places import DATA
 from polytune.tasks.rewards import calculation
-from polytune.tasks.splits import DATA_DIR
 
 HIGHEST, COUNT, LARGEST_TARGET, FEWEST, SHOWN = 6, 4, 24, 3, 8
 CARD = """---
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=253)
     parser.add_argument("--test", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output_dir", type=Path, default=DATA_DIR / "arithmetic")
+    parser.add_argument("--output_dir", type=Path, default=DATA / "arithmetic")
     given = parser.parse_args()
     named = [f" --{name} {getattr(given, name)}" for name in ("train", "test", "seed")
              if getattr(given, name) != parser.get_default(name)]  # fmt: skip

@@ -13,9 +13,10 @@ import json
 import textwrap
 from pathlib import Path
 
+from polytune.places import DATA
 from polytune.tasks import load_task
 from polytune.tasks.creativity.tasks import CreativityTask
-from polytune.tasks.splits import DATA_DIR, load_split
+from polytune.tasks.splits import load_split
 
 TASKS = ("sibling", "triangle", "circle", "line")
 CARD = """---
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, help="unset: data/TASK_SIZE")
     arguments = parser.parse_args()
     task = load_task(arguments.task, size=arguments.size, structure_seed=arguments.structure_seed)
-    folder = arguments.output_dir or DATA_DIR / f"{arguments.task}_{arguments.size}"
+    folder = arguments.output_dir or DATA / f"{arguments.task}_{arguments.size}"
     seed = f" --structure_seed {arguments.structure_seed}" if arguments.structure_seed else ""
     write(
         task,

@@ -12,8 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
+from polytune.places import DATA
 from polytune.tasks import TASKS, Task, load_task
-from polytune.tasks.splits import DATA_DIR, DEMONSTRATION_SEEDS_START, TRAIN_SEEDS_START, UNSEEN_SEEDS_START
+from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, TRAIN_SEEDS_START, UNSEEN_SEEDS_START
 
 LATER = {"babyai-bosslevel": 50_000}
 """Task -> how much later its seeds begin. BossLevel draws as SynthSeq does: with the same seeds 93 levels in 100 were
@@ -37,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", required=True, choices=sorted(TASKS))
     parser.add_argument("--rows", type=int, default=50, help="levels per split")
-    parser.add_argument("--data-dir", type=Path, default=DATA_DIR, help="files go to DATA_DIR/TASK/")
+    parser.add_argument("--data-dir", type=Path, default=DATA, help="files go to DATA_DIR/TASK/")
     arguments = parser.parse_args()
     if arguments.rows < 1:
         parser.error(f"--rows must be at least 1, got {arguments.rows}")

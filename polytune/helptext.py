@@ -8,9 +8,11 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from polytune.places import runnable
 
 NARROWEST, WIDEST = 60, 100
 
@@ -110,10 +112,17 @@ def help_text(prog: str, usage: str, description: str, groups: Iterable[tuple[st
     return formatter.format_help()
 
 
-def recipe_help(parser: Any, settings: dict[str, Any], *, full: bool) -> str:
-    """polytune's own fields, class by class, with their defaults; the ~300 inherited ones only on demand.
+def program_help(
+    parser: argparse.ArgumentParser,
+    parts: Iterable[tuple[str, Sequence[str]]],
+    settings: Mapping[str, Any],
+) -> str:
+    """The help of a program: its options and fields with their defaults.
 
-    ``parser``: transformers' HfArgumentParser; ``settings``: the YAML's, which are the defaults where it has them.
+    Args:
+        parser: knows the options and fields.
+        parts: headings, and the names of the fields under them.
+        settings: the YAML's, which are the defaults where it has them.
     """
     actions = {
         action.dest: action
@@ -121,22 +130,19 @@ def recipe_help(parser: Any, settings: dict[str, Any], *, full: bool) -> str:
         if not any(option.startswith("--no_") for option in action.option_strings)
     }
     groups = [("options", [actions[name] for name in ("help", "help_all", "quiet", "config")])]
-    for cls in parser.dataclass_types:
-        names = [f.name for f in dataclasses.fields(cls)]
-        shown = names if full else _own_fields(cls)
-        groups.append(
-            (cls.__doc__.split("\n")[0].replace("`", "").rstrip("."), [actions[n] for n in names if n in shown])
-        )
+    groups += [(heading, [actions[name] for name in names]) for heading, names in parts]
     for name, action in actions.items():
         default = settings.get(name, action.default)
         text = (action.help or "").replace("%", "%%") if action.help != argparse.SUPPRESS else ""
         action.help = text + ("" if default in (None, "", [], False, argparse.SUPPRESS) else f" [{_as_text(default)}]")
     name = Path(sys.argv[0]).stem
     prog = program(name, f"{name}.py")
-    return help_text(prog, f"{prog} [--config FILE.yaml] [--FIELD VALUE ...]", parser.description, groups)
+    return help_text(
+        prog, f"{prog} [--config FILE.yaml] [--FIELD VALUE ...]", runnable(parser.description or ""), groups
+    )
 
 
-def _own_fields(cls: type) -> set[str]:
+def own_fields(cls: type) -> set[str]:
     """The fields that a class adds or gives another default, and a few that everybody needs."""
     inherited = {f.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)}
     own = set(cls.__dict__.get("__annotations__", {})) | ({f.name for f in dataclasses.fields(cls)} - inherited)

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from polytune.places import find_file
+
 EXTENDS = "extends"
 
 
@@ -24,7 +26,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: a file is missing, is not YAML, is no mapping of names to values, or extends itself.
     """
-    return _read(Path(path), ())
+    return _read(find_file(path), ())
 
 
 def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
     name = own.pop(EXTENDS)
     if not isinstance(name, str):
         raise ValueError(f"config {path} extends {name!r}: give the path of one YAML file.")
-    other = path.parent / name if (path.parent / name).is_file() else Path(name)
+    other = path.parent / name if (path.parent / name).is_file() else find_file(name)
     chain = [*readers, path]
     if other.resolve() in [reader.resolve() for reader in chain]:
         raise ValueError(f"config {path} extends {name}, which extends it in turn: leave one of them out.")

@@ -1,4 +1,4 @@
-"""Command lines of the recipes: YAML defaults, flags that override them, and errors that name near misses."""
+"""Command lines of the programs: YAML defaults, flags that override them, and errors that name near misses."""
 
 from __future__ import annotations
 
@@ -14,22 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from polytune.app.fields import add_arguments, part_of
+from polytune.errors import ToldError, UsageError
+from polytune.helptext import program_help
+from polytune.lookup import did_you_mean
+from polytune.places import PACKAGE, find_file, recipe_name, recipes, runnable
+from polytune.recipe import read_recipe
+from polytune.terminal import is_quiet, quietened, say_error
+
 # Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
 # a thousand rounds costs nothing on an idle machine. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from transformers import HfArgumentParser  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
 
-from polytune.errors import ToldError, UsageError  # noqa: E402
-from polytune.helptext import recipe_help  # noqa: E402
-from polytune.lookup import did_you_mean  # noqa: E402
-from polytune.recipe import read_recipe  # noqa: E402
-from polytune.terminal import is_quiet, quietened, say_error  # noqa: E402
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-#: not the whole repository: `make install` puts the virtual environment there, too
-OUR_FOLDERS = (REPOSITORY / "polytune", REPOSITORY / "recipes")
 QUIET_FLAGS = ("-q", "--quiet")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
@@ -52,10 +49,9 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     Raises:
         UsageError: the file is missing, is not YAML, or is no mapping of names to values.
     """
-    path = Path(path)
+    path = find_file(path)
     if not path.is_file():
-        known = ", ".join(str(p.relative_to(REPOSITORY)) for p in sorted(REPOSITORY.glob("recipes/[!a]*/**/*.yaml")))
-        raise UsageError(f"config {str(path)!r} does not exist; the recipes are {known}.")
+        raise UsageError(f"config {str(path)!r} does not exist; the recipes are {', '.join(recipes())}.")
     try:
         return read_recipe(path)
     except ValueError as error:
@@ -63,17 +59,18 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse(
-    classes: Sequence[type],
+    classes: Sequence[type | str],
     argv: Sequence[str],
     *,
     description: str,
-    default_config: str | None = None,
+    default_config: str | Path | None = None,
     given: list[str] | None = None,
 ) -> tuple[Any, ...]:
     """Instances of ``classes`` from an optional ``--config FILE.yaml`` and flags, which override it.
 
     Args:
-        classes: dataclasses with distinct field names.
+        classes: dataclasses with distinct field names; "module:Class" is loaded when the command line is known to be
+            good, if :mod:`polytune.app.fields` keeps its fields.
         argv: the command line without the program's name.
         description: shown by ``--help``; its first lines should hold an example.
         default_config: YAML used when ``--config`` is not given.
@@ -82,20 +79,23 @@ def parse(
     Raises:
         UsageError: unknown key or flag (with near misses), wrong type, or values that a class refuses.
     """
-    parser = HfArgumentParser(list(classes), description=description)
-    parser.allow_abbrev = False  # a mistyped flag is an error, never taken for a longer one
-    parser.error = _raise_usage  # type: ignore[method-assign]
-    known = [action.dest for action in parser._actions if action.dest != "help"]
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--config", default=default_config)
     first.add_argument("--help-all", action="store_true")
     chosen, flags = first.parse_known_args(list(argv))
+    parts = [part_of(cls, whole=chosen.help_all or bool(_building)) for cls in classes]
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)  # a mistyped flag is an error
+    parser.error = _raise_usage  # type: ignore[method-assign]
+    for part in parts:
+        add_arguments(parser, part)
+    known = [action.dest for action in parser._actions if action.dest != "help"]
     _add_common(parser, default_config)
     if _building:
         raise _Built(parser)
     settings = load_yaml(chosen.config) if chosen.config else {}
     if chosen.help_all or "-h" in flags or "--help" in flags:
-        print(recipe_help(parser, settings, full=chosen.help_all), end="")
+        fields = [(p.heading, [a.name for a in p.arguments] if chosen.help_all else p.shown) for p in parts]
+        print(program_help(parser, fields, settings), end="")
         raise SystemExit(0)
     for key in settings:
         if key not in known:
@@ -103,20 +103,18 @@ def parse(
     empty = {key: value for key, value in settings.items() if value is None or value == []}  # no flag says these
     parser.set_defaults(**empty)
     words = [word for key, value in settings.items() if key not in empty for word in _as_flags(key, value)]
-    try:
-        *parsed, unknown = parser.parse_args_into_dataclasses(
-            args=[*words, *flags], return_remaining_strings=True, look_for_args_file=False
-        )
-    except UsageError:
-        raise
-    except (TypeError, ValueError, argparse.ArgumentError) as error:
-        raise UsageError(str(error)) from error
+    values, unknown = parser.parse_known_args([*words, *flags])
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
         raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
     if given is not None:
         given += dict.fromkeys([*settings, *flagged(flags, known)])
-    return tuple(item for item in parsed if dataclasses.is_dataclass(item))
+    try:
+        return tuple(part.build(values) for part in parts)
+    except UsageError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
 
 
 def flagged(words: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -126,8 +124,8 @@ def flagged(words: Sequence[str], known: Sequence[str]) -> list[str]:
     return [name for name in names if name in known]
 
 
-def parser_of(main: Callable[[Sequence[str]], None]) -> HfArgumentParser:
-    """The parser that a recipe's ``main`` builds first; nothing else of the recipe is done."""
+def parser_of(main: Callable[[Sequence[str]], None]) -> argparse.ArgumentParser:
+    """The parser that a program's ``main`` builds first; nothing else of the program is done."""
     _building.append(main)
     try:
         main([])
@@ -135,26 +133,26 @@ def parser_of(main: Callable[[Sequence[str]], None]) -> HfArgumentParser:
         return built.args[0]
     finally:
         _building.pop()
-    raise ValueError(f"{main} parsed nothing: a recipe begins with polytune.app.cli.parse.")
+    raise ValueError(f"{main} parsed nothing: a program begins with polytune.app.cli.parse.")
 
 
 class _Built(Exception):
-    """Carries a parser out of a recipe."""
+    """Carries a parser out of a program."""
 
 
 _building: list[Callable] = []
 
 
-def _add_common(parser: argparse.ArgumentParser, default_config: str | None) -> None:
-    """What every recipe takes beside its fields; ``run`` has seen to --quiet before."""
-    default = "none" if default_config is None else os.path.relpath(default_config)
+def _add_common(parser: argparse.ArgumentParser, default_config: str | Path | None) -> None:
+    """What every program takes beside its fields; ``run`` has seen to --quiet before."""
+    default = "none" if default_config is None else recipe_name(default_config)
     parser.add_argument("--config", metavar="FILE.yaml", help=f"YAML with defaults (unset: {default})")
     parser.add_argument(*QUIET_FLAGS, action="store_true", help="Say nothing but errors; files are written as usual.")
     parser.add_argument("--help-all", action="store_true", help="Show every field that transformers and TRL know, too.")
 
 
 def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
-    """Refuse fields that the recipe would ignore: ``reasons`` maps each to what to do instead."""
+    """Refuse fields that the program would ignore: ``reasons`` maps each to what to do instead."""
     defaults = {
         field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         for field in dataclasses.fields(config)
@@ -191,11 +189,12 @@ def start_processes() -> None:
     """Be one of the processes that were asked for: ``accelerate launch`` starts a single one where it sees no GPU, or
     with ``--cpu``, whatever ``--num_processes`` says. Then this process becomes torchrun, which starts them all.
     """
-    import torch
-
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started > 1 and not torch.accelerator.is_available():
-        os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # or each process would train alone
+    if started > 1:
+        import torch
+
+        if not torch.accelerator.is_available():
+            os.environ.setdefault("ACCELERATE_USE_CPU", "true")  # or each process would train alone
     if started > 1 or "ACCELERATE_USE_CPU" not in os.environ or "LOCAL_RANK" in os.environ:
         return
     wanted = _asked_of_accelerate()
@@ -206,7 +205,8 @@ def start_processes() -> None:
     if sys.platform == "linux":  # when accelerate is killed, torchrun ends, too, and its processes with it
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(wanted)]
-    os.execv(sys.executable, [*launcher, *sys.argv])
+    module = getattr(sys.modules["__main__"].__spec__, "name", None)  # accelerate launch -m polytune.app.finetune
+    os.execv(sys.executable, [*launcher, *(sys.argv if module is None else ["-m", module, *sys.argv[1:]])])
 
 
 def _asked_of_accelerate() -> int:
@@ -231,10 +231,10 @@ def _asked_of_accelerate() -> int:
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> None:
-    """Run a recipe's ``main``; an error that has a name and a fix ends it with one line and status 2 (usage) or 1.
+    """Run a program's ``main``; an error that has a name and a fix ends it with one line and status 2 (usage) or 1.
 
     ``POLYTUNE_DEBUG=1`` shows the traceback as well. ``--quiet`` silences everything but errors, also of the programs
-    that the recipe starts in this terminal.
+    that it starts in this terminal.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     asked = is_quiet() or any(word in QUIET_FLAGS for word in argv)
@@ -249,12 +249,12 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
 def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """``main``; the other processes of the run are told how it ended."""
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # the recipes' own bars say what takes time
-    transformers_logging.disable_progress_bar()
+    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):  # transformers reads the latter
+        os.environ.setdefault(name, "1")  # the programs' own bars say what takes time
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].utils.logging.disable_progress_bar()
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # tasks, objectives and judges of a user's own are found where they run
-    from polytune.running.processes import release
-
     failure: str | None = "it ended in mid-run"
     try:
         _run(main, argv)
@@ -266,17 +266,23 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
         failure = f"{type(error).__name__}: {error}"
         raise
     finally:
-        release(failure)
+        if (processes := _processes()) is not None:
+            processes.release(failure)
+
+
+def _processes() -> Any:
+    """polytune.running.processes, if it is loaded: otherwise nobody is watched."""
+    return sys.modules.get("polytune.running.processes")
 
 
 def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """``main``, with one line for each error that was foreseen."""
-    from polytune.running.processes import settle, waited_too_long
-
     try:
         main(argv)
     except (ValueError, RuntimeError, FloatingPointError, OSError) as error:
-        settle()
+        processes = _processes()
+        if processes is not None:
+            processes.settle()
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
         if isinstance(error, OSError) and error.errno in NO_ROOM:
@@ -286,16 +292,16 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             text = f"{error.filename}: {error.strerror}: choose another path or mend its permissions."
         elif isinstance(error, ToldError | FloatingPointError) or _raised_by_us(error):
             text = str(error)
-        elif (late := waited_too_long(error)) is not None:
+        elif processes is not None and (late := processes.waited_too_long(error)) is not None:
             text = late
         else:
             raise
-        say_error(text)
+        say_error(runnable(text))
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Whether a ``raise`` in polytune or its recipes made the error: then the message was written for the user.
+    """Whether a ``raise`` in polytune made the error: then the message was written for the user.
 
     An error that a built-in raised there (``int("x")``, ``zip`` of unequal lengths) is a bug and keeps its traceback.
     """
@@ -305,5 +311,5 @@ def _raised_by_us(error: BaseException) -> bool:
     if frames is None:
         return False
     code = frames.tb_frame.f_code
-    ours = any(Path(code.co_filename).resolve().is_relative_to(folder) for folder in OUR_FOLDERS)
+    ours = Path(code.co_filename).resolve().is_relative_to(PACKAGE)
     return ours and code.co_code[frames.tb_lasti] == dis.opmap["RAISE_VARARGS"]

@@ -1,11 +1,10 @@
-"""Shell completion: a static script, made by shtab from the parsers of the recipes. Nothing is loaded at TAB."""
+"""Shell completion: a static script, made by shtab from the parsers of the programs. Nothing is loaded at TAB."""
 
 from __future__ import annotations
 
 import argparse
-import runpy
+import importlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import shtab
 
@@ -16,6 +15,7 @@ from polytune.helptext import one_name
 from polytune.methods import METHODS
 from polytune.objective import CREDIT, DIVERSITY, JUDGES, OBJECTIVES
 from polytune.pictures.tracking import TRACKERS
+from polytune.places import recipes
 from polytune.policy import PRESETS
 from polytune.rollout import BRANCHING
 from polytune.tasks.grid.perturbations import PERTURBATIONS
@@ -51,36 +51,33 @@ OF_DOOR: dict[str, dict[str, Iterable[str]]] = {"finetune": {"methods": METHODS}
 FOLDERS = ("model", "base_model", "output_dir", "data_dir", "policy", "adapter", "vllm_weights_dir", "recipes")
 FILES = ("completions", "from_records", "policies", "keep", "gif", "vines")
 YAMLS = ("config", "methods")
-#: what zsh and tcsh take as it is; bash also offers all that lies under recipes/
+#: what zsh and tcsh take as it is; bash also offers polytune's own recipes
 YAML_FILES = {"bash": "_polytune_yaml", "zsh": "_files -g '*.yaml'", "tcsh": "f:*.yaml"}
-PREAMBLE = {
-    "bash": """
+PREAMBLE = """
 _polytune_yaml() {
   local file
-  for file in recipes/*/*.yaml recipes/*/*/*.yaml; do
-    [[ $file == "$1"* && -f $file ]] && echo "$file"
+  for file in RECIPES; do
+    [[ $file == "$1"* ]] && echo "$file"
   done
   compgen -f -X '!*.yaml' -- "$1"
   compgen -d -- "$1"
 }
 """
-}
 
 
-def script(shell: str, doors: Mapping[str, str], recipes: Path) -> str:
-    """The completion script of ``shell``; ``doors``: recipe -> what it does. A recipe that is missing has no fields."""
+def script(shell: str, doors: Mapping[str, str]) -> str:
+    """The completion script of ``shell``; ``doors``: program -> what it does."""
     root = argparse.ArgumentParser(prog="polytune", allow_abbrev=False)
     root.add_argument("--version", action="store_true", help="which polytune this is")
     commands = root.add_subparsers(dest="command")
     for name, told in doors.items():
         door = commands.add_parser(name, help=told, description=told)
-        if (recipes / f"{name}.py").is_file():
-            built = parser_of(runpy.run_path(str(recipes / f"{name}.py"))["main"])
-            _copy_fields(built, door, OF_DOOR.get(name, {}))
+        built = parser_of(importlib.import_module(f"polytune.app.{name}").main)
+        _copy_fields(built, door, OF_DOOR.get(name, {}))
     _copy_fields(_play_parser(), commands.add_parser("play", help="play a task, watch a policy", description=""))
     completion = commands.add_parser("completion", help="print a completion script", description="")
     completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS[:3])
-    text = shtab.complete(root, shell=shell, preamble=PREAMBLE)
+    text = shtab.complete(root, shell=shell, preamble={"bash": PREAMBLE.replace("RECIPES", " ".join(recipes()))})
     # what nothing is known of is completed as file names: the second path of a list, say, or NAME=PATH
     return text.replace("complete -o bashdefault", "complete -o bashdefault -o default") if shell == "bash" else text
 

@@ -1,4 +1,4 @@
-"""``polytune COMMAND ...``: thin doors to the recipes, which are the same as ``python recipes/COMMAND.py ...``.
+"""``polytune COMMAND ...``: thin doors to the programs, the same as ``python recipes/COMMAND.py ...``.
 
 Loads neither torch nor transformers by itself: a door loads what lies behind it.
 """
@@ -9,14 +9,13 @@ import runpy
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 from polytune.helptext import enter, reflow, width
 from polytune.lookup import did_you_mean
+from polytune.places import runnable
 from polytune.terminal import say_error
 
-RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-#: recipe -> what it does
+#: program -> what it does
 DOORS = {
     "pretrain": "clone an expert, or a task's training lines, into a text policy",
     "finetune": "train it with set RL (Poly-PPO, Poly-EPO) or a baseline",
@@ -63,10 +62,10 @@ OPTIONS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit status; a recipe ends the program with its own."""
+    """The exit status; a program ends with its own."""
     try:
         return _main(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:  # while a recipe was being loaded
+    except KeyboardInterrupt:  # while a program was being loaded
         say_error("interrupted.")
         return 130
 
@@ -89,39 +88,27 @@ def _main(words: list[str]) -> int:
         return 2
     if name == COMPLETION:
         return _complete(rest)
-    if name == PLAY:
-        enter(name)
-        sys.argv = ["polytune play", *rest]
-        runpy.run_module("polytune.app.play", run_name="__main__", alter_sys=True)
-        return 0
     return _open(name, rest)
 
 
 def overview() -> str:
     """What the bare command prints."""
     columns = width()
-    lines = [reflow(OVERVIEW, columns), "", "commands:"]
+    lines = [reflow(runnable(OVERVIEW), columns), "", "commands:"]
     lines += [f"  {name:12}{told}" for name, told in DOORS.items()]
     lines += [
         f"  {PLAY:12}play a task, watch a policy, draw its vines",
         f"  {COMPLETION:12}print a script for {', '.join(SHELLS)}: completes all of this",
     ]
     lines += ["", "options:", *(f"  {name:14}{told}" for name, told in OPTIONS.items())]
-    return "\n".join([*lines, "", reflow(REST, columns)])
+    return "\n".join([*lines, "", reflow(runnable(REST), columns)])
 
 
 def _open(name: str, arguments: Sequence[str]) -> int:
-    """Become the recipe, as ``python recipes/NAME.py`` would be."""
-    recipe = RECIPES / f"{name}.py"
-    if not recipe.is_file():
-        say_error(
-            f"{name} is a recipe, and recipes live in polytune's repository, not in the installed package ({recipe} "
-            "does not exist): clone it, and pip install -e . there."
-        )
-        return 1
+    """Become the program, as ``python -m polytune.app.NAME`` would be."""
     enter(name)
-    sys.argv, sys.path[0] = [str(recipe), *arguments], str(recipe.parent)
-    runpy.run_path(str(recipe), run_name="__main__")
+    sys.argv = [f"polytune {name}", *arguments]
+    runpy.run_module(f"polytune.app.{name}", run_name="__main__", alter_sys=True)
     return 0
 
 
@@ -133,7 +120,7 @@ def _complete(arguments: Sequence[str]) -> int:
         return 2
     from polytune.app.completion import script
 
-    print(script(arguments[0], DOORS, RECIPES))
+    print(script(arguments[0], DOORS))
     return 0
 
 

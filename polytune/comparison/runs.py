@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from polytune.comparison.methods import PRETRAINED, Method
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import require
+from polytune.places import start
 from polytune.running.provenance import check_same_run, fingerprint, write_json
 from polytune.running.run_queue import Launcher
 
@@ -54,20 +54,19 @@ class Programs:
     """The commands of each run, and what of them is done.
 
     Args:
-        recipes: folder of finetune.py and evaluate.py.
         model: the pretrained checkpoint.
         shared: flags that all runs and evaluations have in common.
         overrides: flags that all trainings have in common.
     """
 
-    def __init__(self, recipes: Path, model: str, shared: list[str], overrides: list[str], config: ComparisonConfig):
-        self.recipes, self.model, self.shared, self.overrides, self.config = recipes, model, shared, overrides, config
+    def __init__(self, model: str, shared: list[str], overrides: list[str], config: ComparisonConfig):
+        self.model, self.shared, self.overrides, self.config = model, shared, overrides, config
         self.pretrained = fingerprint(model)
 
     def training(self, run: Run) -> list[str]:
         own = ["--model", self.model, "--seed", str(run.seed), "--output_dir", str(run.folder)]
         config = ["--config", str(run.method.config)]
-        return [sys.executable, str(self.recipes / "finetune.py"), *config, *self.shared, *self.overrides, *own]
+        return [*start("finetune"), *config, *self.shared, *self.overrides, *own]
 
     def sampling(self) -> list[str]:
         """What decides an evaluation's records, beside its policy; perturbations come last, and only add records."""
@@ -78,7 +77,7 @@ class Programs:
         path = self.model if run.method is None else run.folder
         own = ["--policies", f"{run.policy_name}={path}", "--level", str(self.config.level)]
         out = ["--output_dir", str(run.folder / "evaluation")]
-        return [sys.executable, str(self.recipes / "evaluate.py"), *self.sampling(), *own, *out]
+        return [*start("evaluate"), *self.sampling(), *own, *out]
 
     def check(self, run: Run) -> None:
         """Refuse a folder whose run has other settings or comes from another pretrained policy.

@@ -73,7 +73,7 @@ class Launcher:
         with log.open("ab") as file:
             with self._guard:
                 if self._stopping:
-                    raise JobFailed(Path(command[1]).name, log, -signal.SIGTERM)
+                    raise JobFailed(_program(command), log, -signal.SIGTERM)
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ class Launcher:
                 with self._guard:
                     self._running.discard(process)
         if process.returncode:
-            raise JobFailed(Path(command[1]).name, log, process.returncode)
+            raise JobFailed(_program(command), log, process.returncode)
 
     def stop(self) -> None:
         """End every program, with its own children, and start no other."""
@@ -109,6 +109,11 @@ class Launcher:
             deadline = time.monotonic() + GRACE
             while any(process.poll() is None for process in running) and time.monotonic() < deadline:
                 time.sleep(GLANCE / 4)
+
+
+def _program(command: Sequence[str]) -> str:
+    """What runs: the module or file that is given to Python."""
+    return next((Path(word).name for word in command[1:] if not word.startswith("-")), command[0])
 
 
 def _end(process: subprocess.Popen, number: int) -> None:

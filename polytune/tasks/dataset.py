@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Iterator
-from pathlib import Path
 from typing import Any
 
 from polytune.lookup import find, said
+from polytune.places import find_file
 from polytune.tasks.answers import AnswerEpisode, AnswerTask
 from polytune.tasks.base import Episode
 
@@ -106,7 +106,7 @@ class DatasetTask(AnswerTask):
         self.column, self.answers, self.reference, self.solved_at = prompt, answer, reference, float(solved_at)
         self.answer_end, self.max_action_tokens, self.instructions = answer_end, max_tokens, instructions
         self.rows = {"train": load_rows(path, subset, train)}
-        if test_path is not None or (test is not None and not Path(path).is_file()):
+        if test_path is not None or (test is not None and not find_file(path).is_file()):
             self.rows["test"] = load_rows(test_path or path, subset, test or "train", missing_is_none=test_path is None)
         self.rows = {split: rows for split, rows in self.rows.items() if rows is not None}
         for split, rows in self.rows.items():
@@ -219,7 +219,7 @@ def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: boo
     """
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
-    place = Path(path)
+    place = find_file(path)
     kinds = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
     try:
         if place.is_dir() and any((place / name).exists() for name in ("dataset_dict.json", "state.json")):
@@ -227,7 +227,7 @@ def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: boo
         elif place.is_file():
             if place.suffix not in kinds:
                 raise ValueError(f"a dataset file ends in {', '.join(kinds)}, got {place.name!r}")
-            return load_dataset(kinds[place.suffix], data_files={"train": path}, split="train")
+            return load_dataset(kinds[place.suffix], data_files={"train": str(place)}, split="train")
         else:
             found = load_dataset(path, subset)
     except (FileNotFoundError, ConnectionError, OSError, ValueError, json.JSONDecodeError) as error:

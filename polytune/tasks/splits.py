@@ -7,15 +7,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from polytune.places import DATA, find_file
 from polytune.tasks.base import Task
 
 TRAIN_SEEDS_START = 0
 UNSEEN_SEEDS_START = 100_000
 DEMONSTRATION_SEEDS_START = 1_000_000
 """Demonstrations take their seeds from here upwards; the committed splits stay below."""
-
-DATA_DIR = Path(__file__).resolve().parents[2] / "data"
-"""The repository's data folder."""
 
 _RANGE = re.compile(r"seeds:(\d+)-(\d+)", re.ASCII)
 
@@ -25,7 +23,7 @@ def load_split(
 ) -> list[int]:
     """The seeds of a split, in file order.
 
-    `split`: "train" or "unseen" (`<data_dir>/<task name>/<split>.jsonl`, by default in the repository's data folder),
+    `split`: "train" or "unseen" (`<data_dir>/<task name>/<split>.jsonl`, by default polytune's own),
     a path ending in .jsonl, "seeds:0-49" (both ends included) for a task without files, one of the task's own
     (`Task.splits`), or None: its `default_split`. Each row of a file is {"seed": int, "level_hash": str}. `unseen_of`:
     level hashes that the split may not contain (the demonstrations'); "train" and "unseen" may not share any either,
@@ -55,7 +53,7 @@ def load_split(
 
 def split_hashes(task: Task, split: str, data_dir: str | Path | None = None) -> set[str]:
     """The level hashes of a committed split, as its file says them; none where there is no such file."""
-    path = Path(DATA_DIR if data_dir is None else data_dir) / task.name / f"{split}.jsonl"
+    path = Path(DATA if data_dir is None else data_dir) / task.name / f"{split}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return {_parse_row(line, f"{path}, line {number}")[1] for number, line in enumerate(lines, start=1)}
 
@@ -87,9 +85,9 @@ def _seed_range(split: str) -> list[int]:
 
 def _split_file(task: Task, split: str, data_dir: str | Path | None) -> Path:
     if split.endswith(".jsonl"):
-        path, remedy = Path(split), "give the path of an existing file"
+        path, remedy = find_file(split), "give the path of an existing file"
     else:
-        path = Path(DATA_DIR if data_dir is None else data_dir) / task.name / f"{split}.jsonl"
+        path = Path(DATA if data_dir is None else data_dir) / task.name / f"{split}.jsonl"
         remedy = f'build it with data/build_splits.py --task {task.name}, or use a range such as "seeds:0-49"'
     if not path.is_file():
         raise FileNotFoundError(f"no split file {path}: {remedy}")

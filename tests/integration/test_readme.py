@@ -14,7 +14,7 @@ import yaml
 from polytune import config
 from polytune.app import console, play
 from polytune.app.cli import QUIET_FLAGS, parse
-from polytune.app.options import PretrainConfig
+from polytune.app.pretrain import PretrainConfig
 from polytune.comparison.options import ComparisonConfig, ReproductionConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
 from polytune.evaluation.options import EvaluationConfig

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from polytune.places import DATA
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.policy.tiny import build_tokenizer
 from polytune.tasks import load_task
@@ -22,7 +23,7 @@ from polytune.tasks.demonstrations import WorkerLostError, act_out, act_out_all,
 from polytune.tasks.grid import babyai
 from polytune.tasks.grid.common import DIRECTIONS
 from polytune.tasks.grid.perturbations import EXTRA_OBJECTS, distractors, reachable, reworded, start_room
-from polytune.tasks.splits import DATA_DIR, load_split, split_hashes
+from polytune.tasks.splits import load_split, split_hashes
 
 # isort: split
 from minigrid.core.world_object import Ball, Box, Door, Key
@@ -373,11 +374,11 @@ def test_the_splits_of_synthseq_and_bosslevel_share_no_level():
 @pytest.mark.parametrize("name", ["babyai-goto", "babyai-bosslevel"])
 def test_the_builder_rebuilds_the_committed_splits_and_the_card_says_their_size_and_seeds(name, tmp_path):
     command = [sys.executable, "data/build_splits.py", "--task", name, "--data-dir", str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(DATA_DIR.parent)}
-    subprocess.run(command, check=True, cwd=DATA_DIR.parent, env=environment, capture_output=True)
-    card = (DATA_DIR / name / "README.md").read_text()
+    environment = os.environ | {"PYTHONPATH": str(DATA.parent)}
+    subprocess.run(command, check=True, cwd=DATA.parent, env=environment, capture_output=True)
+    card = (DATA / name / "README.md").read_text()
     for split in ("train", "unseen"):
-        committed = DATA_DIR / name / f"{split}.jsonl"
+        committed = DATA / name / f"{split}.jsonl"
         assert (tmp_path / name / f"{split}.jsonl").read_bytes() == committed.read_bytes()
         seeds = load_split(load_task(name), split)
         told = f"| `{split}.jsonl` | {len(seeds)} | {committed.stat().st_size:,} | {min(seeds)} to {max(seeds)} |"

@@ -146,7 +146,7 @@ def test_perturbations_only_add_to_an_evaluation(tmp_path, monkeypatch):
 
     def programs(*names):
         config = ComparisonConfig(perturb=list(names))
-        return comparison_runs.Programs(ROOT / "recipes", "x", ["--task", "a:B"], [], config)
+        return comparison_runs.Programs("x", ["--task", "a:B"], [], config)
 
     words = programs("moved", "turned").evaluation(run)
     assert words[words.index("--perturb") + 1 :][:3] == ["moved", "turned", "--policies"]
@@ -485,13 +485,11 @@ def test_flags_of_the_programs(tmp_path):
     again = parse((TaskConfig, PolicyConfig), shared, description="")
     assert again == (task, replace(policy, model=PolicyConfig().model))
     config = ComparisonConfig(n=7, evaluation_seed=3)
-    programs = comparison_runs.Programs(ROOT / "recipes", "outputs/none", shared, ["--num_updates", "2"], config)
+    programs = comparison_runs.Programs("outputs/none", shared, ["--num_updates", "2"], config)
     run = Run(tmp_path / "a" / "seed_5", method("a"), 5)
     words = " ".join(programs.training(run))
-    assert (
-        f"finetune.py --config a.yaml --task a:B --task_horizon 9 {' '.join(shared[4:])} --num_updates 2 --model "
-        in words
-    )
+    begin = "-P -m polytune.app.finetune --config a.yaml --task a:B --task_horizon 9"
+    assert f"{begin} {' '.join(shared[4:])} --num_updates 2 --model " in words
     assert words.endswith(f"--seed 5 --output_dir {run.folder}")
     words = " ".join(programs.evaluation(run))
     assert f"--n 7 --seed 3 --policies a_s5={run.folder} " in words

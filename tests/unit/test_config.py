@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-import polytune.app.options
+import polytune.app.pretrain
 import polytune.comparison.options
 import polytune.evaluation.options
 import polytune.export.options
 from polytune import config
 from polytune.app.cli import UsageError, load_yaml, parse
-from polytune.app.options import PretrainConfig
+from polytune.app.pretrain import PretrainConfig
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, check_sets
 from polytune.evaluation.options import EvaluationConfig
@@ -235,7 +235,7 @@ def test_help_shows_ours_first_and_everything_on_demand(capsys):
 def float_fields():
     """(class, field) of every number with a fraction that a configuration holds, inherited ones included."""
     modules = (config, polytune.evaluation.options, polytune.comparison.options, polytune.export.options,
-               polytune.app.options)  # fmt: skip
+               polytune.app.pretrain)  # fmt: skip
     classes = [value for module in modules for value in vars(module).values()
                if isinstance(value, type) and is_dataclass(value)]  # fmt: skip
     assert {TaskConfig, PolicyConfig, PretrainConfig, EvaluationConfig, ComparisonConfig} < set(classes)

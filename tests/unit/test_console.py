@@ -1,6 +1,7 @@
 """The `polytune` command: doors, what they load, quiet mode, colours, completion in a real bash, help at 80 columns."""
 
 import fcntl
+import importlib
 import os
 import pty
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from polytune import terminal
+from polytune import places, terminal
 from polytune.app import console
 from polytune.app.cli import UsageError, parser_of, run
 from polytune.helptext import reflow
@@ -85,16 +86,9 @@ def test_a_wrong_command_is_one_line_and_status_2(words, message, capsys):
     assert told.out == "" and told.err.count("\n") == 1 and told.err.startswith(message)
 
 
-@pytest.mark.parametrize("name", console.DOORS)
-def test_every_door_leads_to_a_recipe(name):
-    assert (ROOT / "recipes" / f"{name}.py").is_file()
-
-
-def test_without_the_repository_a_door_says_where_recipes_are(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(console, "RECIPES", tmp_path)
-    assert console.main(["pretrain"]) == 1
-    told = capsys.readouterr().err
-    assert re.fullmatch(r"error: pretrain is a recipe, .*clone it, and pip install -e \. there\.\n", told)
+@pytest.mark.parametrize("name", (*console.DOORS, console.PLAY))
+def test_every_door_leads_to_a_program(name):
+    assert (places.PACKAGE / "app" / f"{name}.py").is_file()
 
 
 def test_the_command_is_installed():
@@ -230,7 +224,7 @@ def scripts(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("completion")
     for shell in console.SHELLS:
-        (folder / shell).write_text(script(shell, console.DOORS, console.RECIPES))
+        (folder / shell).write_text(script(shell, console.DOORS))
     return folder
 
 
@@ -268,11 +262,9 @@ def test_bash_completes_commands_fields_choices_and_files(scripts):
 def test_every_field_of_every_recipe_is_completed(scripts):
     text = (scripts / "bash").read_text()
     for name in console.DOORS:
-        path = ROOT / "recipes" / f"{name}.py"
-        if path.is_file():
-            offered = re.search(rf"^_shtab_polytune_{name}_option_strings=\((.*)\)$", text, re.MULTILINE)[1].split()
-            parser = parser_of(runpy.run_path(str(path))["main"])
-            assert {f"--{action.dest}".replace("help_all", "help-all") for action in parser._actions} <= {*offered}
+        offered = re.search(rf"^_shtab_polytune_{name}_option_strings=\((.*)\)$", text, re.MULTILINE)[1].split()
+        parser = parser_of(importlib.import_module(f"polytune.app.{name}").main)
+        assert {f"--{action.dest}".replace("help_all", "help-all") for action in parser._actions} <= {*offered}
     assert not re.search(r"python|import torch", text)  # nothing is run at TAB
 
 

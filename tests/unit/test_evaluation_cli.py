@@ -1,11 +1,11 @@
 """`polytune.app.cli.run`: expected errors are one line and a status, bugs keep their traceback."""
 
 import errno
-import os
 from pathlib import Path
 
 import pytest
 
+from polytune import places
 from polytune.app.cli import UsageError, run
 from polytune.config import require
 from polytune.policy import CheckpointError
@@ -97,11 +97,13 @@ def test_an_interrupt_says_how_to_go_on(capsys):
     assert exit.value.code == 130 and "the same command continues" in capsys.readouterr().err
 
 
-def test_packages_installed_within_the_repository_are_not_ours(tmp_path, monkeypatch):
-    """`make install` puts the virtual environment into the repository."""
-    monkeypatch.setattr("polytune.app.cli.REPOSITORY", Path(os.__file__).parent)
-    with pytest.raises(ValueError):
-        run(library_value_error, [])
+@pytest.mark.parametrize(("file", "ours"), [("polytune/new.py", True), (".venv/lib/other/new.py", False)])
+def test_what_polytune_raises_is_told_and_nothing_else(file, ours, capsys):
+    """`make install` puts the virtual environment into the repository, whose packages are not ours."""
+    code = compile("raise ValueError('a field')", places.PACKAGE.parent / file, "exec")
+    with pytest.raises(SystemExit if ours else ValueError):
+        run(lambda argv: exec(code), [])
+    assert capsys.readouterr().err == ("error: a field\n" if ours else "")
 
 
 def test_a_recipe_that_succeeds_returns(capsys):

@@ -13,6 +13,7 @@ from polytune.export.card import CardFacts, check_card, model_card, snippet
 from polytune.export.evaluations import Evaluation
 from polytune.export.licences import check_licence
 from polytune.export.method import hyperparameters, method
+from polytune.places import RECIPES
 from polytune.trainer import PolychromicConfig
 
 MEASURED = Evaluation(
@@ -129,9 +130,7 @@ def settings(name):
     ("poly_ppo_ucb", ["Exploration bonus 0.1"], []),
 ])  # fmt: skip
 def test_the_method_is_told_from_the_settings(name, says, does_not_say, monkeypatch):
-    from polytune.app.cli import REPOSITORY
-
-    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.chdir(RECIPES.parent)
     run = settings(name)
     told = "\n".join(method(run))
     assert "clipped surrogate" in told
@@ -147,9 +146,7 @@ def test_the_method_is_told_from_the_settings(name, says, does_not_say, monkeypa
 
 
 def test_methods_of_a_run_are_told(monkeypatch):
-    from polytune.app.cli import REPOSITORY
-
-    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.chdir(RECIPES.parent)
     run = settings("ppo")
     assert "methods" not in hyperparameters(run)
     run["objective"] |= {"methods": ["no.such:Own", "ucb"], "method_args": ["no.such:Own.share=0.5", "ucb.coef=0.3"]}

@@ -9,7 +9,8 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import DistributedType
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
-from polytune.app.cli import REPOSITORY, _asked_of_accelerate
+from polytune.app.cli import _asked_of_accelerate
+from polytune.places import RECIPES
 from polytune.running.watchdog import Watchdog, read_progress, stage
 from polytune.trainer import check_processes
 
@@ -36,7 +37,7 @@ def test_what_accelerate_was_asked_for(words, number, monkeypatch):
 
 def environment_of(name, script="recipes/finetune.py"):
     """What accelerate sets for the processes that it starts with one of the YAML files."""
-    path = REPOSITORY / f"recipes/accelerate/{name}.yaml"
+    path = RECIPES / f"accelerate/{name}.yaml"
     args = launch_command_parser().parse_args(["--config_file", str(path), script])
     args, defaults, _ = _validate_launch_command(args)
     if args.use_deepspeed:

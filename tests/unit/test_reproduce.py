@@ -244,7 +244,7 @@ def test_both_stages_are_run_and_read(call, tmp_path, capsys):
     summary["methods"] = {name: {"config": f"recipes/fourrooms/{name}.yaml"} for name in trained}
     write_json(out / "comparison/summary.json", summary)
     main("--scale", "tiny", "--output_dir", out, "--keep", tmp_path / "kept/report.json")
-    assert [Path(words[1]).name for words in fake.calls] == ["pretrain.py", "compare.py"]
+    assert [words[2:4] for words in fake.calls] == [["-m", "polytune.app.pretrain"], ["-m", "polytune.app.compare"]]
     assert fake.calls[1][-4:] == ["--model", f"{out}/pretrained", "--output_dir", f"{out}/comparison"]
     found = json.loads((out / "report.json").read_text())
     assert found == json.loads((tmp_path / "kept/report.json").read_text()) and str(tmp_path) not in json.dumps(found)

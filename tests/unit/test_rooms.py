@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["digests", "errors", "config", "recipe", "lookup", "terminal", "helptext", "tasks", "policy", "rollout"]
-ROOMS += ["objective", "methods", "measures", "running", "trainer", "run", "evaluation", "pictures", "comparison"]
-ROOMS += ["report", "export", "app"]
+ROOMS = ["digests", "errors", "places", "config", "recipe", "lookup", "terminal", "helptext", "tasks", "policy"]
+ROOMS += ["rollout", "objective", "methods", "measures", "running", "trainer", "run", "evaluation", "pictures"]
+ROOMS += ["comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import
 OWNED = {
     "trl": ("trainer/", "policy/chat.py"),  # chat.py: TRL's training templates
@@ -98,11 +98,39 @@ def test_loading_a_task_loads_no_torch():
     assert result.stdout.strip() == "False"
 
 
-def test_recipes_are_short_and_have_a_launch_command():
-    for path in sorted((ROOT / "recipes").glob("*.py")):
-        text = path.read_text()
-        assert len(text.splitlines()) <= 150 or path.name == "bench.py", f"{path.name} is longer than 150 lines"
-        assert f"recipes/{path.name}" in ast.get_docstring(ast.parse(text)), f"{path.name} shows no launch command"
+LAUNCHERS = sorted((ROOT / "recipes").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda p: p.stem)
+def test_recipes_launch_programs(path):
+    assert path.read_text().endswith(f"""
+from polytune.app.{path.stem} import main, run
+
+if __name__ == "__main__":
+    run(main)
+"""), f"{path} does more than launch"
+    assert len(path.read_text().splitlines()) == 6
+    program = ROOT / "polytune/app" / path.name
+    for own in (path, program):
+        assert f"recipes/{path.name}" in ast.get_docstring(ast.parse(own.read_text())), f"{own}: no launch command"
+    assert len(program.read_text().splitlines()) <= 300 and program.read_text().endswith("    run(main)\n")
+
+
+PROGRAMS = [*(path.stem for path in LAUNCHERS), "play"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("words", [["--help"], ["--sede", "1"]], ids=["help", "typo"])
+def test_help_and_typos_load_nothing_heavy(name, words):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['x', *{words!r}]\n"
+        f"try: runpy.run_module('polytune.app.{name}', run_name='__main__')\n"
+        "except SystemExit as end: print(f'\\n{end.code}', end=' ')\n"
+        "print([m for m in ('torch', 'transformers', 'trl', 'datasets', 'matplotlib') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == ("0 []" if words == ["--help"] else "2 []"), result.stderr
 
 
 def test_pyproject_holds_only_the_build_system():

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from polytune.config import TaskConfig
+from polytune.places import DATA
 from polytune.tasks import load_task
 from polytune.tasks.splits import (
-    DATA_DIR,
     DEMONSTRATION_SEEDS_START,
     TRAIN_SEEDS_START,
     UNSEEN_SEEDS_START,
@@ -42,7 +42,7 @@ def test_committed_splits_load_and_keep_apart(task):
     assert all(TRAIN_SEEDS_START <= seed < UNSEEN_SEEDS_START for seed in train)
     assert all(UNSEEN_SEEDS_START <= seed < DEMONSTRATION_SEEDS_START for seed in unseen)
     assert len({task.start_hash(seed) for seed in train + unseen}) == 100
-    assert load_split(task, DATA_DIR / "fourrooms" / "train.jsonl") == train
+    assert load_split(task, DATA / "fourrooms" / "train.jsonl") == train
 
 
 def test_the_builder_rebuilds_identical_bytes(tmp_path):
@@ -50,17 +50,17 @@ def test_the_builder_rebuilds_identical_bytes(tmp_path):
     repository = Path(__file__).parents[2]
     subprocess.run(command, check=True, cwd=repository, env={"PYTHONPATH": str(repository)}, capture_output=True)
     for split in ("train", "unseen"):
-        committed = DATA_DIR / "fourrooms" / f"{split}.jsonl"
+        committed = DATA / "fourrooms" / f"{split}.jsonl"
         assert (tmp_path / "fourrooms" / f"{split}.jsonl").read_bytes() == committed.read_bytes()
 
 
 def test_the_card_has_front_matter_and_states_the_sizes():
     yaml = pytest.importorskip("yaml")
-    text = (DATA_DIR / "fourrooms" / "README.md").read_text()
+    text = (DATA / "fourrooms" / "README.md").read_text()
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["license"] == "apache-2.0"
     for entry in front["configs"][0]["data_files"]:
-        path = DATA_DIR / "fourrooms" / entry["path"]
+        path = DATA / "fourrooms" / entry["path"]
         assert f"| `{path.name}` | {len(path.read_text().splitlines())} | {path.stat().st_size:,} |" in text
 
 

@@ -1,0 +1,143 @@
+"""Compare policies by pass@k on the same start states: n independent samples of each, every attempt kept.
+
+    python recipes/evaluate.py --report                     # the quick start's two policies, with a page to look at
+    python recipes/evaluate.py --policies before=outputs/quickstart/pretrained after=outputs/run \\
+        --split unseen --n 32 --output_dir outputs/run/evaluation
+
+    python recipes/evaluate.py --from_records outputs/run/evaluation --k 1 8 32 --level 0.9      # without sampling
+    python recipes/evaluate.py --perturb start_room         # the same start states with the agent in another room, too
+
+Writes records.jsonl (every attempt), summary.json (success, return, pass@k with intervals, distinct signatures, greedy
+success, paired differences of each pair of policies, where their pass@k curves cross) and coverage.png, with --perturb
+also perturbed.txt, with --report also report.html, one page that opens from disk. A run that was stopped continues
+where it was, and --perturb adds to one that is finished: what is recorded stays in its tables.
+
+Creativity tasks (sibling, triangle, circle, line) are measured on their test prompts by how many different valid and
+unseen answers there are. Texts from elsewhere are scored, too: --task triangle --completions FILE.jsonl.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from polytune.app.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
+from polytune.places import command
+from polytune.terminal import Bar
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    from polytune.config import PolicyConfig, TaskConfig
+    from polytune.evaluation.options import EvaluationConfig
+
+    task_config, policy_config, config = parse((TaskConfig, PolicyConfig, EvaluationConfig), argv, description=__doc__)
+    refuse_unused(policy_config, {"model": "name the checkpoints with --policies"})
+    set_cpu_threads(policy_config.cpu_threads)
+    output_dir = Path(config.output_dir or "outputs/quickstart/evaluation")
+    if config.from_records is not None:
+        unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
+        refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
+        from polytune.report.analysis import analyse_recorded
+
+        analyse_recorded(task_config, config, command("evaluate", argv))
+        return
+    if config.completions is not None:
+        unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report")
+        config.output_dir = str(output_dir)
+        refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
+        refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
+        from polytune.report.creativity import score_file
+
+        score_file(task_config, config, command=command("evaluate", argv))
+        return
+    paths = named_policies(config.policies)
+
+    from polytune.evaluation import perturbed, records
+    from polytune.policy import GeneratorsInTurn, build_renderer, load_policy
+    from polytune.policy.generators import set_aside_warps
+    from polytune.report import analysis
+    from polytune.running import provenance
+    from polytune.tasks.splits import says_unseen
+    from polytune.tasks.starts import starts_of, task_of
+
+    # ---------------------------------------------------------------- task, start states, policies
+    task, shown = task_of(task_config), provenance.demonstration_hashes
+    split, seeds = starts_of(
+        task, task_config, levels_shown=lambda: [level for path in paths.values() for level in shown(path)]
+    )
+    tasks = perturbed.tasks_under(task, task_config, config.perturb, seeds, seed=config.seed)
+    policies = {
+        name: load_policy(path, **policy_config.loading(config.trust_remote_code)) for name, path in paths.items()
+    }
+    renderers = {name: build_renderer(tokenizer, task, policy_config) for name, (_, tokenizer) in policies.items()}
+    for name, path in paths.items():  # a policy that cannot play this task is refused before another one is sampled
+        trained = provenance.other_task_args(path, task.name, task_config.task_args)
+        if trained is not None:
+            print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
+        renderers[name].check_vocabulary()
+        if asked := set_aside_warps(policies[name][0]):
+            print(f"note: {name}'s generation_config.json asks for {asked}, left aside: pass@k is of the whole "
+                  f"distribution at temperature {config.temperature:g}")  # fmt: skip
+    models = {name: model for name, (model, _) in policies.items()}
+    generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    settings = {"task": task_config, "policy": policy_config, "evaluation": config}
+    seconds = provenance.set_aside_other_run(
+        output_dir, settings, {name: provenance.fingerprint(path) for name, path in paths.items()}
+    )
+
+    # ---------------------------------------------------------------- sample
+    records_file = output_dir / records.RECORDS_FILE
+    perturb = records.with_recorded(records_file, config.perturb)
+    unbuilt = [name for name in perturb if name not in tasks]
+    tasks |= perturbed.tasks_under(task, task_config, unbuilt, seeds, seed=config.seed)
+    batches = records.cohorts(
+        records.plan(list(paths), seeds, config.n, perturb, greedy=config.greedy), policy_config.max_branches
+    )
+    done = records.continue_records(records_file, batches)
+    episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
+    print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
+    if says_unseen(split) and (silent := [name for name, path in paths.items() if not shown(path)]):
+        print(f"note: {', '.join(silent)} came without demonstrations.json: compared with the train split alone")
+    with records_file.open("a") as file, Bar("episode", total=episodes, done=had) as bar:
+        for number, cohort in enumerate(batches[done:], start=done + 1):
+            (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
+            bar.describe(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
+            start, generator = time.perf_counter(), generators.of(name, greedy=greedy or not config.temperature)
+            lines = records.sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
+                                     on_episode=bar.advance)  # fmt: skip
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.flush()
+            seconds[name] += time.perf_counter() - start
+            provenance.record_seconds(output_dir, seconds)
+            had += len(cohort)
+            last = number == len(batches) or batches[number][0].part != cohort[0].part
+            bar.tell(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", now=last)
+
+    generators.shutdown()
+
+    # ---------------------------------------------------------------- summarise, plot, say it
+    asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
+    more = provenance.origin(command("evaluate", argv))
+    more["policy_paths"] = {name: str(Path(p).resolve()) if Path(p).is_dir() else p for name, p in paths.items()}
+    more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
+    everything = records.read_records(records_file)
+    records.check_repeats(everything)
+    analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
+
+
+def named_policies(entries: Sequence[str]) -> dict[str, str]:
+    """``NAME=PATH`` or ``PATH`` (named after its folder) -> {name: path}."""
+    paths: dict[str, str] = {}
+    for entry in entries:
+        named = "=" in entry and not Path(entry).exists()  # a folder may be called lr=1e-3
+        name, _, path = entry.partition("=") if named else (Path(entry).name, "", entry)
+        if not name or not path or name in paths:
+            raise UsageError(f"policies has {entry!r}: give each policy a path and a name of its own, as NAME=PATH.")
+        paths[name] = path
+    return paths
+
+
+if __name__ == "__main__":
+    run(main)

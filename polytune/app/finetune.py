@@ -1,0 +1,99 @@
+"""Fine-tune a pretrained policy with set RL on vines (Poly-PPO) or with one of its baselines.
+
+    accelerate launch recipes/finetune.py                                          # the quick start's run
+    accelerate launch recipes/finetune.py --config recipes/fourrooms/poly_ppo.yaml --seed 1
+    accelerate launch --num_processes 2 --cpu recipes/finetune.py --output_dir outputs/two
+    accelerate launch recipes/finetune.py --report_to tensorboard      # metrics.jsonl is written in any case
+
+An algorithm is a YAML file; every field can be overridden by a flag. A run that was stopped at any point continues
+from its last checkpoint when the same command is given again.
+"""
+
+import time
+from collections.abc import Sequence
+
+from polytune.app.cli import parse, run, set_cpu_threads, start_processes
+from polytune.app.fields import TRAINER
+from polytune.places import RECIPES, command
+
+
+def main(argv: Sequence[str]) -> None:
+    # ---------------------------------------------------------------- configuration
+    start_processes()
+    from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+
+    given: list[str] = []
+    parts = parse(
+        (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, TRAINER),
+        argv,
+        description=__doc__,
+        default_config=RECIPES / "fourrooms/quickstart.yaml",
+        given=given,
+    )
+
+    from polytune.pictures.tracking import check_trackers, start_trackers
+    from polytune.run import RunConfig
+    from polytune.trainer import PolychromicTrainer, check_space, latest_checkpoint, supervise
+
+    job = RunConfig(*parts, given=tuple(given))
+    job.check()
+    task_config, policy, adapter, args = job.task, job.policy, job.adapter, job.trainer
+    check_trackers(args.report_to)
+    supervise(args)
+    set_cpu_threads(policy.cpu_threads)
+
+    # ---------------------------------------------------------------- task, start states, policy
+    from polytune.policy import build_renderer, load_policy
+    from polytune.policy.adapters import lora_config, own_base, quantization, training_dtype
+    from polytune.running.provenance import carry_provenance, check_same_run, demonstration_hashes
+    from polytune.tasks.starts import starts_of, task_of
+
+    task = task_of(task_config)
+    _, seeds = starts_of(
+        task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy.model)
+    )
+    job.check_world(task, seeds[0])
+    loading = policy.loading(args.trust_remote_code) | {"dtype": training_dtype(policy, adapter)}
+    with args.main_process_first(local=False, desc="the base of an adapter"):
+        begins_with = own_base(policy.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
+    model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy))
+    build_renderer(tokenizer, task, policy).check_vocabulary()
+    check_space(
+        args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
+    )
+    check_same_run(args.output_dir, job.settings)
+
+    # ---------------------------------------------------------------- train
+    trainer = PolychromicTrainer(
+        model,
+        args,
+        task,
+        seeds,
+        job.rollout,
+        job.objective,
+        policy,
+        tokenizer,
+        peft_config=lora_config(adapter, model),
+    )
+    checkpoint = latest_checkpoint(args.output_dir)
+    if trainer.is_world_process_zero():
+        job.record(command("finetune", argv))
+        carry_provenance(policy.model, args.output_dir)
+        print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} {task.starts} of {task.name}")
+    start_trackers(trainer, checkpoint)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+
+    # ---------------------------------------------------------------- save
+    trainer.save_policy()
+    if trainer.is_world_process_zero():
+        print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
+    if policy.generator == "vllm":
+        trainer.generator.shutdown()
+    trainer.accelerator.end_training()
+    if trainer.accelerator.num_processes > 1:
+        # gloo's threads drop their last tensors: one that still holds some aborts an interpreter that ends
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    run(main)

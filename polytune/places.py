@@ -1,0 +1,59 @@
+"""Where polytune's own files and programs lie: in a checkout as in an installed package.
+
+`polytune/_recipes` and `polytune/_data` are links to the repository's folders `recipes` and `data` in a checkout, and
+folders with the same YAML files and splits in an installed package.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+RECIPES = (PACKAGE / "_recipes").resolve()
+DATA = (PACKAGE / "_data").resolve()
+#: whether recipes/NAME.py are there to be launched
+IN_CHECKOUT = RECIPES.parent != PACKAGE
+
+
+def find_file(path: str | Path) -> Path:
+    """``path`` itself where it exists; otherwise polytune's own file of that name, ``recipes/...`` or ``data/...``;
+    ``path`` again where there is none."""
+    path = Path(path)
+    folder = {"recipes": RECIPES, "data": DATA}.get(path.parts[0]) if path.parts else None
+    if folder is None or path.exists():
+        return path
+    own = folder.joinpath(*path.parts[1:])
+    return own if own.is_file() else path
+
+
+def recipe_name(path: str | Path) -> str:
+    """``recipes/...`` for one of polytune's own recipes, which :func:`find_file` finds; any other path as it is."""
+    path = Path(path)
+    return str("recipes" / path.relative_to(RECIPES)) if path.is_relative_to(RECIPES) else str(path)
+
+
+def recipes() -> list[str]:
+    """The names of polytune's own recipes; accelerate's files among them are none."""
+    return [recipe_name(path) for path in sorted(RECIPES.rglob("*.yaml")) if path.parent.name != "accelerate"]
+
+
+def start(program: str) -> list[str]:
+    """The first words of a command that starts a program of ``polytune.app`` from any folder. ``-P``: modules of that
+    folder hide none that the program imports."""
+    return [sys.executable, "-P", "-m", f"polytune.app.{program}"]
+
+
+def command(program: str, arguments: Sequence[str]) -> list[str]:
+    """What a user gives to ``python`` to run a program again."""
+    return [*([f"recipes/{program}.py"] if IN_CHECKOUT else ["-m", f"polytune.app.{program}"]), *arguments]
+
+
+def runnable(text: str) -> str:
+    """``text`` with the launchers ``recipes/NAME.py`` that it names; without a checkout, with what works there."""
+    if IN_CHECKOUT:
+        return text
+    text = re.sub(r"(python |accelerate launch [^\n`]*?)recipes/(\w+)\.py", r"\1-m polytune.app.\2", text)
+    return re.sub(r"recipes/(\w+)\.py", r"polytune.app.\1", text)
