@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["config", "lookup", "terminal", "helptext", "tasks", "policy", "rollout", "objective", "methods", "measures"]
+ROOMS = [
+    "tables",
+    "config",
+    "lookup",
+    "terminal",
+    "helptext",
+    "tasks",
+    "policy",
+    "rollout",
+    "objective",
+    "methods",
+    "measures",
+]
 ROOMS += ["running", "trainer", "evaluation", "pictures", "comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import
 OWNED = {
@@ -72,7 +84,9 @@ def test_only_the_vllm_generator_loads_vllm_and_late():
     assert not re.search(r"^(from|import) vllm", source, re.MULTILINE)
 
 
-@pytest.mark.parametrize("module", ["config", "tasks", "tasks.splits", "measures", "measures.crossed", "app.console"])
+@pytest.mark.parametrize(
+    "module", ["tables", "config", "tasks", "tasks.splits", "measures", "measures.crossed", "app.console"]
+)
 def test_light_rooms_load_no_torch(module):
     heavy = ("torch", "transformers", "vllm", "matplotlib", "minigrid", *(["scipy"] if "measures" in module else []))
     code = f"import sys, polytune.{module}; print([m for m in {heavy} if m in sys.modules])"
