@@ -26,11 +26,13 @@ class Row:
     says: Markdown for the card of an export; ``{set_size}`` and the like stand for the run's objective fields.
     check(trainer, rollout, objective): ValueError for fields of the run that it contradicts, before any work; gets the
         three configs.
+    name: of a user's own, its path.
     function, form: the name of the field that holds the function, and what to give, for an error.
     """
 
     says: str = ""
     check: Callable[[Any, Any, Any], None] = agree
+    name: str = ""
     function: ClassVar[str]
     form: ClassVar[str]
 
@@ -48,7 +50,7 @@ def find_row(kind: str, name: Any, table: Mapping[str, Entry], shape: type[R]) -
         found = shape(found)
     if not is_path(name):
         return found
-    return replace(found, **{shape.function: said(kind, name, getattr(found, shape.function))})
+    return replace(found, name=name, **{shape.function: said(kind, name, getattr(found, shape.function))})
 
 
 def find(kind: str, name: Any, table: Mapping[str, Entry]) -> Any:

@@ -144,10 +144,10 @@ def check(options: argparse.Namespace, game: Game) -> None:
 
 def rollout_shape(options: argparse.Namespace) -> RolloutConfig:
     """The tree's shape: the options given, RolloutConfig's defaults otherwise."""
-    names = ("num_rollout_states", "num_vines", "rollout_states")
-    shape = RolloutConfig(**{name: value for name in names if (value := getattr(options, name)) is not None})
     from polytune.rollout import find_branching
 
+    names = ("num_rollout_states", "num_vines", "rollout_states")
+    shape = RolloutConfig(**{name: value for name in names if (value := getattr(options, name)) is not None})
     rule = find_branching(shape.rollout_states)
     if rule.needs_values or rule.needs_entropies:
         raise UsageError(

@@ -46,7 +46,8 @@ class Scaling(Row):
         require(
             isinstance(found, tuple) and len(found) == 2 and all(isinstance(x, int | float) for x in found)
             and all(map(math.isfinite, found)),
-            f"the scaling of mean {mean} and std {std} returned {found!r}: (shift, size) are due, two finite numbers",
+            f"the scaling {self.name!r} of mean {mean} and std {std} returned {found!r}: (shift, size) are "
+            "due, two finite numbers",
         )  # fmt: skip
         shift, size = found
         centred = values - shift

@@ -54,8 +54,8 @@ class Branching(Row):
         fits = isinstance(turns, list) and all(type(turn) is int and 0 <= turn < seed.num_turns for turn in turns)
         require(
             fits and len(turns) <= num_states,
-            f"the branching rule named {turns!r}: a list of at most {num_states} turns is due, integers from 0 to "
-            f"{seed.num_turns - 1}",
+            f"the branching rule {self.name!r} named {turns!r}: a list of at most {num_states} turns is due, "
+            f"integers from 0 to {seed.num_turns - 1}",
         )
         return turns
 

@@ -48,8 +48,10 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     rule = find_branching(rollout.rollout_states)
     rule.check(args, rollout, objective)
     if rollout.num_rollout_states:
-        example = SeedView(10, [0.5] * 10, [0.5] * 10, most_turns=10)
-        rule.turns(example, rollout.num_rollout_states)  # a user's own shows its faults here
+        known = [[0.5] * 10 if needed else None for needed in (rule.needs_values, rule.needs_entropies)]
+        rule.turns(
+            SeedView(10, *known, most_turns=10), rollout.num_rollout_states
+        )  # a user's own shows its faults here
     require(
         rollout.branch_at == "turn" or not rule.needs_values,
         f"branch_at is 'token' and rollout_states {rollout.rollout_states!r}, but the critic values turns: set "

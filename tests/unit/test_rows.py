@@ -155,7 +155,7 @@ def test_one_of_each_is_taken_checked_scored_and_told(way):
         assert (words if way == "row" else f"`{given[table]}`") in told, told
 
 
-def test_help_and_completion_know_the_rows(tmp_path):
+def test_help_and_completion_know_the_rows():
     rows = "".join(
         f"tables.{table}['own_{row.lower()}'] = tables.Entry('my_rows:{row}', 'told of {row}')\n"
         for table, (row, _, _) in OWN.items()
@@ -189,14 +189,23 @@ def test_a_row_refuses_what_it_contradicts():
 @pytest.mark.parametrize(
     ("table", "name", "words"),
     [
-        ("BRANCHING", "my_rows:late", r"named \[10\]: a list of at most 2 turns is due, integers from 0 to 9"),
+        (
+            "BRANCHING",
+            "my_rows:late",
+            r"rule 'my_rows:late' named \[10\]: a list of at most 2 turns is due, integers from 0 to 9",
+        ),
         ("BRANCHING", "my_rows:many", r"named \[0, 0, 0\]: a list of at most 2 turns"),
         ("BRANCHING", "my_rows:raises", "rollout_states 'my_rows:raises' raised KeyError: 'turn'"),
+        ("BRANCHING", "my_rows:calm", "rollout_states 'my_rows:calm' raised TypeError"),  # entropies, without saying so
         ("BRANCHING", "my_rows:NUMBER", "rollout_states 'my_rows:NUMBER' is 3: give a Branching or a function choose"),
         ("BRANCHING", "my_rows:calf", "'my_rows' has no 'calf'; did you mean 'half' or 'calm'"),
         ("BRANCHING", "my_rules:calm", "cannot import 'my_rules': ModuleNotFoundError"),
         ("BRANCHING", "middle", "rollout_states must be one of .*own_calm, or your own .*, got 'middle'"),
-        ("SET_NORMALISE", "my_rows:one_number", r"returned 1\.0: \(shift, size\) are due, two finite numbers"),
+        (
+            "SET_NORMALISE",
+            "my_rows:one_number",
+            r"'my_rows:one_number' .* returned 1\.0: \(shift, size\) are due, two finite numbers",
+        ),
         ("SET_NORMALISE", "my_rows:vague", r"returned \(0\.0, nan\): \(shift, size\) are due"),
         ("SET_NORMALISE", "my_rows:NUMBER", "set_normalise 'my_rows:NUMBER' is 3: give a Scaling or a function"),
         ("SET_NORMALISE", "stdd", "set_normalise must be one of none, std, .*, got 'stdd'"),
