@@ -108,7 +108,7 @@ class Minibatch:
 
     old_b_C: logprobs of the policy that sampled.
     advantages_b_C: as ``advantage`` left them, without weights.
-    set_losses_b_C: what its losing sets take from a token, >= 0 (credit ``per_set``), else None.
+    set_losses_b_C: what its losing sets take from a token, >= 0 (a credit rule with losses: ``per_set``), else None.
     mask_b_C: 1 at own tokens.
     epsilon: (low, high) of the clip range.
     tensors: what the hooks ``advantage`` left there, these rows of it.

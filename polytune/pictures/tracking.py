@@ -27,7 +27,7 @@ from polytune.evaluation.summary import counted
 from polytune.measures.passk import coverage_ks, pass_at_k_interval
 from polytune.pictures.plot import COLOURS, MARKERS
 from polytune.pictures.vine_plot import vine_figure
-from polytune.rollout import Tree
+from polytune.rollout import Tree, find_branching
 from polytune.running.provenance import write_json
 from polytune.tasks.game import map_of
 from polytune.trainer.polychromic import PolychromicTrainer
@@ -90,7 +90,9 @@ class Figures:
         update = trainer.state.global_step // args.steps_per_update + 1
         if update not in (1, args.num_updates) and update % args.figure_updates:
             return
-        counts = gather_object(start_counts(trees, with_vines=trainer.rollout.rollout_states == "start"))
+        counts = gather_object(
+            start_counts(trees, with_vines=find_branching(trainer.rollout.rollout_states).whole_episodes)
+        )
         if not trainer.is_world_process_zero():
             return
         figures = {}

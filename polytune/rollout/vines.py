@@ -16,7 +16,7 @@ from polytune.config import RolloutConfig
 from polytune.errors import ToldError
 from polytune.policy.generator import Branch, Generator, SampleKey
 from polytune.policy.rendering import Renderer
-from polytune.rollout.branching import BRANCHING, SeedView
+from polytune.rollout.branching import SeedView, find_branching
 from polytune.rollout.tree import Root, Trajectory, Tree, Turn
 from polytune.tasks.base import Episode, Task
 
@@ -135,9 +135,9 @@ def grow_trees(
 
     Raises:
         RolloutError: the task raised, or returned a reward that is not finite.
-        ValueError: the rule of ``rollout_states`` needs a ``look`` and there is none.
+        ValueError: the rule of ``rollout_states`` needs a ``look`` and there is none, or names turns that are none.
     """
-    rule = BRANCHING[rollout.rollout_states]
+    rule = find_branching(rollout.rollout_states)
     if rollout.num_rollout_states and (rule.needs_values or rule.needs_entropies) and look is None:
         raise ValueError(f"rollout_states {rollout.rollout_states!r} needs a look at the seed trajectories: pass look")
     counters = counters if counters is not None else RolloutCounters()
@@ -184,10 +184,10 @@ def branch_points(trajectory: Trajectory, rollout: RolloutConfig) -> int:
 def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters) -> None:
     """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end."""
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
-    choose = BRANCHING[rollout.rollout_states].choose
+    rule = find_branching(rollout.rollout_states)
     vines: list[_Live] = []
     for (tree, s, start, live), view in zip(seeds, views, strict=True):
-        for k, place in enumerate(choose(view, rollout.num_rollout_states)):
+        for k, place in enumerate(rule.turns(view, rollout.num_rollout_states)):
             turn, token = (0, place) if rollout.branch_at == "token" else (place, 0)
             snapshot, length = live.points[turn]
             group = []

@@ -14,6 +14,7 @@ from polytune.config import ObjectiveConfig, require
 from polytune.methods import Method, Minibatch, Seen, Update, build_methods
 from polytune.methods.behaviour_kl import BehaviourKL
 from polytune.methods.per_set import PerSetRows
+from polytune.objective import find_credit
 from polytune.trainer.advantages import TurnAdvantages, sibling_groups, turn_rewards
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.scored import Reader
@@ -27,7 +28,7 @@ SENT = "methods/"
 def methods_of(args: PolychromicConfig, objective: ObjectiveConfig) -> dict[str, Method]:
     """Name -> method: the loss's own terms, then those that the run names, in their order."""
     terms: dict[str, Method] = {}
-    if objective.credit == "per_set":
+    if find_credit(objective.credit).losses is not None:
         terms["per_set"] = PerSetRows()
     if args.kl_coef > 0.0 and args.kl_reference == "behaviour":
         terms["behaviour_kl"] = BehaviourKL(args.kl_coef)

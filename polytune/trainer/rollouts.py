@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from polytune.rollout import (
-    BRANCHING,
     Duplicates,
     RolloutCounters,
     RolloutError,
@@ -16,6 +15,7 @@ from polytune.rollout import (
     Tree,
     blank_row,
     count_duplicates,
+    find_branching,
     grow_trees,
     trajectory_row,
     tree_rows,
@@ -104,7 +104,7 @@ class GrowsTrees:
     def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
         """Trees from ``starts`` and the environment steps they took."""
         before = self._counters.env_steps
-        rule = BRANCHING[self.rollout.rollout_states]
+        rule = find_branching(self.rollout.rollout_states)
         trees = grow_trees(
             self.task,
             self.renderer,
@@ -182,7 +182,7 @@ class GrowsTrees:
                 compute_entropy=True,
             )
         self._scored = values_B_T = None
-        if BRANCHING[self.rollout.rollout_states].needs_values:
+        if find_branching(self.rollout.rollout_states).needs_values:
             names = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
             output = {name: part.to(device) for name, part in zip(names, [*ids, *masks], strict=True)}
             first_B_C = self._first_tokens(self._turn_index(output["completion_ids"]))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from polytune.rollout import BRANCHING
+from polytune.rollout import find_branching
 from polytune.trainer.advantages import TurnAdvantages
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import (
@@ -107,7 +107,7 @@ class LearnsValues:
             self._trees,
             self.task.horizon,
             self.objective.gamma,
-            foresees=BRANCHING[self.rollout.rollout_states].foresees,
+            foresees=find_branching(self.rollout.rollout_states).foresees,
             vine_values=self.args.vine_values,
         )
         return Decisions(
