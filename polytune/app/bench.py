@@ -219,7 +219,7 @@ def main(argv: Sequence[str]) -> None:
     def contexts(turn: int) -> tuple[list, list[str]]:
         """The episodes that are still live at ``turn``, and the text of each so far."""
         live = [(start, episode) for start, episode in zip(starts, episodes, strict=True) if len(episode.turns) > turn]
-        worlds, texts = [task.start(start.seed) for start, _ in live], []
+        worlds, texts = [task.start(start.start_state) for start, _ in live], []
         for world, (_, episode) in zip(worlds, live, strict=True):
             ids = list(renderer.prompt_ids(world.observation()))
             for past in episode.turns[:turn]:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     defaults = ["--output_dir", "outputs/bench_critic/fourrooms", "--num_updates", "12", "--max_env_steps", "60000"]
     defaults += ["--critic_learning_rate", "1e-3"]  # for all kinds
     at_40 = [] if any(word.startswith("--config") for word in argv) else ["--task_horizon", "40"]
-    task_config, policy, rollout, objective, args, config = parse(
+    task_config, policy_config, rollout, objective, args, config = parse(
         parts,
         [*defaults, *at_40, *argv],
         description=__doc__,
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     )
     if args.num_updates < config.first_update:
         raise UsageError(f"num_updates is {args.num_updates}, below first_update {config.first_update}: raise it.")
-    set_cpu_threads(policy.cpu_threads)
+    set_cpu_threads(policy_config.cpu_threads)
 
     import torch
 
@@ -93,15 +93,16 @@ def main(argv: Sequence[str]) -> None:
     _, seeds = starts_of(task, task_config, default_split="train")
     folder, kept = Path(args.output_dir), []
     report = {"command": " ".join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
-              "policy": policy.model, "threads": torch.get_num_threads(), "kinds": {}, "ceiling": {}}  # fmt: skip
+              "policy": policy_config.model, "threads": torch.get_num_threads(), "kinds": {},
+              "ceiling": {}}  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     reader = "head" if "head" in config.kinds else config.kinds[0]  # whose decisions the long fit gets
     for kind in config.kinds:
-        model, tokenizer = load_policy(policy.model, **policy.loading())
+        model, tokenizer = load_policy(policy_config.model, **policy_config.loading())
         own = copy.copy(args)
         own.critic, own.kl_coef, own.output_dir = kind, 0.0, str(folder / kind)
         own.learning_rate = args.learning_rate if kind == "shared" else FIXED
-        trainer = FixedPolicy(model, own, task, seeds, rollout, objective, policy, tokenizer)
+        trainer = FixedPolicy(model, own, task, seeds, rollout, objective, policy_config, tokenizer)
         if kind == reader:
             trainer.kept = kept
         begin = time.perf_counter()
@@ -127,7 +128,11 @@ def main(argv: Sequence[str]) -> None:
     split = len(kept) - max(1, len(kept) // 4)
     for kind in [kind for kind in config.kinds if kind != "shared" and reader != "shared" and config.ceiling_passes]:
         size, features = model.config.get_text_config().hidden_size, kept[0][0].features_D_F.size(1)
-        trunk = copied_trunk(load_policy(policy.model, **policy.loading())[0].base_model) if kind == "own" else None
+        trunk = (
+            copied_trunk(load_policy(policy_config.model, **policy_config.loading())[0].base_model)
+            if kind == "own"
+            else None
+        )
         rate = args.critic_learning_rate or RATES[kind]
         critic = Critic(size, features, width=args.critic_width, trunk=trunk, passes=1, learning_rate=rate,
                         minibatches=args.critic_minibatches)  # fmt: skip

@@ -44,13 +44,13 @@ def main(argv: Sequence[str]) -> None:
 
     parts = (TaskConfig, PolicyConfig, RolloutConfig, ObjectiveConfig, PointsConfig)
     defaults = ["--model", "outputs/quickstart/pretrained", "--num_seeds", "8", "--num_rollout_states", "4"]
-    task_config, policy, rollout, objective, config = parse(parts, [*defaults, *argv], description=__doc__)
+    task_config, policy_config, rollout, objective, config = parse(parts, [*defaults, *argv], description=__doc__)
     if rollout.rollout_states != "equally_spaced" or rollout.num_rollout_states < 1 or rollout.num_seeds < 2:
         raise UsageError(
             f"rollout_states {rollout.rollout_states!r}, num_rollout_states {rollout.num_rollout_states}, num_seeds "
             f"{rollout.num_seeds}: the points are equally spaced, at least 1, and a group has at least 2 members."
         )
-    set_cpu_threads(policy.cpu_threads)
+    set_cpu_threads(policy_config.cpu_threads)
 
     from polytune.pictures.points import plot_points
     from polytune.policy import TransformersGenerator, build_renderer, load_policy
@@ -62,17 +62,19 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- task, start states, policy
     task = task_of(task_config)
     _, seeds = starts_of(task, task_config)
-    model, tokenizer = load_policy(policy.model, **policy.loading())
-    renderer = build_renderer(tokenizer, task, policy)
+    model, tokenizer = load_policy(policy_config.model, **policy_config.loading())
+    renderer = build_renderer(tokenizer, task, policy_config)
     generator = TransformersGenerator(
-        model, max_action_tokens=policy.max_action_tokens or renderer.longest_action(), stop_ids=renderer.stop_ids
+        model,
+        max_action_tokens=policy_config.max_action_tokens or renderer.longest_action(),
+        stop_ids=renderer.stop_ids,
     )
 
     # ---------------------------------------------------------------- vines all along the trajectories
     trees = []
     for seed in progress(seeds, "vines", "start state"):
         trees += grow_trees(task, renderer, generator, [Start(seed, 0)], rollout, run_seed=config.seed,
-                            max_branches=policy.max_branches)  # fmt: skip
+                            max_branches=policy_config.max_branches)  # fmt: skip
 
     # ---------------------------------------------------------------- measure, print, plot
     points = []

@@ -37,10 +37,10 @@ def main(argv: Sequence[str]) -> None:
 
     job = RunConfig(*parts, given=tuple(given))
     job.check()
-    task_config, policy, adapter, args = job.task, job.policy, job.adapter, job.trainer
+    task_config, policy_config, adapter, args = job.task, job.policy, job.adapter, job.trainer
     check_trackers(args.report_to)
     supervise(args)
-    set_cpu_threads(policy.cpu_threads)
+    set_cpu_threads(policy_config.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import build_renderer, load_policy
@@ -50,14 +50,14 @@ def main(argv: Sequence[str]) -> None:
 
     task = task_of(task_config)
     _, seeds = starts_of(
-        task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy.model)
+        task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy_config.model)
     )
     job.check_world(task, seeds[0])
-    loading = policy.loading(args.trust_remote_code) | {"dtype": training_dtype(policy, adapter)}
+    loading = policy_config.loading(args.trust_remote_code) | {"dtype": training_dtype(policy_config, adapter)}
     with args.main_process_first(local=False, desc="the base of an adapter"):
-        begins_with = own_base(policy.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
-    model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy))
-    build_renderer(tokenizer, task, policy).check_vocabulary()
+        begins_with = own_base(policy_config.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
+    model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy_config))
+    build_renderer(tokenizer, task, policy_config).check_vocabulary()
     check_space(
         args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
     )
@@ -71,14 +71,14 @@ def main(argv: Sequence[str]) -> None:
         seeds,
         job.rollout,
         job.objective,
-        policy,
+        policy_config,
         tokenizer,
         peft_config=lora_config(adapter, model),
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
         job.record(command("finetune", argv))
-        carry_provenance(policy.model, args.output_dir)
+        carry_provenance(policy_config.model, args.output_dir)
         print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} {task.starts} of {task.name}")
     start_trackers(trainer, checkpoint)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
     trainer.save_policy()
     if trainer.is_world_process_zero():
         print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
-    if policy.generator == "vllm":
+    if policy_config.generator == "vllm":
         trainer.generator.shutdown()
     trainer.accelerator.end_training()
     if trainer.accelerator.num_processes > 1:

@@ -62,9 +62,9 @@ def named_methods(entries: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def shared_flags(task: TaskConfig, policy: PolicyConfig) -> list[str]:
+def shared_flags(task: TaskConfig, policy_config: PolicyConfig) -> list[str]:
     """Task and policy fields as flags of both recipes, without ``model``; what is unset stays the recipes' default."""
-    values = {field.name: getattr(part, field.name) for part in (task, policy) for field in fields(part)}
+    values = {field.name: getattr(part, field.name) for part in (task, policy_config) for field in fields(part)}
     return [word for key, value in values.items() if key != "model" and value not in (None, [])
             for word in (f"--{key}", *map(str, value if isinstance(value, list) else [value]))]  # fmt: skip
 
@@ -86,14 +86,14 @@ def override_flags(entries: Sequence[str]) -> list[str]:
 
 
 def read_methods(
-    parse: Callable[..., tuple], config: ComparisonConfig, task: TaskConfig, policy: PolicyConfig
+    parse: Callable[..., tuple], config: ComparisonConfig, task: TaskConfig, policy_config: PolicyConfig
 ) -> list[Method]:
     """Every method as recipes/finetune.py will take it; ``parse``: ``polytune.app.cli.parse``.
 
     Raises:
         ValueError: a YAML file is wrong; names the method.
     """
-    flags = [*shared_flags(task, policy), *override_flags(config.set), "--model", policy.model]
+    flags = [*shared_flags(task, policy_config), *override_flags(config.set), "--model", policy_config.model]
     return [_read_method(parse, *entry, flags) for entry in named_methods(config.methods).items()]
 
 
@@ -108,7 +108,7 @@ def _read_method(parse: Callable[..., tuple], name: str, path: Path, flags: Sequ
 
 
 def check_methods(
-    methods: Sequence[Method], config: ComparisonConfig, task: TaskConfig, policy: PolicyConfig
+    methods: Sequence[Method], config: ComparisonConfig, task: TaskConfig, policy_config: PolicyConfig
 ) -> list[str]:
     """Refuse methods that cannot be compared, before any work is spent; notes on what cannot be known yet.
 
@@ -122,7 +122,7 @@ def check_methods(
     )
     for method in methods:
         for name in SAME_GAME:
-            common = getattr(task, name, None) if hasattr(task, name) else getattr(policy, name)
+            common = getattr(task, name, None) if hasattr(task, name) else getattr(policy_config, name)
             require(
                 name not in method.yaml or method.yaml[name] == common,
                 f"{method.config} sets {name} to {method.yaml.get(name)!r}, the comparison to {common!r}: it applies "

@@ -108,7 +108,8 @@ class Minibatch:
 
     old_b_C: logprobs of the policy that sampled.
     advantages_b_C: as ``advantage`` left them, without weights.
-    set_losses_b_C: what its losing sets take from a token, >= 0 (a credit rule with losses: ``per_set``), else None.
+    set_deductions_b_C: what its losing sets take from a token, >= 0 (a credit rule with deductions: ``per_set``), else
+        None.
     mask_b_C: 1 at own tokens.
     epsilon: (low, high) of the clip range.
     tensors: what the hooks ``advantage`` left there, these rows of it.
@@ -119,7 +120,7 @@ class Minibatch:
     logprobs_b_C: torch.Tensor
     old_b_C: torch.Tensor
     advantages_b_C: torch.Tensor
-    set_losses_b_C: torch.Tensor | None
+    set_deductions_b_C: torch.Tensor | None
     mask_b_C: torch.Tensor
     epsilon: tuple[float, float]
     tensors: dict[str, torch.Tensor]

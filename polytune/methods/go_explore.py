@@ -55,10 +55,10 @@ class GoExplore(Method):
         own: dict[int, list[Cell]] = {}
         for cell in self.roots:
             own.setdefault(cell[0], []).append(cell)
-        return [self._draw(start, own.get(start.seed, []), run_seed) for start in due]
+        return [self._draw(start, own.get(start.start_state, []), run_seed) for start in due]
 
     def _draw(self, start: Start, cells: Sequence[Cell], run_seed: int) -> Start:
-        random = Random(f"{run_seed} {start.seed} {start.attempt}")
+        random = Random(f"{run_seed} {start.start_state} {start.attempt}")
         if random.random() >= self.share or not cells:
             return start
         [cell] = random.choices(cells, [(self.visits[cell] + 1) ** -0.5 for cell in cells])

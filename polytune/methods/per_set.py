@@ -19,15 +19,15 @@ from polytune.methods.base import Method, Minibatch
 @dataclass
 class PerSetRows(Method):
     def loss(self, batch: Minibatch) -> torch.Tensor:
-        extra_b_C = per_set_correction(batch.ratio_b_C, batch.advantages_b_C, batch.set_losses_b_C, *batch.epsilon)
+        extra_b_C = per_set_correction(batch.ratio_b_C, batch.advantages_b_C, batch.set_deductions_b_C, *batch.epsilon)
         return (batch.mask_b_C * extra_b_C * batch.weight).sum()
 
 
 def per_set_correction(
-    ratio: torch.Tensor, advantages: torch.Tensor, losses: torch.Tensor, epsilon_low: float, epsilon_high: float
+    ratio: torch.Tensor, advantages: torch.Tensor, deductions: torch.Tensor, epsilon_low: float, epsilon_high: float
 ) -> torch.Tensor:
     """The term of each token, elementwise."""
-    gains = advantages + losses
-    rows = gains * ratio.clamp(max=1 + epsilon_high) - losses * ratio.clamp(min=1 - epsilon_low)
+    gains = advantages + deductions
+    rows = gains * ratio.clamp(max=1 + epsilon_high) - deductions * ratio.clamp(min=1 - epsilon_low)
     mean = torch.min(ratio * advantages, ratio.clamp(1 - epsilon_low, 1 + epsilon_high) * advantages)
     return torch.where(gains >= 0, mean - rows, 0.0)

@@ -38,11 +38,11 @@ def standardise_groups(scores: GroupScores) -> GroupScores:
     centred_P_N, std_P = centred_groups(scores.advantages_P_N, scores.scored_P_N)
     signal_P_1 = group_signal(scores)[:, None]
     factor_P_1 = torch.where(signal_P_1, 1.0 / std_P[:, None], 0.0)
-    losses_P_N = scores.losses_P_N
-    if losses_P_N is not None:
+    deductions_P_N = scores.deductions_P_N
+    if deductions_P_N is not None:
         moved_P_N = torch.where(scores.scored_P_N, scores.advantages_P_N - centred_P_N, 0.0)  # the group's mean
-        losses_P_N = (losses_P_N + moved_P_N.clamp(min=0.0)) * factor_P_1
-    return replace(scores, advantages_P_N=centred_P_N * factor_P_1, losses_P_N=losses_P_N)
+        deductions_P_N = (deductions_P_N + moved_P_N.clamp(min=0.0)) * factor_P_1
+    return replace(scores, advantages_P_N=centred_P_N * factor_P_1, deductions_P_N=deductions_P_N)
 
 
 def group_signal(scores: GroupScores) -> torch.Tensor:

@@ -27,7 +27,8 @@ class GroupScores:
 
     advantages_P_N: 0 for a member in no drawn set.
     scored_P_N: bool, True for a member in at least one set; all True when every set was taken.
-    losses_P_N: mean of max(-A(G), 0) over the member's sets, for credit "per_set"; None for a rule without losses. See
+    deductions_P_N: mean of max(-A(G), 0) over the member's sets, for credit "per_set"; None for a rule
+        without them. See
         `credit/per_set.py` for the loss they stand for.
     diversity_P: mean d of a group's sets. Of all its sets, in closed form, for a measure that counts classes; else of
         the sets that were scored; None for such a measure when the objective never read d, which is not worth
@@ -38,7 +39,7 @@ class GroupScores:
 
     advantages_P_N: torch.Tensor
     scored_P_N: torch.Tensor
-    losses_P_N: torch.Tensor | None
+    deductions_P_N: torch.Tensor | None
     diversity_P: torch.Tensor | None
     scale_P: torch.Tensor
 
@@ -109,12 +110,12 @@ def score_groups(
     if num_sets == "all" and rule.of_expectations is not None:
         advantages_P_N = rule.of_expectations(scorer.expected, size)
         advantages_P_N = _checked("credit rule's closed form", advantages_P_N, tuple(groups.rewards_P_N.shape))
-        scored_P_N, losses_P_N = torch.ones_like(advantages_P_N, dtype=torch.bool), None
+        scored_P_N, deductions_P_N = torch.ones_like(advantages_P_N, dtype=torch.bool), None
     else:
         chosen = _chosen_sets(groups, size, num_sets, seed)
-        advantages_P_N, scored_P_N, losses_P_N = scorer.credited(rule, chosen)
+        advantages_P_N, scored_P_N, deductions_P_N = scorer.credited(rule, chosen)
     diversity_P = scorer.mean_diversity(size)
-    return GroupScores(advantages_P_N, scored_P_N, losses_P_N, diversity_P, scorer.scale_P)
+    return GroupScores(advantages_P_N, scored_P_N, deductions_P_N, diversity_P, scorer.scale_P)
 
 
 class _Scorer:
@@ -140,15 +141,15 @@ class _Scorer:
         return _stack([scored.member_mean(scored.scores_S) for scored in rows], groups)
 
     def credited(self, rule: Credit, chosen: list[torch.Tensor]) -> tuple:
-        """(advantages, scored, losses), each (P, N), from explicit sets per group."""
+        """(advantages, scored, deductions), each (P, N), from explicit sets per group."""
         sets_P = [self._scored(p, members_S_n) for p, members_S_n in enumerate(chosen)]
         shape = (self.groups.num_members,)
         rows = [_checked("credit rule's advantages", rule.of_sets(sets), shape, unscored=True) for sets in sets_P]
         raw_P_N = _stack(rows, self.groups)
-        losses_P_N = None
-        if rule.losses is not None:
-            losses_P_N = _stack([rule.losses(scored) for scored in sets_P], self.groups).nan_to_num(nan=0.0)
-        return raw_P_N.nan_to_num(nan=0.0), ~raw_P_N.isnan(), losses_P_N
+        deductions_P_N = None
+        if rule.deductions is not None:
+            deductions_P_N = _stack([rule.deductions(scored) for scored in sets_P], self.groups).nan_to_num(nan=0.0)
+        return raw_P_N.nan_to_num(nan=0.0), ~raw_P_N.isnan(), deductions_P_N
 
     def mean_diversity(self, size: int) -> torch.Tensor | None:
         """Mean d of each group's sets, (P,); see `GroupScores`."""

@@ -35,9 +35,9 @@ def load_player(task: Task, path: str, *, greedy: bool = False) -> Player:
         CheckpointError: it cannot be loaded; ValueError: its tokenizer does not know the task's words.
     """
     transformers_logging.disable_progress_bar()
-    policy = PolicyConfig(model=path, **prompting_of(path))
-    model, tokenizer = load_policy(path, **policy.loading())
-    renderer = build_renderer(tokenizer, task, policy)
+    policy_config = PolicyConfig(model=path, **prompting_of(path))
+    model, tokenizer = load_policy(path, **policy_config.loading())
+    renderer = build_renderer(tokenizer, task, policy_config)
     renderer.check_vocabulary()
     tokens = renderer.longest_action()
     return Player(

@@ -20,11 +20,11 @@ from polytune.policy.loading import CheckpointError, adapter_base, load_policy
 from polytune.policy.weights import restore_trainable
 
 
-def quantization(adapter: AdapterConfig, policy: PolicyConfig) -> BitsAndBytesConfig | None:
+def quantization(adapter: AdapterConfig, policy_config: PolicyConfig) -> BitsAndBytesConfig | None:
     """NF4 with double quantisation (QLoRA, arXiv 2305.14314); None without ``load_in_4bit``."""
     if not adapter.load_in_4bit:
         return None
-    compute = torch.float32 if policy.dtype == "float32" else torch.bfloat16
+    compute = torch.float32 if policy_config.dtype == "float32" else torch.bfloat16
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
     )
@@ -56,11 +56,13 @@ def lora_config(adapter: AdapterConfig, model: PreTrainedModel) -> LoraConfig | 
     )
 
 
-def training_dtype(policy: PolicyConfig, adapter: AdapterConfig) -> str:
+def training_dtype(policy_config: PolicyConfig, adapter: AdapterConfig) -> str:
     """What a policy is loaded in to be trained: weights that train in float32, so that nothing is rounded away before
     the first step; frozen ones, and ``auto`` ones that were saved whole, in ``dtype``."""
-    if adapter.use_peft or (policy.dtype == "auto" and adapter_base(policy.model, policy.model_revision) is None):
-        return policy.dtype
+    if adapter.use_peft or (
+        policy_config.dtype == "auto" and adapter_base(policy_config.model, policy_config.model_revision) is None
+    ):
+        return policy_config.dtype
     return "float32"
 
 

@@ -136,24 +136,24 @@ def tokenize_episode(renderer: Renderer, observations: Iterable[str], actions: I
         said = renderer.action_ids(action)
         ids += [*seen, *said]
         mask += [0] * len(seen) + [1] * len(said)
-    return {"input_ids": ids, "action_mask": mask}
+    return {"input_ids": ids, "own": mask}
 
 
 def tokenize_demonstrations(renderer: Renderer, dataset: Dataset) -> Dataset:
-    """Columns ``input_ids`` and ``action_mask`` beside where each episode began."""
+    """Columns ``input_ids`` and ``own`` beside where each episode began."""
     rows = [tokenize_episode(renderer, row["observations"], row["actions"]) for row in dataset]
     where = {name: dataset[name][:] for name in ("start_seed", "level_hash")}
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "action_mask")} | where)
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "own")} | where)
 
 
 def tokenize_lines(renderer: Renderer, lines: Iterable[tuple[str, str]]) -> Dataset:
-    """(prompt, answer) lines as rows with columns ``input_ids`` and ``action_mask`` (1 on the answer).
+    """(prompt, answer) lines as rows with columns ``input_ids`` and ``own`` (1 on the answer).
 
     Raises:
         ValueError: a line has a word that the tokenizer does not know.
     """
     rows = [tokenize_episode(renderer, [prompt], [answer]) for prompt, answer in lines]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "action_mask")})
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "own")})
 
 
 def split_by_level(demonstrations: Dataset) -> tuple[Dataset, Dataset]:

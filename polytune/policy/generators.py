@@ -69,24 +69,26 @@ class GeneratorsInTurn:
     """Generators of several policies for an evaluation. vLLM's engines are built when they are due, one at a time.
 
     Args:
-        policy: which generator, and the tokens of an action.
+        policy_config: which generator, and the tokens of an action.
         models: the policies by name; paths: their folders or Hub ids; renderers: how each is prompted.
         temperature: of the samples.
     """
 
     def __init__(
         self,
-        policy: PolicyConfig,
+        policy_config: PolicyConfig,
         models: Mapping[str, PreTrainedModel],
         paths: Mapping[str, str | Path],
         renderers: Mapping[str, Renderer],
         *,
         temperature: float,
     ):
-        self.policy, self.models, self.paths, self.renderers = policy, models, paths, renderers
+        self.policy_config, self.models, self.paths, self.renderers = policy_config, models, paths, renderers
         self.temperature = temperature
         self._current: tuple[str, VLLMGenerator] | None = None
-        if policy.generator == "transformers":  # a model that it cannot run is refused before another one is sampled
+        if (
+            policy_config.generator == "transformers"
+        ):  # a model that it cannot run is refused before another one is sampled
             for name in models:
                 self.of(name, greedy=True).check()
 
@@ -99,12 +101,12 @@ class GeneratorsInTurn:
             else:
                 self.shutdown()
         generator = build_generator(
-            self.policy.generator,
+            self.policy_config.generator,
             self.models[name],
             path=self.paths[name],
             engine=engine,
             temperature=self.temperature,
-            max_action_tokens=self.policy.max_action_tokens or renderer.longest_action(),
+            max_action_tokens=self.policy_config.max_action_tokens or renderer.longest_action(),
             stop_ids=renderer.stop_ids,
             greedy=greedy,
         )

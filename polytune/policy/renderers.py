@@ -10,8 +10,8 @@ from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
 
 
-def build_renderer(tokenizer: PreTrainedTokenizerBase, task: Task, policy: PolicyConfig) -> Renderer:
-    """A :class:`ChatRenderer` for a tokenizer with a chat template, unless ``policy.chat`` says otherwise.
+def build_renderer(tokenizer: PreTrainedTokenizerBase, task: Task, policy_config: PolicyConfig) -> Renderer:
+    """A :class:`ChatRenderer` for a tokenizer with a chat template, unless ``policy_config.chat`` says otherwise.
 
     A task whose answers end with a text of its own (creativity) is no conversation: the policy continues its lines.
 
@@ -20,7 +20,7 @@ def build_renderer(tokenizer: PreTrainedTokenizerBase, task: Task, policy: Polic
             or the renderer refuses (a template that rewrites messages, words that the tokenizer does not know).
     """
     has_template = getattr(tokenizer, "chat_template", None) is not None
-    chat = has_template and not task.answer_end if policy.chat is None else policy.chat
+    chat = has_template and not task.answer_end if policy_config.chat is None else policy_config.chat
     require(
         has_template or not chat,
         "chat is true, but the tokenizer has no chat template: leave it unset, or give it one.",
@@ -30,9 +30,11 @@ def build_renderer(tokenizer: PreTrainedTokenizerBase, task: Task, policy: Polic
         f"chat is true, but answers of task {task.name!r} end with {task.answer_end!r}, not as messages do: leave it "
         "unset.",
     )
-    require(chat or not policy.thinking, "thinking is true, but the policy is no chat model: leave thinking off.")
+    require(
+        chat or not policy_config.thinking, "thinking is true, but the policy is no chat model: leave thinking off."
+    )
     if not chat:
-        return Renderer(tokenizer, task, show_instructions=bool(policy.show_instructions))
+        return Renderer(tokenizer, task, show_instructions=bool(policy_config.show_instructions))
     return ChatRenderer(
-        tokenizer, task, show_instructions=policy.show_instructions is not False, thinking=policy.thinking
+        tokenizer, task, show_instructions=policy_config.show_instructions is not False, thinking=policy_config.thinking
     )

@@ -20,7 +20,7 @@ class Row:
 
     prompt_ids: list[int]
     completion_ids: list[int] = field(default_factory=list)
-    env_mask: list[int] = field(default_factory=list)
+    own: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     turn_index: list[int] = field(default_factory=list)
 
@@ -28,7 +28,7 @@ class Row:
         """Append tokens; ``logprobs`` is None for tokens that are not the row's own samples."""
         own = logprobs is not None
         self.completion_ids.extend(ids)
-        self.env_mask.extend([int(own)] * len(ids))
+        self.own.extend([int(own)] * len(ids))
         self.logprobs.extend(logprobs if own else [0.0] * len(ids))
         self.turn_index.extend([turn if own else -1] * len(ids))
 

@@ -42,12 +42,12 @@ NO_TREE = -1
 
 
 class Start(NamedTuple):
-    """A start state (by its seed) and which attempt at it this is; together with the run seed they seed the samples.
+    """A start state, by its seed, and which attempt at it this is; together with the run seed they seed the samples.
 
     ``root``: a state reached earlier from that start state, in which the attempt begins; None: the start state itself.
     """
 
-    seed: int
+    start_state: int
     attempt: int
     root: Root | None = None
 
@@ -97,7 +97,7 @@ def sample_episodes(
     for offset in range(0, len(starts), max_branches):
         cohort = []
         for start in starts[offset : offset + max_branches]:
-            key = SampleKey(run_seed, start.seed, start.attempt, NO_TREE)
+            key = SampleKey(run_seed, start.start_state, start.attempt, NO_TREE)
             cohort.append(_open(task, renderer, generator, start, key))
         index = {id(live): offset + i for i, live in enumerate(cohort)}
 
@@ -121,7 +121,7 @@ def grow_trees(
     run_seed: int,
     max_branches: int = 256,
     counters: RolloutCounters | None = None,
-    look: Callable[[list[Tree]], list[list[SeedView]]] | None = None,
+    view_seeds: Callable[[list[Tree]], list[list[SeedView]]] | None = None,
     keep_snapshots: bool = False,
 ) -> list[Tree]:
     """Grow one tree of S * (1 + p * N) trajectories from each start state, or from its root.
@@ -129,26 +129,28 @@ def grow_trees(
     A trajectory's branch number, which enters its samples' seeds, is its row number within the tree.
 
     Args:
-        look: called with the trees when their seed trajectories have ended; returns a view of each seed trajectory of
-            each tree, for rules of ``rollout_states`` that need values or entropies.
+        view_seeds: called with the trees when their seed trajectories have ended; returns a view of each seed
+            trajectory of each tree, for rules of ``rollout_states`` that need values or entropies.
         keep_snapshots: seed trajectories keep the snapshot before each of their turns.
 
     Raises:
         RolloutError: the task raised, or returned a reward that is not finite.
-        ValueError: the rule of ``rollout_states`` needs a ``look`` and there is none, or names turns that are none.
+        ValueError: the rule of ``rollout_states`` needs ``view_seeds`` and there is none, or names turns that are none.
     """
     rule = find_branching(rollout.rollout_states)
-    if rollout.num_rollout_states and (rule.needs_values or rule.needs_entropies) and look is None:
-        raise ValueError(f"rollout_states {rollout.rollout_states!r} needs a look at the seed trajectories: pass look")
+    if rollout.num_rollout_states and (rule.needs_values or rule.needs_entropies) and view_seeds is None:
+        raise ValueError(
+            f"rollout_states {rollout.rollout_states!r} needs a view of the seed trajectories: pass view_seeds"
+        )
     counters = counters if counters is not None else RolloutCounters()
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
     branching, trees = rollout.num_rollout_states > 0, []
     seeds: list[tuple[Tree, int, Start, _Live]] = []
     for start in starts:
-        tree = Tree(start_state=start.seed, prompt_ids=())
+        tree = Tree(start_state=start.start_state, prompt_ids=())
         trees.append(tree)
         for s in range(rollout.num_seeds):
-            key = SampleKey(run_seed, start.seed, start.attempt, s * per_seed)
+            key = SampleKey(run_seed, start.start_state, start.attempt, s * per_seed)
             live = _open(
                 task, renderer, generator, start, key, forkable=branching, keep_points=branching or keep_snapshots
             )
@@ -166,7 +168,7 @@ def grow_trees(
     for offset in range(0, len(seeds), max_branches):
         _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
     if branching:
-        views = None if look is None else [view for views in look(trees) for view in views]
+        views = None if view_seeds is None else [view for views in view_seeds(trees) for view in views]
         if views is None:
             views = [SeedView(branch_points(live.trajectory, rollout)) for *_, live in seeds]
         if rollout.branch_at == "turn":
@@ -192,9 +194,11 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
             snapshot, length = live.points[turn]
             group = []
             for i in range(rollout.num_vines):
-                key = SampleKey(run_seed, start.seed, start.attempt, s * per_seed + 1 + k * rollout.num_vines + i)
+                key = SampleKey(
+                    run_seed, start.start_state, start.attempt, s * per_seed + 1 + k * rollout.num_vines + i
+                )
                 trajectory = Trajectory(parent=live.trajectory, branch_turn=turn, branch_token=token)
-                with _naming(task, start.seed, turn, "while restoring a snapshot"):
+                with _naming(task, start.start_state, turn, "while restoring a snapshot"):
                     episode = task.restore(snapshot)
                 vines.append(_Live(episode, generator.fork(live.branch, length + token, key), trajectory))
                 group.append(trajectory)
@@ -208,12 +212,12 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
 def _open(task, renderer, generator, start: Start, key: SampleKey, *, forkable=False, keep_points=False) -> _Live:
     """A fresh episode and its branch, or one that goes on from a root."""
     if (root := start.root) is not None:
-        with _naming(task, start.seed, len(root.turns), "while restoring a snapshot"):
+        with _naming(task, start.start_state, len(root.turns), "while restoring a snapshot"):
             episode = task.restore(root.snapshot)
         ids = [*root.prompt_ids, *(i for turn in root.turns for i in (*turn.whole_ids, *turn.feedback_ids))]
         return _Live(episode, generator.open(ids, key, forkable=forkable), Trajectory(root=root), keep_points)
-    with _naming(task, start.seed, 0, "at its start"):
-        episode = task.start(start.seed)
+    with _naming(task, start.start_state, 0, "at its start"):
+        episode = task.start(start.start_state)
         observation = episode.observation()
     prompt_ids = renderer.prompt_ids(observation)
     return _Live(episode, generator.open(prompt_ids, key, forkable=forkable), Trajectory(), keep_points)

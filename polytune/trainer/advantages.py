@@ -29,8 +29,8 @@ from polytune.rollout import Trajectory, Tree
 class TurnAdvantages:
     """Advantages of B rows with T turns at most, float64. The two masks never overlap.
 
-    ``losses_B_T`` (a credit rule with losses, ``per_set``, only): what a member's losing sets take from it, >= 0,
-    averaged over all its sets; its advantage is what the winning ones give less this. ``raw_B_T``: the advantages
+    ``deductions_B_T`` (a credit rule with deductions, ``per_set``, only): what a member's losing sets take from it,
+    >= 0, averaged over all its sets; its advantage is what the winning ones give less this. ``raw_B_T``: the advantages
     before any division, those of sets before their groups are scaled. ``score_scale``: the largest |f| of a set.
     """
 
@@ -39,7 +39,7 @@ class TurnAdvantages:
     gae_mask_B_T: torch.Tensor
     returns_B_T: torch.Tensor
     turns_mask_B_T: torch.Tensor
-    losses_B_T: torch.Tensor | None
+    deductions_B_T: torch.Tensor | None
     groups: GroupStatistics
     raw_B_T: torch.Tensor
     score_scale: float
@@ -138,7 +138,7 @@ def turn_advantages(
         advantages_B_T = gae(rewards_B_T, values_B_T, turns_mask_B_T, objective.gamma, objective.gae_lambda)
         gae_mask_B_T = turns_mask_B_T.clone()
     set_mask_B_T = torch.zeros_like(turns_mask_B_T)
-    losses_B_T = torch.zeros_like(rewards_B_T) if find_credit(objective.credit).losses is not None else None
+    deductions_B_T = torch.zeros_like(rewards_B_T) if find_credit(objective.credit).deductions is not None else None
     within_groups = find_scaling("set_normalise", objective.set_normalise).within_groups
     raw_B_T, score_scale, statistics = advantages_B_T.clone(), 0.0, GroupStatistics()
     window = None if objective.window in (None, -1) else objective.window
@@ -156,12 +156,12 @@ def turn_advantages(
                 advantages_B_T[row, :count][inside] = scores.advantages_P_N[p, member]
                 raw_B_T[row, :count][inside] = raw.advantages_P_N[p, member]
                 set_mask_B_T[row, :count] |= inside
-                if losses_B_T is not None:
-                    losses_B_T[row, :count][inside] = scores.losses_P_N[p, member]
+                if deductions_B_T is not None:
+                    deductions_B_T[row, :count][inside] = scores.deductions_P_N[p, member]
     gae_mask_B_T &= ~set_mask_B_T
     returns_B_T = returns_to_go(rewards_B_T, turns_mask_B_T, objective.gamma)
     return TurnAdvantages(
-        advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, losses_B_T, statistics, raw_B_T,
+        advantages_B_T, set_mask_B_T, gae_mask_B_T, returns_B_T, turns_mask_B_T, deductions_B_T, statistics, raw_B_T,
         score_scale,
     )  # fmt: skip
 

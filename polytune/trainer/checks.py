@@ -190,7 +190,7 @@ def check_branching(task: Task, rollout: RolloutConfig) -> None:
     )
 
 
-def check_signatures(task: Task, start_seed: int, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
+def check_signatures(task: Task, start_state: int, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """ValueError when the objective tells strategies apart and nothing gives it any, or cannot be scored at all."""
     require(
         objective.set_scope == "none"
@@ -202,7 +202,7 @@ def check_signatures(task: Task, start_seed: int, rollout: RolloutConfig, object
     )
     if objective.set_scope == "none":
         return
-    example = {"task": task.start(start_seed).signature(), "actions": tuple(task.actions[:1])}.get(
+    example = {"task": task.start(start_state).signature(), "actions": tuple(task.actions[:1])}.get(
         objective.signature, 0
     )
     number = rollout.num_seeds if objective.set_scope == "seeds" else rollout.num_vines

@@ -31,7 +31,7 @@ class CloningCollator:
         labels = torch.full((len(rows), width), -100)
         attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
         for index, row in enumerate(rows):
-            ids, action = torch.tensor(row["input_ids"]), torch.tensor(row["action_mask"]).bool()
+            ids, action = torch.tensor(row["input_ids"]), torch.tensor(row["own"]).bool()
             input_ids[index, : len(ids)] = ids
             attention_mask[index, : len(ids)] = 1
             labels[index, : len(ids)] = ids.masked_fill(~action, -100)

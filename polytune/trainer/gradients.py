@@ -35,8 +35,8 @@ class MustMove:
     def _note_signal(self, output: dict[str, torch.Tensor]) -> None:
         """Count what an update may learn from, before its first step."""
         with_signal = output["advantages"] != 0
-        if "set_losses" in output:
-            with_signal = with_signal | (output["set_losses"] != 0)
+        if "set_deductions" in output:
+            with_signal = with_signal | (output["set_deductions"] != 0)
         (count,) = self._sum([float(with_signal.sum())])
         if self.model.training:
             self._actions_with_signal, self._largest_norm = count, 0.0

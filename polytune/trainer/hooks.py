@@ -28,7 +28,7 @@ SENT = "methods/"
 def methods_of(args: PolychromicConfig, objective: ObjectiveConfig) -> dict[str, Method]:
     """Name -> method: the loss's own terms, then those that the run names, in their order."""
     terms: dict[str, Method] = {}
-    if find_credit(objective.credit).losses is not None:
+    if find_credit(objective.credit).deductions is not None:
         terms["per_set"] = PerSetRows()
     if args.kl_coef > 0.0 and args.kl_reference == "behaviour":
         terms["behaviour_kl"] = BehaviourKL(args.kl_coef)
@@ -61,8 +61,8 @@ class CallsMethods:
     """Mixin before a TRL trainer: calls the hooks of ``self.methods``. Without a method the loss is TRL's.
 
     Expects ``_trees``, ``_rows``, ``_turn_index``, ``_sum``, ``_record`` and ``_draw_seed`` of the trainer, and of its
-    passes over rows: ``_scored_chunk`` is what they run, and the first one since ``_scored`` was cleared leaves its
-    logprobs there.
+    passes over rows: ``_scored_chunk`` is what they run, and the first one since ``_pass_logprobs`` was cleared leaves
+    its logprobs there.
     """
 
     methods: dict[str, Method]
@@ -172,7 +172,7 @@ class CallsMethods:
 
     def _minibatch(self, model, inputs: Mapping[str, torch.Tensor]) -> Minibatch:
         """The pass over the rows that TRL's loss would make is made here, and handed to it: weights need it before."""
-        self._scored = None
+        self._pass_logprobs = None
         handed = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
@@ -186,7 +186,7 @@ class CallsMethods:
             logprobs_b_C=handed[0],
             old_b_C=inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"]),
             advantages_b_C=inputs["advantages"],
-            set_losses_b_C=inputs.get("set_losses"),
+            set_deductions_b_C=inputs.get("set_deductions"),
             mask_b_C=inputs["completion_mask"] * inputs["tool_mask"],
             epsilon=(self.epsilon_low, self.epsilon_high),
             tensors={key.removeprefix(SENT): inputs[key] for key in inputs if key.startswith(SENT)},

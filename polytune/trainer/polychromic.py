@@ -77,8 +77,8 @@ class PolychromicTrainer(
         model: the policy, a causal transformer.
         args: TRL's fields plus ours.
         task: the world.
-        start_seeds: start states to train on.
-        rollout, objective, policy: shape of the trees, set objective, sampling.
+        start_states: those to train on.
+        rollout, objective, policy_config: shape of the trees, set objective, sampling.
         processing_class: the policy's tokenizer.
 
     ``on_trees`` lists observers of an update's trees, which every process calls once an update, before it trains.
@@ -93,27 +93,27 @@ class PolychromicTrainer(
         model: PreTrainedModel,
         args: PolychromicConfig,
         task: Task,
-        start_seeds: list[int],
+        start_states: list[int],
         rollout: RolloutConfig,
         objective: ObjectiveConfig,
-        policy: PolicyConfig,
+        policy_config: PolicyConfig,
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
         adapted = kwargs.get("peft_config") is not None or isinstance(model, PeftModel)
-        check_fields(args, rollout, objective, generator=policy.generator, adapted=adapted)
+        check_fields(args, rollout, objective, generator=policy_config.generator, adapted=adapted)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         check_embeddings(model, processing_class, getattr(model, "name_or_path", "the policy"))
-        require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
-        check_world(task, start_seeds[0], rollout, objective)
-        self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
+        require(bool(start_states), "there are no start states to train on: check split and num_start_states.")
+        check_world(task, start_states[0], rollout, objective)
+        self.task, self.rollout, self.objective, self.policy_config = task, rollout, objective, policy_config
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
         self.methods = methods_of(args, objective)
         self.on_trees: list[TreesObserver] = []
         self._trees = self._rows = None  # those of the update that is being rolled out
         self._collapsed = self._said_unspent = False
         self.env_steps = 0
-        self.schedule = StartSchedule(start_seeds, args.seed)
+        self.schedule = StartSchedule(start_states, args.seed)
         self._steps_per_tree: float | None = None  # mean of the last update
         super().__init__(
             model=model,
@@ -128,9 +128,9 @@ class PolychromicTrainer(
         unwrapped = self.accelerator.unwrap_model(self.model)
         self._watch_trunk((unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped).base_model)
         self._build_critic(unwrapped, args)
-        self.renderer = build_renderer(processing_class, task, policy)
+        self.renderer = build_renderer(processing_class, task, policy_config)
         self.generator = build_sampler(
-            unwrapped, args, policy, self.renderer, self.accelerator.device, self.forward_dtype
+            unwrapped, args, policy_config, self.renderer, self.accelerator.device, self.forward_dtype
         )
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
@@ -142,7 +142,7 @@ class PolychromicTrainer(
 
     @stage("scoring")
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
-        self._scored = self._first_B_C = None
+        self._pass_logprobs = self._first_B_C = None
         with self._whole_weights():
             return self._roll_out_and_score(inputs)
 
@@ -150,17 +150,17 @@ class PolychromicTrainer(
         output = super()._generate_and_score_completions(inputs)
         self._drop_row_means()
         if "old_per_token_logps" not in output:
-            self._scored = None  # a pass of the reference is none of the policy
+            self._pass_logprobs = None  # a pass of the reference is none of the policy
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
-        other_sampler = self.policy.generator != "transformers"
+        other_sampler = self.policy_config.generator != "transformers"
         reads_policy = bool(self._probes) or (self.critic is not None and self.args.critic != "own")
         if (reads_policy or other_sampler) and "old_per_token_logps" not in output:
             self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
             decisions = self._decisions(output, first_B_C)
             values_B_T = self._values(decisions)
-        scored_B_C = output.get("old_per_token_logps", self._scored)
+        scored_B_C = output.get("old_per_token_logps", self._pass_logprobs)
         if scored_B_C is not None:
             self._check_sampler(output["sampling_per_token_logps"], scored_B_C, turn_index_B_C >= 0)
         known_B_T = values_B_T
@@ -172,8 +172,8 @@ class PolychromicTrainer(
         self._change_turns(update, turns)
         output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)
         self._change_tokens(update, output)
-        if turns.losses_B_T is not None:
-            output["set_losses"] = self._per_token(turns.losses_B_T, turn_index_B_C)
+        if turns.deductions_B_T is not None:
+            output["set_deductions"] = self._per_token(turns.deductions_B_T, turn_index_B_C)
         if other_sampler:
             self._correct_sampler(output, scored_B_C, turn_index_B_C >= 0)
         if self.critic is not None:
@@ -218,7 +218,7 @@ class PolychromicTrainer(
         ratio_B_C = (scored_B_C - output["sampling_per_token_logps"]).exp()
         cap = self.args.vllm_importance_sampling_clip_max
         weight_B_C = torch.where(own_B_C, ratio_B_C.clamp(max=cap), 0.0)
-        for name in ("advantages", "set_losses"):
+        for name in ("advantages", "set_deductions"):
             if name in output:
                 output[name] = output[name] * weight_B_C
         own = ratio_B_C[own_B_C].double()

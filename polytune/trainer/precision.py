@@ -25,11 +25,11 @@ def widen(model: nn.Module) -> int:
     return len(narrow)
 
 
-def forward_dtype(model: nn.Module, policy: PolicyConfig) -> torch.dtype:
+def forward_dtype(model: nn.Module, policy_config: PolicyConfig) -> torch.dtype:
     """What the policy computes in beside the trainer's own ``bf16``: bfloat16 when asked for, or when its weights are
     (``dtype: auto``)."""
     narrow = any(p.dtype == torch.bfloat16 for p in model.parameters())
-    return torch.bfloat16 if narrow or policy.dtype == "bfloat16" else torch.float32
+    return torch.bfloat16 if narrow or policy_config.dtype == "bfloat16" else torch.float32
 
 
 def check_save_dtype(args: PolychromicConfig, use_peft: bool) -> None:
@@ -53,13 +53,13 @@ def autocast_for(args: PolychromicConfig, dtype: torch.dtype) -> None:
 
 
 class MasterWeights:
-    """Mixin before a TRL trainer with ``policy``: the only change is the type of weights that train, and of those that
-    are saved at the end."""
+    """Mixin before a TRL trainer with ``policy_config``: the only change is the type of weights that train, and of
+    those that are saved at the end."""
 
     def __init__(self, model: PreTrainedModel, args: PolychromicConfig, peft_config=None, **kwargs):
         check_save_dtype(args, peft_config is not None or isinstance(model, PeftModel))
         #: what an engine of its own samples in
-        self.forward_dtype = forward_dtype(model, self.policy)
+        self.forward_dtype = forward_dtype(model, self.policy_config)
         autocast_for(args, self.forward_dtype)
         if peft_config is None:  # else all of the model is to be frozen
             widen(model)

@@ -32,7 +32,7 @@ def choose(trees: list[Tree], count: int = RECORDED_EPISODES) -> list[dict[str, 
     for tree, seed in pairs[:count]:
         row = trajectory_row(tree.prompt_ids, seed)
         chosen.append({"start_state": tree.start_state, "prompt_ids": row.prompt_ids,
-                       "completion_ids": row.completion_ids, "own_C": row.env_mask})  # fmt: skip
+                       "completion_ids": row.completion_ids, "own_C": row.own})  # fmt: skip
     return chosen
 
 

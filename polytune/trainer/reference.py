@@ -55,8 +55,8 @@ def start_policy_as_reference(model: PreTrainedModel, args: PolychromicConfig, l
 
 
 class HoldsReference:
-    """Mixin before a TRL trainer with ``_scored``: the only changes are which policy is the reference, and the forward
-    direction of the KL term."""
+    """Mixin before a TRL trainer with ``_pass_logprobs``: the only changes are which policy is the reference, and the
+    forward direction of the KL term."""
 
     def __init__(self, model: PreTrainedModel, args: PolychromicConfig, peft_config=None, **kwargs):
         with start_policy_as_reference(model, args, peft_config):
@@ -72,6 +72,6 @@ class HoldsReference:
             self.beta = beta
         mask_B_C = inputs["completion_mask"] * inputs["tool_mask"]
         old_B_C = inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"])
-        kl_B_C = forward_kl(self._scored, old_B_C, inputs["ref_per_token_logps"], mask_B_C)
+        kl_B_C = forward_kl(self._pass_logprobs, old_B_C, inputs["ref_per_token_logps"], mask_B_C)
         self._record_mean("kl", kl_B_C, mask_B_C)
         return loss + beta * kl_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])

@@ -46,7 +46,7 @@ class GrowsTrees:
         canary = getattr(self.generator, "canary_gap", None)
         if canary is not None:
             self._record("sampling/canary_gap", canary)
-        self._sign(self._trees)
+        self._set_signatures(self._trees)
         self._check_duplicates(self._trees)
         self._record_episodes(self._trees)
         self._rows = [row for tree in self._trees for row in tree_rows(tree)]
@@ -58,7 +58,7 @@ class GrowsTrees:
             "prompt_ids": [row.prompt_ids for row in rows],
             "completion_ids": [row.completion_ids for row in rows],
             "logprobs": [row.logprobs for row in rows],
-            "env_mask": [row.env_mask for row in rows],
+            "env_mask": [row.own for row in rows],
             "episode_return": returns + [0.0] * missing,
         }
 
@@ -112,14 +112,14 @@ class GrowsTrees:
             starts,
             self.rollout,
             run_seed=self.args.seed,
-            max_branches=self.policy.max_branches,
+            max_branches=self.policy_config.max_branches,
             counters=self._counters,
-            look=self._look if rule.needs_values or rule.needs_entropies else None,
+            view_seeds=self._view_seeds if rule.needs_values or rule.needs_entropies else None,
             keep_snapshots=any(method.needs_snapshots for method in self.methods.values()),
         )
         return trees, self._counters.env_steps - before
 
-    def _sign(self, trees: list[Tree]) -> None:
+    def _set_signatures(self, trees: list[Tree]) -> None:
         """Replace the task's signatures where ``signature`` asks for the actions or for a judge's clusters."""
         if self.objective.signature == "task":
             return
@@ -162,7 +162,7 @@ class GrowsTrees:
                 f"of about {mean:,.0f}: raise per_device_train_batch_size or num_updates, or lower max_env_steps."
             )
 
-    def _look(self, trees: list[Tree]) -> list[list[SeedView]]:
+    def _view_seeds(self, trees: list[Tree]) -> list[list[SeedView]]:
         """The critic's values and the policy's entropies along the seed trajectories, in one pass over them."""
         rows = [trajectory_row(tree.prompt_ids, seed) for tree in trees for seed in tree.seeds]
         device, pad_id = self.accelerator.device, self.processing_class.pad_token_id
@@ -170,7 +170,7 @@ class GrowsTrees:
         completions = [torch.tensor(row.completion_ids) for row in rows]
         ids = [pad(prompts, pad_id, "left"), pad(completions, pad_id)]
         masks = [pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions])]
-        self._scored = self._first_B_C = None
+        self._pass_logprobs = self._first_B_C = None
         grown, training = (self._trees, self._rows), self.model.training
         self._trees, self._rows = trees, rows
         with torch.no_grad():
@@ -181,7 +181,7 @@ class GrowsTrees:
                 ids[1].size(1),
                 compute_entropy=True,
             )
-        self._scored = values_B_T = None
+        self._pass_logprobs = values_B_T = None
         if find_branching(self.rollout.rollout_states).needs_values:
             names = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
             output = {name: part.to(device) for name, part in zip(names, [*ids, *masks], strict=True)}

@@ -45,8 +45,8 @@ def _scale(
     _, raw_mean, raw_std = _moments(turns.raw_B_T[mask_B_T], add)
     scaled = scaling.apply(values, mean, std, least) * weight
     turns.advantages_B_T[mask_B_T] = scaled
-    if name == "set" and turns.losses_B_T is not None:  # one factor for what sets give and take
-        turns.losses_B_T[mask_B_T] = scaling.apply(turns.losses_B_T[mask_B_T], mean, std, least) * weight
+    if name == "set" and turns.deductions_B_T is not None:  # one factor for what sets give and take
+        turns.deductions_B_T[mask_B_T] = scaling.apply(turns.deductions_B_T[mask_B_T], mean, std, least) * weight
     if not count:
         return {}
     _, applied_mean, applied_std = _moments(scaled, add)

@@ -21,22 +21,22 @@ class StartSchedule:
     """The start states of a run in order, and how far the run has come.
 
     Args:
-        seeds: the start states, at least one.
+        start_states: at least one.
         run_seed: shuffles the passes.
     """
 
-    def __init__(self, seeds: Sequence[int], run_seed: int):
-        self.seeds = list(seeds)
+    def __init__(self, start_states: Sequence[int], run_seed: int):
+        self.start_states = list(start_states)
         self.cursor = 0  # visits that have been taken, over all processes
         self._generator = torch.Generator().manual_seed(run_seed)
         self._passes: list[torch.Tensor] = []
 
     def visit(self, position: int) -> Start:
         """The start state and attempt at a position of the order, counted from 0."""
-        number, index = divmod(position, len(self.seeds))
+        number, index = divmod(position, len(self.start_states))
         while len(self._passes) <= number:
-            self._passes.append(torch.randperm(len(self.seeds), generator=self._generator))
-        return Start(self.seeds[int(self._passes[number][index])], number)
+            self._passes.append(torch.randperm(len(self.start_states), generator=self._generator))
+        return Start(self.start_states[int(self._passes[number][index])], number)
 
     def take(self, count: int, process: int = 0, processes: int = 1) -> list[Start]:
         """The next ``count`` visits, of which each process gets its own; every process must take the same ``count``.
@@ -51,12 +51,12 @@ class StartSchedule:
     @property
     def met(self) -> int:
         """Distinct start states that have been taken."""
-        return min(self.cursor, len(self.seeds))
+        return min(self.cursor, len(self.start_states))
 
     @property
     def passes(self) -> float:
         """Mean attempts at a start state so far."""
-        return self.cursor / len(self.seeds)
+        return self.cursor / len(self.start_states)
 
 
 def blank_prompts(number: int) -> Dataset:

@@ -20,7 +20,7 @@ class ScoresRows:
     pass gives a reader (``_readers``), and no pass is made twice.
     """
 
-    _scored: torch.Tensor | None = None
+    _pass_logprobs: torch.Tensor | None = None
     _scored_chunk: Chunk | None = None  # what runs through the policy at this moment
     _reading: list[Reader] | tuple = ()
 
@@ -43,14 +43,14 @@ class ScoresRows:
     ):
         """TRL's pass over rows, in chunks of rows of like length without padding before them: same numbers, less work.
 
-        The first pass since ``self._scored`` was cleared leaves its logprobs (B, C) there, and has readers.
+        The first pass since ``self._pass_logprobs`` was cleared leaves its logprobs (B, C) there, and has readers.
         """
         results = []
         # with gradients, DDP takes one forward pass for each backward pass
         one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
         count = None if one_pass else rows_per_chunk(attention_mask.size(1))
         chunks = length_chunks(attention_mask, logits_to_keep, count)
-        self._reading = self._readers(input_ids, logits_to_keep) if self._scored is None else ()
+        self._reading = self._readers(input_ids, logits_to_keep) if self._pass_logprobs is None else ()
         for chunk in chunks:
             self._scored_chunk = chunk
             ids_b_L = input_ids[chunk.rows_b].gather(1, chunk.moved_b_L)
@@ -71,8 +71,8 @@ class ScoresRows:
             for parts in list(zip(*results, strict=True))[:2]
         )
         aux_losses = [result[2] for result in results if result[2] is not None]
-        if self._scored is None:  # the policy is scored first, the reference after it
-            self._scored = logprobs
+        if self._pass_logprobs is None:  # the policy is scored first, the reference after it
+            self._pass_logprobs = logprobs
         return logprobs, entropies, torch.stack(aux_losses).mean() if aux_losses else None
 
     def _score_rows(self, output: dict[str, torch.Tensor]) -> None:

@@ -74,7 +74,7 @@ def check_vllm_mode(args: PolychromicConfig, generator: str) -> None:
 def build_sampler(
     model: PreTrainedModel,
     args: PolychromicConfig,
-    policy: PolicyConfig,
+    policy_config: PolicyConfig,
     renderer: Renderer,
     device: torch.device,
     dtype: torch.dtype,
@@ -88,7 +88,7 @@ def build_sampler(
     """
     sampling: dict[str, Any] = {
         "temperature": args.temperature,
-        "max_action_tokens": policy.max_action_tokens or renderer.longest_action(),
+        "max_action_tokens": policy_config.max_action_tokens or renderer.longest_action(),
         "stop_ids": renderer.stop_ids,
     }
     if args.vllm_mode == "colocate":
@@ -97,7 +97,9 @@ def build_sampler(
             max_model_length=args.vllm_max_model_length,
             sleep=args.vllm_enable_sleep_mode,
         )
-        return build_generator(policy.generator, model, path=policy.model, settings=settings, dtype=dtype, **sampling)
+        return build_generator(
+            policy_config.generator, model, path=policy_config.model, settings=settings, dtype=dtype, **sampling
+        )
     url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
     server = VLLMServer(url, args.vllm_server_timeout)
     transfers, positions = args.vllm_weights_dir is None, args.vllm_max_model_length

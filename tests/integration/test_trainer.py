@@ -219,7 +219,7 @@ def test_the_critics_step_is_that_of_all_decisions(tmp_path, critic):
     trainer.critic.learn = learn
     trainer._trees, trainer._rows = trees, [row for tree in trees for row in tree_rows(tree)]
     own = (output["completion_mask"] * output["tool_mask"]).bool()
-    trainer._scored = None
+    trainer._pass_logprobs = None
     trainer._score_rows(output)
     decisions = trainer._decisions(output, own)
     targets = torch.linspace(-1, 1, len(decisions))
@@ -552,7 +552,7 @@ def test_per_set_equals_one_row_per_set(tmp_path):
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.03)
     loss = trainer._compute_loss(trainer.model, output)
-    logprobs = trainer._scored
+    logprobs = trainer._pass_logprobs
     ratio = (logprobs - output["old_per_token_logps"]).exp()
     total, differs = 0.0, False
     for index, tree in enumerate(trees):
@@ -589,8 +589,8 @@ def test_per_set_leaves_the_critics_tokens_to_ppo(tmp_path, num_sets):
         for parameter in trainer.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.03)
     loss = trainer._compute_loss(trainer.model, output)
-    ratio = (trainer._scored - output["old_per_token_logps"]).exp()
-    advantages, losses = output["advantages"], output["set_losses"]
+    ratio = (trainer._pass_logprobs - output["old_per_token_logps"]).exp()
+    advantages, losses = output["advantages"], output["set_deductions"]
     mask = (output["tool_mask"] * output["completion_mask"]).bool()
     ppo = torch.min(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
     rows_of_sets = (advantages + losses) * ratio.clamp(max=1.2) - losses * ratio.clamp(min=0.8)

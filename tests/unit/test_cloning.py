@@ -25,9 +25,9 @@ from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, lat
 
 WORDS = [PROMPT_WORD, "a", "b", "c"]
 ROWS = [
-    {"input_ids": [2, 5, 4, 6], "action_mask": [0, 0, 0, 1]},
-    {"input_ids": [2, 6, 4, 5, 7, 4, 6], "action_mask": [0, 0, 0, 1, 0, 0, 1]},
-    {"input_ids": [2, 7, 4, 7, 3], "action_mask": [0, 0, 0, 1, 1]},
+    {"input_ids": [2, 5, 4, 6], "own": [0, 0, 0, 1]},
+    {"input_ids": [2, 6, 4, 5, 7, 4, 6], "own": [0, 0, 0, 1, 0, 0, 1]},
+    {"input_ids": [2, 7, 4, 7, 3], "own": [0, 0, 0, 1, 1]},
 ] * 4
 
 
@@ -60,7 +60,7 @@ def test_loss_is_cross_entropy_of_the_actions_minus_the_entropy_bonus(tmp_path):
     losses, entropies = [], []
     for row in ROWS[:3]:  # one row at a time, without padding
         logits = model(torch.tensor([row["input_ids"]])).logits[0].double()
-        for position, action in enumerate(row["action_mask"]):
+        for position, action in enumerate(row["own"]):
             if action:
                 weights = [math.exp(value) for value in logits[position - 1].tolist()]
                 chances = [weight / sum(weights) for weight in weights]
@@ -186,7 +186,7 @@ def test_a_demonstration_is_the_text_that_a_generator_sees():
     acted = act_out(task, 7)
     row = tokenize_episode(renderer, acted["observations"], acted["actions"])
     episode, ids = task.start(7), list(renderer.prompt_ids(task.start(7).observation()))
-    actions = [id for id, action in zip(row["input_ids"], row["action_mask"], strict=True) if action]
+    actions = [id for id, action in zip(row["input_ids"], row["own"], strict=True) if action]
     for index, action in enumerate(actions):
         step = episode.step(renderer.action_text((action,)))
         ids += [action] if step.done else [action, *renderer.feedback_ids(episode.observation())]

@@ -30,7 +30,7 @@ def minibatch(tensors, moved):
     """Logprobs of the policy: the sampler's plus ``moved``."""
     return Minibatch(
         logprobs_b_C=(LOGPROBS + moved).requires_grad_(), old_b_C=LOGPROBS, advantages_b_C=ADVANTAGES,
-        set_losses_b_C=None, mask_b_C=(TURNS >= 0).float(), epsilon=(0.2, 0.2), tensors=tensors,
+        set_deductions_b_C=None, mask_b_C=(TURNS >= 0).float(), epsilon=(0.2, 0.2), tensors=tensors,
     )  # fmt: skip
 
 

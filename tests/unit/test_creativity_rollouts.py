@@ -55,13 +55,13 @@ def test_rows_train_own_tokens_only_and_logprobs_are_the_models(lab):
         for row, trajectory in zip(tree_rows(tree), tree.trajectories(), strict=True):
             [turn] = trajectory.turns
             assert tuple(row.completion_ids) == turn.whole_ids
-            assert row.env_mask == [0] * len(turn.prefix_ids) + [1] * len(turn.action_ids)
+            assert row.own == [0] * len(turn.prefix_ids) + [1] * len(turn.action_ids)
             assert row.turn_index == [-1] * len(turn.prefix_ids) + [0] * len(turn.action_ids)
             ids = torch.tensor([[*row.prompt_ids, *row.completion_ids]])
             with torch.no_grad():
                 logprobs = model(input_ids=ids).logits[0, len(row.prompt_ids) - 1 : -1].log_softmax(-1)
             scored = logprobs.gather(-1, torch.tensor(row.completion_ids)[:, None])[:, 0]
-            own = torch.tensor(row.env_mask).bool()
+            own = torch.tensor(row.own).bool()
             assert torch.allclose(scored[own], torch.tensor(row.logprobs)[own], atol=2e-5)
 
 
@@ -91,7 +91,7 @@ def test_entropy_chooses_a_token(lab):
         lengths = [len(tree.seeds[0].turns[0].action_ids) for tree in trees]
         return [[SeedView(n, None, [float(i == n - 1) for i in range(n)])] for n in lengths]
 
-    for tree in grow_trees(task, renderer, generator, [Start(1, 0), Start(2, 0)], shape, run_seed=0, look=look):
+    for tree in grow_trees(task, renderer, generator, [Start(1, 0), Start(2, 0)], shape, run_seed=0, view_seeds=look):
         assert all(v.branch_token == len(tree.seeds[0].turns[0].action_ids) - 1 for v in tree.vines[0][0])
 
 

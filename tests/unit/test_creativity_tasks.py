@@ -139,7 +139,7 @@ def test_answers_are_rendered_token_by_token_without_loss(task):
         assert len(renderer.prompt_ids(prompt)) == 1 + (11 if prompt[:10].isalnum() else 1)
     assert task.grade(renderer.action_text((*renderer.action_ids(answer)[:-1], tokenizer.eos_token_id))) is None
     rows = tokenize_lines(renderer, list(task.training_lines())[:5])
-    assert [sum(mask) for mask in rows["action_mask"]] == [
+    assert [sum(mask) for mask in rows["own"]] == [
         len(renderer.action_ids(a)) for _, a in list(task.training_lines())[:5]
     ]
 

@@ -210,7 +210,7 @@ def test_one_row_per_set_in_ppo_is_two_numbers_per_member():
     for i, ratio in itertools.product(range(5), (0.5, 0.79, 0.9, 1.0, 1.1, 1.29, 2.0)):
         clipped = min(max(ratio, 0.8), 1.28)
         rows = [min(ratio * (f[g] - baseline), clipped * (f[g] - baseline)) for g in f if i in g]
-        loss = found.losses_P_N[0, i].item()
+        loss = found.deductions_P_N[0, i].item()
         gain = found.advantages_P_N[0, i].item() + loss
         assert gain * min(ratio, 1.28) - loss * max(ratio, 0.8) == pytest.approx(sum(rows) / len(rows), abs=1e-14)
     torch.testing.assert_close(found.advantages_P_N[0], set_advantages(rewards, signatures, n), rtol=0, atol=1e-15)

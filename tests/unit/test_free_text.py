@@ -61,9 +61,9 @@ def test_lines_end_with_the_end_token_and_read_back_as_right_answers(path, kind)
     rows = tokenize_lines(renderer, lines)
     assert len(lines) == len(rows) == 3
     for (prompt, answer), row, seed in zip(lines, rows, (0, 0, 1), strict=True):
-        assert row["input_ids"][-1] == tokenizer.eos_token_id and row["action_mask"][-1] == 1
-        asked = [i for i, mine in zip(row["input_ids"], row["action_mask"], strict=True) if not mine]
-        said = [i for i, mine in zip(row["input_ids"], row["action_mask"], strict=True) if mine]
+        assert row["input_ids"][-1] == tokenizer.eos_token_id and row["own"][-1] == 1
+        asked = [i for i, mine in zip(row["input_ids"], row["own"], strict=True) if not mine]
+        said = [i for i, mine in zip(row["input_ids"], row["own"], strict=True) if mine]
         assert tuple(asked) == renderer.prompt_ids(prompt) and tuple(said) == renderer.action_ids(answer)
         text = renderer.action_text(tuple(said))
         assert text.replace(" ", "") == answer.replace(" ", "") and task.start(seed).step(text).reward == 1

@@ -117,8 +117,8 @@ def test_a_tree_from_a_root_is_the_rest_of_its_episode(lab):
         assert [step.reward for step in steps[trajectory.first_turn :]] == [turn.reward for turn in trajectory.turns]
         assert episode.signature(trajectory.first_turn) == trajectory.signature
         way = [i for turn in root.turns for i in (*turn.action_ids, *turn.feedback_ids)]
-        assert row.completion_ids[: len(way)] == way and not any(row.env_mask[: len(way)])
-        assert sum(row.env_mask) == sum(len(turn.action_ids) for turn in trajectory.turns)
+        assert row.completion_ids[: len(way)] == way and not any(row.own[: len(way)])
+        assert sum(row.own) == sum(len(turn.action_ids) for turn in trajectory.turns)
     seed = tree.seeds[0]
     left = value_features([tree], 9, 1.0)[0, : len(seed.turns), 0]
     assert left.tolist() == pytest.approx([(9 - before - t) / 9 for t in range(len(seed.turns))])

@@ -141,10 +141,10 @@ def test_enumerated_credits_equal_the_definition(num_members):
             np.testing.assert_allclose(got.advantages_P_N, want[*key, credit], atol=1e-12, err_msg=str((key, credit)))
             assert got.scored_P_N.all()
             if credit == "per_set":
-                np.testing.assert_allclose(got.advantages_P_N + got.losses_P_N, want[*key, "gains"], atol=1e-12)
-                np.testing.assert_allclose(got.losses_P_N, want[*key, "losses"], atol=1e-12)
+                np.testing.assert_allclose(got.advantages_P_N + got.deductions_P_N, want[*key, "gains"], atol=1e-12)
+                np.testing.assert_allclose(got.deductions_P_N, want[*key, "losses"], atol=1e-12)
             else:
-                assert got.losses_P_N is None
+                assert got.deductions_P_N is None
 
 
 @pytest.mark.parametrize("objective", dict(CASES))

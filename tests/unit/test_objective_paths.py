@@ -178,7 +178,7 @@ def test_drawn_sets_say_who_was_scored():
         simple = set_advantages(rewards, signatures, 2, credit=credit, num_sets=2, seed=3)
         assert torch.equal(found.advantages_P_N, simple)
         if credit == "per_set":
-            assert not found.losses_P_N[~found.scored_P_N].any() and (found.losses_P_N >= 0).all()
+            assert not found.deductions_P_N[~found.scored_P_N].any() and (found.deductions_P_N >= 0).all()
     everybody = score_groups(rewards, signatures, 2)
     assert everybody.scored_P_N.all() and everybody.scored_P_N.shape == (2, 5)
 
@@ -209,5 +209,5 @@ def test_a_diversity_that_nobody_reads_is_not_worked_out():
 
 def test_no_groups_and_one_group():
     empty = score_groups(torch.zeros(0, 4), [], 2, credit="per_set")
-    assert empty.advantages_P_N.shape == empty.scored_P_N.shape == empty.losses_P_N.shape == (0, 4)
+    assert empty.advantages_P_N.shape == empty.scored_P_N.shape == empty.deductions_P_N.shape == (0, 4)
     assert score_groups(REWARDS, SIGNATURES, 2).advantages_P_N.shape == (1, 5)

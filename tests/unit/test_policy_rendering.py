@@ -172,7 +172,7 @@ def test_a_demonstration_is_what_a_generator_holds_when_it_acts_alike(task, toke
                 TransformersGenerator.extend(Opener(), branch, feedback)
                 sampled += [0] * len(feedback)
         assert episode.invalid_actions == 0 and episode.stop_reason == "success"
-        assert (branch.ids, sampled) == (row["input_ids"], row["action_mask"])
+        assert (branch.ids, sampled) == (row["input_ids"], row["own"])
 
 
 class Opener:

@@ -57,7 +57,7 @@ class Tabular(HoldsReference, GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model, *args, **kwargs):
         logprobs_B_C = model.log_softmax(-1)[ROWS][:, None]
-        self._scored = logprobs_B_C
+        self._pass_logprobs = logprobs_B_C
         return logprobs_B_C, torch.zeros_like(logprobs_B_C), None
 
     def _record_mean(self, name, values_B_C, mask_B_C):

@@ -144,14 +144,14 @@ def test_rows_hold_each_sampled_token_once_and_its_logprob(lab):
     trees = lab.grow(num_seeds=2)
     for tree in trees:
         for row, trajectory in zip(tree_rows(tree), tree.trajectories(), strict=True):
-            assert len(row.completion_ids) == len(row.env_mask) == len(row.logprobs) == len(row.turn_index)
+            assert len(row.completion_ids) == len(row.own) == len(row.logprobs) == len(row.turn_index)
             shared = sum(len(turn.action_ids) + len(turn.feedback_ids) for turn in trajectory.shared_turns)
-            own = [i for i, mask in enumerate(row.env_mask) if mask]
+            own = [i for i, mask in enumerate(row.own) if mask]
             assert min(own) == shared  # a vine's first own token follows its prefix
             assert [row.completion_ids[i] for i in own] == [x for turn in trajectory.turns for x in turn.action_ids]
             assert [row.logprobs[i] for i in own] == [x for turn in trajectory.turns for x in turn.logprobs]
             assert [row.turn_index[i] for i in own] == list(range(len(trajectory.turns)))  # one token an action
-            assert all(row.logprobs[i] == 0.0 and row.turn_index[i] == -1 for i, m in enumerate(row.env_mask) if not m)
+            assert all(row.logprobs[i] == 0.0 and row.turn_index[i] == -1 for i, m in enumerate(row.own) if not m)
             if trajectory.parent is not None:
                 seed_row = tree_rows(tree)[list(tree.trajectories()).index(trajectory.parent)]
                 assert row.completion_ids[:shared] == seed_row.completion_ids[:shared]

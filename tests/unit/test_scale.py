@@ -62,8 +62,8 @@ def test_group_std_gives_zero_or_unit_groups(credit, num_sets, scale):
             assert (got[~scored_N] == 0).all() and got.abs().max() <= (len(own) - 1) / len(own) ** 0.5 + 1e-9
             expected = [(x - mean) / std if signal[p] else 0.0 for x in own]
             assert got[scored_N].tolist() == pytest.approx(expected, abs=1e-9)
-        if found.losses_P_N is not None:  # what sets give and what they take, neither below 0
-            assert min((found.advantages_P_N + found.losses_P_N).min(), found.losses_P_N.min()) >= -1e-9
+        if found.deductions_P_N is not None:  # what sets give and what they take, neither below 0
+            assert min((found.advantages_P_N + found.deductions_P_N).min(), found.deductions_P_N.min()) >= -1e-9
     assert seen == {True, False}
 
 

@@ -53,8 +53,8 @@ class Credit(Row):
     of_sets(scored) -> (N,): advantages of one group; NaN for a member in no set.
     of_expectations(expected, n) -> (P, N): the same over all sets, from expected(m) = E[f(G) | i in G] over all sets
         of m members, (P, N). None: the rule needs the sets themselves.
-    losses(scored) -> (N,): what a member's losing sets take, >= 0, for one clipped row per set: see `per_set`; None for
-        a rule that clips a member's advantage as one.
+    deductions(scored) -> (N,): what a member's losing sets take, >= 0, for one clipped row per set: see `per_set`; None
+        for a rule that clips a member's advantage as one.
     centred: over all sets the advantages of a group sum to 0 whatever it scored, so that a group may be divided by its
         own std; a mean that the rule gives on purpose would be taken away with it.
     needs_others: the only set of a group (n = N) gives every member 0, since it is its own baseline.
@@ -64,7 +64,7 @@ class Credit(Row):
 
     of_sets: Callable[[ScoredSets], torch.Tensor]
     of_expectations: Callable[[ExpectedScore, int], torch.Tensor] | None = None
-    losses: Callable[[ScoredSets], torch.Tensor] | None = None
+    deductions: Callable[[ScoredSets], torch.Tensor] | None = None
     centred: bool = False
     needs_others: bool = False
     reference: Reference | None = None

@@ -4,7 +4,7 @@ The rows of member i share their ratio r, so PPO's clipped surrogate, averaged o
     mean_G min(r A(G), clip(r, 1 - e, 1 + e) A(G)) = gain_i * min(r, 1 + e) - loss_i * max(r, 1 - e)
     gain_i = mean over the sets of i of max(A(G), 0);   loss_i = mean over the sets of i of max(-A(G), 0)
 so no row need be repeated: the two numbers are enough. Their difference is the advantage of `mean`.
-Bias: at r = 1 that of `mean`, none in direction. Once r is clipped, the gains stop at 1 + e and the losses at 1 - e
+Bias: at r = 1 that of `mean`, none in direction. Once r is clipped, the gains stop at 1 + e and the deductions at 1 - e
 on their own, while `mean` clips only the side that its sign points to: a member with A = 0 but gain = loss > 0
 is held inside 1 - e .. 1 + e here and not there.
 Degenerate cases: those of `mean`. It needs the sets themselves: enumerated, or M random ones.
@@ -28,13 +28,13 @@ NEUTRAL = {
 }
 
 
-def losses(scored: ScoredSets) -> torch.Tensor:
+def deductions(scored: ScoredSets) -> torch.Tensor:
     """loss_i, (N,), 0 or above; NaN for a member in no set. gain_i is the advantage plus it."""
     return scored.member_mean((-scored.advantages_S).clamp(min=0))
 
 
 def check(trainer: Any, rollout: Any, objective: Any) -> None:
-    """The loss is TRL's clipped mean over tokens, and gains and losses stay apart."""
+    """The loss is TRL's clipped mean over tokens, and gains and deductions stay apart."""
     require(
         not find_scaling("set_normalise", objective.set_normalise).shifts,
         f"credit 'per_set' keeps what sets gain and lose apart, and set_normalise {objective.set_normalise!r} would "
@@ -53,7 +53,7 @@ def check(trainer: Any, rollout: Any, objective: Any) -> None:
 
 PER_SET = Credit(
     mean.of_sets,
-    losses=losses,
+    deductions=deductions,
     centred=True,
     needs_others=True,
     reference=mean.reference,
