@@ -2,7 +2,7 @@
 
 Each class checks its own fields in ``__post_init__`` and raises ``ValueError`` with the field, the value and the fix.
 The trainer's own fields are in :class:`polytune.trainer.PolychromicConfig` (TRL's ``GRPOConfig`` plus ours). Imports
-nothing but the standard library, so reading a configuration is instant.
+nothing but the standard library and the names of rows, so reading a configuration is instant.
 """
 
 from __future__ import annotations
@@ -13,6 +13,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from typing import Any
+
+from polytune.tables import (
+    BRANCHING,
+    CREDIT,
+    DIVERSITY,
+    GAE_NORMALISE,
+    JUDGES,
+    METHODS,
+    OBJECTIVES,
+    SET_NORMALISE,
+    Entry,
+    listed,
+)
 
 
 def require(condition: bool, message: str) -> None:
@@ -64,6 +77,14 @@ def require_choice(name: str, value: object, choices: tuple[str | None, ...]) ->
     """Raise ``ValueError`` unless ``value`` is one of ``choices``; None among them: it may stay unset."""
     known = ", ".join(choice for choice in choices if choice is not None)
     require(value in choices, f"{name} must be one of {known}, got {value!r}.")
+
+
+def require_row(name: str, value: object, table: Mapping[str, Entry]) -> None:
+    """Raise ``ValueError`` unless ``value`` is a row of ``table`` or has the form of a user's own path."""
+    require(
+        value in table or (isinstance(value, str) and ":" in value),
+        f"{name} must be one of {', '.join(table)}, or your own as package.module:name, got {value!r}.",
+    )
 
 
 def require_once(name: str, values: list[str]) -> None:
@@ -286,11 +307,7 @@ class RolloutConfig:
     num_vines: int = field(default=8, metadata={"help": "Vines from each rollout state (N)."})
     rollout_states: str = field(
         default="equally_spaced",
-        metadata={
-            "help": "Where they lie: 'equally_spaced' (the paper), 'fixed' (the same turns of every episode, as far as "
-            "it goes), 'uncertain' (the critic sees an open outcome), 'entropy' (the policy hesitates), 'start' (whole "
-            "episodes)."
-        },
+        metadata={"help": f"Where they lie: {listed(BRANCHING)}."},
     )
 
     branch_at: str = field(
@@ -303,9 +320,7 @@ class RolloutConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require_choice("branch_at", self.branch_at, ("turn", "token"))
-        require_choice(
-            "rollout_states", self.rollout_states, ("equally_spaced", "fixed", "uncertain", "entropy", "start")
-        )
+        require_row("rollout_states", self.rollout_states, BRANCHING)
         require_integer("num_seeds", self.num_seeds, 1)
         require_integer("num_rollout_states", self.num_rollout_states, 0)
         require_integer("num_vines", self.num_vines, 0)
@@ -327,17 +342,11 @@ class ObjectiveConfig:
 
     objective: str = field(
         default="polychromic",
-        metadata={
-            "help": "Set objective: polychromic, mean, pass_at_k, max_at_k, additive, coverage, or your own as "
-            "package.module:name."
-        },
+        metadata={"help": f"Set objective: {listed(OBJECTIVES)}."},
     )
     diversity: str = field(
         default="distinct_fraction",
-        metadata={
-            "help": "Diversity of a set: distinct_fraction, zero_if_identical, excess, vendi, action_distance, or your "
-            "own as package.module:name."
-        },
+        metadata={"help": f"Diversity of a set: {listed(DIVERSITY)}."},
     )
     diversity_coef: float = field(
         default=0.5, metadata={"help": "Weight of the diversity in objective 'additive' (lambda)."}
@@ -346,13 +355,11 @@ class ObjectiveConfig:
         default="task",
         metadata={
             "help": "What tells strategies apart: the 'task' (rooms, say), the 'actions' themselves, or a judge that "
-            "clusters the texts of a group: 'ngram', or your own as package.module:name."
+            f"clusters the texts of a group: {listed(JUDGES)}."
         },
     )
     set_size: int = field(default=4, metadata={"help": "Members of a set (n)."})
-    credit: str = field(
-        default="mean", metadata={"help": "How sets credit their members: mean, max, per_set or leave_one_out."}
-    )
+    credit: str = field(default="mean", metadata={"help": f"How sets credit their members: {listed(CREDIT)}."})
     num_sets: str = field(default="all", metadata={"help": "'all' sets, exactly, or a number M of random sets."})
     set_scope: str = field(
         default="vines",
@@ -372,23 +379,17 @@ class ObjectiveConfig:
     gae_lambda: float = field(default=0.95, metadata={"help": "Lambda of GAE, over turns."})
     set_normalise: str = field(
         default="std",
-        metadata={
-            "help": "Scaling of set advantages: 'std' (unit size over the update), 'mean_std', 'group_std' (each group "
-            "centred and by its own, as in GRPO; credit mean or per_set) or 'none'."
-        },
+        metadata={"help": f"Scaling of set advantages: {listed(SET_NORMALISE)}."},
     )
     gae_normalise: str = field(
-        default="mean_std", metadata={"help": "Scaling of the critic's advantages: 'mean_std', 'std' or 'none'."}
+        default="mean_std", metadata={"help": f"Scaling of the critic's advantages: {listed(GAE_NORMALISE)}."}
     )
     set_weight: float = field(
         default=1.0, metadata={"help": "Factor on set advantages after scaling: their size beside the critic's."}
     )
     methods: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "Methods beside the objective: ucb (exploration bonus from visit counts), clip_cov, kl_cov "
-            "(against loss of entropy), rep_exp (bonus for unlike hidden states), or your own as package.module:Class."
-        },
+        metadata={"help": f"Methods beside the objective: {listed(METHODS, of='package.module:Class')}."},
     )
     method_args: list[str] = field(
         default_factory=list, metadata={"help": "Their options, METHOD.NAME=VALUE ...: ucb.coef=0.1, say."}
@@ -406,13 +407,8 @@ class ObjectiveConfig:
         require_choice("set_scope", self.set_scope, ("vines", "seeds", "both", "none"))
         if self.window is not None and self.window != -1:
             require_integer("window", self.window, 0)
-        require_choice("set_normalise", self.set_normalise, ("none", "std", "mean_std", "group_std"))
-        require_choice("gae_normalise", self.gae_normalise, ("none", "std", "mean_std"))
-        require(
-            self.credit != "per_set" or self.set_normalise != "mean_std",
-            "credit 'per_set' keeps what sets gain and lose apart, and set_normalise 'mean_std' would shift both: use "
-            "'std' or 'none'.",
-        )
+        require_row("set_normalise", self.set_normalise, SET_NORMALISE)
+        require_row("gae_normalise", self.gae_normalise, GAE_NORMALISE)
         for name in ("diversity_coef", "set_weight"):
             require_number(name, getattr(self, name), 0.0)
         for name in ("gamma", "gae_lambda", "collapse_share"):

@@ -1,4 +1,4 @@
-"""Finds an objective, a diversity measure or a judge by name: a row of a table, or the path of a user's own.
+"""Finds what a run names: a row of a table (`polytune.tables`), or the path of a user's own.
 
 "package.module:name" imports the module and takes its attribute; dots after the colon reach into it. The module must be
 importable where polytune runs (installed, or on PYTHONPATH). An object that is no string passes as it is.
@@ -7,19 +7,60 @@ importable where polytune runs (installed, or on PYTHONPATH). An object that is 
 import difflib
 import functools
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeVar
+
+from polytune.tables import Entry
 
 
-def find(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
+def agree(trainer: Any, rollout: Any, objective: Any) -> None:
+    """The check of a row that contradicts nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What an objective, a diversity, a credit rule, a branching rule or a scaling knows of itself beside its function,
+    its first field. A bare function of a user's own has all other fields at their defaults.
+
+    says: Markdown for the card of an export; ``{set_size}`` and the like stand for the run's objective fields.
+    check(trainer, rollout, objective): ValueError for fields of the run that it contradicts, before any work; gets the
+        three configs.
+    name: of a user's own, its path.
+    function, form: the name of the field that holds the function, and what to give, for an error.
+    """
+
+    says: str = ""
+    check: Callable[[Any, Any, Any], None] = agree
+    name: str = ""
+    function: ClassVar[str]
+    form: ClassVar[str]
+
+
+R = TypeVar("R", bound=Row)
+
+
+def find_row(kind: str, name: Any, table: Mapping[str, Entry], shape: type[R]) -> R:
+    """The ``shape`` that `name` stands for; a function becomes one. ValueError as in `find`, or for anything else; what
+    a user's own function raises becomes a ValueError that names it."""
+    found = find(kind, name, table)
+    if not isinstance(found, shape):
+        if isinstance(found, type) or not callable(found):
+            raise ValueError(f"{kind} {name!r} is {found!r}: give {shape.form}")
+        found = shape(found)
+    if not is_path(name):
+        return found
+    return replace(found, name=name, **{shape.function: said(kind, name, getattr(found, shape.function))})
+
+
+def find(kind: str, name: Any, table: Mapping[str, Entry]) -> Any:
     """What `name` stands for. ValueError with near misses for an unknown name, with the cause for a bad path."""
     if not isinstance(name, str):
         return name
-    if name in table:
-        return table[name]
-    if ":" not in name:
+    path = table[name].path if name in table else name
+    if ":" not in path:
         raise ValueError(f'{unknown(kind, name, table)}; one of your own is named by its path, "package.module:name"')
-    module_name, _, attribute = name.partition(":")
+    module_name, _, attribute = path.partition(":")
     try:
         found = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything while it loads
@@ -29,9 +70,8 @@ def find(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
         ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, dir(found), n=3)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise ValueError(f"{kind} {name!r}: {module_name!r} has no {attribute!r}{hint}")
+            near = did_you_mean(part, dir(found))
+            raise ValueError(f"{kind} {name!r}: {module_name!r} has no {attribute!r}{near and '; '}{near}")
         found = getattr(found, part)
     return found
 
@@ -56,15 +96,13 @@ def said(kind: str, name: Any, function: Callable) -> Callable:
     return call
 
 
-def named(kind: str, name: Any, table: Mapping[str, Any]) -> Any:
-    """The row `name` of `table`; ValueError that lists near misses and the known names otherwise."""
-    if not isinstance(name, str) or name not in table:
-        raise ValueError(unknown(kind, name, table))
-    return table[name]
+def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
+    """The message for a name that is none of the known ones."""
+    near = did_you_mean(str(name), known)
+    return f"unknown {kind} {name!r};{near and ' '}{near} known: {', '.join(sorted(known))}"
 
 
-def unknown(kind: str, name: Any, table: Mapping[str, Any]) -> str:
-    """The message for a name that is in no row."""
-    near = difflib.get_close_matches(str(name), table, n=3)
-    hint = f" did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return f"unknown {kind} {name!r};{hint} known: {', '.join(sorted(table))}"
+def did_you_mean(name: str, known: Iterable[str], write: Callable[[str], str] = repr) -> str:
+    """``did you mean 'a' or 'b'?``, the known names that are close to `name`; nothing where none is."""
+    near = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {' or '.join(map(write, near))}?" if near else ""

@@ -72,19 +72,53 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+class Bar:
+    """A progress bar on a terminal; where there is none, lines."""
+
+    def __init__(self, unit: str, *, total: int | None = None, done: int = 0, what: str | None = None):
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(total=total, initial=done, desc=what, unit=unit, disable=not shows_bars())
+        self._told = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._bar.update()
+
+    def describe(self, what: str) -> None:
+        """What stands before the bar from now on."""
+        self._bar.set_description(what)
+
+    def say(self, line: str) -> None:
+        """A line, above the bar where there is one."""
+        if self._bar.disable:
+            print(line, flush=True)
+        else:
+            self._bar.write(line)
+
+    def tell(self, line: str, *, now: bool = False) -> None:
+        """A line where there is no bar: half a minute after the last one at the earliest, but for ``now``."""
+        if self._bar.disable and (now or time.monotonic() - self._told > LINE_EVERY):
+            self._told = time.monotonic()
+            print(line, flush=True)
+
+
 def progress(items: Iterable[Item], what: str, unit: str, total: int | None = None) -> Iterator[Item]:
     """The items, with a bar on a terminal, and with a line every half a minute where there is none."""
-    from tqdm.auto import tqdm
-
     if total is None and hasattr(items, "__len__"):
         total = len(items)
-    begun = told = time.monotonic()
-    bar = tqdm(items, total=total, desc=what, unit=unit, disable=not shows_bars())
-    for number, item in enumerate(bar, start=1):
-        yield item
-        now = time.monotonic()
-        if bar.disable and now - told > LINE_EVERY:
-            told, rate = now, number / (now - begun)
+    begun = time.monotonic()
+    with Bar(unit, total=total, what=what) as bar:
+        for number, item in enumerate(items, start=1):
+            yield item
+            bar.advance()
+            rate = number / max(time.monotonic() - begun, 1e-9)
             left = "" if total is None else f" of {total:,}"
             left += f", {rate:.3g} a second" + ("" if total is None else f", {duration((total - number) / rate)} left")
-            print(f"{what}: {number:,}{left} ({unit}s)", flush=True)
+            bar.tell(f"{what}: {number:,}{left} ({unit}s)")

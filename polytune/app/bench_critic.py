@@ -65,8 +65,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import load_policy
     from polytune.running.provenance import write_json
-    from polytune.tasks import load_task
-    from polytune.tasks.splits import load_split
+    from polytune.tasks.starts import starts_of, task_of
     from polytune.trainer import PolychromicTrainer
     from polytune.trainer.critic import RATES, Critic, copied_trunk, explained_variance, variance_sums
 
@@ -90,8 +89,8 @@ def main(argv: Sequence[str]) -> None:
         _save_checkpoint = save_model
 
     # ---------------------------------------------------------------- each kind on the same fixed policy
-    task = load_task(task_config.task, **task_config.task_options)
-    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir)
+    task = task_of(task_config)
+    _, seeds = starts_of(task, task_config, default_split="train")
     folder, kept = Path(args.output_dir), []
     report = {"command": " ".join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
               "policy": policy.model, "threads": torch.get_num_threads(), "kinds": {}, "ceiling": {}}  # fmt: skip
@@ -102,8 +101,7 @@ def main(argv: Sequence[str]) -> None:
         own = copy.copy(args)
         own.critic, own.kl_coef, own.output_dir = kind, 0.0, str(folder / kind)
         own.learning_rate = args.learning_rate if kind == "shared" else FIXED
-        chosen = seeds[: task_config.num_start_states]
-        trainer = FixedPolicy(model, own, task, chosen, rollout, objective, policy, tokenizer)
+        trainer = FixedPolicy(model, own, task, seeds, rollout, objective, policy, tokenizer)
         if kind == reader:
             trainer.kept = kept
         begin = time.perf_counter()

@@ -56,13 +56,12 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import TransformersGenerator, build_renderer, load_policy
     from polytune.rollout import Start, grow_trees
     from polytune.running.provenance import write_json
-    from polytune.tasks import load_task
-    from polytune.tasks.splits import load_split
+    from polytune.tasks.starts import starts_of, task_of
     from polytune.trainer.advantages import GroupStatistics, score_batch
 
     # ---------------------------------------------------------------- task, start states, policy
-    task = load_task(task_config.task, **task_config.task_options)
-    seeds = load_split(task, task_config.split, data_dir=task_config.data_dir)[: task_config.num_start_states]
+    task = task_of(task_config)
+    _, seeds = starts_of(task, task_config)
     model, tokenizer = load_policy(policy.model, **policy.loading())
     renderer = build_renderer(tokenizer, task, policy)
     generator = TransformersGenerator(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
-import difflib
 import dis
 import errno
 import os
@@ -15,11 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from polytune.app.fields import add_arguments, part_of
+from polytune.errors import ToldError, UsageError
 from polytune.helptext import program_help
+from polytune.lookup import did_you_mean
 from polytune.places import PACKAGE, find_file, recipe_name, recipes, runnable
+from polytune.recipe import read_recipe
 from polytune.terminal import is_quiet, quietened, say_error
 
 # Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
@@ -29,20 +29,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 QUIET_FLAGS = ("-q", "--quiet")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-#: errors whose message is for the user, by the place of their class, which need not be loaded
-NAMED = {
-    "polytune.app.cli:UsageError",
-    "polytune.export.hub:PushError",
-    "polytune.policy.engine:EngineError",
-    "polytune.policy.loading:CheckpointError",
-    "polytune.rollout.vines:RolloutError",
-    "polytune.running.checkpoints:SaveError",
-}
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
-
-
-class UsageError(ValueError):
-    """The command line or the YAML is wrong; the message names the value and the fix."""
 
 
 #: fields of earlier versions -> what stands in their place
@@ -53,12 +40,11 @@ def near_misses(name: str, known: Sequence[str]) -> str:
     """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
     if name in MOVED:
         return f", which is now {MOVED[name]}."
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else "; --help lists the known ones."
+    return f"; {did_you_mean(name, known, write=str) or '--help lists the known ones.'}"
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """A recipe's YAML as a flat mapping.
+    """A recipe's fields (``polytune.recipe``), the errors for people.
 
     Raises:
         UsageError: the file is missing, is not YAML, or is no mapping of names to values.
@@ -67,16 +53,18 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"config {str(path)!r} does not exist; the recipes are {', '.join(recipes())}.")
     try:
-        settings = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config {path} is not valid YAML: {error}") from error
-    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
-        raise UsageError(f"config {path} must be a mapping of field names to values, got {type(settings).__name__}.")
-    return settings
+        return read_recipe(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def parse(
-    classes: Sequence[type | str], argv: Sequence[str], *, description: str, default_config: str | Path | None = None
+    classes: Sequence[type | str],
+    argv: Sequence[str],
+    *,
+    description: str,
+    default_config: str | Path | None = None,
+    given: list[str] | None = None,
 ) -> tuple[Any, ...]:
     """Instances of ``classes`` from an optional ``--config FILE.yaml`` and flags, which override it.
 
@@ -86,6 +74,7 @@ def parse(
         argv: the command line without the program's name.
         description: shown by ``--help``; its first lines should hold an example.
         default_config: YAML used when ``--config`` is not given.
+        given: gets the names of the fields that the YAML or a flag named.
 
     Raises:
         UsageError: unknown key or flag (with near misses), wrong type, or values that a class refuses.
@@ -111,19 +100,28 @@ def parse(
     for key in settings:
         if key not in known:
             raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
-    nulls = {key: None for key, value in settings.items() if value is None}
-    parser.set_defaults(**nulls)
-    words = [word for key, value in settings.items() if value is not None for word in _as_flags(key, value)]
+    empty = {key: value for key, value in settings.items() if value is None or value == []}  # no flag says these
+    parser.set_defaults(**empty)
+    words = [word for key, value in settings.items() if key not in empty for word in _as_flags(key, value)]
     values, unknown = parser.parse_known_args([*words, *flags])
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
         raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
+    if given is not None:
+        given += dict.fromkeys([*settings, *flagged(flags, known)])
     try:
         return tuple(part.build(values) for part in parts)
     except UsageError:
         raise
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
+
+
+def flagged(words: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The fields of ``known`` that a command line names, as ``--field`` or ``--no_field``."""
+    names = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    names = [name if name in known else name.removeprefix("no_") for name in names]
+    return [name for name in names if name in known]
 
 
 def parser_of(main: Callable[[Sequence[str]], None]) -> argparse.ArgumentParser:
@@ -287,15 +285,12 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             processes.settle()
         if os.environ.get("POLYTUNE_DEBUG"):
             raise
-        named = isinstance(error, FloatingPointError) or any(
-            f"{cls.__module__}:{cls.__name__}" in NAMED for cls in type(error).__mro__
-        )
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             text = f"no space left while writing {error.filename or 'the outputs'}: make room and run the same command "
             text += "again; what was written before is kept."
         elif isinstance(error, OSError) and error.errno in REFUSALS and error.filename:
             text = f"{error.filename}: {error.strerror}: choose another path or mend its permissions."
-        elif named or _raised_by_us(error):
+        elif isinstance(error, ToldError | FloatingPointError) or _raised_by_us(error):
             text = str(error)
         elif processes is not None and (late := processes.waited_too_long(error)) is not None:
             text = late

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from polytune.app.cli import parse, run
 from polytune.places import RECIPES, command
@@ -38,100 +39,100 @@ def main(argv: Sequence[str]) -> None:
     policy_config.cpu_threads = policy_config.cpu_threads or 1
     seeds, output_dir = parse_seeds(config.seeds), Path(config.output_dir)
 
-    from polytune.comparison import keep as comparison_keep
-    from polytune.comparison import methods as comparison_methods
-    from polytune.comparison import runs as comparison_runs
+    from polytune.comparison import keep, methods, runs
 
-    comparison_keep.check_folder(config.keep)
-    methods = comparison_methods.read_methods(parse, config, task_config, policy_config)
-    notes = comparison_methods.check_methods(methods, config, task_config, policy_config)
-    baseline = config.baseline or methods[0].name
+    keep.check_folder(config.keep)
+    compared = methods.read_methods(parse, config, task_config, policy_config)
+    notes = methods.check_methods(compared, config, task_config, policy_config)
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import load_policy
-    from polytune.tasks.creativity.tasks import CreativityTask
 
-    task, starts, more = comparison_methods.check_starts(methods, config, task_config)
-    notes, split = [*notes, *more], task_config.split or task.default_split
+    task, starts, more = methods.check_starts(compared, config, task_config)
     load_policy(policy_config.model, **policy_config.loading())
-    programs = comparison_runs.Programs(
+    programs = runs.Programs(
         policy_config.model,
-        comparison_methods.shared_flags(task_config, policy_config),
-        comparison_methods.override_flags(config.set),
+        methods.shared_flags(task_config, policy_config),
+        methods.override_flags(config.set),
         config,
     )
-    runs = comparison_runs.plan_runs(methods, seeds, output_dir)
-    for one in runs:
+    planned = runs.plan_runs(compared, seeds, output_dir)
+    for one in planned:
         programs.check(one)
 
     # ---------------------------------------------------------------- train and evaluate
-    from polytune.comparison.progress import Progress, tell_failures
+    from polytune.comparison.progress import tell_failures
     from polytune.evaluation.summary import counted
-    from polytune.running.run_queue import run_jobs
 
-    due = {one.name: one for one in runs if not programs.is_done(one)}
-    workers = config.workers or len(os.sched_getaffinity(0))
-    print(f"{len(methods)} methods x {counted(len(seeds), 'seed')}, {len(starts):,} {task.starts} of {task.name}: "
-          f"{len(runs) - len(due)} of {len(runs)} runs are done, {workers} at a time")  # fmt: skip
-    for note in notes:
-        print(f"note: {note}")
-    with Progress(due) as progress:
-        jobs = {name: programs.job(one) for name, one in due.items()}
-        outcomes = run_jobs(jobs, workers=workers, folder=output_dir, on_outcome=progress.tell)
-    failed = {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
+    told = f"{len(compared)} methods x {counted(len(seeds), 'seed')}, {len(starts):,} {task.starts} of {task.name}"
+    failed = _run(programs, planned, config, told, [*notes, *more])
 
     # ---------------------------------------------------------------- budgets, intervals, tables, plots, JSON
-    from polytune import report
-    from polytune.comparison import figures as comparison
-    from polytune.comparison import perturbed as comparison_perturbed
-    from polytune.comparison import plot as comparison_plot
-    from polytune.comparison import table as comparison_table
-    from polytune.running.provenance import write_json
-
-    whole = [seed for seed in seeds if not any(one.name in failed for one in runs if one.method and one.seed == seed)]
+    whole = [
+        seed for seed in seeds if not any(one.name in failed for one in planned if one.method and one.seed == seed)
+    ]
+    settings = asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
+    origin = keep.provenance(command("compare", argv), compared, settings)
+    title = f"{task.name}, {task_config.split or task.default_split}"
     try:
-        if whole and runs[0].name not in failed:
-            read = partial(comparison.read_figures, task=task, level=config.level)
-            by_method = {m.name: [read(one) for one in runs if one.method is m and one.seed in whole] for m in methods}
-            comparison.check_budgets([f for own in by_method.values() for f in own], config.budget_tolerance)
-            given = (read(runs[0]), by_method)
-            common = {
-                "baseline": baseline,
-                "level": config.level,
-                "seed": config.evaluation_seed,
-                "starts": task.starts,
-            }
-            summary = comparison.compare(*given, **common)
-            if config.perturb:
-                summary["perturbed"] = comparison_perturbed.compare_perturbed(*given, config.perturb, **common)
-            title = f"{task.name}, {split}"
-            settings = (
-                asdict(task_config) | asdict(policy_config) | asdict(config) | {"pretrained": programs.pretrained}
-            )
-            origin = comparison_keep.provenance(command("compare", argv), methods, settings)
-            kept = comparison_keep.portable({"title": title, **origin, **summary, "failed": sorted(failed)})
-            write_json(output_dir / "summary.json", kept)
-            (output_dir / "table.md").write_text(comparison_table.report(summary, title))
-            plots = comparison_plot
-            draw = plots.plot_creativity if isinstance(task, CreativityTask) else plots.plot_coverage_curves
-            draw(summary, output_dir / "coverage.png", title=title)
-            for name, moved in summary.get("perturbed", {}).items():
-                draw(moved, output_dir / f"coverage_{name}.png", title=f"{title}, {name}")
-            comparison_plot.plot_training(by_method, output_dir / "training.png", title=title)
-            print(f"\n{comparison_table.on_screen(summary, title)}\n")
-            print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")
-            if config.keep and not failed:
-                write_json(Path(config.keep), kept)
-                print(f"kept as {config.keep}")
-            report.write_page(report.of_comparison.build(task, kept, *given), output_dir / report.REPORT_FILE)
-            print(f"report: {output_dir / report.REPORT_FILE}")
+        if whole and planned[0].name not in failed:
+            _write_up(task, title, config, compared, planned, whole, {**origin, "failed": sorted(failed)})
     finally:
         tell_failures(failed)
     if failed:
         raise ValueError(
-            f"{len(failed)} of {len(runs)} runs failed ({', '.join(failed)}), the others are done: mend the cause and "
-            "give the same command again."
+            f"{len(failed)} of {len(planned)} runs failed ({', '.join(failed)}), the others are done: mend the cause "
+            "and give the same command again."
         )
+
+
+def _run(programs, planned, config, told: str, notes: Sequence[str]) -> dict[str, Any]:
+    """Train and evaluate what is not done; name -> outcome of the runs that failed."""
+    from polytune.comparison.progress import Progress
+    from polytune.running.run_queue import run_jobs
+
+    due = {one.name: one for one in planned if not programs.is_done(one)}
+    workers = config.workers or len(os.sched_getaffinity(0))
+    print(f"{told}: {len(planned) - len(due)} of {len(planned)} runs are done, {workers} at a time")
+    for note in notes:
+        print(f"note: {note}")
+    with Progress(due) as progress:
+        jobs = {name: programs.job(one) for name, one in due.items()}
+        outcomes = run_jobs(jobs, workers=workers, folder=Path(config.output_dir), on_outcome=progress.tell)
+    return {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
+
+
+def _write_up(task, title: str, config, compared, planned, whole: Sequence[int], more: dict[str, Any]) -> None:
+    """Tables, pictures, JSON and page of the seeds that every method has finished (``whole``)."""
+    from polytune import report
+    from polytune.comparison import figures, keep, perturbed, plot, table
+    from polytune.running.provenance import write_json
+    from polytune.tasks.creativity.tasks import CreativityTask
+
+    output_dir, read = Path(config.output_dir), partial(figures.read_figures, task=task, level=config.level)
+    by_method = {m.name: [read(one) for one in planned if one.method is m and one.seed in whole] for m in compared}
+    figures.check_budgets([f for own in by_method.values() for f in own], config.budget_tolerance)
+    given = (read(planned[0]), by_method)
+    common = {"baseline": config.baseline or compared[0].name, "level": config.level, "seed": config.evaluation_seed,
+              "starts": task.starts}  # fmt: skip
+    summary = figures.compare(*given, **common)
+    if config.perturb:
+        summary["perturbed"] = perturbed.compare_perturbed(*given, config.perturb, **common)
+    kept = keep.portable({"title": title, **more, **summary, "failed": more["failed"]})
+    write_json(output_dir / "summary.json", kept)
+    (output_dir / "table.md").write_text(table.report(summary, title))
+    draw = plot.plot_creativity if isinstance(task, CreativityTask) else plot.plot_coverage_curves
+    draw(summary, output_dir / "coverage.png", title=title)
+    for name, moved in summary.get("perturbed", {}).items():
+        draw(moved, output_dir / f"coverage_{name}.png", title=f"{title}, {name}")
+    plot.plot_training(by_method, output_dir / "training.png", title=title)
+    print(f"\n{table.on_screen(summary, title)}\n")
+    print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")
+    if config.keep and not more["failed"]:
+        write_json(Path(config.keep), kept)
+        print(f"kept as {config.keep}")
+    report.write_page(report.of_comparison.build(task, kept, *given), output_dir / report.REPORT_FILE)
+    print(f"report: {output_dir / report.REPORT_FILE}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ from polytune import tasks
 from polytune.app import play
 from polytune.app.cli import parser_of
 from polytune.helptext import one_name
-from polytune.methods import METHODS
-from polytune.objective import CREDIT, DIVERSITY, JUDGES, OBJECTIVES
 from polytune.pictures.tracking import TRACKERS
 from polytune.places import recipes
 from polytune.policy import PRESETS
-from polytune.rollout import BRANCHING
+from polytune.tables import BRANCHING, CREDIT, DIVERSITY, GAE_NORMALISE, JUDGES, METHODS, OBJECTIVES, SET_NORMALISE
 from polytune.tasks.grid.perturbations import PERTURBATIONS
 
 #: field -> what it takes, where that is a few words; most of them take a path of the user's own as well
@@ -33,8 +31,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "signature": ("task", "actions", *JUDGES),
     "credit": CREDIT,
     "set_scope": ("vines", "seeds", "both", "none"),
-    "set_normalise": ("none", "std", "mean_std", "group_std"),
-    "gae_normalise": ("none", "std", "mean_std"),
+    "set_normalise": SET_NORMALISE,
+    "gae_normalise": GAE_NORMALISE,
     "critic": ("shared", "own", "head", "none"),
     "kl_reference": ("behaviour", "pretrained"),
     "kl_direction": ("reverse", "forward"),

@@ -5,13 +5,13 @@ Loads neither torch nor transformers by itself: a door loads what lies behind it
 
 from __future__ import annotations
 
-import difflib
 import runpy
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from polytune.helptext import enter, reflow, width
+from polytune.lookup import did_you_mean
 from polytune.places import runnable
 from polytune.terminal import say_error
 
@@ -83,8 +83,7 @@ def _main(words: list[str]) -> int:
         print(f"polytune {version('polytune')}")
         return 0
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"the commands are {', '.join(COMMANDS)}."
+        hint = did_you_mean(name, COMMANDS, write=str) or f"the commands are {', '.join(COMMANDS)}."
         say_error(f"unknown {'option' if name.startswith('-') else 'command'} {name!r}; {hint}")
         return 2
     if name == COMPLETION:

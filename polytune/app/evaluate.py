@@ -23,7 +23,7 @@ from pathlib import Path
 
 from polytune.app.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
 from polytune.places import command
-from polytune.terminal import shows_bars
+from polytune.terminal import Bar
 
 
 def main(argv: Sequence[str]) -> None:
@@ -38,9 +38,9 @@ def main(argv: Sequence[str]) -> None:
     if config.from_records is not None:
         unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
         refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
-        from polytune.report.analysis import again
+        from polytune.report.analysis import analyse_recorded
 
-        again(task_config, config, command("evaluate", argv))
+        analyse_recorded(task_config, config, command("evaluate", argv))
         return
     if config.completions is not None:
         unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report")
@@ -53,23 +53,19 @@ def main(argv: Sequence[str]) -> None:
         return
     paths = named_policies(config.policies)
 
-    from tqdm.auto import tqdm
-
     from polytune.evaluation import perturbed, records
     from polytune.policy import GeneratorsInTurn, build_renderer, load_policy
     from polytune.policy.generators import set_aside_warps
     from polytune.report import analysis
     from polytune.running import provenance
-    from polytune.tasks import load_task
-    from polytune.tasks.splits import load_split, says_unseen
+    from polytune.tasks.splits import says_unseen
+    from polytune.tasks.starts import starts_of, task_of
 
     # ---------------------------------------------------------------- task, start states, policies
-    task = load_task(task_config.task, **task_config.task_options)
-    split = task_config.split or task.default_split
-    unseen = says_unseen(split)
-    shown = {name: provenance.demonstration_hashes(path) for name, path in paths.items()} if unseen else {}
-    known = [level for levels in shown.values() for level in levels]
-    seeds = load_split(task, split, data_dir=task_config.data_dir, unseen_of=known)[: task_config.num_start_states]
+    task, shown = task_of(task_config), provenance.demonstration_hashes
+    split, seeds = starts_of(
+        task, task_config, levels_shown=lambda: [level for path in paths.values() for level in shown(path)]
+    )
     tasks = perturbed.tasks_under(task, task_config, config.perturb, seeds, seed=config.seed)
     policies = {
         name: load_policy(path, **policy_config.loading(config.trust_remote_code)) for name, path in paths.items()
@@ -102,26 +98,22 @@ def main(argv: Sequence[str]) -> None:
     done = records.continue_records(records_file, batches)
     episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
     print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
-    if silent := [name for name, levels in shown.items() if not levels]:
+    if says_unseen(split) and (silent := [name for name, path in paths.items() if not shown(path)]):
         print(f"note: {', '.join(silent)} came without demonstrations.json: compared with the train split alone")
-    bar = tqdm(total=episodes, initial=had, unit="episode", disable=not shows_bars())
-    with records_file.open("a") as file, bar as progress:
-        told = time.monotonic()
+    with records_file.open("a") as file, Bar("episode", total=episodes, done=had) as bar:
         for number, cohort in enumerate(batches[done:], start=done + 1):
             (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
-            progress.set_description(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
+            bar.describe(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
             start, generator = time.perf_counter(), generators.of(name, greedy=greedy or not config.temperature)
             lines = records.sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
-                                     on_episode=progress.update)  # fmt: skip
+                                     on_episode=bar.advance)  # fmt: skip
             file.writelines(json.dumps(line) + "\n" for line in lines)
             file.flush()
             seconds[name] += time.perf_counter() - start
             provenance.record_seconds(output_dir, seconds)
             had += len(cohort)
             last = number == len(batches) or batches[number][0].part != cohort[0].part
-            if progress.disable and (last or time.monotonic() - told > 30):  # no terminal: a line now and then
-                told = time.monotonic()
-                print(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", flush=True)
+            bar.tell(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", now=last)
 
     generators.shutdown()
 

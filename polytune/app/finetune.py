@@ -22,46 +22,37 @@ def main(argv: Sequence[str]) -> None:
     start_processes()
     from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
 
-    task_config, policy, adapter, rollout, objective, args = parse(
+    given: list[str] = []
+    parts = parse(
         (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, TRAINER),
         argv,
         description=__doc__,
         default_config=RECIPES / "fourrooms/quickstart.yaml",
+        given=given,
     )
 
     from polytune.pictures.tracking import check_trackers, start_trackers
-    from polytune.trainer import (
-        PolychromicTrainer,
-        check_critic_adapter,
-        check_processes,
-        check_run,
-        check_save_dtype,
-        check_space,
-        check_vllm_mode,
-        latest_checkpoint,
-        supervise,
-    )
+    from polytune.run import RunConfig
+    from polytune.trainer import PolychromicTrainer, check_space, latest_checkpoint, supervise
 
+    job = RunConfig(*parts, given=tuple(given))
+    job.check()
+    task_config, policy, adapter, args = job.task, job.policy, job.adapter, job.trainer
     check_trackers(args.report_to)
-    check_run(args, rollout, objective)
-    check_critic_adapter(args, adapter.use_peft)
-    check_save_dtype(args, adapter.use_peft)
-    check_processes(args, policy.generator)
-    check_vllm_mode(args, policy.generator)
     supervise(args)
     set_cpu_threads(policy.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.adapters import lora_config, own_base, quantization, training_dtype
-    from polytune.running.provenance import carry_provenance, check_same_run, demonstration_hashes, record_run
-    from polytune.tasks import load_task
-    from polytune.tasks.splits import load_split, says_unseen
+    from polytune.running.provenance import carry_provenance, check_same_run, demonstration_hashes
+    from polytune.tasks.starts import starts_of, task_of
 
-    task = load_task(task_config.task, **task_config.task_options)
-    hashes = demonstration_hashes(policy.model) if says_unseen(task_config.split) else []
-    seeds = load_split(task, task_config.split or "train", data_dir=task_config.data_dir, unseen_of=hashes)
-    seeds = seeds[: task_config.num_start_states]
+    task = task_of(task_config)
+    _, seeds = starts_of(
+        task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy.model)
+    )
+    job.check_world(task, seeds[0])
     loading = policy.loading(args.trust_remote_code) | {"dtype": training_dtype(policy, adapter)}
     with args.main_process_first(local=False, desc="the base of an adapter"):
         begins_with = own_base(policy.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
@@ -70,15 +61,7 @@ def main(argv: Sequence[str]) -> None:
     check_space(
         args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
     )
-    settings = {
-        "task": task_config,
-        "policy": policy,
-        "adapter": adapter,
-        "rollout": rollout,
-        "objective": objective,
-        "trainer": args,
-    }
-    check_same_run(args.output_dir, settings)
+    check_same_run(args.output_dir, job.settings)
 
     # ---------------------------------------------------------------- train
     trainer = PolychromicTrainer(
@@ -86,15 +69,15 @@ def main(argv: Sequence[str]) -> None:
         args,
         task,
         seeds,
-        rollout,
-        objective,
+        job.rollout,
+        job.objective,
         policy,
         tokenizer,
         peft_config=lora_config(adapter, model),
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
-        record_run(args.output_dir, settings, command("finetune", argv))
+        job.record(command("finetune", argv))
         carry_provenance(policy.model, args.output_dir)
         print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} {task.starts} of {task.name}")
     start_trackers(trainer, checkpoint)

@@ -22,25 +22,21 @@ from functools import partial
 from pathlib import Path
 
 from polytune.config import RolloutConfig, TaskConfig
+from polytune.errors import UsageError
 from polytune.helptext import Formatter, program
-from polytune.tasks import Task, load_task
+from polytune.tasks import Task
 from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys, play_lines, watch
+from polytune.tasks.starts import task_of
 from polytune.terminal import colours_wanted, say_error
 
-VINE_RULES = ("equally_spaced", "fixed", "start")
-"""Rules of `rollout_states` that need no critic and no second look at the policy."""
 MOST_PANELS = 8
 """Rollout states that one picture shows, each in a panel of its own."""
-
-
-class UsageError(ValueError):
-    """The command line is wrong; the message names the value and the fix."""
 
 
 def main(argv: Sequence[str]) -> None:
     """The program. Raises UsageError, and ValueError or OSError whose message is for the user."""
     options = parse(argv)
-    task = load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
+    task = task_of(TaskConfig(options.task, options.task_horizon, options.task_args))
     game = Game(task, options.seed)
     check(options, game)
     if options.policy is not None:
@@ -104,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--vines", metavar="FILE.png", help="draw a tree of the policy's vines over the map instead")
     add("--num_rollout_states", type=int, metavar="P", help="rollout states of the tree (2)")
     add("--num_vines", type=int, metavar="N", help="vines from each of them (8)")
-    add("--rollout_states", metavar="RULE", help=f"where they lie: {' or '.join(VINE_RULES)} (equally_spaced)")
+    add("--rollout_states", metavar="RULE", help="where they lie: equally_spaced, fixed, start, ... (equally_spaced)")
     return parser
 
 
@@ -146,11 +142,14 @@ def check(options: argparse.Namespace, game: Game) -> None:
 
 def rollout_shape(options: argparse.Namespace) -> RolloutConfig:
     """The tree's shape: the options given, RolloutConfig's defaults otherwise."""
+    from polytune.rollout import find_branching
+
     names = ("num_rollout_states", "num_vines", "rollout_states")
     shape = RolloutConfig(**{name: value for name in names if (value := getattr(options, name)) is not None})
-    if shape.rollout_states not in VINE_RULES:
+    rule = find_branching(shape.rollout_states)
+    if rule.needs_values or rule.needs_entropies:
         raise UsageError(
-            f"--rollout_states {shape.rollout_states!r} needs training's look: use {' or '.join(VINE_RULES)}"
+            f"--rollout_states {shape.rollout_states!r} needs training's look: use equally_spaced, fixed or start"
         )
     if not 1 <= shape.num_rollout_states <= MOST_PANELS:
         raise UsageError(f"--num_rollout_states {shape.num_rollout_states}: a picture shows 1 to {MOST_PANELS} of them")

@@ -12,7 +12,9 @@ that was stopped at any point continues from its last checkpoint when the same c
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from polytune.app.cli import parse, refuse_unused, run
 from polytune.config import (
@@ -25,6 +27,7 @@ from polytune.config import (
     require_number,
 )
 from polytune.places import command
+from polytune.tasks.base import Task
 from polytune.terminal import progress, shows_bars
 
 
@@ -79,32 +82,28 @@ class PretrainConfig:
         require(self.learning_rate > 0.0, f"learning_rate must be above 0, got {self.learning_rate}.")
 
 
+class Data(NamedTuple):
+    """What is cloned: rows to train on and held out (None: none), the start states of success checks and what they
+    are called, and the line that begins the run."""
+
+    train: Any
+    held: Any
+    checked: Sequence[int]
+    where: str
+    beginning: str
+
+
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     task_config, adapter, config = parse((TaskConfig, AdapterConfig, PretrainConfig), argv, description=__doc__)
     refuse_unused(task_config, dict.fromkeys(("split", "num_start_states", "data_dir"), "training has its own seeds"))
     output_dir = Path(config.output_dir)
 
-    from transformers import TrainingArguments
-
-    from polytune.policy import TransformersGenerator, build_renderer, build_tiny
-    from polytune.policy.adapters import adapt, merge, own_base
-    from polytune.policy.demonstrations import (
-        keep_successes,
-        load_demonstrations,
-        save_demonstrations,
-        split_by_level,
-        tokenize_demonstrations,
-        tokenize_lines,
-    )
-    from polytune.policy.loading import load_base
-    from polytune.policy.rendering import PROMPT_WORD
-    from polytune.rollout import Start, sample_episodes
+    from polytune.policy import build_renderer
+    from polytune.policy.adapters import merge
     from polytune.running import provenance
-    from polytune.tasks import load_task
-    from polytune.tasks.demonstrations import act_out_all
-    from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, load_split, split_hashes
-    from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
+    from polytune.tasks.starts import task_of
+    from polytune.trainer import StopAtSuccess, latest_checkpoint
 
     settings = {"task": task_config, "adapter": adapter, "pretrain": config}
     done = output_dir / "pretrain.json"
@@ -113,59 +112,118 @@ def main(argv: Sequence[str]) -> None:
         return print(f"{output_dir} is complete already: {done.read_text().strip()}")
 
     # ---------------------------------------------------------------- task, policy, demonstrations
-    task = load_task(task_config.task, **task_config.task_options)
-    spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
-    words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
-    if config.base_model is None:
-        refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
-        model, tokenizer = build_tiny(config.preset, words, spaced=spaced, seed=config.seed)
-    else:
-        base = own_base(config.base_model, output_dir, adapter)
-        model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
-        model = adapt(model, adapter, new)
+    task = task_of(task_config)
+    model, tokenizer = _begin(task, adapter, config)
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
     provenance.record_run(output_dir, settings, command("pretrain", argv))
-    if spaced:
-        first = DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
-        seeds = range(first, first + (config.num_demonstrations or 1500))
-        demonstrations = load_demonstrations(output_dir / "demonstrations")
-        if demonstrations is None:
-            acted = act_out_all(task_config.task, task_config.task_options, seeds)
-            recorded = progress(acted, "demonstrations", "episode", total=len(seeds))
-            demonstrations, counts = keep_successes(recorded, task, split_hashes(task, "unseen"))
-            save_demonstrations(output_dir / "demonstrations", demonstrations, counts, task,
-                                task_config.task_options, " ".join(command("pretrain", argv)))  # fmt: skip
-            failed, leaked = counts["episodes"] - counts["successes"], counts["leaked"]
-            print(f"{len(demonstrations)} demonstrations of {task.name}; left out: {leaked} of unseen levels, "
-                  f"{failed} failures of the expert")  # fmt: skip
-        train, held = split_by_level(tokenize_demonstrations(renderer, demonstrations))
-        listing = {"seeds": demonstrations["start_seed"][:], "level_hashes": demonstrations["level_hash"][:]}
-        provenance.write_json(output_dir / provenance.DEMONSTRATIONS_FILE, {"task": task.name} | listing)
-        checked, where = held["start_seed"][:], "held-out levels"
-        beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
+    if task.answer_end is None:
+        data = _demonstrations(task, renderer, task_config, config, " ".join(command("pretrain", argv)))
     else:
-        refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
-        lines = progress(task.training_lines(), "training lines", "line")
-        train, held = tokenize_lines(renderer, lines), None
-        checked, where = load_split(task, "train"), "training prompts"  # an evaluation's samples choose no policy
-        beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
+        data = _lines(task, renderer, config)
 
     # ---------------------------------------------------------------- behaviour cloning
-    def success(model) -> float:
-        starts = [Start(checked[i % len(checked)], i // len(checked)) for i in range(config.eval_episodes)]
-        generator = TransformersGenerator(
-            model, max_action_tokens=renderer.longest_action(), stop_ids=renderer.stop_ids
-        )
-        episodes = sample_episodes(task, renderer, generator, starts, run_seed=config.seed)
-        return sum(episode.success for episode in episodes) / len(episodes)
+    check = partial(_success, task, renderer, data.checked, config)
+    stop = StopAtSuccess(check, config.eval_every, config.target_success, data.where)
+    trainer = _trainer(model, tokenizer, data, config, stop)
+    checkpoint = latest_checkpoint(output_dir)
+    print(f"continuing from {checkpoint}" if checkpoint else data.beginning, flush=True)
+    trainer.train_until(stop, checkpoint)
+    held_out_loss = None if data.held is None else trainer.evaluate()["eval_loss"]
 
-    stop = StopAtSuccess(success, config.eval_every, config.target_success, where)
-    trainer = CloningTrainer(
+    # ---------------------------------------------------------------- save
+    trainer.model = merge(trainer.model)
+    trainer.save_model(str(output_dir))
+    summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
+               "held_out_loss": held_out_loss}  # fmt: skip
+    provenance.write_json(done, summary)
+    more = "num_demonstrations" if task.answer_end is None else "the training lines (task_args lines=...)"
+    told = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
+    print(f"saved {output_dir}: success {stop.last:.3f} on {data.where}, target {config.target_success} {told}")
+
+
+def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> tuple[Any, Any]:
+    """The model before its first step, and its tokenizer."""
+    from polytune.policy import build_tiny
+    from polytune.policy.adapters import adapt, own_base
+    from polytune.policy.loading import load_base
+    from polytune.policy.rendering import PROMPT_WORD
+
+    spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
+    words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
+    if config.base_model is None:
+        refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
+        return build_tiny(config.preset, words, spaced=spaced, seed=config.seed)
+    base = own_base(config.base_model, Path(config.output_dir), adapter)
+    model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
+    return adapt(model, adapter, new), tokenizer
+
+
+def _demonstrations(task: Task, renderer, task_config: TaskConfig, config: PretrainConfig, said: str) -> Data:
+    """The expert's episodes, acted out unless the folder has them; ``said``: the command."""
+    from polytune.policy.demonstrations import (
+        keep_successes,
+        load_demonstrations,
+        save_demonstrations,
+        split_by_level,
+        tokenize_demonstrations,
+    )
+    from polytune.running import provenance
+    from polytune.tasks.demonstrations import act_out_all
+    from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, split_hashes
+
+    output_dir, first = Path(config.output_dir), DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
+    seeds = range(first, first + (config.num_demonstrations or 1500))
+    found = load_demonstrations(output_dir / "demonstrations")
+    if found is None:
+        acted = act_out_all(task_config.task, task_config.task_options, seeds)
+        recorded = progress(acted, "demonstrations", "episode", total=len(seeds))
+        found, counts = keep_successes(recorded, task, split_hashes(task, "unseen"))
+        save_demonstrations(output_dir / "demonstrations", found, counts, task, task_config.task_options, said)
+        failed, leaked = counts["episodes"] - counts["successes"], counts["leaked"]
+        print(f"{len(found)} demonstrations of {task.name}; left out: {leaked} of unseen levels, "
+              f"{failed} failures of the expert")  # fmt: skip
+    train, held = split_by_level(tokenize_demonstrations(renderer, found))
+    listing = {"seeds": found["start_seed"][:], "level_hashes": found["level_hash"][:]}
+    provenance.write_json(output_dir / provenance.DEMONSTRATIONS_FILE, {"task": task.name} | listing)
+    beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
+    return Data(train, held, held["start_seed"][:], "held-out levels", beginning)
+
+
+def _lines(task: Task, renderer, config: PretrainConfig) -> Data:
+    """A task's own training lines."""
+    from polytune.policy.demonstrations import tokenize_lines
+    from polytune.tasks.splits import load_split
+
+    refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
+    train = tokenize_lines(renderer, progress(task.training_lines(), "training lines", "line"))
+    beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
+    # an evaluation's samples choose no policy
+    return Data(train, None, load_split(task, "train"), "training prompts", beginning)
+
+
+def _success(task: Task, renderer, checked: Sequence[int], config: PretrainConfig, model) -> float:
+    """Share of sampled episodes that the policy wins."""
+    from polytune.policy import TransformersGenerator
+    from polytune.rollout import Start, sample_episodes
+
+    starts = [Start(checked[i % len(checked)], i // len(checked)) for i in range(config.eval_episodes)]
+    generator = TransformersGenerator(model, max_action_tokens=renderer.longest_action(), stop_ids=renderer.stop_ids)
+    episodes = sample_episodes(task, renderer, generator, starts, run_seed=config.seed)
+    return sum(episode.success for episode in episodes) / len(episodes)
+
+
+def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):
+    """The trainer of a run; ``stop``: its success checks."""
+    from transformers import TrainingArguments
+
+    from polytune.trainer import CloningCollator, CloningTrainer
+
+    return CloningTrainer(
         model,
         TrainingArguments(
-            output_dir=str(output_dir),
+            output_dir=config.output_dir,
             per_device_train_batch_size=config.batch_size,
             num_train_epochs=config.epochs,
             learning_rate=config.learning_rate,
@@ -181,28 +239,14 @@ def main(argv: Sequence[str]) -> None:
             dataloader_pin_memory=False,
             disable_tqdm=not shows_bars(),
         ),
-        train_dataset=train,
-        eval_dataset=held,
+        train_dataset=data.train,
+        eval_dataset=data.held,
         data_collator=CloningCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         entropy_coef=config.entropy_coef,
         teacherless_weight=config.teacherless_weight,
         callbacks=[stop],
     )
-    checkpoint = latest_checkpoint(output_dir)
-    print(f"continuing from {checkpoint}" if checkpoint else beginning, flush=True)
-    trainer.train_until(stop, checkpoint)
-    held_out_loss = None if held is None else trainer.evaluate()["eval_loss"]
-
-    # ---------------------------------------------------------------- save
-    trainer.model = merge(trainer.model)
-    trainer.save_model(str(output_dir))
-    summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
-               "held_out_loss": held_out_loss}  # fmt: skip
-    provenance.write_json(done, summary)
-    more = "num_demonstrations" if spaced else "the training lines (task_args lines=...)"
-    told = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
-    print(f"saved {output_dir}: success {stop.last:.3f} on {where}, target {config.target_success} {told}")
 
 
 if __name__ == "__main__":

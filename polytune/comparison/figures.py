@@ -23,6 +23,7 @@ from polytune.evaluation.records import read_records, under
 from polytune.evaluation.summary import measure_bounds, per_start, per_start_values
 from polytune.measures.creativity import MEASURES
 from polytune.measures.crossed import crossed_difference_interval, crossed_mean_interval, needed_to_resolve
+from polytune.measures.intervals import resolved_sign
 from polytune.measures.passk import coverage_ks
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
@@ -30,6 +31,8 @@ from polytune.tasks.creativity.tasks import CreativityTask
 #: measures per prompt that a creativity task keeps, and those that need more than one sample of each prompt
 KEPT = ("greedy_success", "entropy")
 COVERED = ("distinct_signatures", "distinct_winning_signatures", "coverage_area")
+#: what a run took
+COSTS = ("train_seconds", "env_steps", "gradient_steps")
 
 
 @dataclass
@@ -197,8 +200,52 @@ def compare(
     Raises:
         ValueError: runs were not evaluated on the same start states equally often, or have unlike seeds.
     """
+    seeds = _check_alike(pretrained, methods, baseline)
     every = [pretrained, *(figure for own in methods.values() for figure in own)]
-    for figure in every:
+    measures = [m for m in pretrained.values if all(m in figure.values for figure in every)]
+    values = {PRETRAINED: stack([pretrained])} | {name: stack(own) for name, own in methods.items()}
+    # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds, cut to its range
+    whole = {m for m in measures if len(pretrained.values[m]) == 1 < len(pretrained.starts)}
+    bounds = {m: None if m in whole else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
+    most = {m: len(pretrained.starts) if m.startswith("distinct") else 1.0 for m in whole}
+    alone = {PRETRAINED: pretrained.own_intervals} | {
+        name: own[0].own_intervals for name, own in methods.items() if len(own) == 1
+    }  # of one run, a number for a whole set of prompts has the interval of its samples
+
+    def of_policy(name: str) -> dict[str, Any]:
+        cells = {m: _mean(values[name][m], level, bounds[m], seed, alone.get(name, {}).get(m)) for m in measures}
+        return {m: _cut(cell, 0.0, most.get(m)) for m, cell in cells.items()}
+
+    def to_other(name: str, other: str) -> dict[str, Any]:
+        found = {}
+        for m in measures:
+            sides = [alone.get(side, {}).get(m) for side in (name, other)]
+            cell = difference(values[name][m] - values[other][m], level, bounds[m], seed, sides)
+            found[m] = _cut(cell, -most.get(m, 0.0), most.get(m))
+        return found
+
+    return {
+        "baseline": baseline,
+        "seeds": seeds,
+        "starts": starts,
+        "start_states": len(pretrained.starts),
+        "samples_per_start_state": pretrained.samples,
+        "level": level,
+        "ks": coverage_ks(pretrained.samples),
+        "policies": {PRETRAINED: of_policy(PRETRAINED)}
+        | {name: of_policy(name) | {"cost": _cost(own)} for name, own in methods.items()},
+        "differences": {
+            other: {name: to_other(name, other) for name in methods if name != other}
+            for other in (baseline, PRETRAINED)
+        },
+        "signals": {name: signals(own) for name, own in methods.items()},
+        "runs": {name: {str(f.run.seed): run_row(f) for f in own} for name, own in methods.items()},
+    }
+
+
+def _check_alike(pretrained: Figures, methods: Mapping[str, Sequence[Figures]], baseline: str) -> list[int]:
+    """The seeds of every method; ValueError for unlike seeds, start states or numbers of samples."""
+    for figure in (pretrained, *(figure for own in methods.values() for figure in own)):
         if (figure.starts, figure.samples) != (pretrained.starts, pretrained.samples):
             raise ValueError(
                 f"{figure.run.name} and {pretrained.run.name} were not sampled equally often at the same start states: "
@@ -207,53 +254,12 @@ def compare(
     seeds = [figure.run.seed for figure in methods[baseline]]
     if any([figure.run.seed for figure in own] != seeds for own in methods.values()):
         raise ValueError("differences are paired by seed, but the methods have unlike seeds")
-    measures = [m for m in pretrained.values if all(m in figure.values for figure in every)]
-    values = {PRETRAINED: stack([pretrained])} | {name: stack(own) for name, own in methods.items()}
-    # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds, cut to its range
-    whole = {m for m in measures if len(pretrained.values[m]) == 1 < len(pretrained.starts)}
-    bounds = {m: None if m in whole else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
-    most = {m: len(pretrained.starts) if m.startswith("distinct") else 1.0 for m in whole}
-    summary: dict[str, Any] = {
-        "baseline": baseline,
-        "seeds": seeds,
-        "starts": starts,
-        "start_states": len(pretrained.starts),
-        "samples_per_start_state": pretrained.samples,
-        "level": level,
-        "ks": coverage_ks(pretrained.samples),
-        "policies": {},
-        "differences": {},
-    }
-    alone = {PRETRAINED: pretrained.own_intervals} | {
-        name: own[0].own_intervals for name, own in methods.items() if len(own) == 1
-    }  # of one run, a number for a whole set of prompts has the interval of its samples
-    for name, own in values.items():
-        given = alone.get(name, {})
-        summary["policies"][name] = {
-            m: _cut(_mean(own[m], level, bounds[m], seed, given.get(m)), 0.0, most.get(m)) for m in measures
-        }
-    for other in (baseline, PRETRAINED):
-        summary["differences"][other] = {
-            name: {
-                m: _cut(
-                    difference(own[m] - values[other][m], level, bounds[m], seed,
-                                [alone.get(side, {}).get(m) for side in (name, other)]),
-                    -most.get(m, 0.0), most.get(m),
-                )
-                for m in measures
-            }
-            for name, own in values.items()
-            if name not in (other, PRETRAINED)
-        }  # fmt: skip
-    for name, own in methods.items():
-        summary["policies"][name]["cost"] = {
-            "train_seconds": fmean(f.train_seconds for f in own),
-            "env_steps": fmean(f.env_steps for f in own),
-            "gradient_steps": fmean(f.gradient_steps for f in own),
-        }
-    summary["signals"] = {name: signals(own) for name, own in methods.items()}
-    summary["runs"] = {name: {str(f.run.seed): run_row(f) for f in own} for name, own in methods.items()}
-    return summary
+    return seeds
+
+
+def _cost(figures: Sequence[Figures]) -> dict[str, float]:
+    """What a run of a method took, a mean over its seeds."""
+    return {name: fmean(getattr(figure, name) for figure in figures) for name in COSTS}
 
 
 def _cut(cell: dict[str, Any], lowest: float, highest: float | None) -> dict[str, Any]:
@@ -304,9 +310,8 @@ def difference(
         found = _as_dict(crossed_difference_interval(values_R_P, level, bounds=bounds, seed=seed))
         if known:  # the pretrained policy: one run, the same beside every seed
             found = _of_independent({end: value + known[0]["estimate"] for end, value in found.items()}, known[0])
-    resolved = found["low"] is not None and (found["low"] > 0 or found["high"] < 0)
-    found["resolved"] = resolved
-    if not resolved:
+    found["resolved"] = resolved_sign(found["low"], found["high"]) != 0
+    if not found["resolved"]:
         needed = needed_to_resolve(values_R_P, level, bounds=bounds)
         found["needed"] = {"seeds": needed.runs, "start_states": needed.problems, "at_seeds": needed.problem_runs}
     return found

@@ -8,16 +8,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from polytune.comparison.options import ComparisonConfig
-from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, require
+from polytune.config import PolicyConfig, TaskConfig, require
 from polytune.evaluation.perturbed import tasks_under
-from polytune.places import find_file
-from polytune.tasks import Task, load_task
-from polytune.tasks.splits import load_split
-from polytune.trainer import PolychromicConfig, check_critic_adapter, check_run
-from polytune.trainer.checks import check_branching, check_budget, check_signatures
+from polytune.recipe import read_recipe
+from polytune.run import RunConfig
+from polytune.tasks import Task
+from polytune.tasks.starts import starts_of, task_of
+from polytune.trainer.checks import check_budget
 
 PRETRAINED = "pretrained"
 #: environment steps of single runs may differ by so much, max / min - 1: they end within about a tree of their budget,
@@ -100,17 +98,13 @@ def read_methods(
 
 
 def _read_method(parse: Callable[..., tuple], name: str, path: Path, flags: Sequence[str]) -> Method:
-    parts = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig)
     try:
-        found = parse(parts, ["--config", str(path), *flags], description="")
-        settings = dict(zip(("task", "policy", "adapter", "rollout", "objective", "trainer"), found, strict=True))
-        check_run(settings["trainer"], settings["rollout"], settings["objective"])
-        check_critic_adapter(settings["trainer"], settings["adapter"].use_peft)
-        if settings["trainer"].vllm_mode != "colocate":
+        job = RunConfig.read(parse, ["--config", str(path), *flags], description="")
+        if job.trainer.vllm_mode != "colocate":
             raise ValueError("vllm_mode 'server' is for one run, whose weights the server holds: use 'colocate'.")
     except ValueError as error:
         raise ValueError(f"method {name} ({path}): {error}") from error
-    return Method(name, path, yaml.safe_load(find_file(path).read_text()), settings)
+    return Method(name, path, read_recipe(path), job.settings)
 
 
 def check_methods(
@@ -155,11 +149,11 @@ def check_methods(
 
 def check_task(method: Method, task: Task, starts: Sequence[int]) -> list[str]:
     """Refuse what a run of the method would refuse once it knows the task; notes on budgets too small to be met."""
-    trainer, rollout, objective = (method.settings[name] for name in ("trainer", "rollout", "objective"))
+    run = RunConfig(**method.settings)
+    trainer, rollout = run.trainer, run.rollout
     try:
         check_budget(trainer, rollout, task)
-        check_branching(task, rollout)
-        check_signatures(task, starts[0], rollout, objective)
+        run.check_world(task, starts[0])
     except ValueError as error:
         raise ValueError(f"method {method.name} ({method.config}): {error}") from error
     largest = rollout.rows_per_prompt * task.horizon
@@ -179,8 +173,7 @@ def check_starts(
     Raises:
         ValueError: names the value and the fix.
     """
-    task = load_task(task_config.task, **task_config.task_options)
-    split = task_config.split or task.default_split
-    starts = load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]
+    task = task_of(task_config)
+    _, starts = starts_of(task, task_config)
     tasks_under(task, task_config, config.perturb, starts, seed=config.evaluation_seed)
     return task, starts, [note for method in methods for note in check_task(method, task, starts)]

@@ -7,11 +7,9 @@ import sys
 import time
 from collections.abc import Mapping
 
-from tqdm.auto import tqdm
-
 from polytune.comparison.runs import Run, read_note
 from polytune.running.run_queue import Outcome, last_lines
-from polytune.terminal import duration, shows_bars
+from polytune.terminal import Bar, duration
 
 
 class Progress:
@@ -21,11 +19,11 @@ class Progress:
         self.runs, self.begun, self.ended = runs, time.monotonic(), 0
 
     def __enter__(self) -> Progress:
-        self.bar = tqdm(total=len(self.runs), unit="run", disable=not shows_bars())
+        self.bar = Bar("run", total=len(self.runs))
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.close()
+        self.bar.__exit__(*error)
 
     def tell(self, outcome: Outcome) -> None:
         self.ended += 1
@@ -39,11 +37,8 @@ class Progress:
             text += f"FAILED after {duration(outcome.seconds)}: {outcome.error}"
         if left:
             text += f"; {left} left, about {duration((time.monotonic() - self.begun) / self.ended * left)}"
-        self.bar.update()
-        if self.bar.disable:
-            print(text, flush=True)
-        else:
-            self.bar.write(text)
+        self.bar.advance()
+        self.bar.say(text)
 
     @staticmethod
     def _success(run: Run) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from polytune.measures.crossing import crossing, in_words
-from polytune.measures.intervals import mean_interval, paired_difference_interval
+from polytune.measures.intervals import mean_interval, paired_difference_interval, resolved_sign
 from polytune.measures.passk import coverage_area, coverage_ks, pass_at_k, pass_at_k_interval
 
 
@@ -115,71 +115,106 @@ def summarise(
         ValueError: the policies were not sampled at the same start states equally often.
     """
     tables = {policy: per_start(records, policy) for policy in policies}
-    base = tables[policies[0]]
-    for policy, table in tables.items():
-        if {s: c["n"] for s, c in table.items()} != {s: c["n"] for s, c in base.items()}:
-            told = " and ".join(
-                f"{name} at {len(own)} with {sum(cell['n'] for cell in own.values()):,} samples"
-                for name, own in ((policies[0], base), (policy, table))
-            )
-            raise ValueError(
-                f"policies {policies[0]!r} and {policy!r} were not sampled at the same start states equally often: "
-                f"{told}."
-            )
-    samples = min(cell["n"] for cell in base.values())
+    samples = _samples_of_all(tables)
     ks = list(ks or coverage_ks(samples))
     if ks[-1] > samples:
         raise ValueError(f"k has {ks[-1]}, but each start state has {samples} samples: leave that k out.")
-    summary: dict[str, Any] = {"policies": {}, "differences": {}, "pairs": [], "ks": ks, "level": level}
     columns = {policy: per_start_values(table, ks) for policy, table in tables.items()}
     if not all("entropy" in own for own in columns.values()):  # some records are older than this measure
         for own in columns.values():
             own.pop("entropy", None)
     bounds = {name: measure_bounds(name, [value for own in columns.values() for value in own[name]])
               for name in columns[policies[0]]}  # fmt: skip
-    for policy, table in tables.items():
-        measures: dict[str, Any] = {}
-        for name, values in columns[policy].items():
-            if name == "success" or name.startswith("pass@"):
-                n, correct = [c["n"] for c in table.values()], [c["correct"] for c in table.values()]
-                k = 1 if name == "success" else int(name.removeprefix("pass@"))
-                estimate = pass_at_k_interval(n, correct, k, level, seed=seed)
-            elif len(values) == 1 and bounds[name] is None:
-                estimate = (values[0], None, None)  # one start state says nothing about others
-            else:
-                estimate = mean_interval(values, level, bounds=bounds[name], seed=seed)
-            measures[name] = _interval(estimate)
-        own = [r for r in records if r["policy"] == policy]
-        measures["counts"] = {
-            "start_states": len(table),
-            "samples_per_start_state": samples,
-            "episodes": len(own),
-            "env_steps": sum(r["turns"] for r in own),
-            "invalid_rate": sum(r["invalid_actions"] for r in own) / sum(r["turns"] for r in own),
-        }
-        summary["policies"][policy] = measures
-        summary.setdefault("signature_coverage", {})[policy] = {
-            name: {k: _interval(mean_interval(values, level, bounds=(0.0, max(1.0, *values)), seed=seed))
-                   for k, values in _signatures_at(table, name, ks).items()}
-            for name in ("signatures", "winning_signatures")
-        }  # fmt: skip
+    drawn = {"level": level, "seed": seed}
+    pairs = []
     for first, second in combinations(policies, 2):
-        differences = {}
-        for name, values in columns[first].items():
-            own = columns[second][name]
-            if len(values) == 1 and bounds[name] is None:
-                estimate = (own[0] - values[0], None, None)
-            else:
-                estimate = paired_difference_interval(values, own, level, seed=seed, bounds=bounds[name])
-            differences[name] = _interval(estimate)
-        pair: dict[str, Any] = {"first": first, "second": second, "differences": differences}
+        pair = {"first": first, "second": second,
+                "differences": _differences(columns[first], columns[second], bounds, **drawn)}  # fmt: skip
         if crossings:
             correct = [[cell["correct"] for cell in tables[name].values()] for name in (first, second)]
-            pair["crossing"] = crossing(samples, *correct, level=level, seed=seed)
-        summary["pairs"].append(pair)
-        if first == policies[0]:
-            summary["differences"][second] = differences
-    return summary
+            pair["crossing"] = crossing(samples, *correct, **drawn)
+        pairs.append(pair)
+    return {
+        "policies": {
+            policy: _measures(table, columns[policy], bounds, **drawn)
+            | {"counts": _totals(records, policy, len(table), samples)}
+            for policy, table in tables.items()
+        },
+        "differences": {pair["second"]: pair["differences"] for pair in pairs if pair["first"] == policies[0]},
+        "pairs": pairs,
+        "ks": ks,
+        "level": level,
+        "signature_coverage": {policy: _signature_coverage(table, ks, **drawn) for policy, table in tables.items()},
+    }
+
+
+def _samples_of_all(tables: Mapping[str, dict[int, dict[str, Any]]]) -> int:
+    """Samples of each start state; ValueError for policies that were not sampled at the same ones equally often."""
+    (first, base), *_ = tables.items()
+    for policy, table in tables.items():
+        if {s: c["n"] for s, c in table.items()} != {s: c["n"] for s, c in base.items()}:
+            told = " and ".join(
+                f"{name} at {len(own)} with {sum(cell['n'] for cell in own.values()):,} samples"
+                for name, own in ((first, base), (policy, table))
+            )
+            raise ValueError(
+                f"policies {first!r} and {policy!r} were not sampled at the same start states equally often: {told}."
+            )
+    return min(cell["n"] for cell in base.values())
+
+
+def _measures(
+    table: dict[int, dict[str, Any]], columns: Mapping[str, list[float]], bounds: Mapping[str, Any], **drawn: Any
+) -> dict[str, Any]:
+    """Each measure of one policy with its interval; ``drawn``: level, seed of the bootstrap."""
+    n, correct = [cell["n"] for cell in table.values()], [cell["correct"] for cell in table.values()]
+    found = {}
+    for name, values in columns.items():
+        if name == "success" or name.startswith("pass@"):
+            k = 1 if name == "success" else int(name.removeprefix("pass@"))
+            found[name] = _interval(pass_at_k_interval(n, correct, k, **drawn))
+        elif len(values) == 1 and bounds[name] is None:
+            found[name] = _interval((values[0], None, None))  # one start state says nothing about others
+        else:
+            found[name] = _interval(mean_interval(values, bounds=bounds[name], **drawn))
+    return found
+
+
+def _totals(records: Sequence[dict[str, Any]], policy: str, starts: int, samples: int) -> dict[str, Any]:
+    """What one policy's records count, greedy ones included."""
+    own = [r for r in records if r["policy"] == policy]
+    return {
+        "start_states": starts,
+        "samples_per_start_state": samples,
+        "episodes": len(own),
+        "env_steps": sum(r["turns"] for r in own),
+        "invalid_rate": sum(r["invalid_actions"] for r in own) / sum(r["turns"] for r in own),
+    }
+
+
+def _differences(
+    first: Mapping[str, list[float]], second: Mapping[str, list[float]], bounds: Mapping[str, Any], **drawn: Any
+) -> dict[str, Any]:
+    """second - first of each measure, paired by start state."""
+    found = {}
+    for name, values in first.items():
+        own = second[name]
+        if len(values) == 1 and bounds[name] is None:
+            found[name] = _interval((own[0] - values[0], None, None))
+        else:
+            found[name] = _interval(paired_difference_interval(values, own, bounds=bounds[name], **drawn))
+    return found
+
+
+def _signature_coverage(table: dict[int, dict[str, Any]], ks: Sequence[int], **drawn: Any) -> dict[str, Any]:
+    """Distinct signatures, and winning ones, among k samples of a start state: an interval for each k."""
+    return {
+        name: {
+            k: _interval(mean_interval(values, bounds=(0.0, max(1.0, *values)), **drawn))
+            for k, values in _signatures_at(table, name, ks).items()
+        }
+        for name in ("signatures", "winning_signatures")
+    }
 
 
 def _signatures_at(table: dict[int, dict[str, Any]], name: str, ks: Sequence[int]) -> dict[int, list[float]]:
@@ -241,8 +276,7 @@ def verdict(summary: dict[str, Any], starts: str = "start states") -> list[str]:
         parts = []
         for name in ("success", f"pass@{summary['ks'][-1]}", "distinct_winning_signatures"):
             value = pair["differences"][name]
-            resolved = value["low"] > 0 or value["high"] < 0
-            word = ("higher" if value["estimate"] > 0 else "lower") if resolved else "not resolved"
+            word = {1: "higher", -1: "lower", 0: "not resolved"}[resolved_sign(value["low"], value["high"])]
             parts.append(f"{name} {as_text(value)} ({word})")
         lines.append(f"{pair['second']} against {pair['first']}: " + "; ".join(parts))
         samples = summary["policies"][pair["first"]]["counts"]["samples_per_start_state"]

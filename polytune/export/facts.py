@@ -19,7 +19,7 @@ from polytune.export.source import Source
 from polytune.policy import build_renderer
 from polytune.policy.adapters import BASE_FOLDER
 from polytune.running.provenance import PROMPTING, demonstration_hashes, origin, prompting_of
-from polytune.tasks import load_task
+from polytune.tasks.starts import task_of
 
 VERSIONS = ("peft", "accelerate", "huggingface_hub")
 
@@ -30,7 +30,7 @@ def sampling(source: Source, tokenizer: PreTrainedTokenizerBase) -> dict[str, An
     Raises:
         ValueError: the run's task cannot be loaded, or its tokenizer does not fit it.
     """
-    task = load_task(source.run["task"]["task"], **TaskConfig(**source.run["task"]).task_options)
+    task = task_of(TaskConfig(**source.run["task"]))
     policy = PolicyConfig(**{**source.run["policy"], "generator": "transformers"})  # vLLM need not be installed
     renderer = build_renderer(tokenizer, task, policy)
     return {
@@ -58,7 +58,7 @@ def gather(
 ) -> CardFacts:
     """All facts; ``where``: the name under which the export is loaded, ``base``: its base's, None: whole weights."""
     run = source.run
-    task = load_task(run["task"]["task"], **TaskConfig(**run["task"]).task_options)
+    task = task_of(TaskConfig(**run["task"]))
     begun = base if base is not None else source.base or source.begun_with
     local = Path(begun).exists()
     versions = origin(command)["versions"] | {package: version(package) for package in VERSIONS}

@@ -10,10 +10,12 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from polytune.errors import ToldError
+
 CARD = "README.md"
 
 
-class PushError(RuntimeError):
+class PushError(ToldError, RuntimeError):
     """The upload failed; the message says why, what to do, and that the local folder is whole."""
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from polytune.config import require
+from polytune.lookup import did_you_mean
 
 #: identifiers of the Hub's documentation ("Licenses"); of these, "other" and "unknown" say nothing
 LICENCES = (
@@ -20,9 +19,5 @@ LICENCES_SAYING_NOTHING = ("other", "unknown")
 
 def check_licence(licence: str) -> None:
     """Refuse a licence that the Hub does not know, naming near misses."""
-    close = difflib.get_close_matches(licence.lower(), LICENCES, n=3)
-    require(
-        licence in LICENCES,
-        f"licence is {licence!r}, which the Hub does not know: "
-        + (f"did you mean {' or '.join(close)}?" if close else "write apache-2.0, mit, ..., other or unknown."),
-    )
+    near = did_you_mean(licence.lower(), LICENCES, write=str) or "write apache-2.0, mit, ..., other or unknown."
+    require(licence in LICENCES, f"licence is {licence!r}, which the Hub does not know: {near}")

@@ -8,42 +8,13 @@ from typing import Any
 from polytune.config import parse_method_args
 from polytune.lookup import is_path
 from polytune.methods import build_methods
+from polytune.objective import find_credit, find_diversity, find_objective, find_scaling
+from polytune.rollout import find_branching
 
-OBJECTIVES = {
-    "polychromic": "the **polychromic objective** f(G) = mean reward of G x d(G) (Poly-PPO, arXiv 2509.25424; "
-    "Poly-EPO, arXiv 2604.17654)",
-    "mean": "the **mean reward** of G, which is standard RL",
-    "pass_at_k": "**pass@k**: f(G) = 1 when a member of G succeeds, else 0 (PKPO, arXiv 2505.15201)",
-    "max_at_k": "**max@k**: f(G) = highest reward in G (PKPO, arXiv 2505.15201)",
-    "additive": "the **additive bonus** f(G) = mean reward of G + {diversity_coef:g} d(G)",
-    "coverage": "**coverage**: f(G) = distinct signatures among the winning members of G / n",
-}
-CREDITS = {
-    "mean": "**marginal set advantage** (Poly-EPO, arXiv 2604.17654): a member's advantage is the mean score of the "
-    "sets that hold it, less the mean over all sets",
-    "leave_one_out": "**leave-one-out credit**: a member's advantage is the mean over its sets G of f(G) - f(G without "
-    "it)",
-    "per_set": "**one clipped row per set** (Poly-PPO, arXiv 2509.25424): a member's advantage is the mean score of "
-    "its sets less the baseline, and each set is clipped on its own",
-    "max": "**best-set credit**: a member's advantage is that of its best set, less the mean over all sets",
-}
-DIVERSITIES = {
-    "distinct_fraction": "distinct signatures / n",
-    "zero_if_identical": "distinct signatures / n, and 0 when all members are alike",
-    "excess": "(distinct signatures - 1) / (n - 1)",
-    "vendi": "Vendi score / n (arXiv 2210.02410)",
-    "action_distance": "mean edit distance of the action sequences",
-}
 GROUPS = {
     "vines": "the vines of a rollout state",
     "seeds": "the episodes of a start state",
     "both": "the vines of a rollout state, and the episodes of a start state",
-}
-NORMALISED = {
-    "std": "divided by their standard deviation over the update (their mean, where that is larger)",
-    "mean_std": "standardised over the update",
-    "group_std": "centred and divided by each group's standard deviation",
-    "none": "not scaled",
 }
 
 
@@ -56,7 +27,7 @@ def method(run: Mapping[str, Any]) -> list[str]:
         points.append(
             f"{where[0].upper()}{where[1:]}: **GAE** (arXiv 1506.02438, equation 16) over turns from a learnt critic, "
             f"gamma {objective['gamma']:g}, lambda {objective['gae_lambda']:g}, "
-            f"{NORMALISED[objective['gae_normalise']]}."
+            f"{_scaled('gae_normalise', objective)}."
         )
     elif objective["set_scope"] != "none":
         points.append("No critic: what no set scores is not trained.")
@@ -103,10 +74,12 @@ def _trees(rollout: Mapping[str, Any]) -> str:
     start = f"From each start state {seeds} {'episode' if seeds == 1 else 'independent episodes'}"
     if states == 0:
         return f"Rollouts: {start[0].lower()}{start[1:]}."
+    rule = rollout["rollout_states"]
+    where = f"`{rule}`" if is_path(rule) else f"`{rule}`, {find_branching(rule).says}"
     return (
         f"Rollouts are **vine trees** (Poly-PPO, arXiv 2509.25424): {start[0].lower()}{start[1:]}, and {vines} vines "
         f"from each of {states} rollout states along {'it' if seeds == 1 else 'each of them'} "
-        f"(`{rollout['rollout_states']}`)."
+        f"({where})."
     )
 
 
@@ -115,21 +88,27 @@ def _sets(objective: Mapping[str, Any], rollout: Mapping[str, Any]) -> list[str]
         return ["No sets: each action is credited with its own outcome (PPO, REINFORCE)."]
     name, size, diversity = objective["objective"], objective["set_size"], objective["diversity"]
     groups = GROUPS[objective["set_scope"]]
-    score = OBJECTIVES.get(name, f"an objective of its own, `{name}`").format_map(objective)
+    score = f"an objective of its own, `{name}`" if is_path(name) else find_objective(name).says.format_map(objective)
     drawn = "all" if objective["num_sets"] == "all" else f"{objective['num_sets']} random"
     first = f"Sets: {drawn} sets G of n = {size} among {groups} are scored by {score}"
-    if "d(G)" in score or name not in OBJECTIVES:
-        first += f", d = {DIVERSITIES.get(diversity, f'`{diversity}`')}"
+    if is_path(name) or find_objective(name).reads_diversity:
+        first += f", d = {f'`{diversity}`' if is_path(diversity) else find_diversity(diversity).says}"
     strategy = {"task": "the task's signature", "actions": "the sequence of actions"}
     judged = strategy.get(objective["signature"], f"the judge `{objective['signature']}`")
     window = objective["window"]
+    credit = objective["credit"]
+    credited = f"a rule of its own, `{credit}`" if is_path(credit) else find_credit(credit).says
     reach = "all of a member's actions" if window in (-1, None) else f"a member's first action and the next {window}"
     return [
         f"{first}; {judged} tells strategies apart.",
-        f"Credit: {CREDITS.get(objective['credit'], objective['credit'])}. It acts on {reach}, "
-        f"{NORMALISED[objective['set_normalise']]}"
+        f"Credit: {credited}. It acts on {reach}, {_scaled('set_normalise', objective)}"
         + (f", times {objective['set_weight']:g}." if objective["set_weight"] != 1 else "."),
     ]
+
+
+def _scaled(field: str, objective: Mapping[str, Any]) -> str:
+    name = objective[field]
+    return f"scaled by `{name}`" if is_path(name) else find_scaling(field, name).says
 
 
 def _modules(adapter: Mapping[str, Any]) -> str:

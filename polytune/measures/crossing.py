@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from polytune.measures.intervals import paired_difference_interval
+from polytune.measures.intervals import paired_difference_interval, resolved_sign
 
 #: k at which a difference is looked at
 MOST_KS = 128
@@ -67,7 +67,7 @@ def crossing(
         for a, b in zip(values[0].T, values[1].T, strict=True)
     ]
     difference_K = (values[1] - values[0]).mean(axis=0)
-    signs = [_sign(end) for end in ends]
+    signs = [resolved_sign(end["low"], end["high"]) for end in ends]
     resolved = [i for i, sign in enumerate(signs) if sign]
     found: dict[str, Any] = {
         "verdict": "not resolved", "k": [ks[0], ks[-1]], "low": None, "high": None,
@@ -91,10 +91,6 @@ def crossing(
     return found
 
 
-def _sign(value: Mapping[str, float]) -> int:
-    return 1 if value["low"] > 0 else -1 if value["high"] < 0 else 0
-
-
 def _last_change(ks: Sequence[int], difference_K: np.ndarray) -> float | None:
     """Where the difference takes its last sign, linear from the last k that has another one."""
     nonzero = [i for i, value in enumerate(difference_K) if value != 0]
@@ -109,7 +105,7 @@ def _missing(problems: int, ends: Sequence[Mapping[str, float]]) -> int | None:
     """More problems that resolve every end, if differences stay and intervals shrink with the square root of them."""
     needed = []
     for end in ends:
-        if _sign(end) == 0:
+        if resolved_sign(end["low"], end["high"]) == 0:
             if end["estimate"] == 0:
                 return None
             reach = end["estimate"] - end["low"] if end["estimate"] > 0 else end["high"] - end["estimate"]

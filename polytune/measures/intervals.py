@@ -125,6 +125,13 @@ def _checked(
     return values_P
 
 
+def resolved_sign(low: float | None, high: float | None) -> int:
+    """1 or -1 where the interval of a difference excludes 0, on that side; 0 where it does not, and without ends."""
+    if low is None or high is None:
+        return 0
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
 def check_level(level: float) -> None:
     """ValueError unless 0 < level < 1."""
     if not 0 < level < 1:
@@ -193,25 +200,7 @@ def gains_and_losses(unit_P: np.ndarray, level: float) -> tuple[float, float]:
 
 
 def t_quantile(probability: float, dof: int) -> float:
-    """Student's t quantile for probability in [0.5, 1) and a whole number of degrees of freedom, by bisection."""
-    low, high = 0.0, 1.0
-    while _t_cdf(high, dof) < probability:
-        low, high = high, 2 * high
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_cdf(middle, dof) < probability else (low, middle)
-    return (low + high) / 2
+    """Student's t quantile for a probability in (0, 1) and at least one degree of freedom."""
+    from scipy.special import stdtrit
 
-
-def _t_cdf(t: float, dof: int) -> float:
-    """P(T <= t), t >= 0, by the finite sums for whole dof (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    angle = math.atan2(t, math.sqrt(dof))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    first = dof % 2
-    term = cosine if first else 1.0
-    total = term if dof > 1 else 0.0
-    for step in range(2 + first, dof, 2):
-        term *= cosine**2 * (step - 1) / step
-        total += term
-    inside = 2 / math.pi * (angle + sine * total) if first else sine * total
-    return (1 + inside) / 2
+    return float(stdtrit(dof, probability))

@@ -7,7 +7,6 @@ Degenerate cases: c > n - k gives 1, c = 0 gives 0, k = 1 gives c / n.
 
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,24 +100,10 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _binomial_interval(n: int, c: int, level: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval of p after c successes among n: invert the two tails by bisection."""
+    """Clopper and Pearson's interval of p after c successes among n: quantiles of beta distributions."""
+    from scipy.special import betaincinv
+
     tail = (1 - level) / 2
-    low = 0.0 if c == 0 else _solve(lambda p: 1 - _binomial_cdf(c - 1, n, p) < tail)
-    high = 1.0 if c == n else _solve(lambda p: _binomial_cdf(c, n, p) > tail)
+    low = 0.0 if c == 0 else float(betaincinv(c, n - c + 1, tail))
+    high = 1.0 if c == n else float(betaincinv(c + 1, n - c, 1 - tail))
     return low, high
-
-
-def _solve(is_below: Callable[[float], bool]) -> float:
-    """The p in (0, 1) up to which `is_below(p)` holds."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_below(middle) else (low, middle)
-    return (low + high) / 2
-
-
-def _binomial_cdf(c: int, n: int, p: float) -> float:
-    """P(at most c successes among n), 0 < p < 1."""
-    log_p, log_q = math.log(p), math.log1p(-p)
-    logs = (math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(c + 1))
-    return math.fsum(math.exp(log + i * log_p + (n - i) * log_q) for i, log in enumerate(logs))

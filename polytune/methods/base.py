@@ -2,6 +2,8 @@
 
 The order of an update:
 
+    starts          before trees grow
+    probe           while the fresh rows are scored, for numbers that only this pass can give
     reward          before sets and critic score the turns
     turn_advantage  once sets and critic have scored the turns, and both populations are scaled
     advantage       once the advantages are spread over tokens
@@ -16,13 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require_number
-from polytune.rollout import Trajectory, Tree
+from polytune.rollout import Start, Trajectory, Tree
 
 
 @dataclass
@@ -34,8 +36,7 @@ class Update:
     scored_B_T: those that sets or the critic have scored; None until they have.
     groups_G_N: row numbers of independent attempts from one state: vines of a rollout state, episodes of a start state.
         Groups may differ in size.
-    hidden_B_H: the policy's last hidden states, meaned over a row's own tokens, float32; None unless a method
-        ``needs_hidden``.
+    probed: name -> (B, ...), what the hooks ``probe`` read.
     turn_index_B_C: own turn of each completion token, -1 off the row's own tokens; blank rows are all -1.
     logprobs_B_C: of the policy that sampled, float32; 0 or anything off own tokens.
     sum, gather: of numbers, and of the items of lists, over all processes.
@@ -48,7 +49,7 @@ class Update:
     turn_index_B_C: torch.Tensor
     logprobs_B_C: torch.Tensor
     groups_G_N: Sequence[Sequence[int]] = ()
-    hidden_B_H: torch.Tensor | None = None
+    probed: dict[str, torch.Tensor] = field(default_factory=dict)
     scored_B_T: torch.Tensor | None = None
     sum: Callable[[list[float]], list[float]] = list
     gather: Callable[[list], list] = list
@@ -66,12 +67,48 @@ class Update:
 
 
 @dataclass
+class Seen:
+    """Rows of one pass of the policy over fresh rollouts, b of the update's, L tokens with their prompts.
+
+    hidden_b_L_H: last hidden states, each after its token.
+    first_b: where each row's completion begins.
+    ids_b_C, own_b_C: completion tokens; True where the policy sampled them in the row itself.
+    head: hidden states -> logits (at the temperature of the rollouts).
+    """
+
+    hidden_b_L_H: torch.Tensor
+    first_b: torch.Tensor
+    ids_b_C: torch.Tensor
+    own_b_C: torch.Tensor
+    head: Callable[[torch.Tensor], torch.Tensor]
+
+    def at(self, before: int = 0) -> torch.Tensor:
+        """Hidden states (d, H) of the own tokens, row by row; ``before`` 1: at the token before each, from which the
+        policy sampled it."""
+        rows_d, columns_d = self.own_b_C.nonzero(as_tuple=True)
+        return self.hidden_b_L_H[rows_d, self.first_b[rows_d] + columns_d - before]
+
+    def mean(self) -> torch.Tensor:
+        """Mean hidden state (b, H), float32, over a row's own tokens; 0 in rows without any."""
+        rows_d = self.own_b_C.nonzero(as_tuple=True)[0]
+        sums_b_H = self.hidden_b_L_H.new_zeros(len(self.own_b_C), self.hidden_b_L_H.size(-1), dtype=torch.float32)
+        sums_b_H.index_add_(0, rows_d, self.at().float())
+        return sums_b_H / self.own_b_C.sum(dim=1, keepdim=True).clamp(min=1)
+
+    def spread(self, numbers_d: torch.Tensor) -> torch.Tensor:
+        """(b, C) of one number for each own token, 0 elsewhere."""
+        spread_b_C = numbers_d.new_zeros(self.own_b_C.shape)
+        spread_b_C[self.own_b_C] = numbers_d
+        return spread_b_C
+
+
+@dataclass
 class Minibatch:
     """Rows of one backward pass, b of the update's, all tensors (b, C); ``logprobs_b_C`` carries gradients.
 
     old_b_C: logprobs of the policy that sampled.
     advantages_b_C: as ``advantage`` left them, without weights.
-    set_losses_b_C: what its losing sets take from a token, >= 0 (credit ``per_set``), else None.
+    set_losses_b_C: what its losing sets take from a token, >= 0 (a credit rule with losses: ``per_set``), else None.
     mask_b_C: 1 at own tokens.
     epsilon: (low, high) of the clip range.
     tensors: what the hooks ``advantage`` left there, these rows of it.
@@ -98,9 +135,9 @@ class Minibatch:
 @dataclass
 class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
-    is its state. ``needs_hidden``: it reads ``Update.hidden_B_H``."""
+    is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories."""
 
-    needs_hidden: ClassVar[bool] = False
+    needs_snapshots: ClassVar[bool] = False
 
     def says(self) -> str:
         """One sentence of Markdown for the card of an export."""
@@ -108,6 +145,16 @@ class Method:
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
         """ValueError for fields of the run that this method contradicts, before any work; gets the three configs."""
+
+    def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
+        """One start for each that is due in this process, which it may give a root. An update asks once or several
+        times, as its budget allows, so random numbers must follow from ``run_seed`` and the start alone."""
+        return due
+
+    def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
+        """name -> (b, ...) of a part of the rows, without gradients; ``Update.probed`` holds them put together. Names
+        are the method's own."""
+        return {}
 
     def reward(self, update: Update) -> torch.Tensor | float:
         """(B, T) float64, added to the rewards that sets and critic see; returns are logged without it."""

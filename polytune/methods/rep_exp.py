@@ -14,12 +14,11 @@ Degenerate cases: attempts that are all alike get 0, and so does a group of one.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Seen, Update, require_option
 
 
 @dataclass
@@ -27,7 +26,6 @@ class RepExp(Method):
     coef: float = 0.01
     damping: float = 0.01
     width: int = 32
-    needs_hidden: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)
@@ -43,14 +41,11 @@ class RepExp(Method):
             "group is added to its reward, where the group wins at all."
         )
 
-    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
-        require(
-            not trainer.vine_values,
-            "method 'rep_exp' adds to rewards, and vine_values takes the task's returns for values: leave one out.",
-        )
+    def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
+        return {"rep_exp/hidden": seen.mean()}
 
     def reward(self, update: Update) -> torch.Tensor:
-        hidden_B_W = project(update.hidden_B_H.double().cpu(), self.width, update.seed)
+        hidden_B_W = project(update.probed["rep_exp/hidden"].double().cpu(), self.width, update.seed)
         bonus_B_T = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64)
         last_B, trajectories = update.turns_mask_B_T.sum(dim=1) - 1, update.trajectories
         for rows in update.groups_G_N:

@@ -1,4 +1,4 @@
-"""Methods by name. A row is a dotted path, so that a method is imported only where a run asks for it."""
+"""Methods by name, each imported only where a run asks for it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,7 @@ from typing import Any
 from polytune.config import require
 from polytune.lookup import find, unknown
 from polytune.methods.base import Method
-
-METHODS: dict[str, str] = {
-    "ucb": "polytune.methods.ucb:UCB",
-    "clip_cov": "polytune.methods.clip_cov:ClipCov",
-    "kl_cov": "polytune.methods.kl_cov:KLCov",
-    "rep_exp": "polytune.methods.rep_exp:RepExp",
-    "flat_success": "polytune.methods.flat_success:FlatSuccess",
-}
+from polytune.tables import METHODS
 
 
 def build_methods(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
@@ -32,7 +25,7 @@ def build_methods(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]
 
 
 def _build(name: str, options: Mapping[str, Any]) -> Method:
-    kind = find("method", find("method", name, METHODS), {})
+    kind = find("method", name, METHODS)
     require(
         isinstance(kind, type) and issubclass(kind, Method),
         f"method {name!r} is {kind!r}, which is no subclass of polytune.methods.Method: derive it from Method.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from polytune.lookup import find, said
-from polytune.objective.ngram_judge import NGramJudge
+from polytune.tables import JUDGES
 
 
 @runtime_checkable
@@ -17,9 +17,6 @@ class SignatureJudge(Protocol):
     """Clusters a batch of texts: `judge(texts)` returns one id per text, None for a degenerate one."""
 
     def __call__(self, texts: Sequence[str]) -> list[Hashable | None]: ...
-
-
-JUDGES: dict[str, SignatureJudge] = {"ngram": NGramJudge()}
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from polytune.lookup import named
-from polytune.objective.credit import CREDIT, Credit, ScoredSets
+from polytune.objective.credit import Credit, ScoredSets, find_credit
 from polytune.objective.diversity import Diversity, find_diversity
 from polytune.objective.diversity.of_sets import GroupDiversity
-from polytune.objective.groups import Groups, as_groups, as_sequence, check_set_size, integer
+from polytune.objective.groups import Groups, as_groups, check_set_size, integer
 from polytune.objective.set_objectives import Objective, find_objective
 from polytune.objective.set_objectives.polychromic import diversity_given_member
 from polytune.objective.sets import Sets, all_sets, draw_sets
@@ -28,8 +27,8 @@ class GroupScores:
 
     advantages_P_N: 0 for a member in no drawn set.
     scored_P_N: bool, True for a member in at least one set; all True when every set was taken.
-    gains_P_N, losses_P_N: mean of max(A(G), 0) and of max(-A(G), 0) over the member's sets, for credit "per_set"; None
-        with every other rule. See `credit/per_set.py` for the loss they stand for.
+    losses_P_N: mean of max(-A(G), 0) over the member's sets, for credit "per_set"; None for a rule without losses. See
+        `credit/per_set.py` for the loss they stand for.
     diversity_P: mean d of a group's sets. Of all its sets, in closed form, for a measure that counts classes; else of
         the sets that were scored; None for such a measure when the objective never read d, which is not worth
         enumerating for a log.
@@ -39,7 +38,6 @@ class GroupScores:
 
     advantages_P_N: torch.Tensor
     scored_P_N: torch.Tensor
-    gains_P_N: torch.Tensor | None
     losses_P_N: torch.Tensor | None
     diversity_P: torch.Tensor | None
     scale_P: torch.Tensor
@@ -52,7 +50,7 @@ def set_advantages(
     *,
     objective: Any = "polychromic",
     diversity: Any = "distinct_fraction",
-    credit: str = "mean",
+    credit: Any = "mean",
     num_sets: int | str = "all",
     seed: int = 0,
     diversity_coef: float = 0.5,
@@ -61,8 +59,8 @@ def set_advantages(
 
     signatures: nested like rewards, any hashables; equal signatures are one strategy. None marks a degenerate member:
     it adds no strategy (two None members add none either), while its reward still counts in the mean.
-    set_size: n, members per set. objective, diversity, credit: rows of OBJECTIVES, DIVERSITY, CREDIT; the first two
-    also by a path, "package.module:name", or as an object (see `find_objective`, `find_diversity`).
+    set_size: n, members per set. objective, diversity, credit: rows of OBJECTIVES, DIVERSITY, CREDIT, paths,
+    "package.module:name", or objects (see `find_objective`, `find_diversity`, `find_credit`).
     num_sets: "all" takes every set: in closed form, O(N * classes) or O(N log N), for credit "mean" and
     "leave_one_out" with an objective that has one (and, where it reads d, a diversity that counts classes), else by
     enumeration up to MAX_SETS. An int M draws M sets per group with `seed` (see `draw_sets`), the baseline is their
@@ -96,13 +94,13 @@ def score_groups(
     *,
     objective: Any = "polychromic",
     diversity: Any = "distinct_fraction",
-    credit: str = "mean",
+    credit: Any = "mean",
     num_sets: int | str = "all",
     seed: int = 0,
     diversity_coef: float = 0.5,
 ) -> GroupScores:
     """All that `set_advantages` works out, with the same arguments and errors; a single group counts as P = 1."""
-    goal, measure, rule = find_objective(objective), find_diversity(diversity), named("credit", credit, CREDIT)
+    goal, measure, rule = find_objective(objective), find_diversity(diversity), find_credit(credit)
     if not isinstance(diversity_coef, numbers.Real) or not math.isfinite(diversity_coef):
         raise ValueError(f"diversity_coef must be a finite number, got {diversity_coef!r}")
     groups = as_groups(rewards, signatures)
@@ -110,25 +108,13 @@ def score_groups(
     scorer = _Scorer(groups, goal, measure, float(diversity_coef))
     if num_sets == "all" and rule.of_expectations is not None:
         advantages_P_N = rule.of_expectations(scorer.expected, size)
-        scored_P_N, gains_P_N, losses_P_N = torch.ones_like(advantages_P_N, dtype=torch.bool), None, None
+        advantages_P_N = _checked("credit rule's closed form", advantages_P_N, tuple(groups.rewards_P_N.shape))
+        scored_P_N, losses_P_N = torch.ones_like(advantages_P_N, dtype=torch.bool), None
     else:
         chosen = _chosen_sets(groups, size, num_sets, seed)
-        advantages_P_N, scored_P_N, gains_P_N, losses_P_N = scorer.credited(rule, chosen)
+        advantages_P_N, scored_P_N, losses_P_N = scorer.credited(rule, chosen)
     diversity_P = scorer.mean_diversity(size)
-    return GroupScores(advantages_P_N, scored_P_N, gains_P_N, losses_P_N, diversity_P, scorer.scale_P)
-
-
-def mean_diversity(signatures: Any, set_size: int, diversity: Any = "distinct_fraction") -> float:
-    """Expected d over all sets of `set_size` out of one group's N signatures (for logging).
-
-    In closed form where the diversity counts classes, by enumeration otherwise. ValueError as in `set_advantages`.
-    """
-    measure, row = find_diversity(diversity), as_sequence(signatures)
-    size = check_set_size(set_size, len(row))
-    groups = as_groups([0.0] * len(row), row)
-    if measure.count_form is not None:
-        return diversity_given_member(groups, size, measure.count_form(size)).mean().item()
-    return GroupDiversity(measure, groups.classes_P_N[0], row).of_members(all_sets(len(row), size)).mean().item()
+    return GroupScores(advantages_P_N, scored_P_N, losses_P_N, diversity_P, scorer.scale_P)
 
 
 class _Scorer:
@@ -146,7 +132,7 @@ class _Scorer:
         groups, form = self.groups, self.measure.count_form
         if self.goal.given_member is not None and (form is not None or not self.goal.reads_diversity):
             values_P_N = self.goal.given_member(groups, size, form(size) if form else None, self.diversity_coef)
-            values_P_N = _checked("closed form", values_P_N, tuple(groups.rewards_P_N.shape))
+            values_P_N = _checked("objective's closed form", values_P_N, tuple(groups.rewards_P_N.shape))
             self.scale_P = torch.maximum(self.scale_P, values_P_N.abs().amax(dim=1))
             return values_P_N
         members_S_n = all_sets(groups.num_members, size)
@@ -154,15 +140,15 @@ class _Scorer:
         return _stack([scored.member_mean(scored.scores_S) for scored in rows], groups)
 
     def credited(self, rule: Credit, chosen: list[torch.Tensor]) -> tuple:
-        """(advantages, scored, gains, losses), each (P, N), from explicit sets per group."""
+        """(advantages, scored, losses), each (P, N), from explicit sets per group."""
         sets_P = [self._scored(p, members_S_n) for p, members_S_n in enumerate(chosen)]
-        raw_P_N = _stack([rule.of_sets(scored) for scored in sets_P], self.groups)
-        gains_P_N = losses_P_N = None
-        if rule.rows is not None:
-            rows = [rule.rows(scored) for scored in sets_P]
-            gains_P_N = _stack([gains_N for gains_N, _ in rows], self.groups).nan_to_num(nan=0.0)
-            losses_P_N = _stack([losses_N for _, losses_N in rows], self.groups).nan_to_num(nan=0.0)
-        return raw_P_N.nan_to_num(nan=0.0), ~raw_P_N.isnan(), gains_P_N, losses_P_N
+        shape = (self.groups.num_members,)
+        rows = [_checked("credit rule's advantages", rule.of_sets(sets), shape, unscored=True) for sets in sets_P]
+        raw_P_N = _stack(rows, self.groups)
+        losses_P_N = None
+        if rule.losses is not None:
+            losses_P_N = _stack([rule.losses(scored) for scored in sets_P], self.groups).nan_to_num(nan=0.0)
+        return raw_P_N.nan_to_num(nan=0.0), ~raw_P_N.isnan(), losses_P_N
 
     def mean_diversity(self, size: int) -> torch.Tensor | None:
         """Mean d of each group's sets, (P,); see `GroupScores`."""
@@ -178,7 +164,7 @@ class _Scorer:
 
     def _score(self, p: int, members_S_n: torch.Tensor) -> torch.Tensor:
         sets = Sets.of_group(self.groups.rewards_P_N[p], self.diversity[p], members_S_n, self.diversity_coef)
-        scores_S = _checked("scores", self.goal.score(sets), (len(sets),))
+        scores_S = _checked("objective's scores", self.goal.score(sets), (len(sets),))
         if len(scores_S):
             self.scale_P[p] = max(self.scale_P[p].item(), scores_S.abs().max().item())
         if "diversity_S" in vars(sets):
@@ -197,20 +183,19 @@ def _chosen_sets(groups: Groups, size: int, num_sets: int | str, seed: int) -> l
     return [draw_sets(groups.num_members, size, count, generator) for _ in groups.rewards_P_N]
 
 
-def _checked(what: str, values: Any, shape: tuple[int, ...]) -> torch.Tensor:
-    """float64 `values`; ValueError unless they are a real tensor of this shape without NaN or infinity."""
+def _checked(what: str, values: Any, shape: tuple[int, ...], *, unscored: bool = False) -> torch.Tensor:
+    """float64 `values`; ValueError unless they are a real tensor of this shape without NaN or infinity (`unscored`: NaN
+    is allowed)."""
     if not isinstance(values, torch.Tensor) or values.is_complex():
         kind = values.dtype if isinstance(values, torch.Tensor) else type(values).__name__
-        raise ValueError(
-            f"the objective's {what} must be a torch tensor of real numbers, got {kind}: {repr(values)[:100]}"
-        )
+        raise ValueError(f"the {what} must be a torch tensor of real numbers, got {kind}: {repr(values)[:100]}")
     if tuple(values.shape) != shape:
-        raise ValueError(f"the objective's {what} must have shape {shape}, got {tuple(values.shape)}")
+        raise ValueError(f"the {what} must have shape {shape}, got {tuple(values.shape)}")
     values = values.detach().to(device="cpu", dtype=torch.float64)
-    bad = (~torch.isfinite(values)).nonzero()
+    bad = (values.isinf() if unscored else ~torch.isfinite(values)).nonzero()
     if len(bad):
         index = tuple(bad[0].tolist())
-        raise ValueError(f"the objective's {what} at {index} are {values[index].item()}, not finite")
+        raise ValueError(f"the {what} at {index} are {values[index].item()}, not finite")
     return values
 
 

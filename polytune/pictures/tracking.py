@@ -27,7 +27,7 @@ from polytune.evaluation.summary import counted
 from polytune.measures.passk import coverage_ks, pass_at_k_interval
 from polytune.pictures.plot import COLOURS, MARKERS
 from polytune.pictures.vine_plot import vine_figure
-from polytune.rollout import Tree
+from polytune.rollout import Tree, find_branching
 from polytune.running.provenance import write_json
 from polytune.tasks.game import map_of
 from polytune.trainer.polychromic import PolychromicTrainer
@@ -86,15 +86,17 @@ class Figures:
         return next((callback for callback in self.callbacks if type(callback).__name__ == name), None)
 
     def __call__(self, trainer: PolychromicTrainer, trees: list[Tree], turns: object) -> None:
-        args = trainer.args
+        args, trees = trainer.args, [tree for tree in trees if tree.root is None]
         update = trainer.state.global_step // args.steps_per_update + 1
         if update not in (1, args.num_updates) and update % args.figure_updates:
             return
-        counts = gather_object(start_counts(trees, with_vines=trainer.rollout.rollout_states == "start"))
+        counts = gather_object(
+            start_counts(trees, with_vines=find_branching(trainer.rollout.rollout_states).whole_episodes)
+        )
         if not trainer.is_world_process_zero():
             return
         figures = {}
-        if map_of(trainer.task.start(trees[0].start_state)) is not None:
+        if trees and map_of(trainer.task.start(trees[0].start_state)) is not None:
             figures["vines"], _ = vine_figure(trainer.task, trainer.renderer, trees[0], policy=f"update {update}")
         curve = coverage(counts, update)
         if curve is not None:
@@ -125,12 +127,15 @@ def start_counts(trees: Iterable[Tree], *, with_vines: bool) -> list[tuple[int, 
 
 
 def coverage(counts: Iterable[tuple[int, int, int]], update: int) -> dict[str, Any] | None:
-    """pass@k with intervals over start states; None where a start state has fewer than 2 samples."""
+    """pass@k with intervals over start states; None where a start state has fewer than 2 samples, and
+    without start states."""
     by_start: dict[int, list[int]] = {}
     for start, samples, successes in counts:
         cell = by_start.setdefault(start, [0, 0])
         cell[0] += samples
         cell[1] += successes
+    if not by_start:
+        return None
     samples_P, correct_P = zip(*by_start.values(), strict=True)
     if min(samples_P) < 2:
         return None

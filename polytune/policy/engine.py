@@ -6,7 +6,6 @@ over (LoRA merged on the way, tied heads included), empties the prefix cache, an
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from polytune.digests import number_from
+from polytune.errors import ToldError
 from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ CANARY_ERROR = 0.1
 NO_WEIGHTS = (".lora_", ".original_module.", ".weight.")
 
 
-class EngineError(RuntimeError):
+class EngineError(ToldError, RuntimeError):
     """The engine died, or does not hold the policy's weights."""
 
 
@@ -55,7 +56,7 @@ class Answer(NamedTuple):
 def sample_seed(key: SampleKey, turn: int) -> int:
     """The 63-bit seed of one sampled action: BLAKE2b over the key and the turn."""
     packed = struct.pack("<5q", *key, turn)
-    return int.from_bytes(hashlib.blake2b(packed, digest_size=8, person=b"vllm").digest(), "little") >> 1
+    return number_from(packed, 8, person=b"vllm") >> 1
 
 
 class EngineGenerator:

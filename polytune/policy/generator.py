@@ -6,11 +6,12 @@ number, a hash of its key, so what a branch samples depends neither on the batch
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+from polytune.digests import number_from
 
 
 class SampleKey(NamedTuple):
@@ -25,7 +26,7 @@ class SampleKey(NamedTuple):
 def sample_uniform(key: SampleKey, turn: int, token: int = 0) -> float:
     """The uniform number in [0, 1) for one sampled token: 53 bits of BLAKE2b over the key, the turn and the token."""
     packed = struct.pack("<6q", *key, turn, token)
-    return (int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 11) / (1 << 53)
+    return (number_from(packed, 8) >> 11) / (1 << 53)
 
 
 class Sample(NamedTuple):

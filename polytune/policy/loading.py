@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from polytune.errors import ToldError
 from polytune.policy.weights import WeightsError, check_embeddings, check_finite, restore_trainable
 
 ADAPTER_FILE = "adapter_config.json"
@@ -21,7 +22,7 @@ ADAPTER_FILE = "adapter_config.json"
 VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(ToldError, ValueError):
     """A checkpoint is missing, truncated or unusable; the message names the path and the fix."""
 
 

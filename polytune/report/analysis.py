@@ -19,9 +19,9 @@ from polytune.evaluation.summary import as_table, counted, signature_table, summ
 from polytune.pictures.plot import plot_coverage
 from polytune.report import creativity
 from polytune.running.provenance import EVALUATION_RUN_FILE, fingerprint, origin, write_json
-from polytune.tasks import Task, load_task
+from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
-from polytune.tasks.splits import load_split
+from polytune.tasks.starts import starts_of, task_of
 
 
 def analyse(
@@ -84,7 +84,7 @@ def _write_report(task: Task, records, summary: dict[str, Any], config: Evaluati
         print(f"report: {folder / report.REPORT_FILE}")
 
 
-def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:
+def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:
     """``recipes/evaluate.py --from_records``: analyse the records of an earlier evaluation, sampling nothing.
 
     Task, split and seed are those that the evaluation noted beside its ``records.jsonl``; without a note, those given.
@@ -112,11 +112,9 @@ def again(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[s
         task_config = TaskConfig(**note["settings"]["task"])
     else:
         print(f"note: nothing beside {path} says which task this was: taken to be {task_config.task}")
-    task = load_task(task_config.task, **task_config.task_options)
+    task = task_of(task_config)
     split = task_config.split or task.default_split
-    starts = (
-        len(load_split(task, split, data_dir=task_config.data_dir)[: task_config.num_start_states]) if note else None
-    )
+    starts = len(starts_of(task, task_config)[1]) if note else None
     sampled = note.get("settings", {}).get("evaluation", {})
     config.seed = config.seed or sampled.get("seed", 0)
     records = _finished(path, records, starts, sampled.get("n"))

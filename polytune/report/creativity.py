@@ -11,8 +11,8 @@ from polytune.evaluation.creativity import headline, of_records, of_texts, read_
 from polytune.evaluation.options import EvaluationConfig
 from polytune.pictures.creativity import plot
 from polytune.running.provenance import origin, write_json
-from polytune.tasks import load_task
 from polytune.tasks.creativity.tasks import CreativityTask
+from polytune.tasks.starts import task_of
 
 
 def report(
@@ -38,7 +38,7 @@ def score_file(task_config: TaskConfig, config: EvaluationConfig, *, command: Se
     Raises:
         ValueError: the task is not a creativity task, or the file is damaged (:func:`read_completions`).
     """
-    task = load_task(task_config.task, **task_config.task_options)
+    task = task_of(task_config)
     if not isinstance(task, CreativityTask):
         raise ValueError(
             f"completions are scored on sibling, triangle, circle and line, not on task {task.name!r}: name one of "

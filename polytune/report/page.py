@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import functools
-import html
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from polytune.report.charts import Spec
+from polytune.running.provenance import write_text
 
 HERE = Path(__file__).parent
+#: text that is HTML already; any other text is escaped where a template puts it into the page
+Html = Markup
 
 
-class Html(str):
-    """Text that is HTML already; any other text is escaped where it is put into the page."""
+@functools.cache
+def _templates() -> Environment:
+    """The templates of ``templates/``, which escape whatever is not HTML and refuse a name that they are not given."""
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # numbers that JSON has not are refused; fields keep their order
+    found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    return found
 
 
-def text(value: Any) -> str:
-    """``value`` as HTML."""
-    return value if isinstance(value, Html) else html.escape(str(value))
+def part(name: str, *values: Any) -> Html:
+    """A macro of ``templates/parts.html`` with its values in order."""
+    return getattr(_templates().get_template("parts.html").module, name)(*values)
 
 
 @dataclass
@@ -56,49 +70,38 @@ class Page:
         """A place where ``spec`` is drawn; ``width``: ``half`` or ``full`` of a row where there is room."""
         key = f"chart{len(self.charts) + 1}"
         self.charts[key] = spec
-        label = html.escape(spec["description"], quote=True)
-        return Html(f'<figure class="chart {width}" role="img" aria-label="{label}" '
-                    f'data-chart="{key}"></figure>')  # fmt: skip
+        return part("chart", key, spec["description"], width)
 
     def widget(self, kind: str, data: Any) -> Html:
         """A place where the script builds an interactive part (``maps``, ``vines``) from ``data``."""
         key = f"{kind}{len(self.data) + 1}"
         self.data[key] = data
-        return Html(f'<div class="widget" data-widget="{kind}" data-key="{key}"></div>')
+        return part("widget", kind, key)
 
 
-def grid(parts: Sequence[str]) -> Html:
+def grid(parts: Sequence[Html]) -> Html:
     """Parts side by side where there is room, below each other on a phone."""
-    return Html(f'<div class="grid">{"".join(parts)}</div>')
+    return part("grid", parts)
 
 
 def table(rows: Sequence[Sequence[Any]], *, caption: str = "") -> Html:
     """Rows, the first being the header, the first column naming them; wide ones scroll within the page."""
-    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in rows[0])
-    body = "".join(
-        f'<tr><th scope="row">{text(row[0])}</th>{"".join(f"<td>{text(cell)}</td>" for cell in row[1:])}</tr>'
-        for row in rows[1:]
-    )
-    title = f'<p class="caption">{text(caption)}</p>' if caption else ""
-    label = f' aria-label="{html.escape(caption, quote=True)}"' if caption else ""
-    inner = f"<table{label}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return Html(f'<div class="table">{title}<div class="scroll" tabindex="0">{inner}</div></div>')
+    return part("table", rows, caption)
 
 
 def paragraphs(lines: Sequence[str], *, kind: str = "") -> Html:
     """Lines as a list."""
-    items = "".join(f"<li>{text(line)}</li>" for line in lines)
-    return Html(f'<ul class="{kind}">{items}</ul>') if lines else Html("")
+    return part("paragraphs", lines, kind)
 
 
 def command(line: str) -> Html:
     """A command with a button that copies it."""
-    return Html(f'<div class="command"><code>{text(line)}</code><button type="button" class="copy">copy</button></div>')
+    return part("command", line)
 
 
-def folded(title: str, parts: Sequence[str]) -> Html:
+def folded(title: str, parts: Sequence[Html]) -> Html:
     """Parts that a click opens."""
-    return Html(f"<details><summary>{text(title)}</summary>{''.join(parts)}</details>")
+    return part("folded", title, parts)
 
 
 @functools.cache
@@ -108,43 +111,25 @@ def _library() -> str:
 
 
 def as_html(page: Page) -> str:
-    """The whole page as text."""
-    shown = [section for section in page.sections if section.parts]
-    links = "".join(f'<a href="#{section.key}">{text(section.title)}</a>' for section in shown)
-    bodies = "".join(
-        f'<section id="{section.key}"><h2>{text(section.title)}</h2>'
-        + (f'<p class="lead">{text(section.lead)}</p>' if section.lead else "")
-        + "".join(section.parts)
-        + "</section>"
-        for section in shown
-    )
-    script = f"<script>{_library()}</script>" if page.charts else ""
+    """The whole page as text.
+
+    Raises:
+        ValueError: its charts or data hold a number that JSON has not (NaN, infinity).
+    """
+    style, script = (Html((HERE / name).read_text()) for name in ("style.css", "script.js"))
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{text(page.title)} - polytune</title><style>{(HERE / 'style.css').read_text()}</style></head><body>"
-        f'<header><p class="brand">polytune report</p><h1>{text(page.title)}</h1>'
-        f'<p class="sub">{text(page.subtitle)}</p>'
-        '<button type="button" id="theme" aria-label="dark or light">dark / light</button></header>'
-        f'<nav aria-label="sections">{links}</nav><main>{bodies}</main>'
-        f'<script type="application/json" id="report-data">{_json({"charts": page.charts, "data": page.data})}</script>'
-        f"{script}<script>{(HERE / 'script.js').read_text()}</script></body></html>\n"
+        _templates()
+        .get_template("page.html")
+        .render(
+            page=page,
+            sections=[section for section in page.sections if section.parts],
+            style=style,
+            script=script,
+            library=Html(_library() if page.charts else ""),
+        )
     )
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    """JSON that no browser takes for markup; numbers that JSON has not are refused."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def write_page(page: Page, path: str | Path) -> None:
-    """Write the page so that a kill leaves the old file or the new one."""
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(as_html(page), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write the page whole, or leave the old one."""
+    write_text(Path(path), as_html(page))

@@ -7,10 +7,12 @@ from typing import Any
 
 from polytune.config import TaskConfig
 from polytune.evaluation.summary import counted
+from polytune.measures.intervals import resolved_sign
 from polytune.report import runs as files
 from polytune.report import tracks
-from polytune.report.page import Html, Page, command, folded, grid, paragraphs, table, text
-from polytune.tasks import Task, load_task
+from polytune.report.page import Html, Page, command, folded, grid, paragraphs, part, table
+from polytune.tasks import Task
+from polytune.tasks.starts import task_of
 
 #: on sections that the two reports have both
 CREATIVITY_LEAD = (
@@ -35,26 +37,19 @@ def interval(value: Mapping[str, Any] | None, sign: str = "") -> Html:
     """The estimate, its interval below it in small type."""
     if value is None or value["estimate"] is None:
         return Html("–")
-    ends = "" if value["low"] is None else f"[{number(value['low'], sign)}, {number(value['high'], sign)}]"
-    return Html(f'<b>{number(value["estimate"], sign)}</b><span class="ci">{ends}</span>')
+    ends = [] if value["low"] is None else [number(value[end], sign) for end in ("low", "high")]
+    return part("interval", number(value["estimate"], sign), ends)
 
 
 def gap(value: Mapping[str, Any]) -> Html:
     """A paired difference: coloured where its interval excludes 0."""
-    known = value["low"] is not None
-    kind = "up" if known and value["low"] > 0 else "down" if known and value["high"] < 0 else "open"
-    return Html(f'<span class="{kind}">{interval(value, "+")}</span>')
+    kind = {1: "up", -1: "down", 0: "open"}[resolved_sign(value["low"], value["high"])]
+    return part("gap", kind, interval(value, "+"))
 
 
 def cards(named: Mapping[str, Sequence[tuple[str, Any]]]) -> Html:
     """A card for each policy with its headline figures."""
-    made = []
-    for index, (name, figures) in enumerate(named.items()):
-        rows = "".join(f"<div><dt>{text(title)}</dt><dd>{text(value)}</dd></div>" for title, value in figures)
-        made.append(
-            f'<article class="card"><h3><i class="dot p{index % 12}"></i>{text(name)}</h3><dl>{rows}</dl></article>'
-        )
-    return Html(f'<div class="cards">{"".join(made)}</div>')
+    return part("cards", named)
 
 
 def training(page: Page, by_method: Mapping[str, Sequence[files.RunFiles]], names: Sequence[str]) -> None:
@@ -89,7 +84,7 @@ def training(page: Page, by_method: Mapping[str, Sequence[files.RunFiles]], name
             signal.parts.append(paragraphs(["No sign of collapse in the groups of the runs."], kind="fine"))
         if blind:
             line = f"{', '.join(blind)}: training forms no groups, so how alike siblings became was not measured there."
-            signal.parts.append(Html(f'<p class="lead">{text(line)}</p>'))
+            signal.parts.append(part("lead", line))
         signal.parts.append(table(rows, caption="first update → last update, means over seeds"))
         signal.parts.append(grid([page.chart(spec) for spec in files.signal_charts(by_method)]))
 
@@ -106,10 +101,7 @@ def coverage_lead(starts: str, level: float, samples: int) -> str:
 
 def legend(names: Sequence[str], shown: Sequence[str]) -> Html:
     """The colours of those policies that are shown."""
-    items = "".join(
-        f'<span><i class="dot p{i % 12}"></i>{text(name)}</span>' for i, name in enumerate(names) if name in shown
-    )
-    return Html(f'<p class="legend">{items}</p>')
+    return part("legend", names, shown)
 
 
 def maps(
@@ -169,8 +161,7 @@ def vines(page: Page, runs: Sequence[files.RunFiles]) -> list[str]:
     found, notes = [], []
     for run in (run for run in runs if run.trees):
         try:
-            config = TaskConfig(**run.settings["task"])
-            task, signed = load_task(config.task, **config.task_options), _is_signed_by_task(run)
+            task, signed = task_of(TaskConfig(**run.settings["task"])), _is_signed_by_task(run)
             trees = list(tracks.trees_of(task, run.trees, signed=signed))
         except (KeyError, TypeError, ValueError, AttributeError, ImportError) as error:
             notes.append(f"the trees of {run.folder} cannot be shown ({type(error).__name__}: {error})")

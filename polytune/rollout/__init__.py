@@ -1,9 +1,9 @@
 """Rollouts: typed trees, the growth of vines, and the training rows they become."""
 
-from polytune.rollout.branching import BRANCHING, SeedView
+from polytune.rollout.branching import BRANCHING, Branching, SeedView, find_branching
 from polytune.rollout.duplicates import Duplicates, count_duplicates
 from polytune.rollout.rows import Row, blank_row, trajectory_row, tree_rows
-from polytune.rollout.tree import Trajectory, Tree, Turn, signature_as_json
+from polytune.rollout.tree import Root, Trajectory, Tree, Turn, signature_as_json
 from polytune.rollout.vines import (
     RolloutCounters,
     RolloutError,
@@ -14,9 +14,11 @@ from polytune.rollout.vines import (
 
 __all__ = [
     "BRANCHING",
+    "Branching",
     "Duplicates",
     "RolloutCounters",
     "RolloutError",
+    "Root",
     "Row",
     "SeedView",
     "Start",
@@ -25,6 +27,7 @@ __all__ = [
     "Turn",
     "blank_row",
     "count_duplicates",
+    "find_branching",
     "grow_trees",
     "sample_episodes",
     "signature_as_json",

@@ -7,12 +7,19 @@ of T <= p turns has too few distinct turns; the start state, turn 0, takes the p
 A rule *foresees* when the turns it names depend on what came after them: then "vines start here" tells something of how
 the seed trajectory ends (with equally spaced states, that it is short), and nothing that a value of the seed's own
 decisions reads may depend on it.
+A rule of a user's own is named by its path, "package.module:name": a function like those here, which is taken to need
+no values and no entropies and to foresee, or a :class:`Branching` that says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from polytune.config import require
+from polytune.lookup import Row, find_row
+from polytune.tables import BRANCHING
 
 
 class SeedView(NamedTuple):
@@ -25,16 +32,38 @@ class SeedView(NamedTuple):
     most_turns: int | None = None
 
 
-class Branching(NamedTuple):
+@dataclass(frozen=True)
+class Branching(Row):
     """A rule, what has to be looked up for it before the vines grow, and whether it foresees.
 
     ``choose`` may name fewer turns than p: nothing branches where the trajectory has ended.
+    ``whole_episodes``: all vines begin at the start state.
     """
 
     choose: Callable[[SeedView, int], list[int]]
     needs_values: bool = False
     needs_entropies: bool = False
     foresees: bool = True
+    whole_episodes: bool = False
+    function: ClassVar[str] = "choose"
+    form: ClassVar[str] = "a Branching or a function choose(seed, num_states) -> turns"
+
+    def turns(self, seed: SeedView, num_states: int) -> list[int]:
+        """Where vines begin. ValueError unless they are at most ``num_states`` turns of the trajectory."""
+        turns = self.choose(seed, num_states)
+        fits = isinstance(turns, list) and all(type(turn) is int and 0 <= turn < seed.num_turns for turn in turns)
+        require(
+            fits and len(turns) <= num_states,
+            f"the branching rule {self.name!r} named {turns!r}: a list of at most {num_states} turns is due, "
+            f"integers from 0 to {seed.num_turns - 1}",
+        )
+        return turns
+
+
+def find_branching(name: Any) -> Branching:
+    """A row of BRANCHING, or "package.module:name": a :class:`Branching`, or a function choose(seed, num_states) ->
+    turns. ValueError for an unknown name, a path that leads nowhere, or something that is no rule."""
+    return find_row("rollout_states", name, BRANCHING, Branching)
 
 
 def equally_spaced(seed: SeedView, num_states: int) -> list[int]:
@@ -70,14 +99,12 @@ def uncertain(seed: SeedView, num_states: int) -> list[int]:
     return _best_of_stretches([v * (1 - v) for v in (min(max(v, 0.0), 1.0) for v in seed.values)], num_states)
 
 
-#: name -> rule: the values of ``rollout_states``
-BRANCHING: dict[str, Branching] = {
-    "equally_spaced": Branching(equally_spaced),
-    "uncertain": Branching(uncertain, needs_values=True),
-    "entropy": Branching(entropy, needs_entropies=True),
-    "fixed": Branching(fixed, foresees=False),
-    "start": Branching(start, foresees=False),
-}
+def _check_horizon(trainer: Any, rollout: Any, objective: Any) -> None:
+    require(
+        rollout.branch_at == "turn",
+        "rollout_states is 'fixed' and branch_at 'token', but an answer has no horizon: set rollout_states to "
+        "'equally_spaced' or 'entropy'.",
+    )
 
 
 def _best_of_stretches(scores: Sequence[float], num_states: int) -> list[int]:
@@ -91,3 +118,10 @@ def _best_of_stretches(scores: Sequence[float], num_states: int) -> list[int]:
 
 def _distinct(turns: list[int]) -> list[int]:
     return [0 if turn in turns[:k] else turn for k, turn in enumerate(turns)]
+
+
+EQUALLY_SPACED = Branching(equally_spaced, says="at equal distances")
+UNCERTAIN = Branching(uncertain, needs_values=True, says="where the critic sees an open outcome")
+ENTROPY = Branching(entropy, needs_entropies=True, says="where the policy hesitates")
+FIXED = Branching(fixed, foresees=False, check=_check_horizon, says="at the same turns of every episode")
+START = Branching(start, foresees=False, whole_episodes=True, says="all at its start")

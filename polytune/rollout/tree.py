@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def signature_as_json(signature: Hashable | None) -> Any:
@@ -32,12 +32,28 @@ class Turn:
         return (*self.prefix_ids, *self.action_ids)
 
 
+class Root(NamedTuple):
+    """A state that an earlier update reached from ``start_state``: its snapshot and the turns that lead there."""
+
+    start_state: int
+    prompt_ids: tuple[int, ...]
+    turns: tuple[Turn, ...]
+    snapshot: bytes
+
+    @property
+    def observation_ids(self) -> tuple[int, ...]:
+        """What the policy sees in it."""
+        return self.turns[-1].feedback_ids
+
+
 @dataclass(eq=False, slots=True)
 class Trajectory:
     """A seed trajectory (``parent`` is None) or a vine, which shares its parent's first ``branch_turn`` turns, and
     ``branch_token`` tokens of the next one.
 
-    ``turns`` are its own turns only; ``signature`` and ``invalid_actions`` cover the same turns.
+    ``turns`` are its own turns only; ``signature`` and ``invalid_actions`` cover the same turns. ``root``: where a seed
+    trajectory begins, None for the start state. ``snapshots``: the world before each own turn, of seed trajectories
+    where a method asks for them.
     """
 
     parent: Trajectory | None = None
@@ -47,6 +63,8 @@ class Trajectory:
     stop_reason: str | None = None
     signature: Hashable | None = None
     invalid_actions: int = 0
+    root: Root | None = None
+    snapshots: list[bytes] = field(default_factory=list)
 
     @property
     def success(self) -> bool:
@@ -54,8 +72,18 @@ class Trajectory:
 
     @property
     def shared_turns(self) -> list[Turn]:
-        """The turns before the rollout state, which belong to the seed trajectory."""
-        return [] if self.parent is None else self.parent.turns[: self.branch_turn]
+        """The turns before its own ones: those that lead to the root, and those of the seed trajectory before the
+        rollout state."""
+        if self.parent is not None:
+            return [*self.parent.shared_turns, *self.parent.turns[: self.branch_turn]]
+        return [] if self.root is None else list(self.root.turns)
+
+    @property
+    def first_turn(self) -> int:
+        """Turns of the episode before its first own one."""
+        if self.parent is not None:
+            return self.parent.first_turn + self.branch_turn
+        return 0 if self.root is None else len(self.root.turns)
 
     def discounted_return(self, gamma: float = 1.0) -> float:
         """Return of the trajectory's own turns, discounted per turn from its first one."""
@@ -64,13 +92,18 @@ class Trajectory:
 
 @dataclass(eq=False, slots=True)
 class Tree:
-    """All that grew from one start state: S seed trajectories and, for each, p groups of N vines."""
+    """All that grew from one start state, or from one root: S seed trajectories and, for each, p groups of N vines."""
 
     start_state: int
     prompt_ids: tuple[int, ...]
     seeds: list[Trajectory] = field(default_factory=list)
     #: vines[s][k]: the vines of rollout state k on seed trajectory s
     vines: list[list[list[Trajectory]]] = field(default_factory=list)
+
+    @property
+    def root(self) -> Root | None:
+        """Where its seed trajectories begin; None: in the start state."""
+        return self.seeds[0].root if self.seeds else None
 
     def trajectories(self) -> Iterator[Trajectory]:
         """Every trajectory in row order: a seed trajectory, then its vines, rollout state by rollout state."""

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from polytune.config import RolloutConfig
+from polytune.errors import ToldError
 from polytune.policy.generator import Branch, Generator, SampleKey
 from polytune.policy.rendering import Renderer
-from polytune.rollout.branching import BRANCHING, SeedView
-from polytune.rollout.tree import Trajectory, Tree, Turn
+from polytune.rollout.branching import SeedView, find_branching
+from polytune.rollout.tree import Root, Trajectory, Tree, Turn
 from polytune.tasks.base import Episode, Task
 
 
-class RolloutError(RuntimeError):
+class RolloutError(ToldError, RuntimeError):
     """A task broke its contract in mid-episode; the message names the task, the start state and the turn."""
 
 
@@ -41,10 +42,14 @@ NO_TREE = -1
 
 
 class Start(NamedTuple):
-    """A start state (by its seed) and which attempt at it this is; together with the run seed they seed the samples."""
+    """A start state (by its seed) and which attempt at it this is; together with the run seed they seed the samples.
+
+    ``root``: a state reached earlier from that start state, in which the attempt begins; None: the start state itself.
+    """
 
     seed: int
     attempt: int
+    root: Root | None = None
 
 
 @dataclass
@@ -58,7 +63,7 @@ class RolloutCounters:
 
 @dataclass(eq=False, slots=True)
 class _Live:
-    """An episode in flight. ``points`` (seed trajectories with vines only): per turn, snapshot and token length."""
+    """An episode in flight. ``points`` (with ``keep_points``): per turn, snapshot and token length."""
 
     episode: Episode
     branch: Branch
@@ -93,7 +98,7 @@ def sample_episodes(
         cohort = []
         for start in starts[offset : offset + max_branches]:
             key = SampleKey(run_seed, start.seed, start.attempt, NO_TREE)
-            cohort.append(_open(task, renderer, generator, start, key, keep_points=False))
+            cohort.append(_open(task, renderer, generator, start, key))
         index = {id(live): offset + i for i, live in enumerate(cohort)}
 
         def finished(live: _Live, index: dict[int, int] = index) -> None:
@@ -117,49 +122,56 @@ def grow_trees(
     max_branches: int = 256,
     counters: RolloutCounters | None = None,
     look: Callable[[list[Tree]], list[list[SeedView]]] | None = None,
+    keep_snapshots: bool = False,
 ) -> list[Tree]:
-    """Grow one tree of S * (1 + p * N) trajectories from each start state.
+    """Grow one tree of S * (1 + p * N) trajectories from each start state, or from its root.
 
     A trajectory's branch number, which enters its samples' seeds, is its row number within the tree.
 
     Args:
         look: called with the trees when their seed trajectories have ended; returns a view of each seed trajectory of
             each tree, for rules of ``rollout_states`` that need values or entropies.
+        keep_snapshots: seed trajectories keep the snapshot before each of their turns.
 
     Raises:
         RolloutError: the task raised, or returned a reward that is not finite.
-        ValueError: the rule of ``rollout_states`` needs a ``look`` and there is none.
+        ValueError: the rule of ``rollout_states`` needs a ``look`` and there is none, or names turns that are none.
     """
-    rule = BRANCHING[rollout.rollout_states]
+    rule = find_branching(rollout.rollout_states)
     if rollout.num_rollout_states and (rule.needs_values or rule.needs_entropies) and look is None:
         raise ValueError(f"rollout_states {rollout.rollout_states!r} needs a look at the seed trajectories: pass look")
     counters = counters if counters is not None else RolloutCounters()
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
-    trees: list[Tree] = []
+    branching, trees = rollout.num_rollout_states > 0, []
     seeds: list[tuple[Tree, int, Start, _Live]] = []
     for start in starts:
         tree = Tree(start_state=start.seed, prompt_ids=())
         trees.append(tree)
         for s in range(rollout.num_seeds):
             key = SampleKey(run_seed, start.seed, start.attempt, s * per_seed)
-            live = _open(task, renderer, generator, start, key, keep_points=rollout.num_rollout_states > 0)
-            tree.prompt_ids = tuple(live.branch.ids)
+            live = _open(
+                task, renderer, generator, start, key, forkable=branching, keep_points=branching or keep_snapshots
+            )
+            tree.prompt_ids = start.root.prompt_ids if start.root else tuple(live.branch.ids)
             tree.seeds.append(live.trajectory)
             tree.vines.append([])
             seeds.append((tree, s, start, live))
 
     def keep(live: _Live) -> None:
-        if not live.keep_points:
+        if keep_snapshots:
+            live.trajectory.snapshots = [snapshot for snapshot, _ in live.points]
+        if not branching:
             generator.close([live.branch])
 
     for offset in range(0, len(seeds), max_branches):
         _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
-    if rollout.num_rollout_states:
+    if branching:
         views = None if look is None else [view for views in look(trees) for view in views]
         if views is None:
             views = [SeedView(branch_points(live.trajectory, rollout)) for *_, live in seeds]
         if rollout.branch_at == "turn":
-            views = [view._replace(most_turns=task.horizon) for view in views]
+            most = [task.horizon - live.trajectory.first_turn for *_, live in seeds]
+            views = [view._replace(most_turns=turns) for view, turns in zip(views, most, strict=True)]
         _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters)
     return trees
 
@@ -172,10 +184,10 @@ def branch_points(trajectory: Trajectory, rollout: RolloutConfig) -> int:
 def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters) -> None:
     """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end."""
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
-    choose = BRANCHING[rollout.rollout_states].choose
+    rule = find_branching(rollout.rollout_states)
     vines: list[_Live] = []
     for (tree, s, start, live), view in zip(seeds, views, strict=True):
-        for k, place in enumerate(choose(view, rollout.num_rollout_states)):
+        for k, place in enumerate(rule.turns(view, rollout.num_rollout_states)):
             turn, token = (0, place) if rollout.branch_at == "token" else (place, 0)
             snapshot, length = live.points[turn]
             group = []
@@ -193,13 +205,18 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
         _run(task, renderer, generator, cohort, counters, lambda live: generator.close([live.branch]))
 
 
-def _open(task, renderer, generator, start: Start, key: SampleKey, *, keep_points: bool) -> _Live:
-    """A fresh episode and its branch."""
+def _open(task, renderer, generator, start: Start, key: SampleKey, *, forkable=False, keep_points=False) -> _Live:
+    """A fresh episode and its branch, or one that goes on from a root."""
+    if (root := start.root) is not None:
+        with _naming(task, start.seed, len(root.turns), "while restoring a snapshot"):
+            episode = task.restore(root.snapshot)
+        ids = [*root.prompt_ids, *(i for turn in root.turns for i in (*turn.whole_ids, *turn.feedback_ids))]
+        return _Live(episode, generator.open(ids, key, forkable=forkable), Trajectory(root=root), keep_points)
     with _naming(task, start.seed, 0, "at its start"):
         episode = task.start(start.seed)
         observation = episode.observation()
     prompt_ids = renderer.prompt_ids(observation)
-    return _Live(episode, generator.open(prompt_ids, key, forkable=keep_points), Trajectory(), keep_points)
+    return _Live(episode, generator.open(prompt_ids, key, forkable=forkable), Trajectory(), keep_points)
 
 
 def _run(
@@ -242,7 +259,7 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
         step = episode.step(text)
         reward = float(step.reward)
         observation = None if step.done else episode.observation()
-        signature = episode.signature(trajectory.branch_turn) if step.done else None
+        signature = episode.signature(trajectory.first_turn) if step.done else None
         trajectory.invalid_actions += episode.invalid_actions - invalid
     if not math.isfinite(reward):
         raise RolloutError(

@@ -6,7 +6,6 @@ damaged later is found by the manifest (size and SHA-256 of every file); the che
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,8 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from polytune.digests import file_digest
+from polytune.errors import ToldError
 from polytune.policy.weights import not_finite
 
 logger = logging.get_logger(__name__)
@@ -25,19 +26,14 @@ MANIFEST = "manifest.json"
 STAGING = ".saving"
 
 
-class SaveError(OSError):
+class SaveError(ToldError, OSError):
     """A checkpoint could not be written; the message says where, why, and which checkpoint is intact."""
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path) -> None:
     """List every file of ``folder`` with size and hash, and flush all of them to the disk."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    listing = {str(path.relative_to(folder)): [path.stat().st_size, _digest(path)] for path in files}
+    listing = {str(path.relative_to(folder)): [path.stat().st_size, file_digest(path)] for path in files}
     (folder / MANIFEST).write_text(json.dumps(listing, indent=1))
     for path in [*files, folder / MANIFEST]:
         with path.open("rb") as file:
@@ -61,7 +57,7 @@ def check_manifest(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _digest(path) != digest:
+        if file_digest(path) != digest:
             return f"{name} has other content than was written"
     return None
 

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from polytune.digests import file_digest
 from polytune.policy.loading import CheckpointError, weight_files
 
 RUN_FILE = "run.json"
@@ -47,11 +48,16 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a kill leaves the old file or the new one."""
+    """Write JSON as `write_text` does, into a folder that need not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a kill, or a disk without room, leaves the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
@@ -122,8 +128,7 @@ def fingerprint(checkpoint: str | Path) -> str:
         names = ("config.json", "tokenizer.json", "tokenizer_config.json")
         files += [folder / name for name in names if (folder / name).is_file()]
     for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_digest(path)))
     return digest.hexdigest()[:16] if files else str(checkpoint)
 
 

@@ -5,12 +5,11 @@ Importing this package imports no world: only the task asked for is loaded.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
+from polytune.lookup import find
 from polytune.tasks.base import Episode, Step, Task
 
 __all__ = ["TASKS", "Episode", "Step", "Task", "load_task"]
@@ -50,24 +49,5 @@ def load_task(name: str, **options: Any) -> Task:
 
 
 def _find(name: str) -> Callable[..., Task]:
-    target = TASKS.get(name)
-    if target is None and ":" in name:
-        target = name
-    if target is None:
-        near = get_close_matches(name, TASKS, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(
-            f"unknown task {name!r}: {hint}known tasks are {sorted(TASKS)}; "
-            f'a task of your own is named by its path, "package.module:ClassName"'
-        )
-    if not isinstance(target, str):
-        return target
-    module_name, _, class_name = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"task {name!r}: cannot import {module_name!r}: {error}") from error
-    found = getattr(module, class_name, None)
-    if found is None:
-        raise ValueError(f"task {name!r}: module {module_name!r} has no {class_name!r}")
-    return found
+    row = TASKS.get(name)
+    return row if callable(row) else find("task", row or name, TASKS)

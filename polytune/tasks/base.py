@@ -7,7 +7,6 @@ world that pays otherwise, or ends without success, says so in `_reward` and `_f
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import struct
@@ -16,6 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from polytune.digests import short_digest
 
 MAX_SEED = 2**63 - 1
 ASCII_WHITESPACE = " \t\r\n"
@@ -202,7 +203,7 @@ class Task(ABC):
 
     def start_hash(self, seed: int) -> str:
         """16 hex characters that name the generated start state: equal for equal levels, whatever their seeds."""
-        return digest(self.start(seed)._layout())
+        return short_digest(self.start(seed)._layout())
 
     @property
     def gives_signatures(self) -> bool:
@@ -230,11 +231,6 @@ class Task(ABC):
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise ValueError(f"a seed of task {self.name!r} must be an int in 0..2**63 - 1, got {seed!r}")
         return seed
-
-
-def digest(layout: bytes) -> str:
-    """The first 16 hex characters of the SHA-256 of `layout`."""
-    return hashlib.sha256(layout).hexdigest()[:16]
 
 
 def pack_snapshot(task: Task, payload: bytes) -> bytes:

@@ -14,12 +14,13 @@ import torch
 from polytune.config import ObjectiveConfig
 from polytune.objective import (
     GroupScores,
+    find_credit,
+    find_scaling,
     gae,
     group_signal,
     polychromic_window,
     returns_to_go,
     score_groups,
-    standardise_groups,
 )
 from polytune.rollout import Trajectory, Tree
 
@@ -28,9 +29,9 @@ from polytune.rollout import Trajectory, Tree
 class TurnAdvantages:
     """Advantages of B rows with T turns at most, float64. The two masks never overlap.
 
-    ``losses_B_T`` (credit ``per_set`` only): what a member's losing sets take from it, >= 0, averaged over all its
-    sets; its advantage is what the winning ones give less this. ``raw_B_T``: the advantages before any division, those
-    of sets before ``group_std``. ``score_scale``: the largest |f| of a set.
+    ``losses_B_T`` (a credit rule with losses, ``per_set``, only): what a member's losing sets take from it, >= 0,
+    averaged over all its sets; its advantage is what the winning ones give less this. ``raw_B_T``: the advantages
+    before any division, those of sets before their groups are scaled. ``score_scale``: the largest |f| of a set.
     """
 
     advantages_B_T: torch.Tensor
@@ -137,13 +138,14 @@ def turn_advantages(
         advantages_B_T = gae(rewards_B_T, values_B_T, turns_mask_B_T, objective.gamma, objective.gae_lambda)
         gae_mask_B_T = turns_mask_B_T.clone()
     set_mask_B_T = torch.zeros_like(turns_mask_B_T)
-    losses_B_T = torch.zeros_like(rewards_B_T) if objective.credit == "per_set" else None
+    losses_B_T = torch.zeros_like(rewards_B_T) if find_credit(objective.credit).losses is not None else None
+    within_groups = find_scaling("set_normalise", objective.set_normalise).within_groups
     raw_B_T, score_scale, statistics = advantages_B_T.clone(), 0.0, GroupStatistics()
     window = None if objective.window in (None, -1) else objective.window
     for batch in set_groups(trees, objective.set_scope):
         returns = [[_discounted(rewards_B_T[rows[id(t)], : len(t.turns)], objective.gamma) for t in g] for g in batch]
         raw = score_batch(batch, objective, seed, statistics, returns)
-        scores = standardise_groups(raw) if objective.set_normalise == "group_std" else raw
+        scores = raw if within_groups is None else within_groups(raw)
         score_scale = max(score_scale, raw.scale_P.max().item())
         for p, group in enumerate(batch):
             for member, trajectory in enumerate(group):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from polytune.running.provenance import write_text
 from polytune.terminal import duration, shows_bars
 
 #: what the line of an update shows: (metric, title, format)
@@ -84,9 +84,7 @@ def keep_until(path: Path, step: int) -> list[dict]:
             break
         kept.append(record)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    os.replace(temporary, path)
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
 

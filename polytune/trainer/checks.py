@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
-from polytune.config import ObjectiveConfig, RolloutConfig, check_sets, require, require_choice
-from polytune.methods import build_methods
-from polytune.objective import CREDIT, OBJECTIVES, check_enumerable, find_diversity, find_judge, find_objective
-from polytune.rollout import BRANCHING
+import torch
+
+from polytune.config import ObjectiveConfig, RolloutConfig, check_sets, require
+from polytune.lookup import is_path
+from polytune.methods import Method, build_methods
+from polytune.objective import (
+    check_enumerable,
+    find_credit,
+    find_diversity,
+    find_judge,
+    find_objective,
+    find_scaling,
+)
+from polytune.rollout import SeedView, find_branching
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import score_with
 from polytune.trainer.config import PolychromicConfig
 
 #: values of ``signature`` that need no judge
 OWN_SIGNATURES = ("task", "actions")
-#: TRL's fields that change the ratio or the mask of the clipped term -> the values that do not
-PER_SET_NEEDS = {
-    "importance_sampling_level": "token",
-    "delta": None,
-    "off_policy_mask_threshold": None,
-    "top_entropy_quantile": 1.0,
-}
-#: measures over pairs, of which a set of one has none
-FLAT_ALONE = ("action_distance", "vendi")
-#: objectives that are the best member's score: some set with the group's best holds any other member, too
-BEST_OF_SET = ("pass_at_k", "max_at_k")
 
 
 def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
-    """ValueError that names the fields which contradict each other, and the fix."""
+    """ValueError that names the fields which contradict each other, and the fix. ``num_generations`` follows from the
+    shape of the trees."""
     check_sets(rollout, objective)
-    for method in build_methods(objective.methods, objective.method_options).values():
+    for name, method in build_methods(objective.methods, objective.method_options).items():
+        require(
+            not args.vine_values or type(method).reward is Method.reward,
+            f"method {name!r} adds to rewards, and vine_values takes the task's returns for values: leave one out.",
+        )
         method.check(args, rollout, objective)
     _check_kl(args)
-    require_choice("credit", objective.credit, tuple(CREDIT))
-    _check_scoring(rollout, objective)
+    _check_scoring(args, rollout, objective)
     if objective.signature not in OWN_SIGNATURES:
         find_judge(objective.signature)
-    require(
-        objective.credit != "per_set" or args.loss_type == "dapo",
-        f"credit 'per_set' corrects the clipped loss over all tokens, loss_type 'dapo', not {args.loss_type!r}.",
-    )
     require(
         args.max_env_steps is None or args.loss_type in ("dapo", "bnpo"),
         f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",
     )
-    for name, neutral in PER_SET_NEEDS.items():
-        require(
-            objective.credit != "per_set" or getattr(args, name) == neutral,
-            f"credit 'per_set' knows nothing of {name} {getattr(args, name)!r}: leave it at {neutral!r}.",
-        )
     require(
         rollout.num_rollout_states > 0 or rollout.rollout_states == RolloutConfig.rollout_states,
         f"rollout_states is {rollout.rollout_states!r}, but num_rollout_states is 0: no vine branches anywhere.",
@@ -56,21 +50,22 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         rollout.num_rollout_states > 0 or rollout.branch_at == RolloutConfig.branch_at,
         f"branch_at is {rollout.branch_at!r}, but num_rollout_states is 0: no vine branches anywhere.",
     )
-    rule = BRANCHING[rollout.rollout_states]
+    rule = find_branching(rollout.rollout_states)
+    rule.check(args, rollout, objective)
+    if rollout.num_rollout_states:
+        known = [[0.5] * 10 if needed else None for needed in (rule.needs_values, rule.needs_entropies)]
+        rule.turns(
+            SeedView(10, *known, most_turns=10), rollout.num_rollout_states
+        )  # a user's own shows its faults here
     require(
         rollout.branch_at == "turn" or not rule.needs_values,
-        "branch_at is 'token' and rollout_states 'uncertain', but the critic values turns: set rollout_states to "
-        "'entropy', 'equally_spaced' or 'start'.",
+        f"branch_at is 'token' and rollout_states {rollout.rollout_states!r}, but the critic values turns: set "
+        "rollout_states to 'entropy', 'equally_spaced' or 'start'.",
     )
     require(
         args.has_critic or rollout.num_rollout_states == 0 or not rule.needs_values,
         f"rollout_states is {rollout.rollout_states!r}, which asks the critic, but critic is 'none': set it to 'head', "
         "or rollout_states to 'entropy', 'equally_spaced' or 'start'.",
-    )
-    require(
-        rollout.branch_at == "turn" or rollout.rollout_states != "fixed",
-        "rollout_states is 'fixed' and branch_at 'token', but an answer has no horizon: set rollout_states to "
-        "'equally_spaced' or 'entropy'.",
     )
     require(
         not args.vine_values or not rule.foresees,
@@ -83,12 +78,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         f"vine_values is true, but num_rollout_states is {rollout.num_rollout_states} and branch_at "
         f"{rollout.branch_at!r}, so no vine starts between turns: leave vine_values off.",
     )
-    require(
-        args.num_generations == rollout.rows_per_prompt,
-        f"num_generations is {args.num_generations}, but a tree has num_seeds * (1 + num_rollout_states * num_vines) = "
-        f"{rollout.num_seeds} * (1 + {rollout.num_rollout_states} * {rollout.num_vines}) = {rollout.rows_per_prompt} "
-        f"rows: set num_generations to {rollout.rows_per_prompt}.",
-    )
+    args.set_tree(rollout)
     require(
         args.has_critic or objective.set_scope != "none",
         "critic is 'none' and set_scope is 'none', so no action would be scored: set critic to 'head', or set_scope.",
@@ -134,9 +124,14 @@ def _check_kl(args: PolychromicConfig) -> None:
     )
 
 
-def _check_scoring(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
-    """Objective, diversity and credit: known, not at odds, and no enumeration that would never end."""
+def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
+    """Objective, diversity, credit, scalings: known, not at odds, and no enumeration that would never end."""
     goal, measure = find_objective(objective.objective), find_diversity(objective.diversity)
+    rule = find_credit(objective.credit)
+    scalings = [find_scaling(field, getattr(objective, field)) for field in ("gae_normalise", "set_normalise")]
+    for scaling in scalings:
+        scaling.apply(torch.zeros(1), 0.0, 1.0)  # a user's own shows its faults here
+    scalings[0].check(args, rollout, objective)
     if objective.set_scope == "none":
         for name in ("objective", "diversity", "credit", "signature"):
             value, default = getattr(objective, name), getattr(ObjectiveConfig, name)
@@ -146,39 +141,27 @@ def _check_scoring(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
             )
         return
     require(
-        objective.diversity_coef == ObjectiveConfig.diversity_coef
-        or objective.objective not in OBJECTIVES
-        or objective.objective == "additive",
+        objective.diversity_coef == ObjectiveConfig.diversity_coef or is_path(objective.objective) or goal.reads_coef,
         f"diversity_coef is {objective.diversity_coef}, but objective {objective.objective!r} has no such weight: "
         "objective 'additive' has.",
     )
-    require(
-        objective.credit != "max" or objective.objective not in BEST_OF_SET or objective.set_size == 1,
-        f"credit 'max' with objective {objective.objective!r} gives every member the score of the group's best set, so "
-        "nothing tells actions apart: use credit 'mean' or 'leave_one_out'.",
-    )
-    centred = [name for name, rule in CREDIT.items() if rule.centred]
-    require(
-        objective.set_normalise != "group_std" or objective.credit in centred,
-        f"credit {objective.credit!r} gives a group's members a mean on purpose, which set_normalise 'group_std' would "
-        f"take away: set set_normalise to 'std' or 'none', or credit to {' or '.join(map(repr, centred))}.",
-    )
+    for row in (goal, measure, rule, scalings[1]):
+        row.check(args, rollout, objective)
     members = [("num_vines", rollout.num_vines)] * (objective.set_scope in ("vines", "both"))
     members += [("num_seeds", rollout.num_seeds)] * (objective.set_scope in ("seeds", "both"))
     names, numbers = zip(*members, strict=True)
     require(
-        objective.set_size < max(numbers) or objective.credit == "leave_one_out" or objective.num_sets != "all",
+        objective.set_size < max(numbers) or not rule.needs_others or objective.num_sets != "all",
         f"set_size {objective.set_size} takes all of {' and '.join(names)}: there is one set, it is its own baseline, "
         f"and every advantage is 0. Raise {' or '.join(names)}, lower set_size, or set credit to 'leave_one_out'.",
     )
-    flat = objective.set_size == 1 and measure.count_form is not None and measure.count_form(1).slope == 0
     require(
-        not (flat or (objective.set_size == 1 and objective.diversity in FLAT_ALONE)) or not goal.reads_diversity,
+        objective.set_size > 1 or not measure.flat_alone or not goal.reads_diversity,
         f"diversity {objective.diversity!r} of a set of one is always the same, so set_size 1 leaves objective "
         f"{objective.objective!r} without it: raise set_size, or use objective 'mean'.",
     )
     read = measure.count_form is not None or not goal.reads_diversity
-    closed = CREDIT[objective.credit].of_expectations is not None and goal.given_member is not None and read
+    closed = rule.of_expectations is not None and goal.given_member is not None and read
     if objective.num_sets == "all" and not closed:
         for number in numbers:
             check_enumerable(number, objective.set_size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from trl import GRPOConfig
 
-from polytune.config import require, require_choice, require_finite, require_integer, require_number
+from polytune.config import RolloutConfig, require, require_choice, require_finite, require_integer, require_number
 from polytune.trainer.critic import KINDS
 
 #: fields of GRPOConfig that would be silently ignored -> what does the work instead
@@ -124,7 +124,7 @@ class PolychromicConfig(GRPOConfig):
     )
 
     num_generations: int | None = field(
-        default=17, metadata={"help": "Rows of a tree; must equal num_seeds * (1 + num_rollout_states * num_vines)."}
+        default=None, metadata={"help": "Rows of a tree; unset: num_seeds * (1 + num_rollout_states * num_vines)."}
     )
     num_iterations: int = field(default=2, metadata={"help": "PPO epochs over the rows of an update."})
     loss_type: str = field(default="dapo", metadata={"help": "TRL's loss type; 'dapo' averages over all tokens."})
@@ -155,7 +155,8 @@ class PolychromicConfig(GRPOConfig):
         require_finite(self)
         for name in ("num_updates", "save_updates", "num_iterations", "critic_width", "critic_minibatches"):
             require_integer(name, getattr(self, name), 1)
-        require_integer("num_generations", self.num_generations, 2)
+        if self.num_generations is not None:
+            require_integer("num_generations", self.num_generations, 2)
         require_integer("critic_lora_r", self.critic_lora_r, 0)
         require_integer("figure_updates", self.figure_updates, 0)
         self._check_critic()
@@ -206,8 +207,34 @@ class PolychromicConfig(GRPOConfig):
         self.max_steps = self.num_updates * self.steps_per_update
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
         self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
+        rows = self.num_generations
+        self.num_generations = self._rows  # TRL wants a divisor of these; the tree's follow in set_tree
         super().__post_init__()
+        self.num_generations = rows
         require_finite(self)  # mappings that came as text
+
+    def set_tree(self, rollout: RolloutConfig) -> None:
+        """Take ``num_generations`` from the shape of the trees.
+
+        Raises:
+            ValueError: another number was given, or an update's rows would split a tree.
+        """
+        rows = rollout.rows_per_prompt
+        require(
+            self.num_generations in (None, rows),
+            f"num_generations is {self.num_generations}, but a tree has num_seeds * (1 + num_rollout_states * "
+            f"num_vines) = {rollout.num_seeds} * (1 + {rollout.num_rollout_states} * {rollout.num_vines}) = {rows} "
+            "rows: leave num_generations out.",
+        )
+        require(rows >= 2, f"a tree has num_seeds * (1 + num_rollout_states * num_vines) = {rows} row, and nothing to "
+                "compare it with: raise num_seeds to 2.")  # fmt: skip
+        require(
+            self._rows % rows == 0,
+            f"a process would get {self._rows} rows per update, which splits a tree of {rows} rows "
+            f"(num_seeds * (1 + num_rollout_states * num_vines)): make per_device_train_batch_size "
+            f"({self.per_device_train_batch_size}) * steps_per_generation ({self.minibatches}) a multiple of {rows}.",
+        )
+        self.num_generations = rows
 
     def _check_critic(self) -> None:
         require(
@@ -241,19 +268,15 @@ class PolychromicConfig(GRPOConfig):
         """Whether decisions are valued."""
         return self.critic != "none"
 
+    @property
+    def _rows(self) -> int:
+        """Rows of an update in one process."""
+        if self.generation_batch_size is not None:
+            return self.generation_batch_size // self.world_size
+        return self.per_device_train_batch_size * self.minibatches
+
     def _check_batches(self) -> None:
         minibatches = self.steps_per_generation or self.gradient_accumulation_steps
-        rows = (
-            self.per_device_train_batch_size * minibatches
-            if self.generation_batch_size is None
-            else self.generation_batch_size // self.world_size
-        )
-        require(
-            rows % self.num_generations == 0,
-            f"a process would get {rows} rows per update, which splits a tree of {self.num_generations} rows "
-            f"(num_generations): make per_device_train_batch_size ({self.per_device_train_batch_size}) * "
-            f"steps_per_generation ({minibatches}) a multiple of {self.num_generations}.",
-        )
         require(
             minibatches * self.num_iterations % self.gradient_accumulation_steps == 0,
             f"steps_per_generation ({minibatches}) * num_iterations ({self.num_iterations}) must be a multiple of "

@@ -15,7 +15,6 @@ the policy under ``shared`` alone.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from polytune.digests import number_from
 from polytune.trainer.scoring import length_chunks, rows_per_chunk
 
 CRITIC_FILE = "critic.safetensors"
@@ -242,7 +242,7 @@ def copied_trunk(
 def row_keys(ids_B_L: torch.Tensor, mask_B_L: torch.Tensor, salt: str) -> list[int]:
     """A number for each row from its tokens (without padding) and ``salt``, the same in every process."""
     return [
-        int.from_bytes(hashlib.blake2b(salt.encode() + ids[mask].tobytes(), digest_size=4).digest(), "little")
+        number_from(salt.encode() + ids[mask].tobytes(), 4)
         for ids, mask in zip(ids_B_L.cpu().numpy(), mask_B_L.bool().cpu().numpy(), strict=True)
     ]
 

@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from polytune.config import ObjectiveConfig, require
-from polytune.methods import Method, Minibatch, Update, build_methods
+from polytune.methods import Method, Minibatch, Seen, Update, build_methods
 from polytune.methods.behaviour_kl import BehaviourKL
 from polytune.methods.per_set import PerSetRows
+from polytune.objective import find_credit
 from polytune.trainer.advantages import TurnAdvantages, sibling_groups, turn_rewards
 from polytune.trainer.config import PolychromicConfig
+from polytune.trainer.scored import Reader
+from polytune.trainer.scoring import Chunk
 
 METHODS_FILE = "methods.safetensors"
 #: before the names of tensors that methods send along with the rows
@@ -26,7 +28,7 @@ SENT = "methods/"
 def methods_of(args: PolychromicConfig, objective: ObjectiveConfig) -> dict[str, Method]:
     """Name -> method: the loss's own terms, then those that the run names, in their order."""
     terms: dict[str, Method] = {}
-    if objective.credit == "per_set":
+    if find_credit(objective.credit).losses is not None:
         terms["per_set"] = PerSetRows()
     if args.kl_coef > 0.0 and args.kl_reference == "behaviour":
         terms["behaviour_kl"] = BehaviourKL(args.kl_coef)
@@ -64,49 +66,63 @@ class CallsMethods:
     """
 
     methods: dict[str, Method]
-    _needs_hidden = False
     _handed: tuple | None = None  # a pass over the rows of a minibatch, for TRL's loss
 
     # ------------------------------------------------------------------ what they read in passes
 
-    def _read_hidden(self, transformer: nn.Module) -> None:
-        """Keep what methods need of the hidden states of the policy's trunk."""
-        self._needs_hidden = any(method.needs_hidden for method in self.methods.values())
-        self._own_B_C: torch.Tensor | None = None  # the tokens over which the pass that is made means them
-        self._means: list[tuple[torch.Tensor, torch.Tensor]] = []
-        if self._needs_hidden:
-            transformer.register_forward_hook(self._keep_mean)
+    @property
+    def _probes(self) -> dict[str, Method]:
+        """The methods that read the scoring pass."""
+        return {name: method for name, method in self.methods.items() if type(method).probe is not Method.probe}
 
-    def _keep_mean(self, module, args, output) -> None:
-        """Hook on the policy's trunk: the mean hidden states of the rows that run through it, by row number."""
-        if self._own_B_C is not None and self._scored_chunk is not None:
-            chunk = self._scored_chunk
-            self._means.append((chunk.rows_b, chunk.mean(output.last_hidden_state, self._own_B_C[chunk.rows_b])))
+    def _readers(self, ids_B_L: torch.Tensor, width: int) -> list[Reader]:
+        readers = super()._readers(ids_B_L, width)
+        if self._probes and self._rows is not None and not torch.is_grad_enabled():
+            self._probed_ids_B_C = ids_B_L[:, -width:]
+            self._probed_own_B_C = self._turn_index(self._probed_ids_B_C) >= 0
+            self._found_by_probes: list[tuple[torch.Tensor, dict[str, torch.Tensor]]] = []
+            readers.append(self._probe)
+        return readers
+
+    def _probe(self, chunk: Chunk, hidden_b_L_H: torch.Tensor) -> None:
+        """What the probes make of a chunk."""
+        ids_b_C, own_b_C = self._probed_ids_B_C[chunk.rows_b], self._probed_own_B_C[chunk.rows_b]
+        seen = Seen(hidden_b_L_H, chunk.prompts_b, ids_b_C, own_b_C, self._logits)
+        found: dict[str, torch.Tensor] = {}
+        for name, method in self._probes.items():
+            own = method.probe(seen)
+            require(not found.keys() & own, f"methods probe for two tensors {', '.join(found.keys() & own)}: {name!r} "
+                    "must name its own otherwise.")  # fmt: skip
+            found |= own
+        self._found_by_probes.append((chunk.rows_b, found))
+
+    def _logits(self, hidden_d_H: torch.Tensor) -> torch.Tensor:
+        """(d, V) at the rollouts' temperature."""
+        head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
+        return head(hidden_d_H) / self.temperature
+
+    def _probed(self, rows: int) -> dict[str, torch.Tensor]:
+        """Name -> (B, ...) of the first ``rows`` rows of the pass."""
+        if not self._probes:
+            return {}
+        parts, self._found_by_probes = self._found_by_probes, []
+        order_B = torch.cat([rows_b for rows_b, _ in parts]).argsort()[:rows]
+        return {name: torch.cat([found[name] for _, found in parts])[order_B] for name in parts[0][1]}
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
-        """The pass that was made for TRL's loss, once; else a new one, which may keep hidden states of rollouts."""
+        """The pass that was made for TRL's loss, once; else a new one."""
         handed, self._handed = self._handed, None
         if handed is not None:
             return handed
-        if self._needs_hidden and self._scored is None and self._rows is not None and not torch.is_grad_enabled():
-            self._own_B_C, self._means = self._turn_index(input_ids[:, -logits_to_keep:]) >= 0, []
-        try:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
-            )
-        finally:
-            self._own_B_C = None
+        return super()._get_per_token_logps_and_entropies(
+            model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+        )
 
     # ------------------------------------------------------------------ of an update
 
     def _see_update(self, output: dict[str, torch.Tensor], turn_index_B_C: torch.Tensor) -> Update:
         """What methods see of the rollouts in ``self._trees``, before they are scored."""
         rows = {id(t): row for row, t in enumerate(t for tree in self._trees for t in tree.trajectories())}
-        hidden_B_H = None
-        if self._needs_hidden:
-            order_B = torch.cat([rows_b for rows_b, _ in self._means]).argsort()
-            hidden_B_H = torch.cat([mean_b_H for _, mean_b_H in self._means])[order_B][: len(rows)]
-            self._means = []
         return Update(
             seed=self._draw_seed(),
             trees=self._trees,
@@ -114,7 +130,7 @@ class CallsMethods:
             turn_index_B_C=turn_index_B_C,
             logprobs_B_C=output["sampling_per_token_logps"],
             groups_G_N=[[rows[id(member)] for member in group] for group in sibling_groups(self._trees)],
-            hidden_B_H=hidden_B_H,
+            probed=self._probed(len(rows)),
             sum=self._sum,
             gather=gather_object,
             record=self._record,

@@ -34,14 +34,13 @@ def rollout_sums(
 def rollout_metrics(sums: Sequence[float], env_steps: int) -> dict[str, float]:
     """Metrics from the sums over all processes.
 
-    Return, success and turns are those of the seed trajectories: vines start in mid-episode, so they say nothing about
-    how the policy does from the start. ``env_steps`` is the run's total so far.
+    Return, success and turns are those of seed trajectories that begin in a start state: vines, and trees from roots,
+    start in mid-episode and say nothing about how the policy does from the start. ``env_steps`` is the run's total so
+    far.
     """
     update_steps, trees, episodes, invalid, seeds, returns, successes, turns, groups, *of_groups = sums
-    metrics = {
-        "rollout/return": returns / seeds,
-        "rollout/success": successes / seeds,
-        "rollout/turns": turns / seeds,
+    whole = {"return": returns / seeds, "success": successes / seeds, "turns": turns / seeds} if seeds else {}
+    metrics = {f"rollout/{name}": value for name, value in whole.items()} | {
         "rollout/env_steps": env_steps,
         "rollout/trees": trees,
         "rollout/episodes": episodes,

@@ -9,7 +9,6 @@ the critic, the counters and what methods remember.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
+from polytune.digests import number_from
 from polytune.objective import find_judge
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
@@ -31,9 +31,8 @@ from polytune.tasks.base import Task
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import MetricsFile, replace_progress
-from polytune.trainer.checks import OWN_SIGNATURES, check_branching, check_run, check_signatures
+from polytune.trainer.checks import OWN_SIGNATURES
 from polytune.trainer.config import PolychromicConfig
-from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.gradients import MustMove
 from polytune.trainer.hooks import CallsMethods, methods_of
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
@@ -41,10 +40,11 @@ from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.reference import HoldsReference
 from polytune.trainer.rollouts import GrowsTrees
+from polytune.trainer.run_checks import check_fields, check_world
 from polytune.trainer.scaling import scale_populations
 from polytune.trainer.schedule import StartSchedule, blank_prompts
 from polytune.trainer.scored import ScoresRows
-from polytune.trainer.serving import build_sampler, check_vllm_mode
+from polytune.trainer.serving import build_sampler
 from polytune.trainer.sharding import ShardedPolicy
 from polytune.trainer.tree_log import TREES_FILE, TreeLog
 from polytune.trainer.value_features import with_vine_values
@@ -100,14 +100,12 @@ class PolychromicTrainer(
         processing_class: PreTrainedTokenizerBase,
         **kwargs,
     ):
-        check_run(args, rollout, objective)
-        check_critic_adapter(args, kwargs.get("peft_config") is not None or isinstance(model, PeftModel))
-        check_vllm_mode(args, policy.generator)
+        adapted = kwargs.get("peft_config") is not None or isinstance(model, PeftModel)
+        check_fields(args, rollout, objective, generator=policy.generator, adapted=adapted)
         check_pad_token(processing_class, getattr(model, "name_or_path", "the policy"))
         check_embeddings(model, processing_class, getattr(model, "name_or_path", "the policy"))
         require(bool(start_seeds), "there are no start states to train on: check split and num_start_states.")
-        check_branching(task, rollout)
-        check_signatures(task, start_seeds[0], rollout, objective)
+        check_world(task, start_seeds[0], rollout, objective)
         self.task, self.rollout, self.objective, self.policy = task, rollout, objective, policy
         self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
         self.methods = methods_of(args, objective)
@@ -128,8 +126,8 @@ class PolychromicTrainer(
         )
         self.shuffle_dataset = False
         unwrapped = self.accelerator.unwrap_model(self.model)
+        self._watch_trunk((unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped).base_model)
         self._build_critic(unwrapped, args)
-        self._read_hidden(self._transformer)
         self.renderer = build_renderer(processing_class, task, policy)
         self.generator = build_sampler(
             unwrapped, args, policy, self.renderer, self.accelerator.device, self.forward_dtype
@@ -156,7 +154,7 @@ class PolychromicTrainer(
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         other_sampler = self.policy.generator != "transformers"
-        reads_policy = self._needs_hidden or (self.critic is not None and self.args.critic != "own")
+        reads_policy = bool(self._probes) or (self.critic is not None and self.args.critic != "own")
         if (reads_policy or other_sampler) and "old_per_token_logps" not in output:
             self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
@@ -231,7 +229,7 @@ class PolychromicTrainer(
     def _draw_seed(self) -> int:
         """Seed of random sets: another one in every run, update and process."""
         key = f"{self.args.seed} {self.state.global_step} {self.accelerator.process_index}".encode()
-        return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little")
+        return number_from(key, 7)
 
     def _scale(self, turns: TurnAdvantages) -> None:
         """Scale the two populations apart, over all processes, and note their sizes."""
@@ -252,7 +250,7 @@ class PolychromicTrainer(
         self._metrics["train" if self.model.training else "eval"][name].append(value)
 
     def _log_rollouts(self, turns: TurnAdvantages) -> None:
-        seeds = [seed for tree in self._trees for seed in tree.seeds]
+        seeds = [seed for tree in self._trees if tree.root is None for seed in tree.seeds]
         sums = self._sum(rollout_sums(len(self._trees), seeds, self._counters, turns.groups))
         self.env_steps += int(sums[0])
         self._steps_per_tree = sums[0] / sums[1]

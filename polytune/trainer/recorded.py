@@ -7,13 +7,13 @@ scores the same tokens in a fresh process; see ``polytune/export/proof.py``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polytune.digests import file_digest
 from polytune.policy.loading import weight_files
 from polytune.rollout import Tree, trajectory_row
 from polytune.running.provenance import RECORDED_FILE, write_json
@@ -23,8 +23,9 @@ RECORDED_EPISODES = 4
 
 
 def choose(trees: list[Tree], count: int = RECORDED_EPISODES) -> list[dict[str, Any]]:
-    """Up to ``count`` seed trajectories, one of each tree before a second one of any; ``own_C`` marks the policy's
-    tokens among those of the completion."""
+    """Up to ``count`` seed trajectories, one of each tree before a second one of any, those from start states before
+    those from roots; ``own_C`` marks the policy's tokens among those of the completion."""
+    trees = sorted(trees, key=lambda tree: tree.root is not None)
     rounds = max((len(tree.seeds) for tree in trees), default=0)
     pairs = [(tree, tree.seeds[r]) for r in range(rounds) for tree in trees if r < len(tree.seeds)]
     chosen = []
@@ -37,11 +38,7 @@ def choose(trees: list[Tree], count: int = RECORDED_EPISODES) -> list[dict[str, 
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of the weights' files in a folder, by name."""
-    found = {}
-    for path in weight_files(folder):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {path.name: file_digest(path) for path in weight_files(folder)}
 
 
 class RecordsEpisodes:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 
 from polytune.rollout import (
-    BRANCHING,
     Duplicates,
     RolloutCounters,
     RolloutError,
@@ -16,6 +15,7 @@ from polytune.rollout import (
     Tree,
     blank_row,
     count_duplicates,
+    find_branching,
     grow_trees,
     trajectory_row,
     tree_rows,
@@ -95,6 +95,8 @@ class GrowsTrees:
         starts = self.schedule.take(count, self.accelerator.process_index, self.accelerator.num_processes)
         if not starts:
             return 0
+        for method in self.methods.values():
+            starts = method.starts(starts, self.args.seed)
         trees, steps = self._grow(starts)
         self._trees += trees
         return steps
@@ -102,7 +104,7 @@ class GrowsTrees:
     def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
         """Trees from ``starts`` and the environment steps they took."""
         before = self._counters.env_steps
-        rule = BRANCHING[self.rollout.rollout_states]
+        rule = find_branching(self.rollout.rollout_states)
         trees = grow_trees(
             self.task,
             self.renderer,
@@ -113,6 +115,7 @@ class GrowsTrees:
             max_branches=self.policy.max_branches,
             counters=self._counters,
             look=self._look if rule.needs_values or rule.needs_entropies else None,
+            keep_snapshots=any(method.needs_snapshots for method in self.methods.values()),
         )
         return trees, self._counters.env_steps - before
 
@@ -179,7 +182,7 @@ class GrowsTrees:
                 compute_entropy=True,
             )
         self._scored = values_B_T = None
-        if BRANCHING[self.rollout.rollout_states].needs_values:
+        if find_branching(self.rollout.rollout_states).needs_values:
             names = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
             output = {name: part.to(device) for name, part in zip(names, [*ids, *masks], strict=True)}
             first_B_C = self._first_tokens(self._turn_index(output["completion_ids"]))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from polytune.config import ObjectiveConfig
-from polytune.objective import MIN_STD, SPREAD, rescale
+from polytune.objective import MIN_STD, SPREAD, Scaling, find_scaling
 from polytune.trainer.advantages import TurnAdvantages
 
 Sum = Callable[[list[float]], list[float]]
@@ -28,24 +28,25 @@ def scale_populations(
     Args:
         add, largest: sums of numbers, and the largest of a number, over all processes.
     """
-    mode = "none" if objective.set_normalise == "group_std" else objective.set_normalise  # groups have been divided
     least = SPREAD * largest(turns.score_scale)
-    metrics = _scale(turns, "set", turns.set_mask_B_T, mode, objective.set_weight, least, add)
+    scaling = find_scaling("set_normalise", objective.set_normalise)
+    metrics = _scale(turns, "set", turns.set_mask_B_T, scaling, objective.set_weight, least, add)
     found = turns.advantages_B_T[turns.gae_mask_B_T].abs()
     least = max(MIN_STD, SPREAD * largest(found.max().item() if len(found) else 0.0))
-    return metrics | _scale(turns, "gae", turns.gae_mask_B_T, objective.gae_normalise, 1.0, least, add)
+    scaling = find_scaling("gae_normalise", objective.gae_normalise)
+    return metrics | _scale(turns, "gae", turns.gae_mask_B_T, scaling, 1.0, least, add)
 
 
 def _scale(
-    turns: TurnAdvantages, name: str, mask_B_T: torch.Tensor, mode: str, weight: float, least: float, add: Sum
+    turns: TurnAdvantages, name: str, mask_B_T: torch.Tensor, scaling: Scaling, weight: float, least: float, add: Sum
 ) -> dict[str, float]:
     values = turns.advantages_B_T[mask_B_T]
     count, mean, std = _moments(values, add)
     _, raw_mean, raw_std = _moments(turns.raw_B_T[mask_B_T], add)
-    scaled = rescale(values, mean, std, mode, least) * weight
+    scaled = scaling.apply(values, mean, std, least) * weight
     turns.advantages_B_T[mask_B_T] = scaled
-    if name == "set" and turns.losses_B_T is not None:  # one factor for what sets give and take: mode is no mean_std
-        turns.losses_B_T[mask_B_T] = rescale(turns.losses_B_T[mask_B_T], mean, std, mode, least) * weight
+    if name == "set" and turns.losses_B_T is not None:  # one factor for what sets give and take
+        turns.losses_B_T[mask_B_T] = scaling.apply(turns.losses_B_T[mask_B_T], mean, std, least) * weight
     if not count:
         return {}
     _, applied_mean, applied_std = _moments(scaled, add)

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 
 from polytune.trainer.scoring import Chunk, length_chunks, rows_per_chunk
 
+#: gets rows of a pass and the last hidden states (b, L, H) that it gave them
+Reader = Callable[[Chunk, torch.Tensor], None]
+
 
 class ScoresRows:
-    """Mixin before a TRL trainer: the same logprobs and entropies for less work.
+    """Mixin before a TRL trainer: the same logprobs and entropies for less work, and readers of the hidden states.
 
-    Expects ``self._rows`` of the update, and ``_keeps_hidden`` and ``_first_B_C`` of :class:`LearnsValues`.
+    Expects ``self._rows`` of the update. Critic and methods read the policy's trunk as it scores rows: whoever wants a
+    pass gives a reader (``_readers``), and no pass is made twice.
     """
 
     _scored: torch.Tensor | None = None
-    _scored_chunk: Chunk | None = None  # what runs through the policy at this moment, for hooks on its modules
+    _scored_chunk: Chunk | None = None  # what runs through the policy at this moment
+    _reading: list[Reader] | tuple = ()
+
+    def _watch_trunk(self, transformer: nn.Module) -> None:
+        """Hand the last hidden states of the policy's trunk to the readers of a pass."""
+        self._transformer = transformer
+        transformer.register_forward_hook(self._read_chunk)
+
+    def _read_chunk(self, module, args, output) -> None:
+        if self._scored_chunk is not None:
+            for read in self._reading:
+                read(self._scored_chunk, output.last_hidden_state)
+
+    def _readers(self, ids_B_L: torch.Tensor, width: int) -> list[Reader]:
+        """Who reads the pass over these rows that begins; ``width``: columns of the completions."""
+        return []
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
     ):
         """TRL's pass over rows, in chunks of rows of like length without padding before them: same numbers, less work.
 
-        The first pass since ``self._scored`` was cleared leaves its logprobs (B, C) there, and the hidden states before
-        the decisions ``self._first_B_C`` for the critic.
+        The first pass since ``self._scored`` was cleared leaves its logprobs (B, C) there, and has readers.
         """
         results = []
         # with gradients, DDP takes one forward pass for each backward pass
         one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
         count = None if one_pass else rows_per_chunk(attention_mask.size(1))
         chunks = length_chunks(attention_mask, logits_to_keep, count)
-        keeps = self._scored is None and self._keeps_hidden(input_ids, logits_to_keep)
+        self._reading = self._readers(input_ids, logits_to_keep) if self._scored is None else ()
         for chunk in chunks:
             self._scored_chunk = chunk
-            if keeps:
-                self._chunk = (chunk, self._first_B_C[chunk.rows_b])
             ids_b_L = input_ids[chunk.rows_b].gather(1, chunk.moved_b_L)
             # attention never looks at what follows, but a router counts tokens
             mask_b_L = chunk.mask_b_L if kwargs.get("compute_aux_loss") else torch.ones_like(ids_b_L)
@@ -42,7 +61,7 @@ class ScoresRows:
                     model, ids_b_L, mask_b_L, chunk.scored_width, **kwargs
                 )
             finally:
-                self._chunk = self._scored_chunk = None
+                self._scored_chunk = None
             scored = [None if x is None else chunk.completions(x, logits_to_keep) for x in (logprobs, entropies)]
             results.append((*scored, aux_loss))
         order, padding_B_C = torch.cat([c.rows_b for c in chunks]).argsort(), attention_mask[:, -logits_to_keep:] == 0

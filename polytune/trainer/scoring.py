@@ -52,13 +52,6 @@ class Chunk(NamedTuple):
         rows_d, columns_d = chosen_b_C.nonzero(as_tuple=True)
         return hidden_b_L_H[rows_d, self.prompts_b[rows_d] + columns_d - 1]
 
-    def mean(self, hidden_b_L_H: torch.Tensor, chosen_b_C: torch.Tensor) -> torch.Tensor:
-        """Mean hidden state (b, H), float32, at the chosen completion tokens themselves; 0 in rows without any."""
-        rows_d, columns_d = chosen_b_C.nonzero(as_tuple=True)
-        sums_b_H = hidden_b_L_H.new_zeros(len(chosen_b_C), hidden_b_L_H.size(-1), dtype=torch.float32)
-        sums_b_H.index_add_(0, rows_d, hidden_b_L_H[rows_d, self.prompts_b[rows_d] + columns_d].float())
-        return sums_b_H / chosen_b_C.sum(dim=1, keepdim=True).clamp(min=1)
-
 
 def length_chunks(attention_mask_B_L: torch.Tensor, width: int, rows_per_chunk: int | None) -> list[Chunk]:
     """Rows sorted by length and cut into chunks, each as long as its longest row.

@@ -47,7 +47,10 @@ class TreeLog(TrainerCallback):
         update = state.global_step // args.steps_per_update + 1
         if not state.is_world_process_zero or not is_due(update, args.num_updates):
             return
-        index = next((i for i, tree in enumerate(trees) if tree.start_state in self._known), 0)
+        whole = [i for i, tree in enumerate(trees) if tree.root is None]  # an episode is shown from its start
+        if not whole:
+            return
+        index = next((i for i in whole if trees[i].start_state in self._known), whole[0])
         first_row = sum(len(list(tree.trajectories())) for tree in trees[:index])
         line = {
             "step": state.global_step + args.steps_per_update,

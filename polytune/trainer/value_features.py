@@ -57,7 +57,7 @@ def value_features(
 
     for row, trajectory in enumerate(trajectories):
         count = len(trajectory.turns)
-        first = horizon - trajectory.branch_turn
+        first = horizon - trajectory.first_turn
         features_B_T_F[row, :count, 0] = torch.arange(first, first - count, -1, dtype=torch.float64) / horizon
     for tree in trees:
         for group in [tree.seeds, *tree.vine_groups()]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from polytune.rollout import BRANCHING
+from polytune.rollout import find_branching
 from polytune.trainer.advantages import TurnAdvantages
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import (
@@ -26,6 +26,7 @@ from polytune.trainer.critic import (
     variance_sums,
 )
 from polytune.trainer.critic_adapter import CriticAdapter
+from polytune.trainer.scored import Reader
 from polytune.trainer.scoring import Chunk
 from polytune.trainer.value_features import NUM_FEATURES, value_features, with_vine_values
 
@@ -45,9 +46,6 @@ class LearnsValues:
 
     def _build_critic(self, policy: nn.Module, args: PolychromicConfig) -> None:
         """Raises ValueError for an adapter that finds no layer."""
-        backbone = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-        self._transformer = backbone.base_model
-        self._chunk: tuple[Chunk, torch.Tensor] | None = None  # set while rows are being scored, read by the hook
         self._first_B_C: torch.Tensor | None = None  # decisions whose hidden states the next pass keeps
         if args.has_critic:
             trunk = self._own_trunk(policy, args) if args.critic == "own" else None
@@ -64,7 +62,6 @@ class LearnsValues:
                 epsilon=args.adam_epsilon,
                 reduce=self._sum_tensor if self.accelerator.num_processes > 1 else None,
             ).to(self.accelerator.device)
-        self._transformer.register_forward_hook(self._keep_hidden)
 
     def _sum_tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """Over all processes."""
@@ -83,23 +80,21 @@ class LearnsValues:
 
     # ------------------------------------------------------------------ what it reads
 
-    def _keep_hidden(self, module, args, output) -> None:
-        """Hook on the policy's trunk: its last hidden states before the decisions of the chunk that is scored."""
-        if self._chunk is not None:
-            chunk, first_b_C = self._chunk
-            self._found.append((chunk.rows_b, chunk.before(output.last_hidden_state, first_b_C)))
-            self._chunk = None
-
-    def _keeps_hidden(self, input_ids: torch.Tensor, width: int) -> bool:
-        """Whether the pass that begins is one that the critic reads: of the rollouts, or a loss of ``shared``."""
+    def _readers(self, ids_B_L: torch.Tensor, width: int) -> list[Reader]:
+        """The critic reads a pass over fresh rollouts, and one for the loss of kind ``shared``."""
+        readers = super()._readers(ids_B_L, width)
         if self.critic is None or self.args.critic == "own":
-            return False
+            return readers
         if self._first_B_C is None:
             if self._rows is None or torch.is_grad_enabled():
-                return False
-            self._first_B_C = self._first_tokens(self._turn_index(input_ids[:, -width:]))
+                return readers
+            self._first_B_C = self._first_tokens(self._turn_index(ids_B_L[:, -width:]))
         self._found: list[tuple[torch.Tensor, torch.Tensor]] = []
-        return True
+        return [*readers, self._keep_hidden]
+
+    def _keep_hidden(self, chunk: Chunk, hidden_b_L_H: torch.Tensor) -> None:
+        """The hidden states before the decisions of a chunk."""
+        self._found.append((chunk.rows_b, chunk.before(hidden_b_L_H, self._first_B_C[chunk.rows_b])))
 
     def _hidden(self) -> torch.Tensor:
         """(D, H) of the pass that has just been made, in the order of :class:`Decisions`."""
@@ -112,7 +107,7 @@ class LearnsValues:
             self._trees,
             self.task.horizon,
             self.objective.gamma,
-            foresees=BRANCHING[self.rollout.rollout_states].foresees,
+            foresees=find_branching(self.rollout.rollout_states).foresees,
             vine_values=self.args.vine_values,
         )
         return Decisions(

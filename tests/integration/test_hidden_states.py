@@ -17,7 +17,10 @@ from polytune.tasks.tabular.worlds import Bandit
 class Reader(Method):
     """Reads hidden states; pays 1 for the first turn of every attempt."""
 
-    needs_hidden = True
+    def probe(self, seen):
+        chances_d = seen.head(seen.at(before=1)).log_softmax(dim=-1)
+        logprobs_d = chances_d.gather(1, seen.ids_b_C[seen.own_b_C][:, None])[:, 0]
+        return {"reader/mean": seen.mean(), "reader/logprobs": seen.spread(logprobs_d)}
 
     def reward(self, update):
         self.update = update
@@ -38,9 +41,14 @@ def test_hidden_states_are_means_over_own_tokens(tmp_path, critic, num_iteration
     )  # fmt: skip
     output, trees, _ = rollouts_of(trainer)
     update = trainer.methods[READER].update
-    assert len(update.hidden_B_H) == len(update.turns_mask_B_T) == sum(1 for tree in trees for _ in tree.trajectories())
+    mean_B_H, logprobs_B_C = update.probed["reader/mean"], update.probed["reader/logprobs"]
+    rows = sum(1 for tree in trees for _ in tree.trajectories())
+    assert len(mean_B_H) == len(logprobs_B_C) == len(update.turns_mask_B_T) == rows
+    own_B_C = update.own_B_C[:rows]  # logits before own tokens are those that they were sampled from
+    torch.testing.assert_close(logprobs_B_C[own_B_C], update.logprobs_B_C[:rows][own_B_C], atol=1e-5, rtol=1e-5)
+    assert logprobs_B_C[~own_B_C].abs().max() == 0
     with torch.no_grad():
-        for row, found in enumerate(update.hidden_B_H):
+        for row, found in enumerate(mean_B_H):
             prompt = output["prompt_ids"][row][output["prompt_mask"][row].bool()]
             completion = output["completion_ids"][row][output["completion_mask"][row].bool()]
             hidden = trainer.model.model(torch.cat([prompt, completion])[None]).last_hidden_state[0, len(prompt) :]
@@ -71,9 +79,10 @@ def test_sets_and_critic_see_the_bonus_and_the_log_does_not(tmp_path):
     assert bonus.score_scale == pytest.approx(plain.score_scale + 1)
 
 
-def test_vine_values_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="'rep_exp' adds to rewards, and vine_values"):
-        make_trainer(tmp_path, objective=replace(SETS, methods=["rep_exp"]), vine_values=True)
+@pytest.mark.parametrize("name", ["rep_exp", "flat_success", READER])
+def test_vine_values_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name!r} adds to rewards, and vine_values"):
+        make_trainer(tmp_path, objective=replace(SETS, methods=[name]), vine_values=True)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from polytune import config
 from polytune.app import console, play
@@ -67,11 +68,11 @@ def write_example_method(folder):
 
 
 def corridor_yaml(**settings):
-    """The example's YAML, made as the README says: a copy of FourRooms' with four settings changed."""
-    text = (ROOT / "recipes/fourrooms/poly_ppo.yaml").read_text()
-    for key, value in settings.items():
-        text = re.sub(rf"^{key}:.*$", f"{key}: {value}", text, flags=re.MULTILINE)
-    return text
+    """The example's YAML as the README shows it, with some settings changed."""
+    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "task: corridor" in block]
+    fields = yaml.safe_load(text)
+    fields["extends"] = str(ROOT / "recipes/corridor" / fields["extends"])
+    return yaml.safe_dump(fields | {key: str(value) for key, value in settings.items()})
 
 
 def test_there_are_commands():

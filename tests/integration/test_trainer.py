@@ -16,7 +16,7 @@ from polytune.methods.ucb import visits
 from polytune.objective import enumerate_set_advantages, gae
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
-from polytune.rollout import BRANCHING, RolloutError, SeedView, Tree, tree_rows
+from polytune.rollout import RolloutError, SeedView, Tree, find_branching, tree_rows
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
 from polytune.trainer.schedule import StartSchedule
 from polytune.trainer.scored import ScoresRows
@@ -102,7 +102,7 @@ def kept_values(trainer):
 
 def reference_values(trainer, output, trees):
     """The critic's values at every own token by a plain forward pass, row by row (one token an action)."""
-    foresees = BRANCHING[trainer.rollout.rollout_states].foresees
+    foresees = find_branching(trainer.rollout.rollout_states).foresees
     features = value_features(trees, trainer.task.horizon, 1.0, foresees=foresees).float()
     values = torch.zeros(output["completion_ids"].shape, dtype=torch.float64)
     with torch.no_grad():
@@ -474,8 +474,20 @@ def test_blank_rows_change_nothing(tmp_path):
         torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-4)
 
 
-@pytest.mark.parametrize("rule", ["uncertain", "entropy", "start"])
-def test_rollout_states_lie_where_the_rule_says(tmp_path, rule):
+OWN_RULE = """
+from polytune.rollout import Branching
+
+def boldest(seed, num_states):
+    return sorted(range(seed.num_turns), key=lambda turn: seed.entropies[turn] - seed.values[turn])[:num_states]
+
+BOLDEST = Branching(boldest, needs_entropies=True, needs_values=True)
+"""
+
+
+@pytest.mark.parametrize("rule", ["uncertain", "entropy", "start", "my_rules:BOLDEST"])
+def test_rollout_states_lie_where_the_rule_says(tmp_path, rule, monkeypatch):
+    (tmp_path / "my_rules.py").write_text(OWN_RULE)
+    monkeypatch.syspath_prepend(tmp_path)
     rollout = RolloutConfig(num_seeds=2, num_rollout_states=2, num_vines=3, rollout_states=rule)
     trainer = make_trainer(tmp_path, rollout=rollout, model_seed=3)
     torch.nn.init.normal_(trainer.critic.head.layers[-1].weight, std=0.3)
@@ -497,7 +509,7 @@ def test_rollout_states_lie_where_the_rule_says(tmp_path, rule):
                 logits = trainer.model(torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
             entropies = torch.distributions.Categorical(logits=logits).entropy()[own].tolist()
             view = SeedView(len(own), values[row, own].tolist(), entropies)
-            expected = BRANCHING[rule].choose(view, 2)
+            expected = find_branching(rule).choose(view, 2)
             assert [group[0].branch_turn for group in groups] == expected
             assert all(vine.parent is seed for group in groups for vine in group)
             seen.update(expected)

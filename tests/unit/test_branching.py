@@ -3,12 +3,12 @@
 import pytest
 
 from polytune.config import RolloutConfig
-from polytune.rollout import BRANCHING, SeedView
+from polytune.rollout import BRANCHING, SeedView, find_branching
 
 
 def choose(rule, p, **view):
     length = len(next(iter(view.values()))) if "num_turns" not in view else view.pop("num_turns")
-    return BRANCHING[rule].choose(SeedView(length, **view), p)
+    return find_branching(rule).turns(SeedView(length, **view), p)
 
 
 def test_every_rule_has_a_configuration_and_the_other_way_round():
@@ -28,7 +28,7 @@ def test_fixed_turns_are_those_of_the_horizon_as_far_as_the_trajectory_goes():
     assert choose("fixed", 2, num_turns=50, most_turns=100) == [33] and choose("fixed", 2, num_turns=33) == [11, 22]
     assert choose("fixed", 2, num_turns=20, most_turns=100) == []
     assert choose("fixed", 3, num_turns=2, most_turns=2) == [0, 1]  # two turns only
-    assert {name for name, rule in BRANCHING.items() if not rule.foresees} == {"fixed", "start"}
+    assert {name for name in BRANCHING if not find_branching(name).foresees} == {"fixed", "start"}
 
 
 def test_start_is_turn_0_as_often_as_asked():

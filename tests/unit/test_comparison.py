@@ -20,7 +20,8 @@ from polytune.comparison.methods import Method
 from polytune.comparison.options import ComparisonConfig, parse_seeds
 from polytune.comparison.perturbed import compare_perturbed
 from polytune.comparison.runs import Run
-from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+from polytune.run import RunConfig
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig
 
@@ -523,7 +524,8 @@ def test_budgets_are_held_against_the_task():
             output_dir="none", num_generations=8, per_device_train_batch_size=56, steps_per_generation=4,
             num_updates=12, max_env_steps=budget, use_cpu=True,
         )  # fmt: skip
-        found = replace(method("a"), settings={"trainer": trainer, "rollout": rollout, "objective": objective})
+        job = RunConfig(TaskConfig(), PolicyConfig(), AdapterConfig(), rollout, objective, trainer)
+        found = replace(method("a"), settings=job.settings)
         assert len(comparison_methods.check_task(found, world, [0])) == notes
     trainer.max_env_steps = 12 * 28 * 8 * 40 + 1
     with pytest.raises(ValueError, match=r"method a \(a.yaml\): max_env_steps is 107521, but 12 updates of 28 trees"):

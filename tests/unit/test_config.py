@@ -112,7 +112,7 @@ def test_flags_override_the_yaml():
         ("num_rollout_states: -1", ["num_rollout_states", "-1"]),
         ("window: -2", ["window", "-2"]),
         ("task_horizon: 0", ["task_horizon", "0"]),
-        ("num_generations: 24", ["num_generations is 24", "= 17", "set num_generations to 17"]),
+        ("num_generations: 24", ["num_generations is 24", "= 17", "leave num_generations out"]),
         ("per_device_train_batch_size: 60", ["240 rows", "splits a tree of 17"]),
         ("num_iterations: 0", ["num_iterations", "0"]),
         ("num_sets: some", ["num_sets", "some", "all"]),

@@ -77,7 +77,9 @@ def test_a_judge_of_ones_own():
     assert find_judge(lambda texts: list(texts))(texts) == texts
     judge = find_judge("my_judge:LENGTHS")
     assert find_judge(judge) is judge
-    assert isinstance(judge, SignatureJudge) and all(isinstance(judge, SignatureJudge) for judge in JUDGES.values())
+    assert isinstance(judge, SignatureJudge) and all(
+        isinstance(find_judge(name).judge, SignatureJudge) for name in JUDGES
+    )
 
 
 @pytest.mark.parametrize(

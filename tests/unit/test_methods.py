@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors import safe_open
 
 from polytune.config import parse_method_args
 from polytune.methods import METHODS, Method, build_methods
+from polytune.recipe import read_recipe
 from polytune.trainer.hooks import METHODS_FILE, load_methods, save_methods
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,10 +51,11 @@ def test_wrong_names_and_options_are_named(name, options, words):
 @pytest.mark.parametrize(
     "plain, name",
     [("fourrooms/grpo", "fourrooms/grpo_clip_cov"), ("fourrooms/grpo", "fourrooms/grpo_kl_cov"),
-     ("tabular/mean", "tabular/rep_exp"), ("fourrooms/poly_ppo", "fourrooms/poly_ppo_flat_success")],
+     ("tabular/mean", "tabular/rep_exp"), ("fourrooms/poly_ppo", "fourrooms/poly_ppo_flat_success"),
+     ("fourrooms/poly_ppo", "fourrooms/poly_ppo_go_explore")],
 )  # fmt: skip
 def test_a_methods_recipe_differs_in_the_method_alone(plain, name):
-    before, after = (yaml.safe_load((ROOT / f"recipes/{path}.yaml").read_text()) for path in (plain, name))
+    before, after = (read_recipe(ROOT / f"recipes/{path}.yaml") for path in (plain, name))
     assert before.pop("output_dir") != after.pop("output_dir")
     [method] = after.pop("methods")
     assert name.endswith(method) and method in METHODS

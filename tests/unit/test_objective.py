@@ -13,10 +13,9 @@ from polytune.objective import (
     Diversity,
     draw_sets,
     enumerate_set_advantages,
+    find_diversity,
     gae,
     group_signal,
-    mean_diversity,
-    normalise,
     polychromic_window,
     returns_to_go,
     score_groups,
@@ -25,7 +24,7 @@ from polytune.objective import (
 from polytune.objective.binomial import pool_tables
 from polytune.objective.sets import all_sets
 
-COUNTING = [name for name, measure in DIVERSITY.items() if measure.count_form is not None]
+COUNTING = [name for name in DIVERSITY if find_diversity(name).count_form is not None]
 
 
 def random_group(rng, num_members):
@@ -86,7 +85,7 @@ def test_vectorised_enumeration_equals_the_loops(diversity, credit):
         rewards, signatures = random_group(rng, 6)
         size = rng.randrange(1, 7)
         # a measure without closed form forces the enumeration for credit "mean" too
-        slow = Diversity(DIVERSITY[diversity].of_set)
+        slow = Diversity(find_diversity(diversity).of_set)
         got = set_advantages(rewards, signatures, size, diversity=slow, credit=credit)
         want = enumerate_set_advantages(rewards, signatures, size, diversity=diversity, credit=credit)
         torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
@@ -161,7 +160,7 @@ def test_large_groups_do_not_overflow():
 def test_closed_form_equals_enumeration_in_a_group_of_sixty():
     rewards, signatures = random_group(random.Random(8), 60)
     for diversity in COUNTING:
-        want = set_advantages(rewards, signatures, 3, diversity=Diversity(DIVERSITY[diversity].of_set))
+        want = set_advantages(rewards, signatures, 3, diversity=Diversity(find_diversity(diversity).of_set))
         got = set_advantages(rewards, signatures, 3, diversity=diversity)
         torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
@@ -249,11 +248,10 @@ def test_mean_diversity_equals_the_average_over_sets(diversity):
         num_members = rng.randrange(1, 9)
         signatures = random_group(rng, num_members)[1]
         size = rng.randrange(1, num_members + 1)
-        values = [DIVERSITY[diversity].of_set(s) for s in itertools.combinations(signatures, size)]
+        values = [find_diversity(diversity).of_set(s) for s in itertools.combinations(signatures, size)]
         want = sum(values) / len(values)
-        assert mean_diversity(signatures, size, diversity) == pytest.approx(want, abs=1e-12)
-    with pytest.raises(ValueError, match="exceeds"):
-        mean_diversity("ab", 3)
+        found = score_groups([0.0] * num_members, signatures, size, diversity=diversity).diversity_P
+        assert found.tolist() == pytest.approx([want], abs=1e-12)
 
 
 def test_group_signal():
@@ -312,31 +310,3 @@ def test_window_marks_the_first_action_and_the_next_ones():
     for arguments in ((4, -1), (-1, 2), (4, 1.5)):
         with pytest.raises(ValueError, match="got"):
             polychromic_window(*arguments)
-
-
-def test_normalise_scales_one_population_and_leaves_the_rest():
-    values, mask = torch.tensor([1.0, 3.0, 5.0, 100.0]), torch.tensor([1, 1, 1, 0])
-    std = (8 / 3) ** 0.5
-    scaled, scale = normalise(values, mask, "std")
-    assert scale == pytest.approx(std)
-    assert scaled.tolist() == pytest.approx([1 / 3, 3 / 3, 5 / 3, 100.0])  # the mean, 3, is larger than the std
-    tilted = normalise(torch.tensor([-2.0, 0.0, 2.0, 100.0]), mask, "std")[0]
-    assert tilted.tolist() == pytest.approx([-2 / std, 0.0, 2 / std, 100.0])
-    assert normalise(values, mask, "mean_std")[0].tolist() == pytest.approx([-2 / std, 0.0, 2 / std, 100.0])
-    same, scale = normalise(values, mask, "none")
-    assert torch.equal(same, values) and scale == pytest.approx(std)
-
-
-def test_normalise_divides_by_no_std_of_values_that_are_all_alike():
-    values = torch.tensor([2.0, 2.0, 7.0])
-    for mask in ([1, 1, 0], [1, 0, 0], [0, 0, 0]):
-        for mode, alike in (("std", 1.0), ("mean_std", 0.0), ("none", 2.0)):
-            found, scale = normalise(values, mask, mode)
-            assert scale == 0.0
-            assert found.tolist() == [alike if chosen else value for chosen, value in zip(mask, (2, 2, 7), strict=True)]
-    with pytest.raises(ValueError, match="unknown mode 'max'; known: std, mean_std, none"):
-        normalise(values, [1, 1, 1], "max")
-    with pytest.raises(ValueError, match="shape"):
-        normalise(values, [1, 1], "std")
-    with pytest.raises(ValueError, match="1 of 3"):
-        normalise(torch.tensor([1.0, float("nan"), 2.0]), [1, 1, 1], "std")

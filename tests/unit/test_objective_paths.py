@@ -7,16 +7,18 @@ import torch
 
 from polytune.objective import (
     DIVERSITY,
-    OBJECTIVES,
     Diversity,
     Objective,
     draw_sets,
+    find_credit,
     find_diversity,
     find_objective,
-    mean_diversity,
     score_groups,
     set_advantages,
 )
+from polytune.objective.credit.max import MAX
+from polytune.objective.diversity.vendi import VENDI
+from polytune.objective.set_objectives.mean import MEAN
 
 MODULE = '''
 import torch
@@ -76,6 +78,11 @@ def by_hand(f, n):
     return [sum(f(g) for g in sets if i in g) / sum(i in g for g in sets) - baseline for i in range(5)]
 
 
+def mean_over_sets(signatures, n, diversity):
+    values = [find_diversity(diversity).of_set(members) for members in itertools.combinations(signatures, n)]
+    return sum(values) / len(values)
+
+
 @pytest.mark.parametrize("name", ["my_sets:worst", "my_sets:WORST", "my_sets:Space.worst"])
 def test_an_objective_of_ones_own(name):
     got = set_advantages(REWARDS, SIGNATURES, 3, objective=name)
@@ -97,12 +104,12 @@ def test_a_diversity_of_ones_own(name):
 
     assert set_advantages(REWARDS, SIGNATURES, 2, diversity=name).tolist() == pytest.approx(by_hand(f, 2))
     assert isinstance(find_diversity(name), Diversity)
-    assert mean_diversity(SIGNATURES, 2, name) == pytest.approx(0.6)
+    assert mean_over_sets(SIGNATURES, 2, name) == pytest.approx(0.6)
 
 
 def test_names_and_objects_are_found():
-    assert find_objective("mean") is OBJECTIVES["mean"] and find_objective(OBJECTIVES["mean"]) is OBJECTIVES["mean"]
-    assert find_diversity("vendi") is DIVERSITY["vendi"]
+    assert find_objective("mean") is MEAN and find_objective(MEAN) is MEAN
+    assert find_diversity("vendi") is VENDI and find_credit("max") is MAX
     as_function = set_advantages(REWARDS, SIGNATURES, 2, objective=lambda sets: sets.rewards_S_n.amax(dim=1))
     torch.testing.assert_close(as_function, set_advantages(REWARDS, SIGNATURES, 2, objective="max_at_k"))
 
@@ -171,7 +178,7 @@ def test_drawn_sets_say_who_was_scored():
         simple = set_advantages(rewards, signatures, 2, credit=credit, num_sets=2, seed=3)
         assert torch.equal(found.advantages_P_N, simple)
         if credit == "per_set":
-            assert not found.gains_P_N[~found.scored_P_N].any() and (found.losses_P_N >= 0).all()
+            assert not found.losses_P_N[~found.scored_P_N].any() and (found.losses_P_N >= 0).all()
     everybody = score_groups(rewards, signatures, 2)
     assert everybody.scored_P_N.all() and everybody.scored_P_N.shape == (2, 5)
 
@@ -181,7 +188,7 @@ def test_drawn_sets_say_who_was_scored():
 def test_mean_diversity_is_of_all_sets_or_of_those_scored(diversity, credit):
     signatures = [["l", "lr", None, "rl", "l"], ["l"] * 5]
     found = score_groups([REWARDS] * 2, signatures, 3, diversity=diversity, credit=credit)
-    want = [mean_diversity(row, 3, diversity) for row in signatures]
+    want = [mean_over_sets(row, 3, diversity) for row in signatures]
     assert found.diversity_P.tolist() == pytest.approx(want, abs=1e-12)
     measure, generator = find_diversity(diversity), torch.Generator().manual_seed(5)
     found = score_groups([REWARDS] * 2, signatures, 3, diversity=diversity, credit=credit, num_sets=4, seed=5)
@@ -197,10 +204,10 @@ def test_a_diversity_that_nobody_reads_is_not_worked_out():
         found = score_groups([REWARDS], [SIGNATURES], 2, objective="coverage", diversity="vendi", **arguments)
         assert found.diversity_P is None
         found = score_groups([REWARDS], [SIGNATURES], 2, objective="coverage", **arguments)
-        assert found.diversity_P.tolist() == pytest.approx([mean_diversity(SIGNATURES, 2)])
+        assert found.diversity_P.tolist() == pytest.approx([mean_over_sets(SIGNATURES, 2, "distinct_fraction")])
 
 
 def test_no_groups_and_one_group():
     empty = score_groups(torch.zeros(0, 4), [], 2, credit="per_set")
-    assert empty.advantages_P_N.shape == empty.scored_P_N.shape == empty.gains_P_N.shape == (0, 4)
+    assert empty.advantages_P_N.shape == empty.scored_P_N.shape == empty.losses_P_N.shape == (0, 4)
     assert score_groups(REWARDS, SIGNATURES, 2).advantages_P_N.shape == (1, 5)

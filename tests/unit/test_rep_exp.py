@@ -22,7 +22,7 @@ def update(hidden, groups, wins, turns=(2, 1, 3, 2, 2)):
     index = torch.zeros(len(rows), 4, dtype=torch.long)
     return Update(
         seed=3, trees=[tree], turns_mask_B_T=mask, turn_index_B_C=index, logprobs_B_C=index.float(),
-        groups_G_N=groups, hidden_B_H=hidden, record=told.__setitem__,
+        groups_G_N=groups, probed={"rep_exp/hidden": hidden}, record=told.__setitem__,
     ), told  # fmt: skip
 
 

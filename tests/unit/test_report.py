@@ -17,7 +17,7 @@ from polytune.evaluation import summarise
 from polytune.evaluation.summary import per_start
 from polytune.report import Page, as_html, charts, of_comparison, of_evaluation, parts, tracks, write_page
 from polytune.report import runs as run_files
-from polytune.report.page import Html, table
+from polytune.report.page import Html, command, folded, grid, paragraphs, table
 from polytune.running.provenance import origin, write_json
 from polytune.tasks import load_task
 
@@ -63,6 +63,8 @@ def test_what_is_foreign_stays_text():
     section = page.section("a", HOSTILE, HOSTILE)
     section.parts += [table([[HOSTILE, "x"], [HOSTILE, HOSTILE]], caption=HOSTILE)]
     section.parts += [page.widget("maps", [HOSTILE]), page.chart({"description": HOSTILE})]
+    section.parts += [command(HOSTILE), paragraphs([HOSTILE]), folded(HOSTILE, [HOSTILE]), grid([HOSTILE])]
+    section.parts += [parts.cards({HOSTILE: [(HOSTILE, HOSTILE)]}), parts.legend([HOSTILE], [HOSTILE]), HOSTILE]
     html = as_html(page)
     assert HOSTILE not in html and 'alert("x")' not in html.replace('alert(\\"x\\")', "")
 

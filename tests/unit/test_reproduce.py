@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from polytune.app.cli import parse, run
 from polytune.comparison import figures as comparison
@@ -17,6 +16,7 @@ from polytune.comparison.perturbed import compare_perturbed
 from polytune.comparison.published import METHOD_TITLES, PUBLISHED, Published
 from polytune.comparison.runs import Run
 from polytune.config import PolicyConfig, TaskConfig
+from polytune.recipe import read_recipe
 from polytune.running.provenance import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,7 +199,7 @@ def test_every_scale_is_whole(task, scale, call, capsys, tmp_path):
     [words] = fake.calls
     assert words[-2:] == ["--output_dir", f"{tmp_path}/pretrained"]
     found = reproduce.find_recipes(ROOT / "recipes/reproduce", task, scale)
-    pretrain, compare = (yaml.safe_load(path.read_text()) for path in found)
+    pretrain, compare = (read_recipe(path) for path in found)
     assert compare["model"] == pretrain["output_dir"] == f"outputs/reproduce/{task}_{scale}/pretrained"
     assert compare["output_dir"] == f"outputs/reproduce/{task}_{scale}/comparison"
     names = [Path(path).stem for path in compare["methods"]]
@@ -217,7 +217,7 @@ def test_every_scale_is_whole(task, scale, call, capsys, tmp_path):
 @pytest.mark.parametrize("folder", ["fourrooms", "babyai"])
 @pytest.mark.parametrize("name", ["reinforce", "ppo", "poly_ppo"])
 def test_ucb_is_the_only_difference(folder, name):
-    plain, ucb = (yaml.safe_load((ROOT / f"recipes/{folder}/{n}.yaml").read_text()) for n in (name, f"{name}_ucb"))
+    plain, ucb = (read_recipe(ROOT / f"recipes/{folder}/{n}.yaml") for n in (name, f"{name}_ucb"))
     assert ucb.pop("output_dir") == f"{plain.pop('output_dir')}_ucb"
     assert ucb == plain | {"methods": ["ucb"], "method_args": ["ucb.coef=0.1"]}
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["config", "lookup", "places", "terminal", "helptext", "tasks", "policy", "rollout", "objective", "methods"]
-ROOMS += ["measures", "running", "trainer", "evaluation", "pictures", "comparison", "report", "export", "app"]
+ROOMS = ["digests", "errors", "places", "tables", "config", "recipe", "lookup", "terminal", "helptext", "tasks"]
+ROOMS += ["policy", "rollout", "objective", "methods", "measures", "running", "trainer", "run", "evaluation"]
+ROOMS += ["pictures", "comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import
 OWNED = {
     "trl": ("trainer/", "policy/chat.py"),  # chat.py: TRL's training templates
@@ -18,6 +19,7 @@ OWNED = {
     "minigrid": ("tasks/",),
     "matplotlib": ("pictures/", "comparison/plot.py"),
     "vl_convert": ("report/page.py",),
+    "jinja2": ("report/page.py",),
 }
 
 
@@ -72,7 +74,9 @@ def test_only_the_vllm_generator_loads_vllm_and_late():
     assert not re.search(r"^(from|import) vllm", source, re.MULTILINE)
 
 
-@pytest.mark.parametrize("module", ["config", "tasks", "tasks.splits", "measures", "measures.crossed", "app.console"])
+@pytest.mark.parametrize(
+    "module", ["tables", "config", "tasks", "tasks.splits", "measures", "measures.crossed", "app.console"]
+)
 def test_light_rooms_load_no_torch(module):
     heavy = ("torch", "transformers", "vllm", "matplotlib", "minigrid", *(["scipy"] if "measures" in module else []))
     code = f"import sys, polytune.{module}; print([m for m in {heavy} if m in sys.modules])"

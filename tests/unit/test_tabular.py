@@ -12,12 +12,26 @@ from polytune.tasks.tabular import exact
 from polytune.tasks.tabular.exact import JUNK, SetObjective, softmax, tabulate
 from polytune.tasks.tabular.worlds import Bandit, TwoStep
 
+
+def any_success(rewards, signatures):
+    return float(any(reward > 0.0 for reward in rewards))
+
+
+def coverage(rewards, signatures):
+    return len({s for r, s in zip(rewards, signatures, strict=True) if r > 0.0} - {None}) / len(rewards)
+
+
 FUNCTIONS = {
     "mean": exact.mean,
     "polychromic": exact.polychromic,
-    "pass_at_k": exact.any_success,
-    "coverage": exact.coverage,
+    "pass_at_k": any_success,
+    "coverage": coverage,
 }
+
+
+def uniform_polychromic(optimal, n):
+    """E[f_poly] of the policy that pulls m optimal arms, which pay .5, equally often: .5 m/n (1 - (1 - 1/m)^n)."""
+    return 0.5 * optimal / n * (1 - (1 - 1 / optimal) ** n)
 
 
 def random_table(world, seed, spread=1.0):
@@ -82,7 +96,7 @@ def test_the_registered_worlds_are_the_defaults_with_every_worlds_horizon():
 
 @pytest.mark.parametrize("task", [Bandit(), TwoStep()], ids=lambda task: task.name)
 def test_demonstrations_win_and_are_skewed_by_habit(task):
-    seen = dict.fromkeys(task.optimal_paths, 0)
+    seen = dict.fromkeys((path for path, payoff in task.payoffs.items() if payoff == 1.0), 0)
     for seed in range(2000):
         episode = task.start(seed)
         while not episode.done:
@@ -152,7 +166,7 @@ def test_values_worked_by_hand():
     world = tabulate(Bandit())
     table = np.array([[0.4, 0.2, 0.1, 0.1, 0.1, 0.05, 0.05]])
     assert math.isclose(exact.success_rate(world, table), 0.7)
-    assert math.isclose(exact.expected_reward(world, table), 0.35)
+    assert math.isclose(exact.path_probabilities(world, table) @ world.rewards_O, 0.35)
     assert math.isclose(exact.pass_at_k(world, table, 3), 1 - 0.3**3)
     entropy = -sum(p * math.log(p) for p in table[0])
     assert math.isclose(exact.decision_entropy(table)[0], entropy)
@@ -241,7 +255,7 @@ def test_standard_rl_collapses_and_the_polychromic_optimum_is_uniform():
     kept = objective.ascend(start)
     np.testing.assert_allclose(kept[0, :3], 1 / 3, atol=2e-3)
     assert exact.success_rate(world, kept) > 0.998
-    assert abs(objective.value(kept) - exact.uniform_polychromic(3, 4, 0.5)) < 1e-3
+    assert abs(objective.value(kept) - uniform_polychromic(3, 4)) < 1e-3
     tree = tabulate(TwoStep())
     kept = SetObjective(tree, exact.polychromic, 4).ascend(random_table(tree, 5), steps=4000)
     for p in exact.signature_probabilities(tree, kept, success_only=True).values():
@@ -257,9 +271,11 @@ def test_the_closed_polychromic_value_and_when_failing_arms_pay():
         for set_size in range(1, 5):
             objective = SetObjective(world, exact.polychromic, set_size)
             value = objective.value(table)
-            assert math.isclose(value, exact.uniform_polychromic(optimal, set_size, 0.5))
+            assert math.isclose(value, uniform_polychromic(optimal, set_size))
             gain = objective.given_member(table)[optimal] - value
-            worth = exact.failing_arms_pay(optimal, set_size)
+            # one failing member turns E[u_n] into (n-1)/n * (E[u_(n-1)] + 1) with E[u_n] = m (1 - (1 - 1/m)^n)
+            distinct, fewer = (optimal * (1 - (1 - 1 / optimal) ** size) for size in (set_size, set_size - 1))
+            worth = (set_size - 1) / set_size * (fewer + 1) > distinct + 1e-12
             assert (gain > 1e-12) == worth and not (worth and set_size <= optimal)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from polytune.config import TaskConfig
 from polytune.places import DATA
 from polytune.tasks import load_task
 from polytune.tasks.splits import (
@@ -17,6 +18,7 @@ from polytune.tasks.splits import (
     load_split,
     says_unseen,
 )
+from polytune.tasks.starts import starts_of, task_of
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,22 @@ def test_unseen_refuses_levels_of_train_and_of_the_demonstrations(task, tmp_path
 )
 def test_which_splits_promise_unseen_levels(split, says):
     assert says_unseen(split) is says
+
+
+def test_a_program_begins_with_the_task_and_the_start_states_that_its_fields_name(task, tmp_path):
+    def refuse():
+        raise AssertionError("this split promises nothing, so nobody needs to know what the policy was shown")
+
+    config = TaskConfig(task_horizon=12, num_start_states=2, data_dir=str(tmp_path))
+    write(tmp_path / "fourrooms" / "train.jsonl", [row(task, seed) for seed in (5, 1, 3)])
+    write(tmp_path / "fourrooms" / "unseen.jsonl", [row(task, seed) for seed in (7, 8, 9)])
+    assert task_of(config).horizon == 12
+    assert starts_of(task, config, levels_shown=refuse) == ("train", [5, 1])
+    assert starts_of(task, config, default_split="unseen") == ("unseen", [7, 8])
+    config.split = "unseen"
+    assert starts_of(task, config, default_split="train") == ("unseen", [7, 8])
+    with pytest.raises(ValueError, match=r"not unseen.*seeds \[9\]"):  # one that is not among the first two
+        starts_of(task, config, levels_shown=lambda: [task.start_hash(9)])
+    creative = load_task("triangle", size="tiny")
+    split, prompts = starts_of(creative, TaskConfig(task="triangle"))
+    assert split == "test" and prompts == list(creative.splits["test"])

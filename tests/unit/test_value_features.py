@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from polytune.rollout import BRANCHING, SeedView, Trajectory, Tree, Turn
+from polytune.rollout import SeedView, Trajectory, Tree, Turn, find_branching
 from polytune.trainer.value_features import value_features, with_vine_values
 
 
@@ -88,8 +88,8 @@ def test_the_mean_of_siblings_is_no_bias(success):
 def gradient_with(rule, horizon=3, win=0.3, told=True):
     """Enumerated: E of the sum over a seed's actions of (d log pi) (return - baseline), the baseline being what the
     critic is told of vines, or their value. Action 1 wins and ends the episode; one vine, either way it may end."""
-    choose, total = BRANCHING[rule].choose, 0.0
-    foresees = BRANCHING[rule].foresees
+    choose, total = find_branching(rule).choose, 0.0
+    foresees = find_branching(rule).foresees
     for length in range(1, horizon + 1):
         for won in [True] if length < horizon else [True, False]:
             probability = (1 - win) ** (length - 1) * (win if won else 1 - win)

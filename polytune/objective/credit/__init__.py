@@ -1,4 +1,4 @@
-"""Credit rules: from the scores of the sets to one number per member; one file per rule, one row per file.
+"""Credit rules: from the scores of the sets to one number per member; one file per rule, one row of CREDIT per file.
 
 rule            advantage of member i                                    expected update, in units of grad E[f]
 mean            mean over i's sets of f(G) - baseline (the default)      (N-n)/n: unbiased in direction
@@ -8,17 +8,19 @@ max             best of i's sets minus baseline                          biased,
 `tests/unit/test_credit_bias.py` measures them on a softmax bandit.
 """
 
+from typing import Any
+
+from polytune.lookup import find_row
 from polytune.objective.credit.base import Credit, ScoredSets
-from polytune.objective.credit.leave_one_out import LEAVE_ONE_OUT
-from polytune.objective.credit.max import MAX
-from polytune.objective.credit.mean import MEAN
-from polytune.objective.credit.per_set import PER_SET
+from polytune.tables import CREDIT
 
-CREDIT: dict[str, Credit] = {
-    "mean": MEAN,
-    "max": MAX,
-    "per_set": PER_SET,
-    "leave_one_out": LEAVE_ONE_OUT,
-}
 
-__all__ = ["CREDIT", "Credit", "ScoredSets"]
+def find_credit(name: Any) -> Credit:
+    """A row of CREDIT, or "package.module:name": a `Credit`, or a function of_sets(scored) -> (N,) advantages.
+
+    ValueError for an unknown name, a path that leads nowhere, or something that is no credit rule.
+    """
+    return find_row("credit", name, CREDIT, Credit)
+
+
+__all__ = ["CREDIT", "Credit", "ScoredSets", "find_credit"]

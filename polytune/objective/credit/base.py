@@ -1,12 +1,18 @@
 """What a credit rule is: from the scores of sets to one number per member."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.lookup import Row
+
 ExpectedScore = Callable[[int], torch.Tensor]
+Members = tuple[int, ...]  # a set: places in its group
+#: (i, the sets that hold i, f of each set, f of any members) -> advantage of i
+Reference = Callable[[int, Sequence[Members], Mapping[Members, float], Callable[[Members], float]], float]
 
 
 @dataclass
@@ -41,18 +47,26 @@ class ScoredSets:
 
 
 @dataclass(frozen=True)
-class Credit:
+class Credit(Row):
     """A rule on explicit sets, and over all sets in expectation where it has such a form.
 
     of_sets(scored) -> (N,): advantages of one group; NaN for a member in no set.
     of_expectations(expected, n) -> (P, N): the same over all sets, from expected(m) = E[f(G) | i in G] over all sets
         of m members, (P, N). None: the rule needs the sets themselves.
-    rows(scored) -> (gains (N,), losses (N,)): see `per_set`; None for a rule that has no rows of its own.
+    losses(scored) -> (N,): what a member's losing sets take, >= 0, for one clipped row per set: see `per_set`; None for
+        a rule that clips a member's advantage as one.
     centred: over all sets the advantages of a group sum to 0 whatever it scored, so that a group may be divided by its
         own std; a mean that the rule gives on purpose would be taken away with it.
+    needs_others: the only set of a group (n = N) gives every member 0, since it is its own baseline.
+    reference(i, sets with i, f of each set, f) -> the advantage of i in plain Python, from the definition: what the
+        others are tested against. None: `of_sets` on scores from plain Python.
     """
 
     of_sets: Callable[[ScoredSets], torch.Tensor]
     of_expectations: Callable[[ExpectedScore, int], torch.Tensor] | None = None
-    rows: Callable[[ScoredSets], tuple[torch.Tensor, torch.Tensor]] | None = None
+    losses: Callable[[ScoredSets], torch.Tensor] | None = None
     centred: bool = False
+    needs_others: bool = False
+    reference: Reference | None = None
+    function: ClassVar[str] = "of_sets"
+    form: ClassVar[str] = "a Credit or a function of_sets(scored) -> (N,) advantages"

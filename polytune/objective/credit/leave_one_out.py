@@ -14,9 +14,11 @@ u/n, coverage) members alike that all win, one class, get f (1/n - 1/(n-1)) < 0 
 groups, not within one. A member in no drawn set is not scored.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 
-from polytune.objective.credit.base import Credit, ExpectedScore, ScoredSets
+from polytune.objective.credit.base import Credit, ExpectedScore, Members, ScoredSets
 
 
 def of_sets(scored: ScoredSets) -> torch.Tensor:
@@ -34,4 +36,14 @@ def of_expectations(expected: ExpectedScore, set_size: int) -> torch.Tensor:
     return given_member_P_N - (total_P_1 - (set_size - 1) * smaller_P_N) / (num_members - set_size + 1)
 
 
-LEAVE_ONE_OUT = Credit(of_sets, of_expectations)
+def reference(i: int, mine: Sequence[Members], scores: Mapping[Members, float], f: Callable) -> float:
+    """Advantage of one member."""
+    return sum(scores[members] - f(tuple(j for j in members if j != i)) for members in mine) / len(mine)
+
+
+LEAVE_ONE_OUT = Credit(
+    of_sets,
+    of_expectations,
+    reference=reference,
+    says="**leave-one-out credit**: a member's advantage is the mean over its sets G of f(G) - f(G without it)",
+)

@@ -10,9 +10,14 @@ Degenerate cases: advantages sum to 0 or more over a group; one set is its own b
 not scored.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 
-from polytune.objective.credit.base import Credit, ScoredSets
+from polytune.config import require
+from polytune.objective.credit.base import Credit, Members, ScoredSets
+from polytune.objective.set_objectives import find_objective
 
 
 def of_sets(scored: ScoredSets) -> torch.Tensor:
@@ -23,4 +28,24 @@ def of_sets(scored: ScoredSets) -> torch.Tensor:
     return torch.where(torch.isinf(best_N), torch.nan, best_N)
 
 
-MAX = Credit(of_sets)
+def reference(i: int, mine: Sequence[Members], scores: Mapping[Members, float], f: Callable) -> float:
+    """Advantage of one member."""
+    return max(scores[members] for members in mine) - sum(scores.values()) / len(scores)
+
+
+def check(trainer: Any, rollout: Any, objective: Any) -> None:
+    """Some set with the group's best member holds any other member, too."""
+    require(
+        objective.set_size == 1 or not find_objective(objective.objective).best_of_set,
+        f"credit 'max' with objective {objective.objective!r} gives every member the score of the group's best set, so "
+        "nothing tells actions apart: use credit 'mean' or 'leave_one_out'.",
+    )
+
+
+MAX = Credit(
+    of_sets,
+    needs_others=True,
+    reference=reference,
+    check=check,
+    says="**best-set credit**: a member's advantage is that of its best set, less the mean over all sets",
+)

@@ -8,9 +8,11 @@ Degenerate cases: n = N or M = 1 has one set, which is its own baseline, so noth
 is not scored.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 
-from polytune.objective.credit.base import Credit, ExpectedScore, ScoredSets
+from polytune.objective.credit.base import Credit, ExpectedScore, Members, ScoredSets
 
 
 def of_sets(scored: ScoredSets) -> torch.Tensor:
@@ -24,4 +26,17 @@ def of_expectations(expected: ExpectedScore, set_size: int) -> torch.Tensor:
     return given_member_P_N - given_member_P_N.mean(dim=1, keepdim=True)
 
 
-MEAN = Credit(of_sets, of_expectations, centred=True)
+def reference(i: int, mine: Sequence[Members], scores: Mapping[Members, float], f: Callable) -> float:
+    """Advantage of one member."""
+    return sum(scores[members] for members in mine) / len(mine) - sum(scores.values()) / len(scores)
+
+
+MEAN = Credit(
+    of_sets,
+    of_expectations,
+    centred=True,
+    needs_others=True,
+    reference=reference,
+    says="**marginal set advantage** (Poly-EPO, arXiv 2604.17654): a member's advantage is the mean score of the sets "
+    "that hold it, less the mean over all sets",
+)

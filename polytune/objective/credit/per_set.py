@@ -10,16 +10,54 @@ is held inside 1 - e .. 1 + e here and not there.
 Degenerate cases: those of `mean`. It needs the sets themselves: enumerated, or M random ones.
 """
 
+from typing import Any
+
 import torch
 
+from polytune.config import require
 from polytune.objective.credit import mean
 from polytune.objective.credit.base import Credit, ScoredSets
+from polytune.objective.normalise import find_scaling
+
+#: TRL's fields that change the ratio or the mask of the clipped term -> the values that do not
+NEUTRAL = {
+    "importance_sampling_level": "token",
+    "delta": None,
+    "off_policy_mask_threshold": None,
+    "top_entropy_quantile": 1.0,
+}
 
 
-def gains_and_losses(scored: ScoredSets) -> tuple[torch.Tensor, torch.Tensor]:
-    """(gain, loss) of each member, (N,) each, 0 or above; NaN for a member in no set."""
-    advantages_S = scored.advantages_S
-    return scored.member_mean(advantages_S.clamp(min=0)), scored.member_mean((-advantages_S).clamp(min=0))
+def losses(scored: ScoredSets) -> torch.Tensor:
+    """loss_i, (N,), 0 or above; NaN for a member in no set. gain_i is the advantage plus it."""
+    return scored.member_mean((-scored.advantages_S).clamp(min=0))
 
 
-PER_SET = Credit(mean.of_sets, rows=gains_and_losses, centred=True)
+def check(trainer: Any, rollout: Any, objective: Any) -> None:
+    """The loss is TRL's clipped mean over tokens, and gains and losses stay apart."""
+    require(
+        not find_scaling("set_normalise", objective.set_normalise).shifts,
+        f"credit 'per_set' keeps what sets gain and lose apart, and set_normalise {objective.set_normalise!r} would "
+        "shift both: use 'std' or 'none'.",
+    )
+    require(
+        trainer.loss_type == "dapo",
+        f"credit 'per_set' corrects the clipped loss over all tokens, loss_type 'dapo', not {trainer.loss_type!r}.",
+    )
+    for name, neutral in NEUTRAL.items():
+        require(
+            getattr(trainer, name) == neutral,
+            f"credit 'per_set' knows nothing of {name} {getattr(trainer, name)!r}: leave it at {neutral!r}.",
+        )
+
+
+PER_SET = Credit(
+    mean.of_sets,
+    losses=losses,
+    centred=True,
+    needs_others=True,
+    reference=mean.reference,
+    check=check,
+    says="**one clipped row per set** (Poly-PPO, arXiv 2509.25424): a member's advantage is the mean score of its sets "
+    "less the baseline, and each set is clipped on its own",
+)

@@ -36,4 +36,4 @@ def mean_pair(matrix_S_n_n: torch.Tensor) -> torch.Tensor:
 
 
 PAIRS = PairForm(distance_matrix, mean_pair)
-ACTION_DISTANCE = Diversity(PAIRS.of_set, pair_form=PAIRS)
+ACTION_DISTANCE = Diversity(PAIRS.of_set, pair_form=PAIRS, says="mean edit distance of the action sequences")

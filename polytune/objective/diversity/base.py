@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
+
+from polytune.lookup import Row
 
 Signatures = Sequence[Hashable | None]
 
@@ -42,13 +44,20 @@ class PairForm(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Diversity:
-    """`of_set(signatures) -> d in [0, 1]`. `count_form(set_size)` or `pair_form` give the same numbers faster, None
-    where there is none."""
+class Diversity(Row):
+    """`of_set(signatures) -> d in [0, 1]`, the definition. `count_form(set_size)` or `pair_form` give the same numbers
+    faster, None where there is none."""
 
     of_set: Callable[[Signatures], float]
     count_form: Callable[[int], CountForm] | None = None
     pair_form: PairForm | None = None
+    function: ClassVar[str] = "of_set"
+    form: ClassVar[str] = "a Diversity or a function d(signatures) -> float"
+
+    @property
+    def flat_alone(self) -> bool:
+        """Whether d of a set of one is always the same, as far as its forms say."""
+        return self.pair_form is not None or (self.count_form is not None and self.count_form(1).slope == 0)
 
 
 def num_distinct(signatures: Signatures) -> int:

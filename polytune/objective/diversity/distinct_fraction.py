@@ -17,4 +17,4 @@ def count_form(set_size: int) -> CountForm:
     return CountForm(slope=1 / set_size)
 
 
-DISTINCT_FRACTION = Diversity(distinct_fraction, count_form)
+DISTINCT_FRACTION = Diversity(distinct_fraction, count_form, says="distinct signatures / n")

@@ -21,4 +21,4 @@ def count_form(set_size: int) -> CountForm:
     return CountForm(slope=step, constant=-step, at_zero=step)
 
 
-EXCESS = Diversity(excess, count_form)
+EXCESS = Diversity(excess, count_form, says="(distinct signatures - 1) / (n - 1)")

@@ -66,4 +66,4 @@ def _same(signatures: list) -> torch.Tensor:
 
 KERNELS = {"set": _jaccard, "text": _edit_similarity, "sequence": _edit_similarity, "label": _same}
 PAIRS = PairForm(similarity_matrix, vendi_fraction)
-VENDI = Diversity(PAIRS.of_set, pair_form=PAIRS)
+VENDI = Diversity(PAIRS.of_set, pair_form=PAIRS, says="Vendi score / n (arXiv 2210.02410)")

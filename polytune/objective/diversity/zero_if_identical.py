@@ -18,4 +18,6 @@ def count_form(set_size: int) -> CountForm:
     return CountForm(slope=1 / set_size, at_one=-1 / set_size)
 
 
-ZERO_IF_IDENTICAL = Diversity(zero_if_identical, count_form)
+ZERO_IF_IDENTICAL = Diversity(
+    zero_if_identical, count_form, says="distinct signatures / n, and 0 when all members are alike"
+)

@@ -11,7 +11,7 @@ import torch
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import Groups
 from polytune.objective.set_objectives import mean, polychromic
-from polytune.objective.set_objectives.base import Objective
+from polytune.objective.set_objectives.base import Measure, Members, Objective, mean_reward, signatures_of
 from polytune.objective.sets import Sets
 
 
@@ -26,4 +26,15 @@ def given_member(groups: Groups, set_size: int, form: CountForm, diversity_coef:
     return mean.given_member(groups, set_size, form, diversity_coef) + diversity_coef * diversity_P_N
 
 
-ADDITIVE = Objective(score, given_member)
+def reference(members: Members, d: Measure, diversity_coef: float) -> float:
+    """f of one set."""
+    return mean_reward(members) + diversity_coef * d(signatures_of(members))
+
+
+ADDITIVE = Objective(
+    score,
+    given_member,
+    reads_coef=True,
+    reference=reference,
+    says="the **additive bonus** f(G) = mean reward of G + {diversity_coef:g} d(G)",
+)

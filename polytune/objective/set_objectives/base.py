@@ -1,19 +1,23 @@
 """What a set objective is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.lookup import Row
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import Groups
 from polytune.objective.sets import Sets
 
 GivenMember = Callable[[Groups, int, CountForm | None, float], torch.Tensor]
+Members = Sequence[tuple[float, Hashable | None]]  # reward and signature of each
+Measure = Callable[[Sequence[Hashable | None]], float]  # d of signatures
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Row):
     """A function f of a set, and its closed form where it has one.
 
     score(sets) -> (S,) float64: f of each set. It must not depend on the order of a set's members.
@@ -22,9 +26,28 @@ class Objective:
     reads_diversity: False promises that f does not depend on d; then `given_member` is used with every measure, else
         with those that have a `CountForm`.
     reads_signatures: False promises that f does not tell strategies apart; then tasks without signatures will do.
+    reads_coef: f depends on `diversity_coef`.
+    best_of_set: f is the score of the set's best member.
+    reference(members, d, diversity_coef) -> f of one set in plain Python, from its definition: what `score` and the
+        closed form are tested against. None: `score`, one set at a time.
     """
 
     score: Callable[[Sets], torch.Tensor]
     given_member: GivenMember | None = None
     reads_diversity: bool = True
     reads_signatures: bool = True
+    reads_coef: bool = False
+    best_of_set: bool = False
+    reference: Callable[[Members, Measure, float], float] | None = None
+    function: ClassVar[str] = "score"
+    form: ClassVar[str] = "an Objective or a function f(sets) -> (S,) scores"
+
+
+def mean_reward(members: Members) -> float:
+    """For references."""
+    return sum(reward for reward, _ in members) / len(members)
+
+
+def signatures_of(members: Members) -> list[Hashable | None]:
+    """For references."""
+    return [signature for _, signature in members]

@@ -13,7 +13,7 @@ from polytune.objective.binomial import pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.diversity.of_sets import count_classes
 from polytune.objective.groups import NO_CLASS, Groups
-from polytune.objective.set_objectives.base import Objective
+from polytune.objective.set_objectives.base import Measure, Members, Objective
 from polytune.objective.sets import Sets
 
 
@@ -36,4 +36,15 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     return (hit_P_1 + missed_P_K.gather(1, own_P_N)) / set_size
 
 
-COVERAGE = Objective(score, given_member, reads_diversity=False)
+def reference(members: Members, d: Measure, diversity_coef: float) -> float:
+    """f of one set."""
+    return len({s for r, s in members if r > 0 and s is not None}) / len(members)
+
+
+COVERAGE = Objective(
+    score,
+    given_member,
+    reads_diversity=False,
+    reference=reference,
+    says="**coverage**: f(G) = distinct signatures among the winning members of G / n",
+)

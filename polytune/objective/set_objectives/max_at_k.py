@@ -13,7 +13,7 @@ import torch
 from polytune.objective.binomial import pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import Groups
-from polytune.objective.set_objectives.base import Objective
+from polytune.objective.set_objectives.base import Measure, Members, Objective
 from polytune.objective.sets import Sets
 
 
@@ -34,4 +34,17 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     return torch.empty_like(at_place_P_N).scatter_(1, order_P_N, at_place_P_N.gather(1, last_of_run_P_N))
 
 
-MAX_AT_K = Objective(score, given_member, reads_diversity=False, reads_signatures=False)
+def reference(members: Members, d: Measure, diversity_coef: float) -> float:
+    """f of one set."""
+    return max(reward for reward, _ in members)
+
+
+MAX_AT_K = Objective(
+    score,
+    given_member,
+    reads_diversity=False,
+    reads_signatures=False,
+    best_of_set=True,
+    reference=reference,
+    says="**max@k**: f(G) = highest reward in G (PKPO, arXiv 2505.15201)",
+)

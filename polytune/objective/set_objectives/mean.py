@@ -10,7 +10,7 @@ import torch
 from polytune.objective.binomial import pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import Groups
-from polytune.objective.set_objectives.base import Objective
+from polytune.objective.set_objectives.base import Measure, Members, Objective, mean_reward
 from polytune.objective.sets import Sets
 
 
@@ -26,4 +26,16 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     return (groups.rewards_P_N + together * others_P_N) / set_size
 
 
-MEAN = Objective(score, given_member, reads_diversity=False, reads_signatures=False)
+def reference(members: Members, d: Measure, diversity_coef: float) -> float:
+    """f of one set."""
+    return mean_reward(members)
+
+
+MEAN = Objective(
+    score,
+    given_member,
+    reads_diversity=False,
+    reads_signatures=False,
+    reference=reference,
+    says="the **mean reward** of G, which is standard RL",
+)

@@ -10,7 +10,7 @@ import torch
 from polytune.objective.binomial import pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import Groups
-from polytune.objective.set_objectives.base import Objective
+from polytune.objective.set_objectives.base import Measure, Members, Objective
 from polytune.objective.sets import Sets
 
 
@@ -27,4 +27,17 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     return torch.where(success_P_N, 1.0, 1 - all_fail_P_1)
 
 
-PASS_AT_K = Objective(score, given_member, reads_diversity=False, reads_signatures=False)
+def reference(members: Members, d: Measure, diversity_coef: float) -> float:
+    """f of one set."""
+    return float(any(reward > 0 for reward, _ in members))
+
+
+PASS_AT_K = Objective(
+    score,
+    given_member,
+    reads_diversity=False,
+    reads_signatures=False,
+    best_of_set=True,
+    reference=reference,
+    says="**pass@k**: f(G) = 1 when a member of G succeeds, else 0 (PKPO, arXiv 2505.15201)",
+)

@@ -20,7 +20,7 @@ import torch
 from polytune.objective.binomial import PoolTables, pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import NO_CLASS, Groups
-from polytune.objective.set_objectives.base import Objective
+from polytune.objective.set_objectives.base import Measure, Members, Objective, mean_reward, signatures_of
 from polytune.objective.sets import Sets
 
 
@@ -82,4 +82,15 @@ def _other_classes(
     return c_P_K.sum(dim=1, keepdim=True) - own_c_P_N + rewards_P_N * (w_P_K.sum(dim=1, keepdim=True) - own_w_P_N)
 
 
-POLYCHROMIC = Objective(score, given_member)
+def reference(members: Members, d: Measure, diversity_coef: float) -> float:
+    """f of one set."""
+    return mean_reward(members) * d(signatures_of(members))
+
+
+POLYCHROMIC = Objective(
+    score,
+    given_member,
+    reference=reference,
+    says="the **polychromic objective** f(G) = mean reward of G x d(G) (Poly-PPO, arXiv 2509.25424; Poly-EPO, arXiv "
+    "2604.17654)",
+)

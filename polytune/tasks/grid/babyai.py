@@ -17,7 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from polytune.tasks.base import Task, digest, pickle_by_value
+from polytune.digests import short_digest
+from polytune.tasks.base import Task, pickle_by_value
 from polytune.tasks.grid.babyai_expert import Guide
 from polytune.tasks.grid.babyai_state import State, capture, objects_of, rebuild, walls_of
 from polytune.tasks.grid.babyai_text import Sight, mission_text, vocabulary
@@ -203,7 +204,7 @@ class BabyAI(Task):
 
     def start_hash(self, seed: int) -> str:
         state, _ = generate(self.level, self.check_seed(seed), None, 0)
-        return digest(pickle_by_value(tuple(state)))
+        return short_digest(pickle_by_value(tuple(state)))
 
     def vocabulary(self) -> list[str]:
         return vocabulary(self.actions)

@@ -135,10 +135,6 @@ def path_probabilities(world: World, probs_S_A: np.ndarray) -> np.ndarray:
     return steps_O_T.prod(axis=1)
 
 
-def expected_reward(world: World, probs_S_A: np.ndarray) -> float:
-    return float(path_probabilities(world, probs_S_A) @ world.rewards_O)
-
-
 def success_rate(world: World, probs_S_A: np.ndarray) -> float:
     return float(path_probabilities(world, probs_S_A) @ world.success_O)
 
@@ -254,32 +250,3 @@ def mean(rewards: Sequence[float], signatures: Sequence[Hashable | None]) -> flo
 def polychromic(rewards: Sequence[float], signatures: Sequence[Hashable | None]) -> float:
     """Mean reward x distinct signatures / n (arXiv 2509.25424; u/n as in arXiv 2604.17654)."""
     return mean(rewards, signatures) * len(set(signatures) - {None}) / len(signatures)
-
-
-def any_success(rewards: Sequence[float], signatures: Sequence[Hashable | None]) -> float:
-    """1 if some member was paid: pass@k with k = n."""
-    return float(any(reward > 0.0 for reward in rewards))
-
-
-def coverage(rewards: Sequence[float], signatures: Sequence[Hashable | None]) -> float:
-    """Distinct signatures among the members that were paid / n."""
-    return len({s for r, s in zip(rewards, signatures, strict=True) if r > 0.0} - {None}) / len(rewards)
-
-
-def uniform_polychromic(optimal: int, set_size: int, reward: float) -> float:
-    """E[f_poly] of the bandit policy that pulls m optimal arms equally often: reward * m/n * (1 - (1 - 1/m)^n).
-
-    By symmetry it is the best policy on the optimal arms (E[u] = sum_i 1 - (1 - p_i)^n is concave), and a stationary
-    optimum unless `failing_arms_pay`.
-    """
-    return reward * optimal / set_size * (1.0 - (1.0 - 1.0 / optimal) ** set_size)
-
-
-def failing_arms_pay(optimal: int, set_size: int) -> bool:
-    """Whether, at the uniform policy on m optimal arms, E[f_poly] gains by a first pull of an arm that pays nothing.
-
-    One such member turns E[u_n] into (n-1)/n * (E[u_(n-1)] + 1) with E[u_n] = m (1 - (1 - 1/m)^n): worth it only when
-    sets are so much larger than m that winners repeat themselves, never for n up to m.
-    """
-    distinct, fewer = (optimal * (1.0 - (1.0 - 1.0 / optimal) ** size) for size in (set_size, set_size - 1))
-    return (set_size - 1) / set_size * (fewer + 1.0) > distinct + 1e-12

@@ -91,10 +91,6 @@ class PathWorld(Task):
         words = f"Say {self.depth} of these words, one at a time: {', '.join(self.actions)}."
         self.instructions = f"{words} Some {'words' if self.depth == 1 else 'pairs of words'} win, others lose."
 
-    @property
-    def optimal_paths(self) -> tuple[Path, ...]:
-        return tuple(path for path, payoff in self.payoffs.items() if payoff == 1.0)
-
     def vocabulary(self) -> list[str]:
         return [self.sign, *self.actions]
 

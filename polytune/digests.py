@@ -1,0 +1,21 @@
+"""Numbers and names made from bytes, the same in every process and on every machine. Committed files and runs hold
+them, so none may ever change its value."""
+
+import hashlib
+from pathlib import Path
+
+
+def short_digest(content: bytes) -> str:
+    """The first 16 hex characters of the SHA-256 of ``content``."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def file_digest(path: str | Path) -> str:
+    """The SHA-256 of a file's content, 64 hex characters."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def number_from(content: bytes, num_bytes: int, person: bytes = b"") -> int:
+    """A number in 0..256**num_bytes - 1: BLAKE2b of ``content``, little end first; ``person`` keeps purposes apart."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=num_bytes, person=person).digest(), "little")

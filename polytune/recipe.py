@@ -1,0 +1,62 @@
+"""A recipe: a YAML of fields, which may be that of another recipe with some of them changed.
+
+    extends: ppo.yaml        # a path from this file's folder, or any path
+    critic: none             # takes the place of the other recipe's value
+
+A recipe that extends another and names no ``output_dir`` goes to ``outputs/FOLDER/NAME`` after its own place under
+``recipes/`` (``outputs/NAME`` elsewhere), never into the other one's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from polytune.places import find_file
+
+EXTENDS = "extends"
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The fields of a recipe as a flat mapping, those of the recipes that it extends included.
+
+    Raises:
+        ValueError: a file is missing, is not YAML, is no mapping of names to values, or extends itself.
+    """
+    return _read(find_file(path), ())
+
+
+def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
+    """``readers``: the recipes that extend this one, the first one first."""
+    by = f" (extended by {readers[-1]})" if readers else ""
+    if not path.is_file():
+        raise ValueError(f"config {str(path)!r}{by} does not exist.")
+    try:
+        own = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path}{by} is not valid YAML: {error}") from error
+    if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
+        raise ValueError(f"config {path}{by} must be a mapping of field names to values, got {type(own).__name__}.")
+    if EXTENDS not in own:
+        return own
+    name = own.pop(EXTENDS)
+    if not isinstance(name, str):
+        raise ValueError(f"config {path} extends {name!r}: give the path of one YAML file.")
+    other = path.parent / name if (path.parent / name).is_file() else find_file(name)
+    chain = [*readers, path]
+    if other.resolve() in [reader.resolve() for reader in chain]:
+        raise ValueError(f"config {path} extends {name}, which extends it in turn: leave one of them out.")
+    settings = _read(other, chain)
+    if "output_dir" in settings and "output_dir" not in own:
+        own["output_dir"] = own_folder(path)
+    return settings | own
+
+
+def own_folder(path: Path) -> str:
+    """``outputs/FOLDER/NAME`` of ``recipes/FOLDER/NAME.yaml``, ``outputs/NAME`` of another file."""
+    parts = path.resolve().with_suffix("").parts
+    under = [i for i, part in enumerate(parts) if part in ("recipes", "_recipes")]
+    return str(Path("outputs", *(parts[under[-1] + 1 :] if under else parts[-1:])))

@@ -1,0 +1,87 @@
+"""Everything that a run can name: a row says where it lies, and in a few words what it is.
+
+Imports nothing, so that configurations, ``--help`` and completion know all names at once; what a name stands for is
+loaded by ``polytune.lookup`` where a run asks for it, and brings the rest: its words for the card, its brute-force
+reference, the fields that it contradicts. A file and a row here are all that a new one needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """``path``: "package.module:name". ``told``: for ``--help``, after the name."""
+
+    path: str
+    told: str = ""
+
+
+#: f(G) of a set: `polytune.objective.set_objectives.base`
+OBJECTIVES: dict[str, Entry] = {
+    "polychromic": Entry("polytune.objective.set_objectives.polychromic:POLYCHROMIC"),
+    "mean": Entry("polytune.objective.set_objectives.mean:MEAN"),
+    "pass_at_k": Entry("polytune.objective.set_objectives.pass_at_k:PASS_AT_K"),
+    "max_at_k": Entry("polytune.objective.set_objectives.max_at_k:MAX_AT_K"),
+    "additive": Entry("polytune.objective.set_objectives.additive:ADDITIVE"),
+    "coverage": Entry("polytune.objective.set_objectives.coverage:COVERAGE"),
+}
+
+#: d(G) in [0, 1]: `polytune.objective.diversity.base`
+DIVERSITY: dict[str, Entry] = {
+    "distinct_fraction": Entry("polytune.objective.diversity.distinct_fraction:DISTINCT_FRACTION"),
+    "zero_if_identical": Entry("polytune.objective.diversity.zero_if_identical:ZERO_IF_IDENTICAL"),
+    "excess": Entry("polytune.objective.diversity.excess:EXCESS"),
+    "vendi": Entry("polytune.objective.diversity.vendi:VENDI"),
+    "action_distance": Entry("polytune.objective.diversity.action_distance:ACTION_DISTANCE"),
+}
+
+#: from the scores of sets to a number per member: `polytune.objective.credit.base`
+CREDIT: dict[str, Entry] = {
+    "mean": Entry("polytune.objective.credit.mean:MEAN"),
+    "max": Entry("polytune.objective.credit.max:MAX"),
+    "per_set": Entry("polytune.objective.credit.per_set:PER_SET"),
+    "leave_one_out": Entry("polytune.objective.credit.leave_one_out:LEAVE_ONE_OUT"),
+}
+
+#: clusters of texts, for `signature`: `polytune.objective.judge`
+JUDGES: dict[str, Entry] = {"ngram": Entry("polytune.objective.ngram_judge:NGramJudge")}
+
+#: how advantages are scaled: `polytune.objective.normalise`; the critic's belong to no group
+GAE_NORMALISE: dict[str, Entry] = {
+    "none": Entry("polytune.objective.normalise:NONE"),
+    "std": Entry("polytune.objective.normalise:STD", "unit size over the update"),
+    "mean_std": Entry("polytune.objective.normalise:MEAN_STD", "the mean is taken away, too"),
+}
+SET_NORMALISE: dict[str, Entry] = GAE_NORMALISE | {
+    "group_std": Entry(
+        "polytune.objective.normalise:GROUP_STD",
+        "each group centred and by its own, as in GRPO; credit mean or per_set",
+    ),
+}
+
+#: which turns of a seed trajectory become rollout states: `polytune.rollout.branching`
+BRANCHING: dict[str, Entry] = {
+    "equally_spaced": Entry("polytune.rollout.branching:EQUALLY_SPACED", "the paper"),
+    "uncertain": Entry("polytune.rollout.branching:UNCERTAIN", "the critic sees an open outcome"),
+    "entropy": Entry("polytune.rollout.branching:ENTROPY", "the policy hesitates"),
+    "fixed": Entry("polytune.rollout.branching:FIXED", "the same turns of every episode, as far as it goes"),
+    "start": Entry("polytune.rollout.branching:START", "whole episodes"),
+}
+
+#: what else changes an update: `polytune.methods.base`
+METHODS: dict[str, Entry] = {
+    "ucb": Entry("polytune.methods.ucb:UCB", "exploration bonus from visit counts"),
+    "clip_cov": Entry("polytune.methods.clip_cov:ClipCov", "against loss of entropy"),
+    "kl_cov": Entry("polytune.methods.kl_cov:KLCov", "against loss of entropy"),
+    "rep_exp": Entry("polytune.methods.rep_exp:RepExp", "bonus for unlike hidden states"),
+    "go_explore": Entry("polytune.methods.go_explore:GoExplore", "trees from states reached before"),
+    "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
+}
+
+
+def listed(table: Mapping[str, Entry], *, of: str = "package.module:name") -> str:
+    """For ``--help``: all names with what is told of them; ``of``: the form of a user's own."""
+    rows = [f"{name} ({entry.told})" if entry.told else name for name, entry in table.items()]
+    return f"{', '.join(rows)}, or your own as {of}"

@@ -1,0 +1,32 @@
+"""The task of a run and the start states that it takes, as its fields name them: what every program begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from polytune.config import TaskConfig
+from polytune.tasks import load_task
+from polytune.tasks.base import Task
+from polytune.tasks.splits import load_split, says_unseen
+
+
+def task_of(config: TaskConfig) -> Task:
+    """The task with its options. Raises ValueError as `load_task`."""
+    return load_task(config.task, **config.task_options)
+
+
+def starts_of(
+    task: Task,
+    config: TaskConfig,
+    *,
+    default_split: str | None = None,
+    levels_shown: Callable[[], Iterable[str]] = tuple,
+) -> tuple[str, list[int]]:
+    """The split's name and the seeds of its start states, the first `num_start_states` where that is set.
+
+    `default_split`: where the configuration names none; None: the task's own. `levels_shown`: hashes of the levels that
+    the policies' demonstrations showed, asked for where the split promises unseen ones. Raises as `load_split`.
+    """
+    split = config.split or default_split or task.default_split
+    unseen_of = levels_shown() if says_unseen(split) else ()
+    return split, load_split(task, split, config.data_dir, unseen_of)[: config.num_start_states]

@@ -1,0 +1,73 @@
+"""Recipes that extend others: whose value counts, where they go, what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from polytune.app.cli import UsageError, load_yaml
+from polytune.recipe import own_folder, read_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+EXTENDING = [
+    p for p in sorted((ROOT / "recipes").rglob("*.yaml")) if "extends" in (yaml.safe_load(p.read_text()) or {})
+]
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+def test_its_own_values_take_the_place_of_the_others(tmp_path):
+    write(tmp_path, a="x: 1\ny: [1, 2]\nz: 3\noutput_dir: outputs/a\n", b="extends: a.yaml\ny: [7]\nz:\n",
+          c="w: 0\nextends: b.yaml\noutput_dir: here\n")  # fmt: skip
+    assert read_recipe(tmp_path / "b.yaml") == {"x": 1, "y": [7], "z": None, "output_dir": "outputs/b"}
+    assert read_recipe(tmp_path / "c.yaml") == {"w": 0, "x": 1, "y": [7], "z": None, "output_dir": "here"}
+
+
+def test_paths_count_from_the_files_folder_and_from_the_current_one(tmp_path, monkeypatch):
+    write(tmp_path, a="x: 1\n")
+    (tmp_path / "sub").mkdir()
+    write(tmp_path / "sub", b="extends: ../a.yaml\n", c="extends: a.yaml\n")
+    assert read_recipe(tmp_path / "sub/b.yaml") == {"x": 1}
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("sub/c.yaml") == {"x": 1}
+
+
+def test_it_never_goes_into_the_other_ones_folder(tmp_path):
+    folder = tmp_path / "recipes" / "world"
+    folder.mkdir(parents=True)
+    write(folder, mine=f"extends: {ROOT}/recipes/fourrooms/poly_ppo.yaml\n")
+    assert read_recipe(folder / "mine.yaml")["output_dir"] == own_folder(folder / "mine.yaml") == "outputs/world/mine"
+    folders = [read_recipe(path)["output_dir"] for path in EXTENDING]
+    assert len(EXTENDING) > 50 and len(set(folders)) == len(folders)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("extends: b.yaml", ["b.yaml", "(extended by", "does not exist"]),
+        ("extends: mine.yaml", ["mine.yaml extends mine.yaml, which extends it in turn"]),
+        ("extends: loop.yaml", ["loop.yaml extends mine.yaml, which extends it in turn"]),
+        ("extends: [a.yaml]", ["extends ['a.yaml']", "one YAML file"]),
+        ("extends: broken.yaml", ["broken.yaml (extended by", "not valid YAML"]),
+        ("extends: list.yaml", ["list.yaml (extended by", "mapping", "list"]),
+    ],
+)
+def test_what_cannot_be_extended_is_one_clear_error(tmp_path, text, words):
+    write(tmp_path, mine=text, loop="extends: mine.yaml", broken="a: b: c", list="- a")
+    with pytest.raises(UsageError) as error:
+        load_yaml(tmp_path / "mine.yaml")
+    for word in words:
+        assert word in str(error.value), error.value
+    assert "\n" not in str(error.value).split("not valid YAML")[0]
+
+
+@pytest.mark.parametrize("path", EXTENDING, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_no_recipe_repeats_what_it_extends(path):
+    own = yaml.safe_load(path.read_text())
+    other = read_recipe(path.parent / own.pop("extends"))
+    repeated = [name for name, value in own.items() if name in other and other[name] == value]
+    assert not repeated and own.get("output_dir") != own_folder(path)
