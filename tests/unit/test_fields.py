@@ -139,6 +139,8 @@ def test_a_run_is_the_same_from_the_class_and_from_the_kept_fields():
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_loaded(flags, told, monkeypatch):
+    made_from = json.loads(fields.FIELDS_FILE.read_text())["made_from"]
+    monkeypatch.setattr(fields, "made_from", lambda: made_from)  # whatever is installed here
     monkeypatch.setattr(fields, "_imported", not_loaded)
     with pytest.raises(UsageError, match=re.escape(told)):
         parse((*LIGHT, fields.TRAINER), flags, description="")
