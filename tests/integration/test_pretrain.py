@@ -106,7 +106,7 @@ def test_success_is_checked_on_held_out_levels_and_the_target_is_named(pretrain,
     checked, original = [], rollout.sample_episodes
 
     def sample(task, renderer, generator, starts, **options):
-        checked.append([(start.seed, start.attempt) for start in starts])
+        checked.append([(start.start_state, start.attempt) for start in starts])
         return original(task, renderer, generator, starts, **options)
 
     monkeypatch.setattr(rollout, "sample_episodes", sample)

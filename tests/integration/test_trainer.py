@@ -755,7 +755,7 @@ def test_every_start_state_gets_its_turn(tmp_path, budget):
     trainer.on_trees.append(lambda trainer, trees, turns: met.append([tree.start_state for tree in trees]))
     trainer.train()
     grown = [state for update in met for state in update]
-    assert grown == [start.seed for start in StartSchedule(seeds, trainer.args.seed).take(len(grown))]
+    assert grown == [start.start_state for start in StartSchedule(seeds, trainer.args.seed).take(len(grown))]
     assert len(grown) == trainer.schedule.cursor and (budget is None) == (len(grown) == 24)
     logged = [line for line in trainer.state.log_history if "rollout/start_states" in line]
     assert [line["rollout/passes"] * 7 for line in logged] == pytest.approx(np.cumsum([len(u) for u in met]))

@@ -123,7 +123,7 @@ def test_equally_spaced(num_turns, expected):
 def test_tree_shape_and_rows(lab, shape):
     num_seeds, num_states, num_vines = shape
     trees = lab.grow(*shape)
-    assert [tree.start_state for tree in trees] == [start.seed for start in STARTS]
+    assert [tree.start_state for tree in trees] == [start.start_state for start in STARTS]
     for tree in trees:
         assert len(tree.seeds) == len(tree.vines) == num_seeds
         assert all(seed.parent is None and seed.branch_turn == 0 for seed in tree.seeds)
@@ -237,7 +237,7 @@ def test_same_run_seed_same_tree_and_other_seeds_differ(lab):
     again = lab.grow()
     assert as_nested(again) == as_nested(first) and all_logprobs(again) == all_logprobs(first)
     assert as_nested(lab.grow(run_seed=1)) != as_nested(first)
-    attempt = as_nested(lab.grow(starts=[Start(start.seed, 1) for start in STARTS]))
+    attempt = as_nested(lab.grow(starts=[Start(start.start_state, 1) for start in STARTS]))
     assert all(a[:2] == b[:2] and a[2] != b[2] for a, b in zip(attempt, as_nested(first), strict=True))
 
 

@@ -52,7 +52,7 @@ def test_no_start_state_is_passed_over(seed):
     room, known = draw.randint(1, 12), None
     for _ in range(40):
         own, known = run.update(room, draw.choice([3, 40, 300]), known)
-        counts = Counter(start.seed for start in run.grown)
+        counts = Counter(start.start_state for start in run.grown)
         attempts = [counts[state] for state in range(run.states)]
         assert max(attempts) - min(attempts) <= 1
         assert max(map(len, own)) - min(map(len, own)) <= 1
