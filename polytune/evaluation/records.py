@@ -35,7 +35,7 @@ class Attempt(NamedTuple):
     """One attempt to be made: attempt 0..n-1 are samples, :data:`GREEDY_ATTEMPT` is the greedy episode."""
 
     policy: str
-    start_state: int
+    start_seed: int
     attempt: int
     perturb: str | None = None
 
@@ -84,7 +84,7 @@ def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> d
     return {
         "policy": attempt.policy,
         "perturb": attempt.perturb,
-        "start_seed": attempt.start_state,
+        "start_seed": attempt.start_seed,
         "attempt": attempt.attempt,
         "greedy": attempt.attempt == GREEDY_ATTEMPT,
         "success": trajectory.success,
@@ -178,7 +178,7 @@ def sample_records(
         task,
         renderer,
         generator,
-        [Start(attempt.start_state, attempt.attempt) for attempt in cohort],
+        [Start(attempt.start_seed, attempt.attempt) for attempt in cohort],
         run_seed=run_seed,
         max_branches=len(cohort),
         on_episode=lambda index, trajectory: on_episode(),
@@ -186,7 +186,7 @@ def sample_records(
     groups: dict[tuple, list[Trajectory]] = {}
     for attempt, trajectory in zip(cohort, trajectories, strict=True):
         if attempt.attempt != GREEDY_ATTEMPT:
-            groups.setdefault((attempt.part, attempt.start_state), []).append(trajectory)
+            groups.setdefault((attempt.part, attempt.start_seed), []).append(trajectory)
     _refuse(count_duplicates(groups.values()), cohort[0].policy)
     return [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
 

@@ -53,7 +53,7 @@ def test_cohorts_hold_one_policy_and_one_way_of_sampling(size):
 def test_records_are_cut_to_whole_cohorts(tmp_path):
     batches = cohorts(plan(["a"], [0, 1], 2), 3)  # 2 greedy, then 3 and 1 samples
     path = tmp_path / "records.jsonl"
-    lines = [json.dumps(record(a.policy, a.start_state, a.attempt, False)) + "\n" for batch in batches for a in batch]
+    lines = [json.dumps(record(a.policy, a.start_seed, a.attempt, False)) + "\n" for batch in batches for a in batch]
     for count, kept in ((0, 0), (1, 0), (2, 2), (4, 2), (5, 5), (6, 6)):
         for rest in ("", '{"policy": "a", "sta'):
             path.write_text("".join(lines[:count]) + rest)

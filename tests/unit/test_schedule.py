@@ -66,7 +66,7 @@ def test_no_start_state_is_passed_over(seed):
 
 def test_the_order_is_that_of_shuffled_passes():
     """Written out, as runs before had it: a run without a budget meets the same start states as ever."""
-    assert [tuple(start) for start in StartSchedule([3, 5, 8], run_seed=1).take(9)] == [
+    assert [start[:2] for start in StartSchedule([3, 5, 8], run_seed=1).take(9)] == [
         (5, 0), (8, 0), (3, 0), (3, 1), (5, 1), (8, 1), (5, 2), (8, 2), (3, 2),
     ]  # fmt: skip
     a, b = StartSchedule(range(50), 0), StartSchedule(range(50), 1)
