@@ -71,7 +71,7 @@ def corridor_yaml(**settings):
     """The example's YAML as the README shows it, with some settings changed."""
     [text] = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "task: corridor" in block]
     fields = yaml.safe_load(text)
-    fields["extends"] = str(ROOT / "recipes/corridor" / fields["extends"])
+    fields["extends"] = os.path.normpath(ROOT / "recipes/corridor" / fields["extends"])
     return yaml.safe_dump(fields | {key: str(value) for key, value in settings.items()})
 
 
