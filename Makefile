@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic clean
+.PHONY: help install style quality test test-fast test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,12 @@ quality: install ## check format and lint
 
 test: install ## run the tests (no hub, no GPU)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# of the unit tests, those of whole worlds take most of the time
+WORLDS := babyai babyai_reader tasks_conformance creativity_tasks creativity_graders maths fourrooms arithmetic_data
+
+test-fast: install ## the unit tests without those of whole worlds, for daily work
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit $(WORLDS:%=--ignore tests/unit/test_%.py)
 
 $(VLLM_VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
