@@ -18,12 +18,16 @@ unseen answers there are. Texts from elsewhere are scored, too: --task triangle 
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from polytune.app.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
 from polytune.places import command
 from polytune.terminal import Bar
+
+#: where an evaluation goes that names no folder
+OUTPUT_DIR = "outputs/quickstart/evaluation"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -34,28 +38,13 @@ def main(argv: Sequence[str]) -> None:
     task_config, policy_config, config = parse((TaskConfig, PolicyConfig, EvaluationConfig), argv, description=__doc__)
     refuse_unused(policy_config, {"model": "name the checkpoints with --policies"})
     set_cpu_threads(policy_config.cpu_threads)
-    output_dir = Path(config.output_dir or "outputs/quickstart/evaluation")
-    if config.from_records is not None:
-        unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
-        refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
-        from polytune.report.analysis import analyse_recorded
-
-        analyse_recorded(task_config, config, command("evaluate", argv))
-        return
-    if config.completions is not None:
-        unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report")
-        config.output_dir = str(output_dir)
-        refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
-        refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
-        from polytune.report.creativity import score_file
-
-        score_file(task_config, config, command=command("evaluate", argv))
-        return
+    if config.from_records is not None or config.completions is not None:
+        return _without_sampling(task_config, config, argv)
+    output_dir = Path(config.output_dir or OUTPUT_DIR)
     paths = named_policies(config.policies)
 
     from polytune.evaluation import perturbed, records
-    from polytune.policy import GeneratorsInTurn, build_renderer, load_policy
-    from polytune.policy.generators import set_aside_warps
+    from polytune.policy import GeneratorsInTurn
     from polytune.report import analysis
     from polytune.running import provenance
     from polytune.tasks.splits import says_unseen
@@ -63,23 +52,11 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, start states, policies
     task, shown = task_of(task_config), provenance.demonstration_hashes
-    split, seeds = starts_of(
+    split, starts = starts_of(
         task, task_config, levels_shown=lambda: [level for path in paths.values() for level in shown(path)]
     )
-    tasks = perturbed.tasks_under(task, task_config, config.perturb, seeds, seed=config.seed)
-    policies = {
-        name: load_policy(path, **policy_config.loading(config.trust_remote_code)) for name, path in paths.items()
-    }
-    renderers = {name: build_renderer(tokenizer, task, policy_config) for name, (_, tokenizer) in policies.items()}
-    for name, path in paths.items():  # a policy that cannot play this task is refused before another one is sampled
-        trained = provenance.other_task_args(path, task.name, task_config.task_args)
-        if trained is not None:
-            print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
-        renderers[name].check_vocabulary()
-        if asked := set_aside_warps(policies[name][0]):
-            print(f"note: {name}'s generation_config.json asks for {asked}, left aside: pass@k is of the whole "
-                  f"distribution at temperature {config.temperature:g}")  # fmt: skip
-    models = {name: model for name, (model, _) in policies.items()}
+    tasks = perturbed.tasks_under(task, task_config, config.perturb, starts, seed=config.seed)
+    models, renderers = _policies(task, paths, task_config, policy_config, config)
     generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
@@ -91,30 +68,15 @@ def main(argv: Sequence[str]) -> None:
     records_file = output_dir / records.RECORDS_FILE
     perturb = records.with_recorded(records_file, config.perturb)
     unbuilt = [name for name in perturb if name not in tasks]
-    tasks |= perturbed.tasks_under(task, task_config, unbuilt, seeds, seed=config.seed)
-    batches = records.cohorts(
-        records.plan(list(paths), seeds, config.n, perturb, greedy=config.greedy), policy_config.max_branches
-    )
+    tasks |= perturbed.tasks_under(task, task_config, unbuilt, starts, seed=config.seed)
+    planned = records.plan(list(paths), starts, config.n, perturb, greedy=config.greedy)
+    batches = records.cohorts(planned, policy_config.max_branches)
     done = records.continue_records(records_file, batches)
-    episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
-    print(f"{', '.join(paths)}: {episodes:,} episodes of {task.name}, {had:,} of them recorded before", flush=True)
+    print(f"{', '.join(paths)}: {len(planned):,} episodes of {task.name}, {sum(map(len, batches[:done])):,} of them "
+          "recorded before", flush=True)  # fmt: skip
     if says_unseen(split) and (silent := [name for name, path in paths.items() if not shown(path)]):
         print(f"note: {', '.join(silent)} came without demonstrations.json: compared with the train split alone")
-    with records_file.open("a") as file, Bar("episode", total=episodes, done=had) as bar:
-        for number, cohort in enumerate(batches[done:], start=done + 1):
-            (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
-            bar.describe(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
-            start, generator = time.perf_counter(), generators.of(name, greedy=greedy or not config.temperature)
-            lines = records.sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
-                                     on_episode=bar.advance)  # fmt: skip
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-            file.flush()
-            seconds[name] += time.perf_counter() - start
-            provenance.record_seconds(output_dir, seconds)
-            had += len(cohort)
-            last = number == len(batches) or batches[number][0].part != cohort[0].part
-            bar.tell(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", now=last)
-
+    _sample(tasks, renderers, generators, batches, done, config, output_dir, seconds)
     generators.shutdown()
 
     # ---------------------------------------------------------------- summarise, plot, say it
@@ -125,6 +87,67 @@ def main(argv: Sequence[str]) -> None:
     everything = records.read_records(records_file)
     records.check_repeats(everything)
     analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
+
+
+def _without_sampling(task_config, config, argv: Sequence[str]) -> None:
+    """Records of an earlier evaluation, or texts from elsewhere."""
+    if config.from_records is not None:
+        unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
+        refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
+        from polytune.report.analysis import analyse_recorded
+
+        return analyse_recorded(task_config, config, command("evaluate", argv))
+    unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report")
+    refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
+    refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
+    from polytune.report.creativity import score_file
+
+    config.output_dir = config.output_dir or OUTPUT_DIR
+    return score_file(task_config, config, command=command("evaluate", argv))
+
+
+def _policies(
+    task, paths: Mapping[str, str], task_config, policy_config, config
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(models, renderers) by name; one that cannot play this task is refused before another one is sampled."""
+    from polytune.policy import build_renderer, load_policy
+    from polytune.policy.generators import set_aside_warps
+    from polytune.running.provenance import other_task_args
+
+    loading = policy_config.loading(config.trust_remote_code)
+    policies = {name: load_policy(path, **loading) for name, path in paths.items()}
+    renderers = {name: build_renderer(tokenizer, task, policy_config) for name, (_, tokenizer) in policies.items()}
+    for name, path in paths.items():
+        trained = other_task_args(path, task.name, task_config.task_args)
+        if trained is not None:
+            print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
+        renderers[name].check_vocabulary()
+        if asked := set_aside_warps(policies[name][0]):
+            print(f"note: {name}'s generation_config.json asks for {asked}, left aside: pass@k is of the whole "
+                  f"distribution at temperature {config.temperature:g}")  # fmt: skip
+    return {name: model for name, (model, _) in policies.items()}, renderers
+
+
+def _sample(tasks, renderers, generators, batches, done: int, config, output_dir: Path, seconds) -> None:
+    """The cohorts that are not recorded yet, each written whole; ``seconds`` by policy grows along."""
+    from polytune.evaluation.records import RECORDS_FILE, sample_records
+    from polytune.running.provenance import record_seconds
+
+    episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
+    with (output_dir / RECORDS_FILE).open("a") as file, Bar("episode", total=episodes, done=had) as bar:
+        for number, cohort in enumerate(batches[done:], start=done + 1):
+            (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
+            bar.describe(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
+            start, generator = time.perf_counter(), generators.of(name, greedy=greedy or not config.temperature)
+            lines = sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
+                                   on_episode=bar.advance)  # fmt: skip
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.flush()
+            seconds[name] += time.perf_counter() - start
+            record_seconds(output_dir, seconds)
+            had += len(cohort)
+            last = number == len(batches) or batches[number][0].part != cohort[0].part
+            bar.tell(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", now=last)
 
 
 def named_policies(entries: Sequence[str]) -> dict[str, str]:
