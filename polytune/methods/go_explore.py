@@ -71,10 +71,11 @@ class GoExplore(Method):
                 way = [Turn(turn.whole_ids, (), 0.0, turn.feedback_ids) for turn in trajectory.turns]
                 way = [*trajectory.shared_turns, *way]
                 for turn, snapshot in enumerate(trajectory.snapshots[1:], start=trajectory.first_turn + 1):
-                    root = Root(tree.start_state, tree.prompt_ids, tuple(way[:turn]), snapshot)
-                    found = seen.setdefault((root.start_state, root.observation_ids), [0, root])
+                    found = seen.setdefault((tree.start_state, way[turn - 1].feedback_ids), [0, None])
                     found[0] += 1
-                    found[1] = min(found[1], root, key=_length)
+                    if found[1] is None or turn <= len(found[1].turns):  # a longer way is not even copied
+                        root = Root(tree.start_state, tree.prompt_ids, tuple(way[:turn]), snapshot)
+                        found[1] = min(found[1] or root, root, key=_length)
         for cell, visits, root in sorted(update.gather([(cell, *found) for cell, found in seen.items()]), key=_order):
             self.visits[cell] = self.visits.get(cell, 0) + visits
             self.roots[cell] = min(self.roots.get(cell, root), root, key=_length)

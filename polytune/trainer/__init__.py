@@ -5,9 +5,7 @@ from polytune.running.processes import supervise
 from polytune.trainer.checks import check_run
 from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSuccess
 from polytune.trainer.config import PolychromicConfig
-from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.polychromic import PolychromicTrainer
-from polytune.trainer.precision import check_save_dtype
 from polytune.trainer.process_checks import check_processes
 from polytune.trainer.serving import check_vllm_mode
 
@@ -18,10 +16,8 @@ __all__ = [
     "PolychromicTrainer",
     "SaveError",
     "StopAtSuccess",
-    "check_critic_adapter",
     "check_processes",
     "check_run",
-    "check_save_dtype",
     "check_space",
     "check_vllm_mode",
     "latest_checkpoint",
