@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from polytune.digests import number_from
-from polytune.trainer.scoring import length_chunks, rows_per_chunk
+from polytune.policy.packed import Packer
+from polytune.trainer.scoring import length_chunks, packed_rows, rows_per_chunk
 
 CRITIC_FILE = "critic.safetensors"
 OPTIMISER_FILE = "critic_optimizer.pt"
@@ -37,8 +40,32 @@ PASSES = {"head": 10, "shared": 10, "own": 1}
 #: learning rates where ``critic_learning_rate`` is unset
 RATES = {"head": 1e-3, "shared": 1e-3, "own": 1e-4}
 
-#: rows (b, L) of token ids and their mask -> the last hidden states (b, L, H)
-Trunk = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+@dataclass(eq=False)
+class Trunk:
+    """What gives a critic of kind ``own`` its hidden states.
+
+    weights: those that learn. run: a transformer's arguments -> its last hidden states. packer: of that transformer;
+    None: it cannot run packed rows.
+    """
+
+    weights: nn.Module
+    run: Callable[..., torch.Tensor]
+    packer: Packer | None = None
+
+    def read(self, decisions: Decisions) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(rows_b, hidden states before their decisions (d, H), row by row) of parts of the rows."""
+        ids_B_L, mask_B_L, first_B_C = decisions.ids_B_L, decisions.mask_B_L, decisions.first_B_C
+        if self.packer is not None:
+            for part in packed_rows(ids_B_L, mask_B_L, first_B_C, last_layer=self.packer.last_layer):
+                with self.packer.running(part.packed):
+                    hidden = self.run(**self.packer.arguments(part.packed))
+                yield part.rows_b, part.before(hidden, part.chosen_b_C)
+            return
+        for chunk in length_chunks(mask_B_L, first_B_C.size(1), rows_per_chunk(mask_B_L.size(1))):
+            ids_b_L = ids_B_L[chunk.rows_b].gather(1, chunk.moved_b_L)
+            hidden = self.run(input_ids=ids_b_L, attention_mask=torch.ones_like(ids_b_L), use_cache=False)
+            yield chunk.rows_b, chunk.before(hidden, first_B_C[chunk.rows_b])
 
 
 @dataclass
@@ -103,7 +130,7 @@ class Critic(nn.Module):
     Args:
         hidden_size: of the hidden states.
         num_features: of ``Decisions.features_D_F``.
-        trunk: (its weights, how it runs) of kind ``own``; None: ``Decisions.hidden_D_H`` is read.
+        trunk: of kind ``own``; None: ``Decisions.hidden_D_H`` is read.
         passes, minibatches: over the decisions of an update.
         reduce: sum of a tensor over all processes; None: there is one. Every process makes the same number of steps.
     """
@@ -115,7 +142,7 @@ class Critic(nn.Module):
         *,
         width: int = 256,
         seed: int = 0,
-        trunk: tuple[nn.Module, Trunk] | None = None,
+        trunk: Trunk | None = None,
         learning_rate: float = 1e-3,
         passes: int = 10,
         minibatches: int = 8,
@@ -125,20 +152,15 @@ class Critic(nn.Module):
     ):
         super().__init__()
         self.head = ValueHead(hidden_size, num_features, width, seed=seed)
-        self.trunk, self._run = (None, None) if trunk is None else trunk
+        self._trunk, self.trunk = trunk, None if trunk is None else trunk.weights
         self.passes, self.minibatches, self.max_grad_norm, self._reduce = passes, minibatches, max_grad_norm, reduce
         self.optimiser = torch.optim.AdamW(self.parameters(), lr=learning_rate, eps=epsilon, weight_decay=0.0)
 
     def forward(self, decisions: Decisions) -> torch.Tensor:
         """Values (D,), float32."""
-        if self._run is None:
+        if self._trunk is None:
             return self.head(decisions.hidden_D_H, decisions.features_D_F)
-        width, length = decisions.first_B_C.size(1), decisions.ids_B_L.size(1)
-        found = []
-        for chunk in length_chunks(decisions.mask_B_L, width, rows_per_chunk(length)):
-            ids_b_L = decisions.ids_B_L[chunk.rows_b].gather(1, chunk.moved_b_L)
-            hidden_b_L_H = self._run(ids_b_L, torch.ones_like(ids_b_L))
-            found.append((chunk.rows_b, chunk.before(hidden_b_L_H, decisions.first_B_C[chunk.rows_b])))
+        found = list(self._trunk.read(decisions))
         return self.head(in_order(found, decisions.first_B_C), decisions.features_D_F)
 
     @torch.no_grad()
@@ -169,7 +191,7 @@ class Critic(nn.Module):
         one by one."""
         row_D, turn_D = decision_turns(decisions.first_B_C)
         keys_B = torch.tensor(row_keys(decisions.ids_B_L, decisions.mask_B_L, salt), device=row_D.device)
-        if self._run is not None:
+        if self._trunk is not None:
             of_row_B = keys_B % self.minibatches
             for number in range(self.minibatches):
                 rows_b = ((of_row_B == number) & decisions.first_B_C.any(dim=1)).nonzero()[:, 0]
@@ -209,7 +231,7 @@ class Critic(nn.Module):
         """A minibatch in pieces whose graphs are held one at a time: as many rows as are scored together."""
         if not len(part):
             return
-        if self._run is None:
+        if self._trunk is None:
             yield part, slice(None)
             return
         rows = part.mask_B_L.sum(dim=1).argsort(stable=True)
@@ -227,16 +249,27 @@ class Critic(nn.Module):
 
 
 def copied_trunk(
-    transformer: nn.Module, autocast: Callable[[], AbstractContextManager] = nullcontext
-) -> tuple[nn.Module, Trunk]:
-    """A float32 copy of a policy's trunk that learns, and how it runs."""
-    trunk = copy.deepcopy(transformer).float().requires_grad_(True).eval()
+    transformer: PreTrainedModel,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    *,
+    packs: bool = False,
+) -> Trunk:
+    """A float32 copy of a policy's trunk that learns; ``packs``: the policy's can run packed rows."""
+    hooks = [(module, name) for module in transformer.modules() for name in ("_forward_hooks", "_forward_pre_hooks")]
+    kept = [getattr(module, name) for module, name in hooks]
+    for module, name in hooks:  # those of the policy's passes are none of the copy's
+        setattr(module, name, OrderedDict())
+    try:
+        trunk = copy.deepcopy(transformer).float().requires_grad_(True).eval()
+    finally:
+        for (module, name), own in zip(hooks, kept, strict=True):
+            setattr(module, name, own)
 
-    def run(ids_b_L: torch.Tensor, mask_b_L: torch.Tensor) -> torch.Tensor:
+    def run(**arguments) -> torch.Tensor:
         with autocast():
-            return trunk(input_ids=ids_b_L, attention_mask=mask_b_L, use_cache=False).last_hidden_state
+            return trunk(**arguments).last_hidden_state
 
-    return trunk, run
+    return Trunk(trunk, run, Packer(trunk) if packs else None)
 
 
 def row_keys(ids_B_L: torch.Tensor, mask_B_L: torch.Tensor, salt: str) -> list[int]:

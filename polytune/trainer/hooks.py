@@ -18,7 +18,7 @@ from polytune.objective import find_credit
 from polytune.trainer.advantages import TurnAdvantages, sibling_groups, turn_rewards
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.scored import Reader
-from polytune.trainer.scoring import Chunk
+from polytune.trainer.scoring import Chunk, PackedRows
 
 METHODS_FILE = "methods.safetensors"
 #: before the names of tensors that methods send along with the rows
@@ -75,6 +75,10 @@ class CallsMethods:
         """The methods that read the scoring pass."""
         return {name: method for name, method in self.methods.items() if type(method).probe is not Method.probe}
 
+    @property
+    def _reads_everywhere(self) -> bool:
+        return bool(self._probes)
+
     def _readers(self, ids_B_L: torch.Tensor, width: int) -> list[Reader]:
         readers = super()._readers(ids_B_L, width)
         if self._probes and self._rows is not None and not torch.is_grad_enabled():
@@ -84,10 +88,10 @@ class CallsMethods:
             readers.append(self._probe)
         return readers
 
-    def _probe(self, chunk: Chunk, hidden_b_L_H: torch.Tensor) -> None:
-        """What the probes make of a chunk."""
+    def _probe(self, chunk: Chunk | PackedRows, hidden: torch.Tensor) -> None:
+        """What the probes make of some rows."""
         ids_b_C, own_b_C = self._probed_ids_B_C[chunk.rows_b], self._probed_own_B_C[chunk.rows_b]
-        seen = Seen(hidden_b_L_H, chunk.prompts_b, ids_b_C, own_b_C, self._logits)
+        seen = Seen(chunk.left(hidden), chunk.prompts_b, ids_b_C, own_b_C, self._logits)
         found: dict[str, torch.Tensor] = {}
         for name, method in self._probes.items():
             own = method.probe(seen)
@@ -107,6 +111,7 @@ class CallsMethods:
             return {}
         parts, self._found_by_probes = self._found_by_probes, []
         order_B = torch.cat([rows_b for rows_b, _ in parts]).argsort()[:rows]
+        assert len(order_B) == rows, "a row of the update has no own token"
         return {name: torch.cat([found[name] for _, found in parts])[order_B] for name in parts[0][1]}
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
@@ -172,7 +177,8 @@ class CallsMethods:
 
     def _minibatch(self, model, inputs: Mapping[str, torch.Tensor]) -> Minibatch:
         """The pass over the rows that TRL's loss would make is made here, and handed to it: weights need it before."""
-        self._pass_logprobs = None
+        self._pass_logprobs, own_b_C = None, inputs["completion_mask"] * inputs["tool_mask"]
+        self._own_b_C = own_b_C.bool()
         handed = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
@@ -181,13 +187,13 @@ class CallsMethods:
             compute_entropy=True,
             compute_aux_loss=self.aux_loss_enabled,
         )
-        self._handed = handed
+        self._handed, self._own_b_C = handed, None
         return Minibatch(
             logprobs_b_C=handed[0],
             old_b_C=inputs.get("old_per_token_logps", inputs["sampling_per_token_logps"]),
             advantages_b_C=inputs["advantages"],
             set_deductions_b_C=inputs.get("set_deductions"),
-            mask_b_C=inputs["completion_mask"] * inputs["tool_mask"],
+            mask_b_C=own_b_C,
             epsilon=(self.epsilon_low, self.epsilon_high),
             tensors={key.removeprefix(SENT): inputs[key] for key in inputs if key.startswith(SENT)},
             record=self._record_mean,

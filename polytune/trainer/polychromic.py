@@ -36,6 +36,7 @@ from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.gradients import MustMove
 from polytune.trainer.hooks import CallsMethods, methods_of
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
+from polytune.trainer.minibatches import WholeTrees
 from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.reference import HoldsReference
@@ -69,7 +70,7 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 class PolychromicTrainer(
     GrowsTrees, LearnsValues, CallsMethods, ScoresRows, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched,
-    MustMove, MasterWeights, HoldsReference, GRPOTrainer,
+    MustMove, WholeTrees, MasterWeights, HoldsReference, GRPOTrainer,
 ):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
@@ -126,7 +127,7 @@ class PolychromicTrainer(
         )
         self.shuffle_dataset = False
         unwrapped = self.accelerator.unwrap_model(self.model)
-        self._watch_trunk((unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped).base_model)
+        self._watch_trunk(unwrapped.get_base_model() if isinstance(unwrapped, PeftModel) else unwrapped)
         self._build_critic(unwrapped, args)
         self.renderer = build_renderer(processing_class, task, policy_config)
         self.generator = build_sampler(

@@ -1,16 +1,19 @@
-"""Rows in the trainer: their passes in chunks of like length, and what is known by turn spread over tokens."""
+"""Rows in the trainer: their passes, and what is known by turn spread over tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from peft import PeftModel
+from transformers import PreTrainedModel
 
-from polytune.trainer.scoring import Chunk, length_chunks, rows_per_chunk
+from polytune.policy.packed import Packer, find_packer
+from polytune.terminal import say_warning
+from polytune.trainer.scoring import PACKED_TOKENS, Chunk, PackedRows, length_chunks, packed_rows, rows_per_chunk
 
-#: gets rows of a pass and the last hidden states (b, L, H) that it gave them
-Reader = Callable[[Chunk, torch.Tensor], None]
+#: gets rows of a pass and the last hidden states that it gave them, for ``before`` and ``left`` of the rows
+Reader = Callable[[Chunk | PackedRows, torch.Tensor], None]
 
 
 class ScoresRows:
@@ -23,11 +26,28 @@ class ScoresRows:
     _pass_logprobs: torch.Tensor | None = None
     _scored_chunk: Chunk | None = None  # what runs through the policy at this moment
     _reading: list[Reader] | tuple = ()
+    _own_b_C: torch.Tensor | None = None  # True at the own tokens of a minibatch
+    _tokens_run: tuple[int, int] = (0, 0)  # tokens computed and distinct ones of the minibatches so far
 
-    def _watch_trunk(self, transformer: nn.Module) -> None:
-        """Hand the last hidden states of the policy's trunk to the readers of a pass."""
-        self._transformer = transformer
-        transformer.register_forward_hook(self._read_chunk)
+    def _watch_trunk(self, policy: PreTrainedModel) -> None:
+        """Hand the last hidden states of the policy's trunk to the readers of a pass; see how rows can be run."""
+        self._transformer = policy.base_model
+        self._transformer.register_forward_hook(self._read_chunk)
+        self._packers: dict[int, Packer | None] = {id(policy): self._find_packer(policy)}
+
+    def _find_packer(self, policy: PreTrainedModel) -> Packer | None:
+        packer, reason = find_packer(policy)
+        if packer is None and self.accelerator.is_main_process:
+            say_warning(f"rows of {type(policy).__name__} run one by one, shared prefixes more than once: {reason}.")
+        return packer
+
+    def _packer(self, model) -> Packer | None:
+        """Of the policy, or of its reference."""
+        model = self.accelerator.unwrap_model(model)
+        model = model.get_base_model() if isinstance(model, PeftModel) else model
+        if id(model) not in self._packers:
+            self._packers[id(model)] = self._find_packer(model)
+        return self._packers[id(model)]
 
     def _read_chunk(self, module, args, output) -> None:
         if self._scored_chunk is not None:
@@ -38,22 +58,79 @@ class ScoresRows:
         """Who reads the pass over these rows that begins; ``width``: columns of the completions."""
         return []
 
+    #: whether the readers of a pass want the hidden states of all tokens, not only those before own ones
+    _reads_everywhere = False
+
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
     ):
-        """TRL's pass over rows, in chunks of rows of like length without padding before them: same numbers, less work.
+        """TRL's pass over rows, with the same numbers at own tokens, 0 elsewhere, and less work: packed, or in chunks.
 
         The first pass since ``self._pass_logprobs`` was cleared leaves its logprobs (B, C) there, and has readers.
         """
-        results = []
-        # with gradients, DDP takes one forward pass for each backward pass
-        one_pass = self.accelerator.num_processes > 1 and torch.is_grad_enabled()
-        count = None if one_pass else rows_per_chunk(attention_mask.size(1))
-        chunks = length_chunks(attention_mask, logits_to_keep, count)
-        self._reading = self._readers(input_ids, logits_to_keep) if self._pass_logprobs is None else ()
+        first = self._pass_logprobs is None
+        self._reading = self._readers(input_ids, logits_to_keep) if first else ()
+        chosen_B_C = self._chosen(input_ids, attention_mask, logits_to_keep)
+        packer = None if kwargs.get("compute_aux_loss") else self._packer(model)
+        one_by_one = packer is None or not bool(chosen_B_C.any())
+        run = self._score_chunks if one_by_one else self._score_packed
+        logprobs, entropies, aux_loss = run(model, input_ids, attention_mask, chosen_B_C, packer, **kwargs)
+        if first:  # the policy is scored first, the reference after it
+            self._pass_logprobs = logprobs
+        return logprobs, entropies, aux_loss
+
+    def _chosen(self, ids_B_L: torch.Tensor, mask_B_L: torch.Tensor, width: int) -> torch.Tensor:
+        """True at the completion tokens (B, C) that are scored: the rows' own, where they are known."""
+        own_B_C = self._own_b_C
+        if own_B_C is None and self._rows is not None:
+            own_B_C = self._turn_index(ids_B_L[:, -width:]) >= 0
+        real_B_C = mask_B_L[:, -width:].bool()
+        return real_B_C if own_B_C is None else own_B_C & real_B_C
+
+    @property
+    def _in_one_pass(self) -> bool:
+        """With gradients, DDP takes one forward pass for each backward pass."""
+        return self.accelerator.num_processes > 1 and torch.is_grad_enabled()
+
+    def _score_packed(self, model, ids_B_L, mask_B_L, chosen_B_C, packer: Packer, **kwargs):
+        """Logprobs and entropies (B, C) of the chosen tokens, no prefix twice."""
+        one = torch.is_grad_enabled()
+        parts = packed_rows(
+            ids_B_L, mask_B_L, chosen_B_C, most_tokens=None if one else PACKED_TOKENS,
+            last_layer=packer.last_layer, everywhere=bool(self._reading) and self._reads_everywhere,
+        )  # fmt: skip
+        width, found = chosen_B_C.size(1), []
+        for part in parts:
+            rows_n, columns_n = part.chosen_b_C.nonzero(as_tuple=True)
+            labels_n = ids_B_L[:, -width:][part.rows_b[rows_n], columns_n]
+
+            def read(hidden_1_R_H: torch.Tensor, part: PackedRows = part) -> None:
+                for reader in self._reading:
+                    reader(part, hidden_1_R_H)
+
+            with packer.running(part.packed, part.find(part.chosen_b_C), read), self.accelerator.autocast():
+                output = model(**packer.arguments(part.packed), shift_labels=labels_n[None], fused_lm_head=True)
+            found.append((part.rows_b[rows_n], columns_n, output.log_probs[0], output.entropy))
+            if one:
+                self._tokens_run = tuple(
+                    a + b for a, b in zip(self._tokens_run, (sum(part.packed.sizes), part.packed.distinct), strict=True)
+                )
+        where = (torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]))
+
+        def spread(parts: list[torch.Tensor]) -> torch.Tensor:
+            numbers_n = torch.cat(parts)
+            return numbers_n.new_zeros(chosen_B_C.shape).index_put(where, numbers_n)
+
+        entropies = None if found[0][3] is None else spread([f[3][0] for f in found])
+        return spread([f[2] for f in found]), entropies, None
+
+    def _score_chunks(self, model, ids_B_L, mask_B_L, chosen_B_C, packer: Packer | None, **kwargs):
+        """The same by TRL's pass, in chunks of rows of like length without padding before them."""
+        results, width = [], chosen_B_C.size(1)
+        chunks = length_chunks(mask_B_L, width, None if self._in_one_pass else rows_per_chunk(mask_B_L.size(1)))
         for chunk in chunks:
             self._scored_chunk = chunk
-            ids_b_L = input_ids[chunk.rows_b].gather(1, chunk.moved_b_L)
+            ids_b_L = ids_B_L[chunk.rows_b].gather(1, chunk.moved_b_L)
             # attention never looks at what follows, but a router counts tokens
             mask_b_L = chunk.mask_b_L if kwargs.get("compute_aux_loss") else torch.ones_like(ids_b_L)
             try:
@@ -62,17 +139,15 @@ class ScoresRows:
                 )
             finally:
                 self._scored_chunk = None
-            scored = [None if x is None else chunk.completions(x, logits_to_keep) for x in (logprobs, entropies)]
+            scored = [None if x is None else chunk.completions(x, width) for x in (logprobs, entropies)]
             results.append((*scored, aux_loss))
-        order, padding_B_C = torch.cat([c.rows_b for c in chunks]).argsort(), attention_mask[:, -logits_to_keep:] == 0
+        order = torch.cat([c.rows_b for c in chunks]).argsort()
         logprobs, entropies = (
-            # 0 on padding: chunks differ from pass to pass, and TRL takes ratios everywhere
-            None if parts[0] is None else torch.cat(parts)[order].masked_fill(padding_B_C, 0)
+            # 0 off own tokens: chunks differ from pass to pass, and TRL takes ratios everywhere
+            None if parts[0] is None else torch.cat(parts)[order].masked_fill(~chosen_B_C, 0)
             for parts in list(zip(*results, strict=True))[:2]
         )
         aux_losses = [result[2] for result in results if result[2] is not None]
-        if self._pass_logprobs is None:  # the policy is scored first, the reference after it
-            self._pass_logprobs = logprobs
         return logprobs, entropies, torch.stack(aux_losses).mean() if aux_losses else None
 
     def _score_rows(self, output: dict[str, torch.Tensor]) -> None:

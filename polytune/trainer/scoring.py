@@ -1,10 +1,15 @@
-"""Scoring rows: chunks of like length without padding before them."""
+"""Scoring rows: packed, with prefixes computed once, or in chunks of like length without padding before them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+
+from polytune.policy.packed import Packed, pack
 
 #: rows that are scored together at least: fewer waste less on padding, more fill the cores better
 SCORED_ROWS = 16
@@ -51,6 +56,87 @@ class Chunk(NamedTuple):
         """Hidden states (d, H) at the token before each chosen completion token, row by row."""
         rows_d, columns_d = chosen_b_C.nonzero(as_tuple=True)
         return hidden_b_L_H[rows_d, self.prompts_b[rows_d] + columns_d - 1]
+
+    @staticmethod
+    def left(hidden_b_L_H: torch.Tensor) -> torch.Tensor:
+        """Hidden states (b, L, H) of the rows, each from its first token on."""
+        return hidden_b_L_H
+
+
+#: tokens of rows up to which they are packed together without gradients; with them, all of a minibatch's are
+PACKED_TOKENS = 16384
+
+
+@dataclass(eq=False)
+class PackedRows:
+    """Rows that run packed, and which of their completion tokens are scored.
+
+    rows_b: their numbers. prompts_b: tokens of each row before its completion. chosen_b_C: True at scored tokens.
+    """
+
+    rows_b: torch.Tensor
+    prompts_b: torch.Tensor
+    chosen_b_C: torch.Tensor
+    packed: Packed
+
+    def find(self, chosen_b_C: torch.Tensor) -> torch.Tensor:
+        """Where a pass has the hidden state before each chosen completion token (d,), row by row."""
+        rows_d, columns_d = chosen_b_C.nonzero(as_tuple=True)
+        return self.packed.find(rows_d, self.prompts_b[rows_d] + columns_d - 1)
+
+    def before(self, hidden_1_R_H: torch.Tensor, chosen_b_C: torch.Tensor) -> torch.Tensor:
+        """Hidden states (d, H) at the token before each chosen completion token, row by row."""
+        return hidden_1_R_H[0, self.find(chosen_b_C)]
+
+    def left(self, hidden_1_R_H: torch.Tensor) -> torch.Tensor:
+        """Hidden states (b, L, H) of the rows, each from its first token on; anything after the last one scored."""
+        assert self.packed.reads_R is None, "not all hidden states were computed"
+        return hidden_1_R_H[0, self.packed.place_b_L]
+
+
+def packed_rows(
+    ids_B_L: torch.Tensor,
+    mask_B_L: torch.Tensor,
+    chosen_B_C: torch.Tensor,
+    *,
+    most_tokens: int | None = PACKED_TOKENS,
+    last_layer: int = -1,
+    everywhere: bool = False,
+) -> Iterator[PackedRows]:
+    """The rows that have a chosen token, packed in their order, in parts of at most ``most_tokens`` (None: one part).
+
+    Args:
+        ids_B_L, mask_B_L: as TRL lays rows out, prompts padded on the left, completions of C tokens on the right.
+        chosen_B_C: True at the completion tokens that are scored.
+        last_layer: of :func:`pack`. everywhere: hidden states of all tokens are wanted, the last one's, too.
+    """
+    width = chosen_B_C.size(1)
+    ids, mask, chosen = (x.cpu().numpy() for x in (ids_B_L, mask_B_L.bool(), chosen_B_C))
+    prompts = mask[:, :-width].sum(axis=1)
+    wanted = [np.flatnonzero(row) for row in chosen]
+    lengths = [int(prompts[i] + columns[-1] + everywhere) if len(columns) else 0 for i, columns in enumerate(wanted)]
+    parts: list[list[int]] = [[]]
+    held = 0
+    for i in np.flatnonzero(lengths):
+        if most_tokens is not None and parts[-1] and held + lengths[i] > most_tokens:
+            parts.append([])
+            held = 0
+        parts[-1].append(int(i))
+        held += lengths[i]
+    for part in parts if parts[0] else ():
+        rows_b = torch.tensor(part, device=ids_B_L.device)
+        yield PackedRows(
+            rows_b,
+            torch.from_numpy(prompts[part]).to(ids_B_L.device),
+            chosen_B_C[rows_b],
+            pack(
+                [ids[i][mask[i]] for i in part],
+                [lengths[i] for i in part],
+                None if everywhere else [prompts[i] + wanted[i] - 1 for i in part],
+                device=ids_B_L.device,
+                last_layer=-1 if everywhere else last_layer,
+            ),
+        )
 
 
 def length_chunks(attention_mask_B_L: torch.Tensor, width: int, rows_per_chunk: int | None) -> list[Chunk]:

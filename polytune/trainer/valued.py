@@ -27,7 +27,7 @@ from polytune.trainer.critic import (
 )
 from polytune.trainer.critic_adapter import CriticAdapter
 from polytune.trainer.scored import Reader
-from polytune.trainer.scoring import Chunk
+from polytune.trainer.scoring import Chunk, PackedRows
 from polytune.trainer.value_features import NUM_FEATURES, value_features, with_vine_values
 
 
@@ -67,16 +67,17 @@ class LearnsValues:
         """Over all processes."""
         return self.accelerator.reduce(tensor, reduction="sum")
 
-    def _own_trunk(self, policy: nn.Module, args: PolychromicConfig) -> tuple[nn.Module, Trunk]:
+    def _own_trunk(self, policy: nn.Module, args: PolychromicConfig) -> Trunk:
         """A copy of the policy's trunk in float32, or an adapter of the critic's on its frozen base."""
         if args.critic_lora_r:
             self.critic_adapter = adapter = CriticAdapter(policy, args.critic_lora_r, seed=args.seed)
-            return adapter, self._run_adapted
-        return copied_trunk(self._transformer, self.accelerator.autocast)
+            return Trunk(adapter, self._run_adapted, self._packer(policy))
+        packs = self._packer(policy) is not None
+        return copied_trunk(self._transformer, self.accelerator.autocast, packs=packs)
 
-    def _run_adapted(self, ids_b_L: torch.Tensor, mask_b_L: torch.Tensor) -> torch.Tensor:
+    def _run_adapted(self, **arguments) -> torch.Tensor:
         with self.critic_adapter.activate(), self.accelerator.autocast():
-            return self._transformer(input_ids=ids_b_L, attention_mask=mask_b_L, use_cache=False).last_hidden_state
+            return self._transformer(**arguments).last_hidden_state
 
     # ------------------------------------------------------------------ what it reads
 
@@ -92,9 +93,9 @@ class LearnsValues:
         self._found: list[tuple[torch.Tensor, torch.Tensor]] = []
         return [*readers, self._keep_hidden]
 
-    def _keep_hidden(self, chunk: Chunk, hidden_b_L_H: torch.Tensor) -> None:
-        """The hidden states before the decisions of a chunk."""
-        self._found.append((chunk.rows_b, chunk.before(hidden_b_L_H, self._first_B_C[chunk.rows_b])))
+    def _keep_hidden(self, chunk: Chunk | PackedRows, hidden: torch.Tensor) -> None:
+        """The hidden states before the decisions of some rows."""
+        self._found.append((chunk.rows_b, chunk.before(hidden, self._first_B_C[chunk.rows_b])))
 
     def _hidden(self) -> torch.Tensor:
         """(D, H) of the pass that has just been made, in the order of :class:`Decisions`."""

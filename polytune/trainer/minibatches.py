@@ -1,0 +1,29 @@
+"""The minibatches of an update: whole trees, so that a shared prefix is computed once in a pass over them."""
+
+from __future__ import annotations
+
+import torch
+from trl.trainer.utils import split_tensor_dict
+
+
+class WholeTrees:
+    """Mixin before a TRL trainer: the only change is what is shuffled, trees instead of rows.
+
+    The rows of a tree stand together. Where a minibatch has room for less than a tree, or for one and a half, trees are
+    cut at its end.
+    """
+
+    def _prepare_inputs(self, generation_batch):
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        minibatches = self.args.steps_per_generation
+        if self._step % (minibatches * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(self._shuffle(batch), minibatches)
+        return self._buffered_inputs[self._step % minibatches]
+
+    def _shuffle(self, batch: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
+        """The rows of a batch, tree by tree in a random order."""
+        rows, size = len(batch["completion_ids"]), self.num_generations
+        order_B = torch.arange(rows).view(-1, size)[torch.randperm(rows // size)].flatten()
+        return {name: x[order_B] if x is not None and x.ndim else x for name, x in batch.items()}
