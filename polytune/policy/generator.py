@@ -9,7 +9,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
 
 from polytune.digests import number_from
 
@@ -30,10 +33,13 @@ def sample_uniform(key: SampleKey, turn: int, token: int = 0) -> float:
 
 
 class Sample(NamedTuple):
-    """One sampled action."""
+    """One sampled action. From a generator that observes, also the entropy of the distribution of each token, in nats,
+    and the last hidden state (H,) before the first one."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    entropies: tuple[float, ...] = ()
+    hidden: torch.Tensor | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -22,6 +22,8 @@ from polytune.policy.canary import check_cache
 from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters, sample_uniform
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
+#: logits (V,) after a branch's last token and, of a generator that observes, the hidden state (H,) they come from
+Seen = tuple[torch.Tensor, torch.Tensor | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -37,8 +39,8 @@ class CachedBranch(Branch):
     closed: bool = False
     #: the generator's cache that it belongs to, counted in resets
     epoch: int = 0
-    #: branch length -> logits (V,) there, for forks
-    points: dict[int, torch.Tensor] = field(default_factory=dict)
+    #: branch length -> what was seen there, for forks
+    points: dict[int, Seen] = field(default_factory=dict)
 
 
 class RowCache(Cache):
@@ -124,7 +126,19 @@ class TransformersGenerator:
         self.counters = TokenCounters()
         self.epoch = 0
         self._checked = checked
+        self._observes = self._runs = False
+        self._hidden_B_H: torch.Tensor | None = None  # of the block that has just run
         self.reset()
+
+    def observe(self) -> None:
+        """From now on samples tell their entropies and the hidden states that they come from."""
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        model.base_model.register_forward_hook(self._keep_hidden)
+        self._observes = True
+
+    def _keep_hidden(self, module, args, output) -> None:
+        if self._runs:
+            self._hidden_B_H = output.last_hidden_state[:, -1]
 
     # ------------------------------------------------------------------ the contract
 
@@ -208,27 +222,33 @@ class TransformersGenerator:
         self._seat(branches)
         ids: list[list[int]] = [[] for _ in branches]
         logprobs: list[list[float]] = [[] for _ in branches]
+        entropies: list[list[float]] = [[] for _ in branches]
+        hidden: list[torch.Tensor | None] = [None] * len(branches)
         active = list(range(len(branches)))
         for token in range(self.max_action_tokens):
-            logits_A_V = self._next_logits([branches[i] for i in active])
+            logits_A_V, hidden_A_H = self._next_logits([branches[i] for i in active])
             if token == 0:
+                hidden = [None] * len(branches) if hidden_A_H is None else list(hidden_A_H)
                 for i, logits_V in zip(active, logits_A_V, strict=True):
                     if branches[i].forkable:
-                        branches[i].points[len(branches[i].ids)] = logits_V
+                        branches[i].points[len(branches[i].ids)] = (logits_V, hidden[i])
             uniforms = [sample_uniform(branches[i].key, turns[i], token) for i in active]
-            chosen, scores = self._choose(logits_A_V, uniforms)
-            for i, choice, score in zip(active, chosen, scores, strict=True):
-                branches[i].ids.append(choice)
-                ids[i].append(choice)
-                logprobs[i].append(score)
+            chosen, scores, spreads = self._choose(logits_A_V, uniforms)
+            for n, i in enumerate(active):
+                branches[i].ids.append(chosen[n])
+                ids[i].append(chosen[n])
+                logprobs[i].append(scores[n])
+                entropies[i] += spreads[n : n + 1]
             self.counters.sampled += len(active)
             active = [i for i in active if ids[i][-1] not in self.stop_ids]
             if not active:
                 break
-        return [Sample(tuple(a), tuple(b)) for a, b in zip(ids, logprobs, strict=True)]
+        told = zip(ids, logprobs, entropies, hidden, strict=True)
+        return [Sample(tuple(a), tuple(b), tuple(c), d) for a, b, c, d in told]
 
-    def _choose(self, logits_A_V: torch.Tensor, uniforms: list[float]) -> tuple[list[int], list[float]]:
-        """Inverse-CDF sampling in float64: the first token whose cumulated probability exceeds the uniform number."""
+    def _choose(self, logits_A_V: torch.Tensor, uniforms: list[float]) -> tuple[list[int], list[float], list[float]]:
+        """Inverse-CDF sampling in float64: the first token whose cumulated probability exceeds the uniform number.
+        Tokens, their logprobs and, if observed, entropies."""
         logprobs_A_V = torch.log_softmax(logits_A_V.float() / self.temperature, dim=-1)
         if self.greedy:
             chosen_A = logprobs_A_V.argmax(dim=-1)
@@ -243,13 +263,16 @@ class TransformersGenerator:
                 "the policy's logits are not finite: it has diverged. Lower learning_rate, or go back to an earlier "
                 "checkpoint."
             )
-        return chosen_A.tolist(), scores_A.tolist()
+        spreads = [] if not self._observes else (-(logprobs_A_V.exp() * logprobs_A_V).sum(dim=-1)).tolist()
+        return chosen_A.tolist(), scores_A.tolist(), spreads
 
-    def _next_logits(self, branches: list[CachedBranch]) -> torch.Tensor:
-        """Logits (A, V) after the last token of each branch, running what each has not run yet."""
+    def _next_logits(self, branches: list[CachedBranch]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits (A, V) after the last token of each branch, running what each has not run yet, and their hidden states
+        (A, H) if observed."""
         pending = [len(b.ids) - b.cached for b in branches]
         if not any(pending):
-            return torch.stack([b.points[len(b.ids)] for b in branches])
+            logits, hidden = zip(*(b.points[len(b.ids)] for b in branches), strict=True)
+            return torch.stack(logits), torch.stack(hidden) if self._observes else None
         width = max(pending)
         rows = len(self.rows)
         longest = max(len(b.ids) for b in branches)
@@ -263,11 +286,14 @@ class TransformersGenerator:
                 branch.cached = len(branch.ids)
         self.counters.prefilled += sum(pending)
         logits_B_V = self._forward(torch.from_numpy(input_BQ), torch.from_numpy(position_BQ), longest)
-        logits_A_V = logits_B_V[torch.tensor([b.row for b in branches], device=logits_B_V.device)]
+        rows_A = torch.tensor([b.row for b in branches], device=logits_B_V.device)
+        logits_A_V, hidden_A_H = logits_B_V[rows_A], self._hidden_B_H[rows_A] if self._observes else None
         for index, (branch, count) in enumerate(zip(branches, pending, strict=True)):
             if not count:
-                logits_A_V[index] = branch.points[len(branch.ids)]
-        return logits_A_V
+                logits_A_V[index], hidden_H = branch.points[len(branch.ids)]
+                if hidden_A_H is not None:
+                    hidden_A_H[index] = hidden_H
+        return logits_A_V, hidden_A_H
 
     def _forward(self, input_BQ: torch.Tensor, position_BQ: torch.Tensor, length: int) -> torch.Tensor:
         """Run one block; position -1 marks padding. Returns the last column's logits (B, V)."""
@@ -281,14 +307,18 @@ class TransformersGenerator:
         mask_B1QK = torch.arange(length, device=device) <= position_BQ[:, None, :, None]
         if self.attention == "eager":
             mask_B1QK = torch.where(mask_B1QK, 0.0, torch.finfo(self.model.dtype).min).to(self.model.dtype)
-        output = self.model(
-            input_ids=input_BQ,
-            attention_mask=mask_B1QK,
-            position_ids=position_BQ,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        self._runs = self._observes
+        try:
+            output = self.model(
+                input_ids=input_BQ,
+                attention_mask=mask_B1QK,
+                position_ids=position_BQ,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        finally:
+            self._runs = False
         return output.logits[:, -1]
 
     # ------------------------------------------------------------------ rows of the buffer

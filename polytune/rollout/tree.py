@@ -17,7 +17,8 @@ class Turn:
     """One decision: what the policy sampled and what the environment answered.
 
     ``feedback_ids`` are the tokens of the next observation, empty after the last turn. ``prefix_ids``: the tokens that
-    the action begins with and shares with the seed trajectory, of a vine that branches within it.
+    the action begins with and shares with the seed trajectory, of a vine that branches within it. ``entropies`` of the
+    tokens' distributions and the policy's last ``hidden`` state before the first of them: where the generator observes.
     """
 
     action_ids: tuple[int, ...]
@@ -25,6 +26,8 @@ class Turn:
     reward: float
     feedback_ids: tuple[int, ...] = ()
     prefix_ids: tuple[int, ...] = ()
+    entropies: tuple[float, ...] = ()
+    hidden: Any = None
 
     @property
     def whole_ids(self) -> tuple[int, ...]:

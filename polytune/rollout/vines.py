@@ -270,7 +270,7 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
             f"task {task.name!r} returned reward {reward} in turn {turn_number} of start state {episode.seed} "
             f"after action {text[:60]!r}: rewards must be finite, mend the task's reward."
         )
-    turn = Turn(sample.ids, sample.logprobs, reward, prefix_ids=prefix_ids)
+    turn = Turn(sample.ids, sample.logprobs, reward, (), prefix_ids, sample.entropies, sample.hidden)
     trajectory.turns.append(turn)
     if step.done:
         trajectory.stop_reason, trajectory.signature = step.stop_reason, signature

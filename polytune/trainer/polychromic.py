@@ -37,6 +37,7 @@ from polytune.trainer.gradients import MustMove
 from polytune.trainer.hooks import CallsMethods, methods_of
 from polytune.trainer.metrics import rollout_metrics, rollout_sums
 from polytune.trainer.minibatches import WholeTrees
+from polytune.trainer.observed import ReadsRollouts
 from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.reference import HoldsReference
@@ -69,8 +70,8 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 
 class PolychromicTrainer(
-    GrowsTrees, LearnsValues, CallsMethods, ScoresRows, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched,
-    MustMove, WholeTrees, MasterWeights, HoldsReference, GRPOTrainer,
+    ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ScoresRows, AtomicCheckpoints, RecordsEpisodes,
+    ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights, HoldsReference, GRPOTrainer,
 ):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 
@@ -133,6 +134,7 @@ class PolychromicTrainer(
         self.generator = build_sampler(
             unwrapped, args, policy_config, self.renderer, self.accelerator.device, self.forward_dtype
         )
+        self._observe_rollouts()
         replace_progress(self, args.steps_per_update)
         self.add_callback(MetricsFile(Path(args.output_dir) / "metrics.jsonl"))
         trees = TreeLog(Path(args.output_dir) / TREES_FILE)
@@ -156,13 +158,13 @@ class PolychromicTrainer(
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         other_sampler = self.policy_config.generator != "transformers"
         reads_policy = bool(self._probes) or (self.critic is not None and self.args.critic != "own")
-        if (reads_policy or other_sampler) and "old_per_token_logps" not in output:
+        if (reads_policy and not self.observes or other_sampler) and "old_per_token_logps" not in output:
             self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
             decisions = self._decisions(output, first_B_C)
             values_B_T = self._values(decisions)
         scored_B_C = output.get("old_per_token_logps", self._pass_logprobs)
-        if scored_B_C is not None:
+        if scored_B_C is not None and not self.observes:
             self._check_sampler(output["sampling_per_token_logps"], scored_B_C, turn_index_B_C >= 0)
         known_B_T = values_B_T
         if self.args.vine_values:

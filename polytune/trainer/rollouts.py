@@ -10,6 +10,7 @@ from polytune.rollout import (
     Duplicates,
     RolloutCounters,
     RolloutError,
+    Row,
     SeedView,
     Start,
     Tree,
@@ -163,42 +164,55 @@ class GrowsTrees:
             )
 
     def _view_seeds(self, trees: list[Tree]) -> list[list[SeedView]]:
-        """The critic's values and the policy's entropies along the seed trajectories, in one pass over them."""
+        """The critic's values and the policy's entropies along the seed trajectories, from their rollouts or from one
+        pass over them."""
         rows = [trajectory_row(tree.prompt_ids, seed) for tree in trees for seed in tree.seeds]
-        device, pad_id = self.accelerator.device, self.processing_class.pad_token_id
-        prompts = [torch.tensor(row.prompt_ids) for row in rows]
-        completions = [torch.tensor(row.completion_ids) for row in rows]
-        ids = [pad(prompts, pad_id, "left"), pad(completions, pad_id)]
-        masks = [pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions])]
-        self._pass_logprobs = self._first_B_C = None
         grown, training = (self._trees, self._rows), self.model.training
+        self._pass_logprobs = self._first_B_C = None
         self._trees, self._rows = trees, rows
-        with torch.no_grad():
-            _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
-                self.accelerator.unwrap_model(self.model),
-                torch.cat(ids, dim=1).to(device),
-                torch.cat(masks, dim=1).to(device),
-                ids[1].size(1),
-                compute_entropy=True,
-            )
-        self._pass_logprobs = values_B_T = None
+        output, values_B_T = self._as_batch(rows), None
+        entropies = self._entropies(output)
         if find_branching(self.rollout.rollout_states).needs_values:
-            names = ("prompt_ids", "completion_ids", "prompt_mask", "completion_mask")
-            output = {name: part.to(device) for name, part in zip(names, [*ids, *masks], strict=True)}
             first_B_C = self._first_tokens(self._turn_index(output["completion_ids"]))
             values_B_T = self._values(self._decisions(output, first_B_C)).tolist()
         self.model.train(training)
-        self._first_B_C, (self._trees, self._rows) = None, grown
+        self._pass_logprobs = self._first_B_C = None
+        self._trees, self._rows = grown
         views = []
-        for index, row in enumerate(rows):
-            entropies = [0.0] * (max(row.turn_index) + 1)
-            values = None if values_B_T is None else values_B_T[index][: len(entropies)]
-            for column, turn in enumerate(row.turn_index):
-                if turn >= 0:
-                    entropies[turn] += float(entropies_B_C[index, column])
-            if self.rollout.branch_at == "token":
-                own = [column for column, turn in enumerate(row.turn_index) if turn == 0]
-                entropies = [float(entropies_B_C[index, column]) for column in own]
-            views.append(SeedView(len(entropies), values, entropies))
+        for index, turns in enumerate(entropies):
+            values = None if values_B_T is None else values_B_T[index][: len(turns)]
+            found = list(turns[0]) if self.rollout.branch_at == "token" else [sum(tokens) for tokens in turns]
+            views.append(SeedView(len(found), values, found))
         seeds = self.rollout.num_seeds
         return [views[start : start + seeds] for start in range(0, len(views), seeds)]
+
+    def _as_batch(self, rows: list[Row]) -> dict[str, torch.Tensor]:
+        """Rows as TRL lays them out."""
+        device, pad_id = self.accelerator.device, self.processing_class.pad_token_id
+        batch = {}
+        for name, side in (("prompt", "left"), ("completion", "right")):
+            parts = [torch.tensor(getattr(row, f"{name}_ids")) for row in rows]
+            batch[f"{name}_ids"] = pad(parts, pad_id, side).to(device)
+            batch[f"{name}_mask"] = pad([torch.ones_like(x) for x in parts], 0, side).to(device)
+        return batch
+
+    def _entropies(self, output: dict[str, torch.Tensor]) -> list[list[Sequence[float]]]:
+        """Of ``self._rows``, which are seed trajectories: row by row and turn by turn, those of its tokens."""
+        if self.observes:
+            return [[turn.entropies for turn in seed.turns] for tree in self._trees for seed in tree.seeds]
+        with torch.no_grad():
+            _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
+                self.accelerator.unwrap_model(self.model),
+                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+                output["completion_ids"].size(1),
+                compute_entropy=True,
+            )
+        found: list[list[list[float]]] = []
+        for row, data in zip(entropies_B_C.tolist(), self._rows, strict=True):
+            turns: list[list[float]] = [[] for _ in range(max(data.turn_index) + 1)]
+            for column, turn in enumerate(data.turn_index):
+                if turn >= 0:
+                    turns[turn].append(row[column])
+            found.append(turns)
+        return found

@@ -84,7 +84,7 @@ class LearnsValues:
     def _readers(self, ids_B_L: torch.Tensor, width: int) -> list[Reader]:
         """The critic reads a pass over fresh rollouts, and one for the loss of kind ``shared``."""
         readers = super()._readers(ids_B_L, width)
-        if self.critic is None or self.args.critic == "own":
+        if self.critic is None or self.args.critic == "own" or (self.observes and not torch.is_grad_enabled()):
             return readers
         if self._first_B_C is None:
             if self._rows is None or torch.is_grad_enabled():
@@ -116,8 +116,12 @@ class LearnsValues:
             torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
             first_B_C,
             features_B_T_F[rows_D, turns_D].float().to(first_B_C.device),
-            None if self.args.critic == "own" else self._hidden(),
+            self._hidden_before() if self.args.critic != "own" else None,
         )
+
+    def _hidden_before(self) -> torch.Tensor:
+        """(D, H) before the decisions of ``self._rows``, from the rollouts or from their scoring pass."""
+        return self._observed_hidden() if self.observes else self._hidden()
 
     @staticmethod
     def _decision_turns(first_B_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

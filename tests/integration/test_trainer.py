@@ -58,6 +58,7 @@ def rollouts_of(trainer):
     def keep(prompts):
         result = original(prompts)
         kept["trees"], kept["rows"] = trainer._trees, trainer._rows
+        trainer._gap_due = False  # tests move the policy before they ask for its loss
         return result
 
     trainer._roll_out = keep

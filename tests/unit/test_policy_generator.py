@@ -343,7 +343,7 @@ def test_sampled_tokens_follow_the_probabilities(model):
     probabilities = [0.4, 0.25, 0.0, 0.2, 0.1, 0.05, 0.0]
     logits_B_V = torch.tensor(probabilities).log().expand(5000, 7)
     uniforms = [sample_uniform(key(i), 0) for i in range(5000)]
-    chosen, scores = generator._choose(logits_B_V, uniforms)
+    chosen, scores, _ = generator._choose(logits_B_V, uniforms)
     counts = [chosen.count(token) for token in range(7)]
     assert counts[2] == counts[6] == 0
     kept = [i for i, p in enumerate(probabilities) if p > 0]
@@ -355,7 +355,7 @@ def test_sampled_tokens_follow_the_probabilities(model):
                                     [-1e9, 3.0, -1e9, 2.9, -1e9]])  # fmt: skip
 def test_a_token_of_probability_zero_is_never_chosen(model, logits):
     uniforms = [0.0, 2.0**-53, 0.5, 1 - 2.0**-30, 1 - 2.0**-53]
-    chosen, scores = sampler(model)._choose(torch.tensor([logits] * len(uniforms)), uniforms)
+    chosen, scores, _ = sampler(model)._choose(torch.tensor([logits] * len(uniforms)), uniforms)
     assert all(logits[token] > -1e8 for token in chosen)
     assert all(math.isfinite(score) for score in scores)
     possible = [token for token, logit in enumerate(logits) if logit > -1e8]
