@@ -30,6 +30,9 @@ CURVES = {
     "kl": "KL to the behaviour policy",
     "duplicates/observed": "repeated attempts, share",
     "actions/invalid_rate": "invalid actions, share",
+    "speed/env_steps_per_second": "environment steps a second, of the whole loop",
+    "seconds/rollouts": "seconds of an update's rollouts",
+    "seconds/update": "seconds of its passes with gradients",
 }
 #: metric -> title, of what the first and the last update are compared in
 ENDS = {

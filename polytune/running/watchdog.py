@@ -21,6 +21,8 @@ from polytune.running.checkpoints import newest
 
 _stages: list[str] = []
 _entries = 0
+_spent: dict[str, float] = {}
+_since = time.perf_counter()
 _read: Callable[[], Hashable] = tuple
 
 
@@ -28,13 +30,30 @@ _read: Callable[[], Hashable] = tuple
 def stage(name: str) -> Iterator[None]:
     """What the main thread does from here on; entering and leaving it is progress. Also a decorator."""
     global _entries
+    _book()
     _stages.append(name)
     _entries += 1
     try:
         yield
     finally:
+        _book()
         _stages.pop()
         _entries += 1
+
+
+def _book() -> None:
+    """What has passed goes to the innermost stage."""
+    global _since
+    now = time.perf_counter()
+    if _stages:
+        _spent[_stages[-1]] = _spent.get(_stages[-1], 0.0) + now - _since
+    _since = now
+
+
+def seconds_by_stage() -> dict[str, float]:
+    """Seconds that this process has spent in each stage, without the stages within it."""
+    _book()
+    return dict(_spent)
 
 
 def read_progress(read: Callable[[], Hashable]) -> None:

@@ -21,6 +21,7 @@ SHOWN = (
     ("critic/explained_variance", "explained", ".2f"),
     ("entropy", "entropy", ".3f"),
     ("kl", "KL", ".4f"),
+    ("speed/env_steps_per_second", "steps/s", ",.0f"),
 )
 
 

@@ -32,6 +32,7 @@ from polytune.terminal import say_warning
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
 from polytune.trainer.callbacks import MetricsFile, replace_progress
 from polytune.trainer.checks import OWN_SIGNATURES
+from polytune.trainer.clock import Timed
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.gradients import MustMove
 from polytune.trainer.hooks import CallsMethods, methods_of
@@ -70,7 +71,7 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 
 class PolychromicTrainer(
-    ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ScoresRows, AtomicCheckpoints, RecordsEpisodes,
+    Timed, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ScoresRows, AtomicCheckpoints, RecordsEpisodes,
     ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights, HoldsReference, GRPOTrainer,
 ):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.

@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from polytune.rollout import find_branching
+from polytune.running.watchdog import stage
 from polytune.trainer.advantages import TurnAdvantages
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic import (
@@ -130,6 +131,7 @@ class LearnsValues:
 
     # ------------------------------------------------------------------ what it says and learns
 
+    @stage("critic")
     def _values(self, decisions: Decisions) -> torch.Tensor:
         """Values (B, T) before each own turn, float64 on the CPU; rows and turns as in :func:`turn_advantages`."""
         begin = time.perf_counter()
@@ -139,6 +141,7 @@ class LearnsValues:
         self.critic_seconds += time.perf_counter() - begin
         return values_B_T
 
+    @stage("critic")
     def _learn_values(self, output: dict[str, torch.Tensor], decisions: Decisions, turns: TurnAdvantages) -> None:
         """The critic's passes; for kind ``shared`` also what the policy's loss needs of them."""
         begin = time.perf_counter()

@@ -18,7 +18,7 @@ from polytune.rollout import Trajectory, Tree
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = 3
-CLOCKS = ("step_time", "runtime", "per_second")
+CLOCKS = ("step_time", "runtime", "per_second", "seconds/", "speed/")
 
 
 @pytest.fixture(scope="module")
