@@ -208,7 +208,7 @@ class PolychromicConfig(GRPOConfig):
         self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
         self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
         rows = self.num_generations
-        self.num_generations = self._rows  # TRL wants a divisor of these; the tree's follow in set_tree
+        self.num_generations = self.rows_per_process  # TRL wants a divisor of these; the tree's follow in set_tree
         super().__post_init__()
         self.num_generations = rows
         require_finite(self)  # mappings that came as text
@@ -229,8 +229,8 @@ class PolychromicConfig(GRPOConfig):
         require(rows >= 2, f"a tree has num_seeds * (1 + num_rollout_states * num_vines) = {rows} row, and nothing to "
                 "compare it with: raise num_seeds to 2.")  # fmt: skip
         require(
-            self._rows % rows == 0,
-            f"a process would get {self._rows} rows per update, which splits a tree of {rows} rows "
+            self.rows_per_process % rows == 0,
+            f"a process would get {self.rows_per_process} rows per update, which splits a tree of {rows} rows "
             f"(num_seeds * (1 + num_rollout_states * num_vines)): make per_device_train_batch_size "
             f"({self.per_device_train_batch_size}) * steps_per_generation ({self.minibatches}) a multiple of {rows}.",
         )
@@ -269,7 +269,7 @@ class PolychromicConfig(GRPOConfig):
         return self.critic != "none"
 
     @property
-    def _rows(self) -> int:
+    def rows_per_process(self) -> int:
         """Rows of an update in one process."""
         if self.generation_batch_size is not None:
             return self.generation_batch_size // self.world_size
@@ -317,5 +317,5 @@ class PolychromicConfig(GRPOConfig):
 
     @property
     def prompts_per_update(self) -> int:
-        """Start states of one update, over all processes."""
+        """Trees that the rows of one update would hold, over all processes."""
         return self.per_device_train_batch_size * self.minibatches * self.world_size // self.num_generations
