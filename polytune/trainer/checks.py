@@ -46,6 +46,22 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         args.max_env_steps is None or args.loss_type in ("dapo", "bnpo"),
         f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",
     )
+    _check_rule(args, rollout, objective)
+    args.set_tree(rollout)
+    _check_wanted(args, methods)
+    require(
+        args.has_critic or objective.set_scope != "none",
+        "critic is 'none' and set_scope is 'none', so no action would be scored: set critic to 'head', or set_scope.",
+    )
+    require(
+        args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
+        f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
+        "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
+    )
+
+
+def _check_rule(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
+    """Where vines branch: known, at all, and not at odds with the critic."""
     require(
         rollout.num_rollout_states > 0 or rollout.rollout_states == RolloutConfig.rollout_states,
         f"rollout_states is {rollout.rollout_states!r}, but num_rollout_states is 0: no vine branches anywhere.",
@@ -81,17 +97,6 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         not args.vine_values or (rollout.num_rollout_states > 0 and rollout.branch_at == "turn"),
         f"vine_values is true, but num_rollout_states is {rollout.num_rollout_states} and branch_at "
         f"{rollout.branch_at!r}, so no vine starts between turns: leave vine_values off.",
-    )
-    args.set_tree(rollout)
-    _check_wanted(args, methods)
-    require(
-        args.has_critic or objective.set_scope != "none",
-        "critic is 'none' and set_scope is 'none', so no action would be scored: set critic to 'head', or set_scope.",
-    )
-    require(
-        args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
-        f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
-        "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
     )
 
 
