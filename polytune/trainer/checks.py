@@ -107,6 +107,11 @@ def _check_wanted(args: PolychromicConfig, methods: Mapping[str, Method]) -> Non
     told = ", ".join(f"{name} {count}" for name, count in wanted.items() if count)
     require(min(wanted.values(), default=0) >= 0, f"methods want {told} rows: wanted_rows must return 0 or more.")
     require(
+        not sum(wanted.values()) or args.loss_type in ("dapo", "bnpo"),
+        f"methods want {told} rows for replay, which are blank to loss_type {args.loss_type!r}, and it averages over "
+        "them: use 'dapo'.",
+    )
+    require(
         rows - sum(wanted.values()) >= tree,
         f"of the {rows} rows that a process has in an update, methods want {told} for replay, which leaves none of the "
         f"{tree} that a tree takes: let them want fewer (method_args), or make per_device_train_batch_size "

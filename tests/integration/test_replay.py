@@ -154,14 +154,15 @@ def test_who_gets_which_row():
 
 
 @pytest.mark.parametrize(
-    "options, words",
-    [({"wants": ROWS + 1}, f"28 rows that a process has.*want test_replay:Again {ROWS + 1} for replay.*{ROWS} that a"),
-     ({"wants": -1}, "wanted_rows must return 0 or more")],
+    "options, fields, words",
+    [({"wants": ROWS + 1}, {}, f"28 rows that a process has.*want .*Again {ROWS + 1} for replay.*{ROWS} that a"),
+     ({"wants": -1}, {}, "wanted_rows must return 0 or more"),
+     ({"wants": 1}, {"loss_type": "grpo"}, "Again 1 rows for replay.*'grpo', and it averages over them: use 'dapo'")],
 )  # fmt: skip
-def test_room_that_is_not_there_is_refused(tmp_path, options, words):
+def test_room_that_is_not_there_is_refused(tmp_path, options, fields, words):
     assert ROWS == 14
     with pytest.raises(ValueError, match=words):
-        make_trainer(tmp_path, objective=again(**options))
+        make_trainer(tmp_path, objective=again(**options), **fields)
 
 
 def test_more_rows_than_room_are_refused(tmp_path):
