@@ -77,6 +77,7 @@ METHODS: dict[str, Entry] = {
     "kl_cov": Entry("polytune.methods.kl_cov:KLCov", "against loss of entropy"),
     "rep_exp": Entry("polytune.methods.rep_exp:RepExp", "bonus for unlike hidden states"),
     "go_explore": Entry("polytune.methods.go_explore:GoExplore", "trees from states reached before"),
+    "spear": Entry("polytune.methods.spear:SPEAR", "successes of earlier updates once more"),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

@@ -185,6 +185,52 @@ def measure_worlds(seeds: int) -> dict:
     return report
 
 
+def measure_rollouts(ours: Callable[[], tuple], naive, repeats: int, every: int) -> tuple[dict, list]:
+    """Lock-step cache against whole contexts (``naive``), these at every so many turns; and tokens a second of ours."""
+    measured = range(every // 2, naive.task.horizon, every)
+    naive.turn(*naive.at(0))
+    our_rates, naive_rates, token_rates = [], [], []
+    for _ in progress(range(max(repeats, 3)), "rollouts", "repeat"):
+        begin = time.perf_counter()
+        counters, generator, _ = ours()
+        our_seconds = time.perf_counter() - begin
+        our_rates.append(counters.env_steps / our_seconds)
+        token_rates.append(generator.counters.prefilled / our_seconds)
+        if len(naive_rates) < repeats:
+            prepared = [naive.at(turn) for turn in measured]
+            naive_seconds = [seconds(lambda p=p: naive.turn(*p), 1)[0] for p in prepared]
+            naive_rates.append(sum(len(worlds) for worlds, _ in prepared) / sum(naive_seconds))
+    ratio = statistics.median(our_rates) / statistics.median(naive_rates)
+    report = {"env_steps_per_s": spread(our_rates), "whole_context_env_steps_per_s": spread(naive_rates),
+              "ratio": ratio, "goal": 15, "env_steps": counters.env_steps,
+              "measured_turns": list(measured)}  # fmt: skip
+    print("rollouts, env steps/s: min, median, max")
+    print("  ours       {min:8,.0f} {median:8,.0f} {max:8,.0f}".format(**spread(our_rates)))
+    print("  whole text {min:8,.1f} {median:8,.1f} {max:8,.1f}".format(**spread(naive_rates)))
+    print(f"  ratio      {ratio:8.1f} (goal 15)")
+    return report, token_rates
+
+
+def measure_limit(ours: Callable[[], tuple], model, token_rates: list) -> dict:
+    """Share of the arithmetic limit that linear layers reach, and where the rest of the time goes."""
+    import torch
+
+    square = torch.rand(1024, 1024)
+    matmul = 2 * 1024**3 / min(seconds(lambda: square @ square, 10)) / 1e9
+    weights = model.num_parameters() - model.get_input_embeddings().weight.numel()
+    used = 2 * weights * statistics.median(token_rates) / 1e9
+    profile = cProfile.Profile()
+    profile.runcall(ours)
+    report = {"matmul_gflops": matmul, "linear_gflops": used, "share": used / matmul,
+              "tokens_per_s": spread(token_rates), "profile": shares(profile)}  # fmt: skip
+    print(
+        f"limit: {used:.1f} of {matmul:.0f} GFLOP/s in linear layers ({used / matmul:.0%}); where profiled time goes:"
+    )
+    for part, share in report["profile"].items():
+        print(f"  {share:6.1%} {part}")
+    return report
+
+
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     (config,) = parse((BenchConfig,), argv, description=__doc__)
@@ -193,6 +239,7 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
 
+    from polytune.app.whole_contexts import WholeContexts
     from polytune.policy import Renderer, TransformersGenerator, build_tiny
     from polytune.policy.rendering import PROMPT_WORD
     from polytune.rollout import RolloutCounters, Start, sample_episodes
@@ -211,75 +258,18 @@ def main(argv: Sequence[str]) -> None:
         print(f"load average {report['load_average']:.1f}: other programs run, which slows several threads far more "
               "than one. Wait for an idle machine, or give --cpu_threads 1.")  # fmt: skip
 
-    # ---------------------------------------------------------------- rollouts: lock-step cache vs whole contexts
+    # ---------------------------------------------------------------- measure
     def ours() -> tuple[RolloutCounters, TransformersGenerator, list]:
         generator, counters = TransformersGenerator(model, stop_ids=renderer.stop_ids), RolloutCounters()
         return counters, generator, sample_episodes(task, renderer, generator, starts, run_seed=0, counters=counters)
 
-    def contexts(turn: int) -> tuple[list, list[str]]:
-        """The episodes that are still live at ``turn``, and the text of each so far."""
-        live = [(start, episode) for start, episode in zip(starts, episodes, strict=True) if len(episode.turns) > turn]
-        worlds, texts = [task.start(start.start_state) for start, _ in live], []
-        for world, (_, episode) in zip(worlds, live, strict=True):
-            ids = list(renderer.prompt_ids(world.observation()))
-            for past in episode.turns[:turn]:
-                world.step(renderer.action_text(past.action_ids))
-                ids += [*past.action_ids, *past.feedback_ids]
-            texts.append(tokenizer.decode(ids))
-        return worlds, texts
-
-    @torch.inference_mode()
-    def naive_turn(worlds: list, texts: list[str]) -> None:
-        batch = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
-        batch.pop("token_type_ids", None)
-        output = model.generate(**batch, max_new_tokens=1, do_sample=True, top_k=0, temperature=1.0)
-        for world, action in zip(worlds, tokenizer.batch_decode(output[:, -1:]), strict=True):
-            if not world.step(action).done:
-                world.observation()
-
     _, _, episodes = ours()  # a warm-up, too
-    every = 50 if config.quick else 20
-    measured = range(every // 2, task.horizon, every)
-    naive_turn(*contexts(0))
-    our_rates, naive_rates, token_rates = [], [], []
-    for _ in progress(range(max(repeats, 3)), "rollouts", "repeat"):
-        begin = time.perf_counter()
-        counters, generator, _ = ours()
-        our_seconds = time.perf_counter() - begin
-        our_rates.append(counters.env_steps / our_seconds)
-        token_rates.append(generator.counters.prefilled / our_seconds)
-        if len(naive_rates) < repeats:
-            prepared = [contexts(turn) for turn in measured]
-            naive_seconds = [seconds(lambda p=p: naive_turn(*p), 1)[0] for p in prepared]
-            naive_rates.append(sum(len(worlds) for worlds, _ in prepared) / sum(naive_seconds))
-    ratio = statistics.median(our_rates) / statistics.median(naive_rates)
-    report["rollouts"] = {"env_steps_per_s": spread(our_rates), "whole_context_env_steps_per_s": spread(naive_rates),
-                          "ratio": ratio, "goal": 15, "env_steps": counters.env_steps,
-                          "measured_turns": list(measured)}  # fmt: skip
-    print("rollouts, env steps/s: min, median, max")
-    print("  ours       {min:8,.0f} {median:8,.0f} {max:8,.0f}".format(**spread(our_rates)))
-    print("  whole text {min:8,.1f} {median:8,.1f} {max:8,.1f}".format(**spread(naive_rates)))
-    print(f"  ratio      {ratio:8.1f} (goal 15)")
-
-    # ---------------------------------------------------------------- worlds, vines, set advantages
+    naive = WholeContexts(task, renderer, model, tokenizer, starts, episodes)
+    report["rollouts"], token_rates = measure_rollouts(ours, naive, repeats, 50 if config.quick else 20)
     report["worlds"] = measure_worlds(4 if config.quick else 20)
     report["vines"] = measure_vines(task, renderer, model, starts[: 2 if config.quick else 8])
     report["set_advantages"] = measure_sets(repeats)
-
-    # ---------------------------------------------------------------- share of the arithmetic limit, and the rest
-    square = torch.rand(1024, 1024)
-    matmul = 2 * 1024**3 / min(seconds(lambda: square @ square, 10)) / 1e9
-    weights = report["parameters"] - model.get_input_embeddings().weight.numel()
-    used = 2 * weights * statistics.median(token_rates) / 1e9
-    profile = cProfile.Profile()
-    profile.runcall(ours)
-    report["limit"] = {"matmul_gflops": matmul, "linear_gflops": used, "share": used / matmul,
-                       "tokens_per_s": spread(token_rates), "profile": shares(profile)}  # fmt: skip
-    print(
-        f"limit: {used:.1f} of {matmul:.0f} GFLOP/s in linear layers ({used / matmul:.0%}); where profiled time goes:"
-    )
-    for part, share in report["limit"]["profile"].items():
-        print(f"  {share:6.1%} {part}")
+    report["limit"] = measure_limit(ours, model, token_rates)
     write_json(Path(config.output_dir) / "bench.json", report)
     print(f"wrote {config.output_dir}/bench.json")
 

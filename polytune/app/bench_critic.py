@@ -14,7 +14,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,12 +66,45 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import load_policy
     from polytune.running.provenance import write_json
     from polytune.tasks.starts import starts_of, task_of
+
+    # ---------------------------------------------------------------- each kind on the same fixed policy
+    task = task_of(task_config)
+    _, seeds = starts_of(task, task_config, default_split="train")
+    folder, kept = Path(args.output_dir), []
+    report = {"command": " ".join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
+              "policy": policy_config.model, "threads": torch.get_num_threads(), "kinds": {},
+              "ceiling": {}}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    reader = "head" if "head" in config.kinds else config.kinds[0]  # whose decisions the long fit gets
+    trainer_class = fixed_policy_trainer()
+    for kind in config.kinds:
+        model, tokenizer = load_policy(policy_config.model, **policy_config.loading())
+        own = copy.copy(args)
+        own.critic, own.kl_coef, own.output_dir = kind, 0.0, str(folder / kind)
+        own.learning_rate = args.learning_rate if kind == "shared" else FIXED
+        trainer = trainer_class(model, own, task, seeds, rollout, objective, policy_config, tokenizer)
+        if kind == reader:
+            trainer.kept = kept
+        report["kinds"][kind] = measured(trainer, kind, config.first_update)
+        write_json(folder / "critic.json", report)
+
+    # ---------------------------------------------------------------- the ceiling of a long fit
+    split = len(kept) - max(1, len(kept) // 4)
+    for kind in [kind for kind in config.kinds if kind != "shared" and reader != "shared" and config.ceiling_passes]:
+        critic = fresh_critic(kind, args, policy_config, model, kept[0][0].features_D_F.size(1))
+        best = ceiling(critic, kept, split, progress(range(config.ceiling_passes), f"long fit of {kind}", "pass"))
+        report["ceiling"][kind] = best
+        print(f"ceiling of {kind}: {best:.3f} on the last {len(kept) - split} updates, best of "
+              f"{config.ceiling_passes} passes over the {split} before", flush=True)  # fmt: skip
+        write_json(folder / "critic.json", report)
+    print(f"wrote {folder}/critic.json")
+
+
+def fixed_policy_trainer() -> type:
+    """The trainer without the policy's loss; it keeps the decisions of its updates when asked to."""
     from polytune.trainer import PolychromicTrainer
-    from polytune.trainer.critic import RATES, Critic, copied_trunk, explained_variance, variance_sums
 
     class FixedPolicy(PolychromicTrainer):
-        """The trainer without the policy's loss; keeps the decisions of its updates when asked to."""
-
         kept = None
 
         def _change_turns(self, update, turns):
@@ -88,66 +121,59 @@ def main(argv: Sequence[str]) -> None:
 
         _save_checkpoint = save_model
 
-    # ---------------------------------------------------------------- each kind on the same fixed policy
-    task = task_of(task_config)
-    _, seeds = starts_of(task, task_config, default_split="train")
-    folder, kept = Path(args.output_dir), []
-    report = {"command": " ".join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
-              "policy": policy_config.model, "threads": torch.get_num_threads(), "kinds": {},
-              "ceiling": {}}  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    reader = "head" if "head" in config.kinds else config.kinds[0]  # whose decisions the long fit gets
-    for kind in config.kinds:
-        model, tokenizer = load_policy(policy_config.model, **policy_config.loading())
-        own = copy.copy(args)
-        own.critic, own.kl_coef, own.output_dir = kind, 0.0, str(folder / kind)
-        own.learning_rate = args.learning_rate if kind == "shared" else FIXED
-        trainer = FixedPolicy(model, own, task, seeds, rollout, objective, policy_config, tokenizer)
-        if kind == reader:
-            trainer.kept = kept
-        begin = time.perf_counter()
-        trainer.train()
-        seconds = (time.perf_counter() - begin) / args.num_updates
-        logged = [line for line in trainer.state.log_history if "rollout/env_steps" in line]
-        explained = [line.get("critic/explained_variance", math.nan) for line in logged]
-        critic_seconds = trainer.critic_seconds / args.num_updates
-        report["kinds"][kind] = {
-            "explained_variance": explained,
-            "mean": statistics.mean(explained[config.first_update - 1 :]),
-            "update_s": seconds,
-            "critic_s": critic_seconds,
-            "share": critic_seconds / seconds,
-            "env_steps": trainer.env_steps,
-        }
-        print("{}: explained variance {} | from update {} on {:.3f}; {:.2f} of {:.1f} s an update ({:.0%})".format(
-            kind, " ".join(f"{value:.2f}" for value in explained), config.first_update,
-            report["kinds"][kind]["mean"], critic_seconds, seconds, critic_seconds / seconds), flush=True)  # fmt: skip
-        write_json(folder / "critic.json", report)
+    return FixedPolicy
 
-    # ---------------------------------------------------------------- the ceiling of a long fit
-    split = len(kept) - max(1, len(kept) // 4)
-    for kind in [kind for kind in config.kinds if kind != "shared" and reader != "shared" and config.ceiling_passes]:
-        size, features = model.config.get_text_config().hidden_size, kept[0][0].features_D_F.size(1)
-        trunk = (
-            copied_trunk(load_policy(policy_config.model, **policy_config.loading())[0].base_model)
-            if kind == "own"
-            else None
-        )
-        rate = args.critic_learning_rate or RATES[kind]
-        critic = Critic(size, features, width=args.critic_width, trunk=trunk, passes=1, learning_rate=rate,
-                        minibatches=args.critic_minibatches)  # fmt: skip
-        best = -math.inf
-        for number in progress(range(config.ceiling_passes), f"long fit of {kind}", "pass"):
-            for index, (decisions, targets_D) in enumerate(kept[:split]):
-                critic.learn(decisions, targets_D, salt=f"{number} {index}")
-            values_D = torch.cat([critic.values(decisions) for decisions, _ in kept[split:]]).double()
-            targets_D = torch.cat([targets for _, targets in kept[split:]]).double()
-            best = max(best, explained_variance(variance_sums(values_D, targets_D)))
-        report["ceiling"][kind] = best
-        print(f"ceiling of {kind}: {best:.3f} on the last {len(kept) - split} updates, best of "
-              f"{config.ceiling_passes} passes over the {split} before", flush=True)  # fmt: skip
-        write_json(folder / "critic.json", report)
-    print(f"wrote {folder}/critic.json")
+
+def measured(trainer, kind: str, first_update: int) -> dict:
+    """Train, and say what the critic explained from which update on, and what it took."""
+    begin = time.perf_counter()
+    trainer.train()
+    updates = trainer.args.num_updates
+    seconds = (time.perf_counter() - begin) / updates
+    logged = [line for line in trainer.state.log_history if "rollout/env_steps" in line]
+    explained = [line.get("critic/explained_variance", math.nan) for line in logged]
+    critic_seconds = trainer.critic_seconds / updates
+    found = {
+        "explained_variance": explained,
+        "mean": statistics.mean(explained[first_update - 1 :]),
+        "update_s": seconds,
+        "critic_s": critic_seconds,
+        "share": critic_seconds / seconds,
+        "env_steps": trainer.env_steps,
+    }
+    print("{}: explained variance {} | from update {} on {:.3f}; {:.2f} of {:.1f} s an update ({:.0%})".format(
+        kind, " ".join(f"{value:.2f}" for value in explained), first_update, found["mean"], critic_seconds, seconds,
+        critic_seconds / seconds), flush=True)  # fmt: skip
+    return found
+
+
+def fresh_critic(kind: str, args, policy_config, model, features: int):
+    """An untrained critic of a kind, for passes one at a time."""
+    from polytune.policy import load_policy
+    from polytune.trainer.critic import RATES, Critic, copied_trunk
+
+    size, trunk = model.config.get_text_config().hidden_size, None
+    if kind == "own":
+        trunk = copied_trunk(load_policy(policy_config.model, **policy_config.loading())[0].base_model)
+    rate = args.critic_learning_rate or RATES[kind]
+    return Critic(size, features, width=args.critic_width, trunk=trunk, passes=1, learning_rate=rate,
+                  minibatches=args.critic_minibatches)  # fmt: skip
+
+
+def ceiling(critic, kept: Sequence[tuple], split: int, passes: Iterable[int]) -> float:
+    """The best explained variance of the updates from ``split`` on, after any pass over those before."""
+    import torch
+
+    from polytune.trainer.critic import explained_variance, variance_sums
+
+    best = -math.inf
+    for number in passes:
+        for index, (decisions, targets_D) in enumerate(kept[:split]):
+            critic.learn(decisions, targets_D, salt=f"{number} {index}")
+        values_D = torch.cat([critic.values(decisions) for decisions, _ in kept[split:]]).double()
+        targets_D = torch.cat([targets for _, targets in kept[split:]]).double()
+        best = max(best, explained_variance(variance_sums(values_D, targets_D)))
+    return best
 
 
 if __name__ == "__main__":

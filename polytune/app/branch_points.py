@@ -57,7 +57,6 @@ def main(argv: Sequence[str]) -> None:
     from polytune.rollout import Start, grow_trees
     from polytune.running.provenance import write_json
     from polytune.tasks.starts import starts_of, task_of
-    from polytune.trainer.advantages import GroupStatistics, score_batch
 
     # ---------------------------------------------------------------- task, start states, policy
     task = task_of(task_config)
@@ -80,17 +79,7 @@ def main(argv: Sequence[str]) -> None:
     points = []
     for k in range(rollout.num_rollout_states + 1):
         groups = [t.seeds for t in trees] if k == 0 else [vines[k - 1] for t in trees for vines in t.vines]
-        sums = GroupStatistics()
-        scores = score_batch(groups, objective, config.seed, sums)
-        points.append({
-            "at": k / (rollout.num_rollout_states + 1),
-            "success": statistics.mean(float(vine.success) for group in groups for vine in group),
-            "variance": statistics.mean(statistics.variance([float(v.success) for v in group]) for group in groups),
-            "live": 1 - sums.without_signal / sums.groups,
-            "advantage": float(scores.advantages_P_N.abs().mean()),
-            "distinct": sums.distinct_signatures / sums.groups,
-            "turns": statistics.mean(len(vine.turns) for group in groups for vine in group),
-        })  # fmt: skip
+        points.append({"at": k / (rollout.num_rollout_states + 1), **measures(groups, objective, config.seed)})
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     words = " ".join(command("branch_points", argv))
@@ -100,6 +89,22 @@ def main(argv: Sequence[str]) -> None:
     for point in points:
         print(" | ".join(f"{value:.4f}" if name == "advantage" else f"{value:.3f}" for name, value in point.items()))
     print(f"{output_dir}/{{points.json,points.png}}")
+
+
+def measures(groups: list, objective, seed: int) -> dict[str, float]:
+    """What groups from one point of their episodes show."""
+    from polytune.trainer.advantages import GroupStatistics, score_batch
+
+    sums = GroupStatistics()
+    scores = score_batch(groups, objective, seed, sums)
+    return {
+        "success": statistics.mean(float(vine.success) for group in groups for vine in group),
+        "variance": statistics.mean(statistics.variance([float(v.success) for v in group]) for group in groups),
+        "live": 1 - sums.without_signal / sums.groups,
+        "advantage": float(scores.advantages_P_N.abs().mean()),
+        "distinct": sums.distinct_signatures / sums.groups,
+        "turns": statistics.mean(len(vine.turns) for group in groups for vine in group),
+    }
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.pictures.tracking import check_trackers, start_trackers
     from polytune.run import RunConfig
-    from polytune.trainer import PolychromicTrainer, check_space, latest_checkpoint, supervise
+    from polytune.trainer import PolychromicTrainer, latest_checkpoint, supervise
 
     job = RunConfig(*parts, given=tuple(given))
     job.check()
@@ -43,8 +43,7 @@ def main(argv: Sequence[str]) -> None:
     set_cpu_threads(policy_config.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy
-    from polytune.policy import build_renderer, load_policy
-    from polytune.policy.adapters import lora_config, own_base, quantization, training_dtype
+    from polytune.policy.adapters import lora_config
     from polytune.running.provenance import carry_provenance, check_same_run, demonstration_hashes
     from polytune.tasks.starts import starts_of, task_of
 
@@ -53,27 +52,13 @@ def main(argv: Sequence[str]) -> None:
         task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy_config.model)
     )
     job.check_world(task, seeds[0])
-    loading = policy_config.loading(args.trust_remote_code) | {"dtype": training_dtype(policy_config, adapter)}
-    with args.main_process_first(local=False, desc="the base of an adapter"):
-        begins_with = own_base(policy_config.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
-    model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy_config))
-    build_renderer(tokenizer, task, policy_config).check_vocabulary()
-    check_space(
-        args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
-    )
+    model, tokenizer = load(job, task)
     check_same_run(args.output_dir, job.settings)
 
     # ---------------------------------------------------------------- train
+    lora = lora_config(adapter, model)
     trainer = PolychromicTrainer(
-        model,
-        args,
-        task,
-        seeds,
-        job.rollout,
-        job.objective,
-        policy_config,
-        tokenizer,
-        peft_config=lora_config(adapter, model),
+        model, args, task, seeds, job.rollout, job.objective, policy_config, tokenizer, peft_config=lora
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
@@ -87,7 +72,30 @@ def main(argv: Sequence[str]) -> None:
     trainer.save_policy()
     if trainer.is_world_process_zero():
         print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
-    if policy_config.generator == "vllm":
+    end(trainer)
+
+
+def load(job, task):
+    """The policy that trains and its tokenizer, once they fit the task and the disk."""
+    from polytune.policy import build_renderer, load_policy
+    from polytune.policy.adapters import own_base, quantization, training_dtype
+    from polytune.trainer import check_space
+
+    policy_config, adapter, args = job.policy, job.adapter, job.trainer
+    loading = policy_config.loading(args.trust_remote_code) | {"dtype": training_dtype(policy_config, adapter)}
+    with args.main_process_first(local=False, desc="the base of an adapter"):
+        begins_with = own_base(policy_config.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
+    model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy_config))
+    build_renderer(tokenizer, task, policy_config).check_vocabulary()
+    check_space(
+        args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
+    )
+    return model, tokenizer
+
+
+def end(trainer) -> None:
+    """Let go of the engine and of the other processes."""
+    if trainer.policy_config.generator == "vllm":
         trainer.generator.shutdown()
     trainer.accelerator.end_training()
     if trainer.accelerator.num_processes > 1:

@@ -21,18 +21,14 @@ from polytune.places import RECIPES, command, start
 
 def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
-    from polytune.app.pretrain import PretrainConfig
-    from polytune.comparison.options import ComparisonConfig, ReproductionConfig
-    from polytune.config import AdapterConfig, PolicyConfig, TaskConfig
+    from polytune.comparison.options import ReproductionConfig
 
     (config,) = parse((ReproductionConfig,), argv, description=__doc__)
 
     from polytune.comparison import keep as comparison_keep
-    from polytune.comparison import methods as comparison_methods
     from polytune.comparison import reproduce, reproduce_report
     from polytune.comparison.published import PUBLISHED, SOURCE
     from polytune.running.provenance import origin, write_json
-    from polytune.running.run_queue import run_attached
 
     output_dir = Path(config.output_dir or f"outputs/reproduce/{config.task}_{config.scale}")
     recipes = reproduce.find_recipes(Path(config.recipes or RECIPES / "reproduce"), config.task, config.scale)
@@ -49,26 +45,11 @@ def main(argv: Sequence[str]) -> None:
     flags += ["--workers", str(config.workers)] if config.workers is not None else []
     compare = ["--config", str(recipes.compare), *flags]
     pretrain = ["--config", str(recipes.pretrain), "--output_dir", str(output_dir / "pretrained")]
-    task_config, policy_config, comparison = parse(
-        (TaskConfig, PolicyConfig, ComparisonConfig), compare, description=""
-    )
-    cloned, _, _ = parse((TaskConfig, AdapterConfig, PretrainConfig), pretrain, description="")
-    for path, named in ((recipes.compare, task_config.task), (recipes.pretrain, cloned.task)):
-        if named != config.task:
-            raise UsageError(f"{path} is for task {named!r}, not {config.task!r}: mend the YAML.")
-    methods = comparison_methods.read_methods(parse, comparison, task_config, policy_config)
-    comparison_methods.check_methods(methods, comparison, task_config, policy_config)
-    task, _, _ = comparison_methods.check_starts(methods, comparison, task_config)
+    comparison, task = check_stages(config.task, recipes, pretrain, compare)
 
     # ---------------------------------------------------------------- pretrain, compare
-    for stage, words in (("pretrain", pretrain), ("compare", compare)):
-        print(f"== {stage}: python {' '.join(command(stage, words))}", flush=True)
-        status = run_attached([*start(stage), *words])
-        if status != 0:
-            raise ValueError(
-                f"recipes/{stage}.py ended with status {status}: mend what it says above and give the same "
-                "command again."
-            )
+    run_stage("pretrain", pretrain)
+    run_stage("compare", compare)
 
     # ---------------------------------------------------------------- beside the paper
     folder = output_dir / "comparison"
@@ -96,6 +77,38 @@ def main(argv: Sequence[str]) -> None:
     if config.keep is not None:
         write_json(Path(config.keep), content)
         print(f"kept as {config.keep}")
+
+
+def check_stages(name: str, recipes, pretrain: Sequence[str], compare: Sequence[str]) -> tuple:
+    """The comparison's fields and the task; an error for what either stage would refuse later."""
+    from polytune.app.pretrain import PretrainConfig
+    from polytune.comparison import methods as comparison_methods
+    from polytune.comparison.options import ComparisonConfig
+    from polytune.config import AdapterConfig, PolicyConfig, TaskConfig
+
+    task_config, policy_config, comparison = parse(
+        (TaskConfig, PolicyConfig, ComparisonConfig), compare, description=""
+    )
+    cloned, _, _ = parse((TaskConfig, AdapterConfig, PretrainConfig), pretrain, description="")
+    for path, named in ((recipes.compare, task_config.task), (recipes.pretrain, cloned.task)):
+        if named != name:
+            raise UsageError(f"{path} is for task {named!r}, not {name!r}: mend the YAML.")
+    methods = comparison_methods.read_methods(parse, comparison, task_config, policy_config)
+    comparison_methods.check_methods(methods, comparison, task_config, policy_config)
+    task, _, _ = comparison_methods.check_starts(methods, comparison, task_config)
+    return comparison, task
+
+
+def run_stage(stage: str, words: Sequence[str]) -> None:
+    """One of the ordinary recipes in a process of its own."""
+    from polytune.running.run_queue import run_attached
+
+    print(f"== {stage}: python {' '.join(command(stage, words))}", flush=True)
+    status = run_attached([*start(stage), *words])
+    if status != 0:
+        raise ValueError(
+            f"recipes/{stage}.py ended with status {status}: mend what it says above and give the same command again."
+        )
 
 
 if __name__ == "__main__":

@@ -76,14 +76,6 @@ def main(argv: Sequence[str]) -> None:
     task = load_task("bandit", horizon=1)
     world = tabulate(task)
 
-    def recipe(name: str, config: str, folder: Path, *flags: str) -> None:
-        """One of the ordinary recipes, as from the command line; what it prints goes to a file."""
-        print(runnable(f"{folder}: recipes/{name}.py --config recipes/tabular/{config}.yaml"), flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        words = ["--config", str(RECIPES / f"tabular/{config}.yaml"), "--output_dir", str(folder), *flags]
-        with (folder / "stdout.txt").open("a") as file, contextlib.redirect_stdout(file):
-            importlib.import_module(f"polytune.app.{name}").main(words)
-
     def table_of(folder: Path):
         model, tokenizer = load_policy(str(folder))
         return action_table(model, Renderer(tokenizer, task), world)
@@ -122,6 +114,15 @@ def main(argv: Sequence[str]) -> None:
                "tables": {s: {n: t[0].tolist() for n, t in ts.items()} for s, ts in seeds.items()}}  # fmt: skip
     write_json(output_dir / "summary.json", summary)
     print(f"\n{seconds:.0f} s (imports of a few seconds not counted); {output_dir}/{{summary.json,arms.png}}")
+
+
+def recipe(name: str, config: str, folder: Path, *flags: str) -> None:
+    """One of the ordinary recipes, as from the command line; what it prints goes to a file."""
+    print(runnable(f"{folder}: recipes/{name}.py --config recipes/tabular/{config}.yaml"), flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["--config", str(RECIPES / f"tabular/{config}.yaml"), "--output_dir", str(folder), *flags]
+    with (folder / "stdout.txt").open("a") as file, contextlib.redirect_stdout(file):
+        importlib.import_module(f"polytune.app.{name}").main(words)
 
 
 def measures(world, table_S_A) -> dict[str, float]:

@@ -201,29 +201,7 @@ def compare(
         ValueError: runs were not evaluated on the same start states equally often, or have unlike seeds.
     """
     seeds = _check_alike(pretrained, methods, baseline)
-    every = [pretrained, *(figure for own in methods.values() for figure in own)]
-    measures = [m for m in pretrained.values if all(m in figure.values for figure in every)]
-    values = {PRETRAINED: stack([pretrained])} | {name: stack(own) for name, own in methods.items()}
-    # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds, cut to its range
-    whole = {m for m in measures if len(pretrained.values[m]) == 1 < len(pretrained.starts)}
-    bounds = {m: None if m in whole else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in measures}
-    most = {m: len(pretrained.starts) if m.startswith("distinct") else 1.0 for m in whole}
-    alone = {PRETRAINED: pretrained.own_intervals} | {
-        name: own[0].own_intervals for name, own in methods.items() if len(own) == 1
-    }  # of one run, a number for a whole set of prompts has the interval of its samples
-
-    def of_policy(name: str) -> dict[str, Any]:
-        cells = {m: _mean(values[name][m], level, bounds[m], seed, alone.get(name, {}).get(m)) for m in measures}
-        return {m: _cut(cell, 0.0, most.get(m)) for m, cell in cells.items()}
-
-    def to_other(name: str, other: str) -> dict[str, Any]:
-        found = {}
-        for m in measures:
-            sides = [alone.get(side, {}).get(m) for side in (name, other)]
-            cell = difference(values[name][m] - values[other][m], level, bounds[m], seed, sides)
-            found[m] = _cut(cell, -most.get(m, 0.0), most.get(m))
-        return found
-
+    cells = _Cells(pretrained, methods, level, seed)
     return {
         "baseline": baseline,
         "seeds": seeds,
@@ -232,15 +210,52 @@ def compare(
         "samples_per_start_state": pretrained.samples,
         "level": level,
         "ks": coverage_ks(pretrained.samples),
-        "policies": {PRETRAINED: of_policy(PRETRAINED)}
-        | {name: of_policy(name) | {"cost": _cost(own)} for name, own in methods.items()},
+        "policies": {PRETRAINED: cells.of_policy(PRETRAINED)}
+        | {name: cells.of_policy(name) | {"cost": _cost(own)} for name, own in methods.items()},
         "differences": {
-            other: {name: to_other(name, other) for name in methods if name != other}
+            other: {name: cells.to_other(name, other) for name in methods if name != other}
             for other in (baseline, PRETRAINED)
         },
         "signals": {name: signals(own) for name, own in methods.items()},
         "runs": {name: {str(f.run.seed): run_row(f) for f in own} for name, own in methods.items()},
     }
+
+
+class _Cells:
+    """Cells of a comparison: the measures of a policy, and its differences to another one."""
+
+    def __init__(self, pretrained: Figures, methods: Mapping[str, Sequence[Figures]], level: float, seed: int):
+        self.level, self.seed = level, seed
+        every = [pretrained, *(figure for own in methods.values() for figure in own)]
+        self.measures = [m for m in pretrained.values if all(m in figure.values for figure in every)]
+        self.values = {PRETRAINED: stack([pretrained])} | {name: stack(own) for name, own in methods.items()}
+        # a number for a whole set of prompts varies with the seed: its interval is Student's over seeds, cut to its
+        # range
+        whole = {m for m in self.measures if len(pretrained.values[m]) == 1 < len(pretrained.starts)}
+        self.most = {m: len(pretrained.starts) if m.startswith("distinct") else 1.0 for m in whole}
+        self.bounds = {
+            m: None if m in whole else measure_bounds(m, [v for f in every for v in f.values[m]]) for m in self.measures
+        }
+        self.alone = {PRETRAINED: pretrained.own_intervals} | {
+            name: own[0].own_intervals for name, own in methods.items() if len(own) == 1
+        }  # of one run, a number for a whole set of prompts has the interval of its samples
+
+    def of_policy(self, name: str) -> dict[str, Any]:
+        found = {}
+        for m in self.measures:
+            own = self.alone.get(name, {}).get(m)
+            cell = _mean(self.values[name][m], self.level, self.bounds[m], self.seed, own)
+            found[m] = _cut(cell, 0.0, self.most.get(m))
+        return found
+
+    def to_other(self, name: str, other: str) -> dict[str, Any]:
+        found = {}
+        for m in self.measures:
+            sides = [self.alone.get(side, {}).get(m) for side in (name, other)]
+            gaps = self.values[name][m] - self.values[other][m]
+            cell = difference(gaps, self.level, self.bounds[m], self.seed, sides)
+            found[m] = _cut(cell, -self.most.get(m, 0.0), self.most.get(m))
+        return found
 
 
 def _check_alike(pretrained: Figures, methods: Mapping[str, Sequence[Figures]], baseline: str) -> list[int]:

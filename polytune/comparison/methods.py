@@ -152,7 +152,7 @@ def check_task(method: Method, task: Task, starts: Sequence[int]) -> list[str]:
     run = RunConfig(**method.settings)
     trainer, rollout = run.trainer, run.rollout
     try:
-        check_budget(trainer, rollout, task)
+        check_budget(trainer, rollout, run.objective, task)
         run.check_world(task, starts[0])
     except ValueError as error:
         raise ValueError(f"method {method.name} ({method.config}): {error}") from error

@@ -2,7 +2,9 @@
 
 The order of an update:
 
+    wanted_rows     how many trees fit into a batch
     starts          before trees grow
+    replay          when they have grown, into the rows that they leave
     probe           while the fresh rows are scored, for numbers that only this pass can give
     reward          before sets and critic score the turns
     turn_advantage  once sets and critic have scored the turns, and both populations are scaled
@@ -24,7 +26,7 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.config import require_number
-from polytune.rollout import Start, Trajectory, Tree
+from polytune.rollout import Row, Start, Trajectory, Tree
 
 
 @dataclass
@@ -151,6 +153,20 @@ class Method:
         """One start for each that is due in this process, which it may give a root. An update asks once or several
         times, as its budget allows, so random numbers must follow from ``run_seed`` and the start alone."""
         return due
+
+    def wanted_rows(self, rows: int) -> int:
+        """How many of the ``rows`` that a process has in each update ``replay`` wants; as many trees grow as fit into
+        the others. Rows that stay blank for another reason (``max_env_steps``) are offered in any case."""
+        return 0
+
+    def replay(self, room: int, progress: float) -> Sequence[tuple[Row, float | Sequence[float]]]:
+        """Up to ``room`` earlier rows, and the advantage of each: one number for its own tokens, or one for each token
+        of its completion. Every process is asked for those of all processes and must give the same ones.
+
+        A row's ``logprobs`` are of the policy that sampled it. The mean of its clipped surrogate over all replayed own
+        tokens joins the loss; nothing else sees the row: no set, critic, statistic, other hook or other term of the
+        loss. ``progress``: share of the run's updates that have been made, below 1."""
+        return ()
 
     def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
         """name -> (b, ...) of a part of the rows, without gradients; ``Update.probed`` holds them put together. Names

@@ -168,14 +168,23 @@ def grow_trees(
     for offset in range(0, len(seeds), max_branches):
         _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
     if branching:
-        views = None if view_seeds is None else [view for views in view_seeds(trees) for view in views]
-        if views is None:
-            views = [SeedView(branch_points(live.trajectory, rollout)) for *_, live in seeds]
-        if rollout.branch_at == "turn":
-            most = [task.horizon - live.trajectory.first_turn for *_, live in seeds]
-            views = [view._replace(most_turns=turns) for view, turns in zip(views, most, strict=True)]
+        views = _views([live.trajectory for *_, live in seeds], task.horizon, rollout, view_seeds and view_seeds(trees))
         _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters)
     return trees
+
+
+def _views(
+    seeds: Sequence[Trajectory], horizon: int, rollout: RolloutConfig, known: list[list[SeedView]] | None
+) -> list[SeedView]:
+    """What the rule of ``rollout_states`` sees of each seed trajectory; ``known``: by tree, None: its length."""
+    if known is None:
+        views = [SeedView(branch_points(seed, rollout)) for seed in seeds]
+    else:
+        views = [view for own in known for view in own]
+    if rollout.branch_at == "token":
+        return views
+    most = [horizon - seed.first_turn for seed in seeds]
+    return [view._replace(most_turns=turns) for view, turns in zip(views, most, strict=True)]
 
 
 def branch_points(trajectory: Trajectory, rollout: RolloutConfig) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from polytune.config import ObjectiveConfig, RolloutConfig, check_sets, require
@@ -19,6 +21,7 @@ from polytune.rollout import SeedView, find_branching
 from polytune.tasks.base import Task
 from polytune.trainer.advantages import score_with
 from polytune.trainer.config import PolychromicConfig
+from polytune.trainer.replayed import wanted_rows
 
 #: values of ``signature`` that need no judge
 OWN_SIGNATURES = ("task", "actions")
@@ -28,7 +31,8 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     """ValueError that names the fields which contradict each other, and the fix. ``num_generations`` follows from the
     shape of the trees."""
     check_sets(rollout, objective)
-    for name, method in build_methods(objective.methods, objective.method_options).items():
+    methods = build_methods(objective.methods, objective.method_options)
+    for name, method in methods.items():
         require(
             not args.vine_values or type(method).reward is Method.reward,
             f"method {name!r} adds to rewards, and vine_values takes the task's returns for values: leave one out.",
@@ -42,6 +46,22 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         args.max_env_steps is None or args.loss_type in ("dapo", "bnpo"),
         f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",
     )
+    _check_rule(args, rollout, objective)
+    args.set_tree(rollout)
+    _check_wanted(args, methods)
+    require(
+        args.has_critic or objective.set_scope != "none",
+        "critic is 'none' and set_scope is 'none', so no action would be scored: set critic to 'head', or set_scope.",
+    )
+    require(
+        args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
+        f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
+        "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
+    )
+
+
+def _check_rule(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
+    """Where vines branch: known, at all, and not at odds with the critic."""
     require(
         rollout.num_rollout_states > 0 or rollout.rollout_states == RolloutConfig.rollout_states,
         f"rollout_states is {rollout.rollout_states!r}, but num_rollout_states is 0: no vine branches anywhere.",
@@ -78,15 +98,24 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         f"vine_values is true, but num_rollout_states is {rollout.num_rollout_states} and branch_at "
         f"{rollout.branch_at!r}, so no vine starts between turns: leave vine_values off.",
     )
-    args.set_tree(rollout)
+
+
+def _check_wanted(args: PolychromicConfig, methods: Mapping[str, Method]) -> None:
+    """A process grows a tree at least beside the rows that methods want."""
+    rows, tree = args.rows_per_process, args.num_generations
+    wanted = {name: method.wanted_rows(rows) for name, method in methods.items()}
+    told = ", ".join(f"{name} {count}" for name, count in wanted.items() if count)
+    require(min(wanted.values(), default=0) >= 0, f"methods want {told} rows: wanted_rows must return 0 or more.")
     require(
-        args.has_critic or objective.set_scope != "none",
-        "critic is 'none' and set_scope is 'none', so no action would be scored: set critic to 'head', or set_scope.",
+        not sum(wanted.values()) or args.loss_type in ("dapo", "bnpo"),
+        f"methods want {told} rows for replay, which are blank to loss_type {args.loss_type!r}, and it averages over "
+        "them: use 'dapo'.",
     )
     require(
-        args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
-        f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
-        "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
+        rows - sum(wanted.values()) >= tree,
+        f"of the {rows} rows that a process has in an update, methods want {told} for replay, which leaves none of the "
+        f"{tree} that a tree takes: let them want fewer (method_args), or make per_device_train_batch_size "
+        f"({args.per_device_train_batch_size}) * steps_per_generation ({args.minibatches}) larger.",
     )
 
 
@@ -167,15 +196,17 @@ def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: O
             check_enumerable(number, objective.set_size)
 
 
-def check_budget(args: PolychromicConfig, rollout: RolloutConfig, task: Task) -> None:
+def check_budget(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig, task: Task) -> None:
     """ValueError for environment steps that the batches cannot hold even if every episode takes the whole horizon.
 
     For comparisons, whose runs must spend their budget; a run by itself warns.
     """
-    most = args.prompts_per_update * rollout.rows_per_prompt * task.horizon * args.num_updates
+    methods, rows = build_methods(objective.methods, objective.method_options), args.rows_per_process
+    trees = (rows - wanted_rows(methods.values(), rows)) // rollout.rows_per_prompt * args.world_size
+    most = trees * rollout.rows_per_prompt * task.horizon * args.num_updates
     require(
         args.max_env_steps is None or args.max_env_steps <= most,
-        f"max_env_steps is {args.max_env_steps}, but {args.num_updates} updates of {args.prompts_per_update} trees of "
+        f"max_env_steps is {args.max_env_steps}, but {args.num_updates} updates of {trees} trees of "
         f"{rollout.rows_per_prompt} episodes of {task.horizon} turns take {most} at most: raise "
         "per_device_train_batch_size or num_updates.",
     )

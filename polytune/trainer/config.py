@@ -153,6 +153,26 @@ class PolychromicConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         require_finite(self)
+        self._check_numbers()
+        self._check_inherited()
+        if self.kl_reference == "pretrained":
+            self.beta = self.kl_coef
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
+        self._check_batches()
+        self._check_kl()
+        self.max_steps = self.num_updates * self.steps_per_update
+        self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
+        self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
+        rows = self.num_generations
+        self.num_generations = self.rows_per_process  # TRL wants a divisor of these; the tree's follow in set_tree
+        super().__post_init__()
+        self.num_generations = rows
+        require_finite(self)  # mappings that came as text
+
+    def _check_numbers(self) -> None:
+        """Fields of our own, and numbers of TRL's."""
         for name in ("num_updates", "save_updates", "num_iterations", "critic_width", "critic_minibatches"):
             require_integer(name, getattr(self, name), 1)
         if self.num_generations is not None:
@@ -170,6 +190,9 @@ class PolychromicConfig(GRPOConfig):
         require_choice("kl_reference", self.kl_reference, ("behaviour", "pretrained"))
         require_choice("kl_direction", self.kl_direction, (None, "reverse", "forward"))
         require_choice("save_dtype", self.save_dtype, ("float32", "bfloat16"))
+
+    def _check_inherited(self) -> None:
+        """Fields of GRPOConfig that would sample, score or train in another way, or do nothing."""
         require(
             self.top_k == 0 and self.top_p == 1.0 and self.min_p is None and self.repetition_penalty == 1.0,
             "top_k, top_p, min_p and repetition_penalty must stay off: probability ratios assume that vines are "
@@ -197,21 +220,6 @@ class PolychromicConfig(GRPOConfig):
         require_integer("seed", self.seed, 0)
         require(not self.fp16, "fp16 is not supported (a critic's passes do not scale their gradients): use bf16.")
         require(not self.save_only_model, "save_only_model would make a run that cannot be resumed: leave it off.")
-        if self.kl_reference == "pretrained":
-            self.beta = self.kl_coef
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
-        self._check_batches()
-        self._check_kl()
-        self.max_steps = self.num_updates * self.steps_per_update
-        self.logging_strategy, self.logging_steps = "steps", self.steps_per_update
-        self.save_strategy, self.save_steps = "steps", self.save_updates * self.steps_per_update
-        rows = self.num_generations
-        self.num_generations = self._rows  # TRL wants a divisor of these; the tree's follow in set_tree
-        super().__post_init__()
-        self.num_generations = rows
-        require_finite(self)  # mappings that came as text
 
     def set_tree(self, rollout: RolloutConfig) -> None:
         """Take ``num_generations`` from the shape of the trees.
@@ -229,8 +237,8 @@ class PolychromicConfig(GRPOConfig):
         require(rows >= 2, f"a tree has num_seeds * (1 + num_rollout_states * num_vines) = {rows} row, and nothing to "
                 "compare it with: raise num_seeds to 2.")  # fmt: skip
         require(
-            self._rows % rows == 0,
-            f"a process would get {self._rows} rows per update, which splits a tree of {rows} rows "
+            self.rows_per_process % rows == 0,
+            f"a process would get {self.rows_per_process} rows per update, which splits a tree of {rows} rows "
             f"(num_seeds * (1 + num_rollout_states * num_vines)): make per_device_train_batch_size "
             f"({self.per_device_train_batch_size}) * steps_per_generation ({self.minibatches}) a multiple of {rows}.",
         )
@@ -269,7 +277,7 @@ class PolychromicConfig(GRPOConfig):
         return self.critic != "none"
 
     @property
-    def _rows(self) -> int:
+    def rows_per_process(self) -> int:
         """Rows of an update in one process."""
         if self.generation_batch_size is not None:
             return self.generation_batch_size // self.world_size
@@ -317,5 +325,5 @@ class PolychromicConfig(GRPOConfig):
 
     @property
     def prompts_per_update(self) -> int:
-        """Start states of one update, over all processes."""
+        """Trees that the rows of one update would hold, over all processes."""
         return self.per_device_train_batch_size * self.minibatches * self.world_size // self.num_generations

@@ -178,7 +178,7 @@ class CallsMethods:
     def _minibatch(self, model, inputs: Mapping[str, torch.Tensor]) -> Minibatch:
         """The pass over the rows that TRL's loss would make is made here, and handed to it: weights need it before."""
         self._pass_logprobs, own_b_C = None, inputs["completion_mask"] * inputs["tool_mask"]
-        self._own_b_C = own_b_C.bool()
+        self._own_b_C = own_b_C.bool() | inputs.get("replay_mask", own_b_C).bool()
         handed = self._get_per_token_logps_and_entropies(
             model,
             torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),

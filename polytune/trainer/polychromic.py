@@ -3,8 +3,8 @@
 TRL keeps prompts, minibatches, the clipped surrogate, optimiser, checkpointing, logging, PEFT and distribution. The
 changes are four: rollouts are vine trees (``rollout_func``), advantages are per token and come from sets and a critic
 (``_generate_and_score_completions``), the loss gains the terms of methods (``hooks.py``), KL to the behaviour policy
-among them, and the value loss of a critic that shares the policy's trunk (``valued.py``), and a checkpoint also holds
-the critic, the counters and what methods remember.
+among them, of rows that they replay (``replayed.py``), and the value loss of a critic that shares the policy's trunk
+(``valued.py``), and a checkpoint also holds the critic, the counters and what methods remember.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from polytune.trainer.observed import ReadsRollouts
 from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
 from polytune.trainer.reference import HoldsReference
+from polytune.trainer.replayed import ReplaysRows
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.run_checks import check_fields, check_world
 from polytune.trainer.scaling import scale_populations
@@ -71,8 +72,8 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 
 class PolychromicTrainer(
-    Timed, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ScoresRows, AtomicCheckpoints, RecordsEpisodes,
-    ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights, HoldsReference, GRPOTrainer,
+    Timed, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ReplaysRows, ScoresRows, AtomicCheckpoints,
+    RecordsEpisodes, ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights, HoldsReference, GRPOTrainer,
 ):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 

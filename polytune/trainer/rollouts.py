@@ -25,14 +25,15 @@ from polytune.running.watchdog import stage
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import sibling_groups
 from polytune.trainer.budget import grow_to_budget
+from polytune.trainer.replayed import wanted_rows
 from polytune.trainer.scoring import pad
 
 
 class GrowsTrees:
     """The part of a trainer that fills TRL's ``rollout_func``.
 
-    Leaves ``self._trees`` and ``self._rows`` (those that were grown; the batch is filled with blank rows after them)
-    and ``self._counters``.
+    Leaves ``self._trees`` and ``self._rows`` (those that were grown; the batch is filled with replayed rows after them,
+    then with blank ones) and ``self._counters``. To TRL a replayed row looks like a blank one with text: no own token.
     """
 
     @stage("rollouts")
@@ -52,26 +53,28 @@ class GrowsTrees:
         self._record_episodes(self._trees)
         self._rows = [row for tree in self._trees for row in tree_rows(tree)]
         returns = [t.discounted_return() for tree in self._trees for t in tree.trajectories()]
+        missing = len(prompts) - len(self._rows)  # rows of trees that did not fit
+        others = self._replay(missing, len(prompts))
         blank = blank_row(self._trees[0].prompt_ids, self.processing_class.pad_token_id)
-        missing = len(prompts) - len(self._rows)  # rows of trees for which the budget had no room
-        rows = self._rows + [blank] * missing
+        others += [blank] * (missing - len(others))
+        rows = self._rows + others
         return {
             "prompt_ids": [row.prompt_ids for row in rows],
             "completion_ids": [row.completion_ids for row in rows],
             "logprobs": [row.logprobs for row in rows],
-            "env_mask": [row.own for row in rows],
+            "env_mask": [row.own for row in self._rows] + [[0] * len(row.own) for row in others],
             "episode_return": returns + [0.0] * missing,
         }
 
     def _room(self, rows: int) -> int:
-        """Trees that this process has room for; refuses rows that would split one."""
+        """Trees that this process has room for beside what methods want; refuses rows that would split one."""
         if rows % self.num_generations:
             raise ValueError(
                 f"process {self.accelerator.process_index} got {rows} rows, which splits a tree of "
                 f"{self.num_generations}: make per_device_train_batch_size * steps_per_generation a multiple of "
                 f"{self.num_generations}, so that a tree lives in one process."
             )
-        return rows // self.num_generations
+        return (rows - wanted_rows(self.methods.values(), rows)) // self.num_generations
 
     def _grow_update(self, room: int) -> None:
         """The update's trees: as many as the batch has room for over all processes, or as fit into the budget."""

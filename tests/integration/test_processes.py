@@ -113,6 +113,27 @@ def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa
 
 
 @pytest.mark.slow
+def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
+    """Of each process's rows, half are for replay: the same rows in all, dealt out, and one gradient."""
+    replays = ["--methods", "spear", "--method_args", "spear.share=0.5", "spear.warmup=0", "--num_updates", "3"]
+    two = start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *BATCH, "18", *replays)
+    status, text = finish(two)
+    assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays, "--use_cpu", "true")
+    assert one.returncode == 0, one.stderr[-3000:]
+    outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
+    told = [[line["replay/rows"] for line in found["metrics"]] for found in outcomes]
+    assert told[0] == told[1] and told[0][0] == 0 < min(told[0][1:]) and max(told[0]) > 1, told  # 1: one has none
+    for name, value in outcomes[0]["weights"].items():
+        torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
+    for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
+        for name in ("entropy", "kl", "grad_norm", "rollout/return", "spear/kept", "spear/baseline"):
+            assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+    ratios = [[line.get("replay/ratio") for line in found["metrics"][1:]] for found in outcomes]
+    assert ratios[0] == pytest.approx(ratios[1], rel=2e-3)
+
+
+@pytest.mark.slow
 def test_two_processes_share_the_budget_and_the_start_states(policy, tmp_path):  # noqa: F811
     """Killed and resumed: no start state is passed over, and the environment steps end within a tree of the budget."""
     folder, budget = tmp_path / "run", 700
