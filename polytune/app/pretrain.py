@@ -114,6 +114,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import build_renderer
     from polytune.policy.adapters import merge
+    from polytune.policy.phrases import task_phrases
     from polytune.running import provenance
     from polytune.tasks.starts import task_of
     from polytune.trainer import StopAtSuccess, latest_checkpoint
@@ -131,15 +132,12 @@ def main(argv: Sequence[str]) -> None:
     if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
     provenance.record_run(output_dir, settings, command("pretrain", argv))
+    shown = None
     if task.answer_end is None:
         shown = _demonstrations(task, task_config, config, " ".join(command("pretrain", argv)))
-        model, tokenizer = begun or _begin(task, adapter, config, _phrases(task, shown[0], config))
-        renderer = build_renderer(tokenizer, task, PolicyConfig())
-        data = _episodes(renderer, *shown)
-    else:
-        model, tokenizer = begun
-        renderer = build_renderer(tokenizer, task, PolicyConfig())
-        data = _lines(task, renderer, config)
+    model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
+    renderer = build_renderer(tokenizer, task, PolicyConfig())
+    data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
 
     # ---------------------------------------------------------------- behaviour cloning
     check = partial(_success, task, renderer, data.checked, config)
@@ -175,16 +173,6 @@ def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> 
             raise UsageError(f"word_merges is {config.word_merges}, but has no effect here: {why}.")
         return config.word_merges
     return DEFAULT_WORD_MERGES if config.word_merges is None else config.word_merges
-
-
-def _phrases(task: Task, demonstrations, config: PretrainConfig) -> list[str]:
-    """What will be one token of a new policy though it is several words."""
-    from polytune.policy.phrases import learn_phrases
-    from polytune.policy.rendering import PROMPT_WORD
-
-    texts = (text for episode in demonstrations["observations"] for text in episode)
-    spoken = {word for action in task.actions for word in action.split()}
-    return learn_phrases(texts, config.word_merges, [w for w in task.vocabulary() if w not in spoken], PROMPT_WORD)
 
 
 def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: Sequence[str] = ()) -> tuple[Any, Any]:

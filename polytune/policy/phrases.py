@@ -12,15 +12,25 @@ right after it. With 0 merges there are no phrases.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from tokenizers import Tokenizer, models, trainers
+
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.tasks.base import Task
 
 #: a pair, or an observation's last token with the prompt word, that is seen less often stays two tokens
 LEAST = 10
 #: each word is a character to the merger, from here on (a plane of private characters)
 _FIRST = 0xF0000
 _MOST = 0xFFFE
+
+
+def task_phrases(task: Task, demonstrations: Mapping[str, Iterable[Iterable[str]]], merges: int) -> list[str]:
+    """:func:`learn_phrases` of demonstrations (their column ``observations``), the words of actions kept apart."""
+    observations = (text for episode in demonstrations["observations"] for text in episode)
+    spoken = {word for action in task.actions for word in action.split()}
+    return learn_phrases(observations, merges, [w for w in task.vocabulary() if w not in spoken], PROMPT_WORD)
 
 
 def learn_phrases(

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from polytune import tasks
 from polytune.policy import Renderer, phrases
 from polytune.policy.demonstrations import tokenize_episode
-from polytune.policy.phrases import learn_phrases
+from polytune.policy.phrases import learn_phrases, task_phrases
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.policy.tiny import SPECIAL_TOKENS, build_tiny, build_tokenizer
 from polytune.tasks import load_task
@@ -18,10 +18,6 @@ from polytune.tasks.demonstrations import act_out
 
 WORLDS = [name for name in tasks.TASKS if name != "dataset" and load_task(name).answer_end is None]
 MERGES = 100
-
-
-def free_words(task):
-    return [word for word in task.vocabulary() if word not in task.actions]
 
 
 def wander(task, seed, sense=0.0):
@@ -38,9 +34,12 @@ def read(task, seeds, sense=0.0):
     return [text for seed in seeds for text in wander(task, seed, sense)[0]]
 
 
+def learn(task, observations, merges=MERGES):
+    return task_phrases(task, {"observations": [observations]}, merges)
+
+
 def tokenizer_of(task, observations, merges=MERGES):
-    learnt = learn_phrases(observations, merges, free_words(task), PROMPT_WORD)
-    return build_tokenizer([PROMPT_WORD, *task.vocabulary()], phrases=learnt)
+    return build_tokenizer([PROMPT_WORD, *task.vocabulary()], phrases=learn(task, observations, merges))
 
 
 def encode(tokenizer, text):
@@ -180,10 +179,10 @@ def test_merges_by_hand(monkeypatch):
 
 
 def test_the_same_demonstrations_give_the_same_phrases(fourrooms, seen):
-    learnt = [learn_phrases(seen, 50, free_words(fourrooms), PROMPT_WORD) for _ in range(3)]
+    learnt = [learn(fourrooms, seen, 50) for _ in range(3)]
     assert learnt[0] == learnt[1] == learnt[2]
     shuffled = random.Random(0).sample(seen, len(seen))
-    assert learn_phrases(shuffled, 50, free_words(fourrooms), PROMPT_WORD) == learnt[0]
+    assert learn(fourrooms, shuffled, 50) == learnt[0]
     assert len([phrase for phrase in learnt[0] if PROMPT_WORD not in phrase.split()]) == 50
     assert len(set(learnt[0])) == len(learnt[0])
 
@@ -218,7 +217,7 @@ def test_a_saved_tokenizer_loads_and_cuts_alike(world, tmp_path):
 
 def test_words_keep_their_ids_and_the_model_has_a_row_for_each_phrase(fourrooms, seen):
     words = [PROMPT_WORD, *fourrooms.vocabulary()]
-    learnt = learn_phrases(seen, 50, free_words(fourrooms), PROMPT_WORD)
+    learnt = learn(fourrooms, seen, 50)
     model, tokenizer = build_tiny("tiny", words, phrases=learnt)
     before = build_tokenizer(words).get_vocab()
     assert {word: tokenizer.get_vocab()[word] for word in before} == before
