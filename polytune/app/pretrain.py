@@ -26,9 +26,12 @@ from polytune.config import (
     require_integer,
     require_number,
 )
+from polytune.errors import UsageError
 from polytune.places import command
 from polytune.tasks.base import Task
 from polytune.terminal import progress, shows_bars
+
+DEFAULT_WORD_MERGES = 50
 
 
 @dataclass
@@ -37,6 +40,14 @@ class PretrainConfig:
 
     preset: str = field(default="tiny", metadata={"help": "Size of the new policy (polytune.policy.PRESETS)."})
     output_dir: str = field(default="outputs/quickstart/pretrained", metadata={"help": "Where the policy is saved."})
+    word_merges: int | None = field(
+        default=None,
+        metadata={
+            "help": "Merges of words that often stand together in the demonstrations into one token of a preset's "
+            "tokenizer: fewer tokens, the same text (unset: 50; 0, a token each word, where a base model has its own "
+            "tokens or the task's answers are free text)."
+        },
+    )
     base_model: str | None = field(
         default=None,
         metadata={
@@ -74,6 +85,8 @@ class PretrainConfig:
         for name in ("batch_size", "epochs", "eval_every", "eval_episodes"):
             require_integer(name, getattr(self, name), 1)
         require_integer("seed", self.seed, 0)
+        if self.word_merges is not None:
+            require_integer("word_merges", self.word_merges, 0)
         if self.num_demonstrations is not None:
             require_integer("num_demonstrations", self.num_demonstrations, 5)
         require_number("teacherless_weight", self.teacherless_weight, 0.0, 1.0)
@@ -101,10 +114,13 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import build_renderer
     from polytune.policy.adapters import merge
+    from polytune.policy.phrases import task_phrases
     from polytune.running import provenance
     from polytune.tasks.starts import task_of
     from polytune.trainer import StopAtSuccess, latest_checkpoint
 
+    task = task_of(task_config)
+    config.word_merges = _word_merges(task, adapter, config)
     settings = {"task": task_config, "adapter": adapter, "pretrain": config}
     done = output_dir / "pretrain.json"
     provenance.check_same_run(output_dir, settings, complete=done.exists())
@@ -112,16 +128,16 @@ def main(argv: Sequence[str]) -> None:
         return print(f"{output_dir} is complete already: {done.read_text().strip()}")
 
     # ---------------------------------------------------------------- task, policy, demonstrations
-    task = task_of(task_config)
-    model, tokenizer = _begin(task, adapter, config)
-    renderer = build_renderer(tokenizer, task, PolicyConfig())
+    begun = None if config.word_merges else _begin(task, adapter, config)
     if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
     provenance.record_run(output_dir, settings, command("pretrain", argv))
+    shown = None
     if task.answer_end is None:
-        data = _demonstrations(task, renderer, task_config, config, " ".join(command("pretrain", argv)))
-    else:
-        data = _lines(task, renderer, config)
+        shown = _demonstrations(task, task_config, config, " ".join(command("pretrain", argv)))
+    model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
+    renderer = build_renderer(tokenizer, task, PolicyConfig())
+    data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
 
     # ---------------------------------------------------------------- behaviour cloning
     check = partial(_success, task, renderer, data.checked, config)
@@ -136,14 +152,30 @@ def main(argv: Sequence[str]) -> None:
     trainer.model = merge(trainer.model)
     trainer.save_model(str(output_dir))
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
-               "held_out_loss": held_out_loss}  # fmt: skip
+               "held_out_loss": held_out_loss, "word_merges": config.word_merges or 0}  # fmt: skip
     provenance.write_json(done, summary)
     more = "num_demonstrations" if task.answer_end is None else "the training lines (task_args lines=...)"
     told = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
     print(f"saved {output_dir}: success {stop.last:.3f} on {data.where}, target {config.target_success} {told}")
 
 
-def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> tuple[Any, Any]:
+def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> int | None:
+    """Merges of a new policy's tokenizer, as set or the default. What has no effect, and an unknown preset, is refused
+    before the expert acts."""
+    from polytune.policy.tiny import sizes_of
+
+    if config.base_model is None:
+        refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
+        sizes_of(config.preset)
+    if config.base_model is not None or task.answer_end is not None:
+        why = f"{config.base_model} has its own tokens" if config.base_model else f"{task.name!r} asks for free text"
+        if config.word_merges:
+            raise UsageError(f"word_merges is {config.word_merges}, but has no effect here: {why}.")
+        return config.word_merges
+    return DEFAULT_WORD_MERGES if config.word_merges is None else config.word_merges
+
+
+def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: Sequence[str] = ()) -> tuple[Any, Any]:
     """The model before its first step, and its tokenizer."""
     from polytune.policy import build_tiny
     from polytune.policy.adapters import adapt, own_base
@@ -153,21 +185,22 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> tuple[
     spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
     words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
     if config.base_model is None:
-        refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
-        return build_tiny(config.preset, words, spaced=spaced, seed=config.seed)
+        model, tokenizer = build_tiny(config.preset, words, spaced=spaced, phrases=phrases, seed=config.seed)
+        if config.word_merges:
+            tokenizer.init_kwargs["word_merges"] = config.word_merges  # told wherever the tokenizer goes
+        return model, tokenizer
     base = own_base(config.base_model, Path(config.output_dir), adapter)
     model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
     return adapt(model, adapter, new), tokenizer
 
 
-def _demonstrations(task: Task, renderer, task_config: TaskConfig, config: PretrainConfig, said: str) -> Data:
-    """The expert's episodes, acted out unless the folder has them; ``said``: the command."""
+def _demonstrations(task: Task, task_config: TaskConfig, config: PretrainConfig, said: str) -> tuple[Any, Any]:
+    """The expert's episodes to train on and held out, acted out unless the folder has them; ``said``: the command."""
     from polytune.policy.demonstrations import (
         keep_successes,
         load_demonstrations,
         save_demonstrations,
         split_by_level,
-        tokenize_demonstrations,
     )
     from polytune.running import provenance
     from polytune.tasks.demonstrations import act_out_all
@@ -184,11 +217,23 @@ def _demonstrations(task: Task, renderer, task_config: TaskConfig, config: Pretr
         failed, leaked = counts["episodes"] - counts["successes"], counts["leaked"]
         print(f"{len(found)} demonstrations of {task.name}; left out: {leaked} of unseen levels, "
               f"{failed} failures of the expert")  # fmt: skip
-    train, held = split_by_level(tokenize_demonstrations(renderer, found))
+    train, held = split_by_level(found)
     listing = {"seeds": found["start_seed"][:], "level_hashes": found["level_hash"][:]}
     provenance.write_json(output_dir / provenance.DEMONSTRATIONS_FILE, {"task": task.name} | listing)
-    beginning = f"cloning {len(train)} demonstrations, {len(held)} held out"
-    return Data(train, held, held["start_seed"][:], "held-out levels", beginning)
+    return train, held
+
+
+def _episodes(renderer, train, held) -> Data:
+    """The expert's episodes as the policy reads them."""
+    from polytune.policy.demonstrations import tokenize_demonstrations
+
+    data = [tokenize_demonstrations(renderer, episodes) for episodes in (train, held)]
+    turns = sum(map(len, train["actions"]))
+    tokens = sum(len(ids) - sum(own) for ids, own in zip(data[0]["input_ids"], data[0]["own"], strict=True))
+    beginning = (
+        f"cloning {len(train)} demonstrations, {len(held)} held out; {tokens / turns:.1f} tokens for what a turn shows"
+    )
+    return Data(*data, held["start_seed"][:], "held-out levels", beginning)
 
 
 def _lines(task: Task, renderer, config: PretrainConfig) -> Data:

@@ -1,17 +1,18 @@
 """Tiny policies: a Qwen3 of 0.3 to 3 M parameters with a word-level tokenizer, saved as an ordinary checkpoint.
 
 The architecture is transformers' own ``Qwen3ForCausalLM``, so ``AutoModelForCausalLM`` and vLLM load what
-``save_pretrained`` writes. Every word of the task is one token, hence one action is one sampled token. Heads are not
-grouped (as many key as query heads): on CPU, sharing key heads costs a copy at every step and saves nothing.
+``save_pretrained`` writes. Every word of the task is one token, hence one action is one sampled token; words that often
+stand together may be one, too (:mod:`polytune.policy.phrases`). Heads are not grouped (as many key as query heads): on
+CPU, sharing key heads costs a copy at every step and saves nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 #: name -> (hidden size, layers, heads, feed-forward size); parameters with FourRooms' vocabulary in the comment
@@ -23,22 +24,33 @@ PRESETS: dict[str, tuple[int, int, int, int]] = {
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<bos>", "<eos>")
 
 
-def build_tokenizer(vocabulary: Iterable[str], *, spaced: bool = True) -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over ``vocabulary`` (whitespace-free words); ids are stable: special tokens, then words.
+def build_tokenizer(
+    vocabulary: Iterable[str], *, spaced: bool = True, phrases: Iterable[str] = ()
+) -> PreTrainedTokenizerFast:
+    """Word-level tokenizer over ``vocabulary`` (whitespace-free words); ids are stable: special tokens, words, phrases.
 
     Texts are words with spaces between them; with ``spaced`` off, words follow each other without (``<a_1><a_2></a>``)
-    and decoding adds none: what is in angle brackets is one word, then the longest word that fits.
+    and decoding adds none: what is in angle brackets is one word, then the longest word that fits. ``phrases``
+    (:func:`polytune.policy.phrases.learn_phrases`) are words with a space between, each one token: from its beginning
+    a text is cut into the longest phrase that fits, or else a word. Decoding gives the same text with and without.
 
     Raises:
-        ValueError: a word is empty or contains whitespace, so it could never be one token.
+        ValueError: a word is empty or contains whitespace, so it could never be one token; a phrase has a word that is
+            not in the vocabulary; or there are phrases and ``spaced`` is off.
     """
     words = list(dict.fromkeys(vocabulary))
     for word in words:
         if not word or word.split() != [word]:
             raise ValueError(f"vocabulary word {word!r} is empty or contains whitespace: list its parts one by one.")
-    ids = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL_TOKENS, *words]))}
+    phrases = list(dict.fromkeys(phrases))
+    _check_phrases(phrases, words, spaced=spaced)
+    ids = {word: index for index, word in enumerate(dict.fromkeys([*SPECIAL_TOKENS, *words, *phrases]))}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if phrases:
+        pattern = "|".join([*map(re.escape, sorted(phrases, key=len, reverse=True)), r"\S+"])
+        tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(rf"(?<!\S)(?:{pattern})(?!\S)"), "removed", invert=True)
     if not spaced:
         long = sorted((w for w in words if len(w) > 1 and not re.fullmatch("<[^<>]*>", w)), key=len, reverse=True)
         pattern = "|".join(["<[^<>]*>", *map(re.escape, long), "."])
@@ -55,8 +67,31 @@ def build_tokenizer(vocabulary: Iterable[str], *, spaced: bool = True) -> PreTra
     )
 
 
+def _check_phrases(phrases: Sequence[str], words: Sequence[str], *, spaced: bool) -> None:
+    if phrases and not spaced:
+        raise ValueError("texts without spaces between their words have no phrases: set word_merges to 0.")
+    known = set(words)
+    for phrase in phrases:
+        parts = phrase.split()
+        if len(parts) < 2 or " ".join(parts) != phrase or not known.issuperset(parts):
+            raise ValueError(f"phrase {phrase!r} must be two or more words of the vocabulary with one space between.")
+
+
+def sizes_of(preset: str) -> tuple[int, int, int, int]:
+    """A row of :data:`PRESETS`; ValueError for an unknown one lists them."""
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: the presets are {', '.join(PRESETS)}.")
+    return PRESETS[preset]
+
+
 def build_tiny(
-    preset: str, vocabulary: Iterable[str], *, spaced: bool = True, max_positions: int = 2048, seed: int = 0
+    preset: str,
+    vocabulary: Iterable[str],
+    *,
+    spaced: bool = True,
+    phrases: Iterable[str] = (),
+    max_positions: int = 2048,
+    seed: int = 0,
 ) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """A freshly initialised tiny policy and its tokenizer.
 
@@ -64,16 +99,15 @@ def build_tiny(
         preset: a row of :data:`PRESETS`.
         vocabulary: every word of the task's texts (``Task.vocabulary()`` and the renderer's own words).
         spaced: whether spaces lie between the words of a text.
+        phrases: words that are one token together, see :func:`build_tokenizer`.
         max_positions: longest episode in tokens.
         seed: of the initial weights.
 
     Raises:
         ValueError: unknown preset; the message lists the known ones.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: the presets are {', '.join(PRESETS)}.")
-    hidden, layers, heads, feed_forward = PRESETS[preset]
-    tokenizer = build_tokenizer(vocabulary, spaced=spaced)
+    hidden, layers, heads, feed_forward = sizes_of(preset)
+    tokenizer = build_tokenizer(vocabulary, spaced=spaced, phrases=phrases)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from polytune.policy.demonstrations import load_demonstrations
+from polytune.policy.tiny import build_tokenizer
 from polytune.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +86,23 @@ def test_the_policy_loads_and_its_demonstrations_are_listed(whole):
     listing = json.loads((whole / "demonstrations.json").read_text())
     assert listing["seeds"] == rows["start_seed"][:] and len(listing["seeds"]) > 15
     assert listing["level_hashes"] == [task.start_hash(seed) for seed in listing["seeds"]]
+
+
+def test_words_that_stand_together_are_one_token_and_the_policy_says_so(whole, pretrain, tmp_path):
+    task, rows = load_task("fourrooms", horizon=30), load_demonstrations(whole / "demonstrations")
+    texts = [f"{text} >" for row in rows for text in row["observations"]]
+    tokenizer = AutoTokenizer.from_pretrained(whole)
+    assert tokenizer.init_kwargs["word_merges"] == 50
+    assert json.loads((whole / "pretrain.json").read_text())["word_merges"] == 50
+    assert json.loads((whole / "run.json").read_text())["pretrain"]["word_merges"] == 50
+    ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    assert [tokenizer.decode(tokens) for tokens in ids] == texts
+    assert sum(map(len, ids)) < 0.7 * sum(len(text.split()) for text in texts)
+    pretrain(tmp_path, "--word_merges", 0)
+    words = build_tokenizer([">", *task.vocabulary()])
+    assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == words.get_vocab()
+    assert json.loads((tmp_path / "pretrain.json").read_text())["word_merges"] == 0
+    assert "word_merges" not in (tmp_path / "tokenizer_config.json").read_text()
 
 
 def test_a_complete_run_does_nothing_and_refuses_other_settings(whole, pretrain, capsys, monkeypatch):
@@ -161,6 +179,9 @@ def test_demonstrations_of_other_settings_are_not_taken_over(pretrain, tmp_path,
     ("flags", "status", "message"),
     [
         (("--preset", "huge"), 1, "unknown preset 'huge': the presets are tiny"),
+        (("--word_merges", -1), 2, "word_merges must be an integer of at least 0"),
+        (("--word_merges", 9, "--base_model", "gpt2"), 2, "word_merges is 9, but has no effect here: gpt2 has its own"),
+        (("--use_peft", "true"), 2, "use_peft is True, but has no effect here"),
         (("--task", "fourroms"), 1, "did you mean 'fourrooms'"),
         (("--num_demonstrations", 3), 2, "num_demonstrations must be an integer of at least 5"),
         (("--target_success", 1.5), 2, "target_success must lie in (0, 1]"),
@@ -177,3 +198,12 @@ def test_bad_input_is_one_line(pretrain, tmp_path, capsys, monkeypatch, flags, s
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0]
     assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_merges_of_free_text_are_refused(call_recipe, tmp_path, capsys):
+    """Its words follow each other without spaces."""
+    flags = ("--task", "triangle", "--task_args", "size=tiny", "--word_merges", 9, "--output_dir", tmp_path / "run")
+    with pytest.raises(SystemExit):
+        call_recipe("pretrain", *flags)
+    assert "word_merges is 9, but has no effect here: 'triangle' asks for free text." in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
