@@ -48,6 +48,11 @@ def plain(task, seed):
     return env
 
 
+def cells(grid):
+    """What MiniGrid's `==` compares, the encoding of each cell, without the arrays that it builds first."""
+    return grid.width, grid.height, [cell and cell.encode() for cell in grid.grid]
+
+
 def mostly_expert(task, episode, rng, share=0.8):
     """The expert's advice, four times in five unless said otherwise, so that doors get opened and things carried; else
     anything. The bot gives up where such a partner has opened the box that it was to fetch."""
@@ -116,7 +121,7 @@ def test_a_level_is_minigrids_own_and_plays_like_it(task):
             assert (step.stop_reason == "success") == (ended and reward > 0)
             assert step.done == (ended or cut)
             assert tuple(env.agent_pos) == episode.env.agent_pos and env.agent_dir == episode.env.agent_dir
-            assert env.grid == episode.env.grid
+            assert cells(env.grid) == cells(episode.env.grid)
             outcomes[step.stop_reason] += 1
     assert outcomes["success"] >= 5 and outcomes["horizon"] >= 1
 
