@@ -78,8 +78,8 @@ class Process:
     def finish(self, timeout=300):
         """Wait for it; the result as of ``subprocess.run``. One that takes longer is killed."""
         self._process.join(timeout)
-        self._process.kill()
         if self.poll() is None:
+            self._process.kill()
             raise subprocess.TimeoutExpired(self._process.name, timeout)
         return subprocess.CompletedProcess(self.pid, self.poll(), *(path.read_text() for path in self._outputs))
 
