@@ -23,6 +23,12 @@ def pytest_configure(config):
         os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: what the workers of pytest-xdist share at the end is short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def save_walker(folder: Path, seed: int, forward: float, task: str = "fourrooms") -> Path:
     """A tiny policy of random weights that nearly always says an action; ``forward`` raises the logit of that one."""
     task = load_task(task)

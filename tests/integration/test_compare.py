@@ -2,8 +2,10 @@
 
 import json
 import os
+import subprocess
 
 import pytest
+import warm
 
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
@@ -88,6 +90,8 @@ def bench(tmp_path, monkeypatch, call_recipe):
 @pytest.mark.slow
 def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     out, kept = tmp_path / "out", tmp_path / "data" / "kept.json"
+    programs = "polytune.running.run_queue.subprocess"
+    monkeypatch.setattr(programs, warm.FOR_THE_QUEUE)
 
     # one run crashes, the others finish; the seed that is whole has its table
     with pytest.raises(SystemExit) as exit:
@@ -105,7 +109,9 @@ def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     (tmp_path / "jam").unlink()
     finished = {path: path.read_bytes() for path in out.glob("*/**/*.jsonl") if "b/seed_1" not in str(path)}
     assert len(finished) == 3 + 3 + 4  # metrics and trees of the finished runs, records of those and of the pretrained
+    monkeypatch.setattr(programs, subprocess)  # each program in a Python of its own, as a user's
     bench()
+    monkeypatch.setattr(programs, warm.FOR_THE_QUEUE)
     printed = capsys.readouterr()
     assert "4 of 5 runs are done" in printed.out and "b seed 1: success" in printed.out
     assert all(path.read_bytes() == content for path, content in finished.items())

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+import warm
 import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -200,7 +201,8 @@ def test_a_policy_of_other_options_is_noted(pretrained, call_recipe, tmp_path, c
     )
 
 
-def test_a_comparison_shows_creativity(pretrained, call_recipe, tmp_path, capsys):
+def test_a_comparison_shows_creativity(pretrained, call_recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("polytune.running.run_queue.subprocess", warm.FOR_THE_QUEUE)
     base = {"task": "sibling", "task_args": TASK[3:], "split": "train"}
     base |= {TRAIN[i].removeprefix("--"): yaml.safe_load(TRAIN[i + 1]) for i in range(4, len(TRAIN), 2)}
     base["learning_rate"] = 1e-3

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from doors import Doors
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from test_lora import LORA, base, tune  # noqa: F401 (fixtures)
-from test_processes import ACCELERATE, BATCH, RECIPE, finish, start
-from test_resume import CLOCKS, assert_same, command
+from test_processes import BATCH, RECIPE, by_hand
+from test_resume import CLOCKS, assert_same, command, run
 from test_trainer import SETS, TREE, kept_values, rollouts_of
 from transformers import AutoModelForCausalLM
 
@@ -188,10 +187,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(call_recipe, make, tmp_path, one
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(make, tmp_path):
     make().processing_class.save_pretrained(tmp_path / "base")
-    launchers = {"one": [sys.executable, RECIPE], "two": [*ACCELERATE, "--num_processes", "2", "--cpu", RECIPE]}
-    for rows, (name, launcher) in zip(("18", "9"), launchers.items(), strict=True):
-        words = command(tmp_path / "base", tmp_path / name)
-        status, text = finish(start(*launcher, *words, *BATCH, rows, *OWN, "--use_cpu", "true"))
+    flags = [*OWN, "--use_cpu", "true"]
+    one = run(RECIPE, *command(tmp_path / "base", tmp_path / "one"), *BATCH, "18", *flags)
+    assert one.returncode == 0, one.stderr[-3000:]
+    for status, text in by_hand(RECIPE, *command(tmp_path / "base", tmp_path / "two"), *BATCH, "9", *flags):
         assert status == 0, text[-3000:]
     for file in ("adapter_model.safetensors", "checkpoint-4/critic.safetensors"):
         one, two = load_file(tmp_path / "one" / file), load_file(tmp_path / "two" / file)

@@ -13,6 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+import warm
 import yaml
 from conftest import save_walker
 from hub_server import TOKEN, Hub
@@ -67,8 +68,10 @@ def exported(call_recipe, runs):
 
 
 @pytest.fixture
-def export(call_recipe, runs, tmp_path, capsys):
-    """Run the recipe; what it said, errors included."""
+def export(call_recipe, runs, tmp_path, capsys, monkeypatch):
+    """Run the recipe; what it said, errors included. The process that scores afresh is forked, see warm.py; that of
+    ``exported`` is a Python of its own."""
+    monkeypatch.setattr("polytune.export.proof.subprocess", warm.FOR_THE_PROOF)
 
     def call(*flags, policy="lora", output_dir=tmp_path / "export"):
         policy = policy if isinstance(policy, Path) else runs / policy
@@ -314,6 +317,7 @@ def in_4_bits(folder):
 def test_refusals(runs, export, tmp_path, monkeypatch, prepare, flags, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # of the fresh process: without a network it would try for a minute
+    monkeypatch.setattr("polytune.export.proof.subprocess", subprocess)  # a Python of its own reads it when it starts
     shutil.copytree(runs / "lora", tmp_path / "copy")
     if prepare is not None:
         prepare(tmp_path / "copy")

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -63,15 +62,11 @@ def outcome(folder):
 
 
 @pytest.mark.parametrize(("place", "count"), [("demonstrations", 10), ("step", 5), ("final", 1)])
-def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, place, count):
+def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, tmp_path_factory, place, count):
     arguments = [place, str(count), str(ROOT / "recipes/pretrain.py"), *SIZE, "--output_dir", str(tmp_path)]
-    killed = subprocess.run(
-        [sys.executable, "-c", RUN_AND_DIE, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    program = tmp_path_factory.mktemp("program") / "run_and_die.py"
+    program.write_text(RUN_AND_DIE)
+    killed = warm.run(program, *arguments, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "pretrain.json").exists()
     pretrain(tmp_path)

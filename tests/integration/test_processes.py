@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file
 from test_resume import ROOT, command, outcome, policy, run  # noqa: F401 (a fixture)
 
@@ -40,6 +42,21 @@ def start(*arguments, **environment):
 def finish(process, seconds=240):
     text, _ = process.communicate(timeout=seconds)
     return process.returncode, text
+
+
+def by_hand(*arguments, **environment):
+    """Two processes without a launcher, as on a cluster, forked (see warm.py); (status, text) in the order of rank."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    pair = [
+        warm.Process(*arguments, env=os.environ | environment | {
+            "PYTHONPATH": str(HERE), "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        })
+        for rank in range(2)
+    ]  # fmt: skip
+    ended = [process.finish(240) for process in pair]
+    return [(result.returncode, result.stdout + result.stderr) for result in ended]
 
 
 def outcome_of(folder):
@@ -97,9 +114,8 @@ def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa
     step = ["--optim", "sgd", "--learning_rate", "1", "--critic", "shared", "--max_grad_norm", "1e9",
             "--num_updates", "1", "--num_iterations", "1", "--steps_per_generation", "1", "--kl_coef", "0",
             "--per_device_train_batch_size"]  # fmt: skip
-    two = start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *step, "9")
-    status, text = finish(two)
-    assert status == 0, text[-3000:]
+    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *step, "9"):
+        assert status == 0, text[-3000:]
     one = run(RECIPE, *command(policy, tmp_path / "one"), *step, "18", "--use_cpu", "true")
     assert one.returncode == 0, one.stderr[-3000:]
     initial = load_file(policy / "model.safetensors")
@@ -137,12 +153,12 @@ def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
 def test_two_processes_share_the_budget_and_the_start_states(policy, tmp_path):  # noqa: F811
     """Killed and resumed: no start state is passed over, and the environment steps end within a tree of the budget."""
     folder, budget = tmp_path / "run", 700
-    launch = [*LAUNCHERS["ddp"], *command(policy, folder), *BATCH, "36", "--num_updates", "3",
-              "--max_env_steps", budget, "--task", "faults:Faults"]  # fmt: skip
-    status, _ = finish(start(*launch, FAULT=f"kill 1 {folder}"))
-    assert status != 0
-    status, text = finish(start(*launch))
-    assert status == 0 and "continuing from" in text, text[-3000:]
+    program = [RECIPE, *command(policy, folder), *BATCH, "36", "--num_updates", "3",
+               "--max_env_steps", budget, "--task", "faults:Faults"]  # fmt: skip
+    (left, _), (killed, _) = by_hand(*program, FAULT=f"kill 1 {folder}")
+    assert left == 1 and killed == -signal.SIGKILL
+    (status, text), (other, _) = by_hand(*program)
+    assert status == other == 0 and "continuing from" in text, text[-3000:]
     found = outcome_of(folder)
     trees = [line["rollout/trees"] for line in found["metrics"]]
     assert min(trees) >= 2 and max(trees) < 8  # a tree for each process at least, and the budget decided
@@ -155,13 +171,8 @@ def test_two_processes_share_the_budget_and_the_start_states(policy, tmp_path): 
 def test_an_engine_that_dies_in_one_process_ends_the_others(policy, tmp_path):  # noqa: F811
     """Started by hand, as on a cluster: no launcher ends the other."""
     folder = tmp_path / "run"
-    processes = [
-        start(sys.executable, RECIPE, *command(policy, folder), *BATCH, "9", "--task", "faults:Faults",
-              RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29737",
-              FAULT=f"engine 1 {folder}")
-        for rank in range(2)
-    ]  # fmt: skip
-    (status, text), (other_status, other) = map(finish, processes)
+    program = [RECIPE, *command(policy, folder), *BATCH, "9", "--task", "faults:Faults"]
+    (status, text), (other_status, other) = by_hand(*program, FAULT=f"engine 1 {folder}")
     assert status == other_status == 1
     assert "error: the engine failed (test)." in other and "Traceback" not in other
     assert "error: process 0 stops: process 1 has ended with an error (the engine failed (test)." in text

@@ -5,10 +5,10 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 
 from polytune import config
@@ -159,10 +159,7 @@ def test_the_example_objective_and_judge_work_as_written(tmp_path):
     flags = [str(ROOT / word) if word.endswith(".yaml") else word for word in flags]
     small = ["--num_updates", "1", "--per_device_train_batch_size", "32", "--steps_per_generation", "1",
              "--task_horizon", "8", "--model", "policy", "--output_dir", "run", "--max_env_steps", "200"]  # fmt: skip
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "recipes" / recipe), *flags, *small],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300,
-    )  # fmt: skip
+    result = warm.run(ROOT / "recipes" / recipe, *flags, *small, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     settings = json.loads((tmp_path / "run/run.json").read_text())
     assert settings["objective"]["objective"] == "my_objectives:reliable"
@@ -191,10 +188,7 @@ def test_the_example_task_works_as_written(tmp_path):
         text = " ".join(flags).replace("--task corridor", "--task corridor:Corridor")
         for shown, real in (("outputs/corridor/", f"{tmp_path}/"), ("recipes/corridor/", f"{tmp_path}/")):
             text = text.replace(shown, real)
-        result = subprocess.run(
-            [sys.executable, str(ROOT / "recipes" / recipe), *shlex.split(text), *small[recipe]],
-            capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300,
-        )  # fmt: skip
+        result = warm.run(ROOT / "recipes" / recipe, *shlex.split(text), *small[recipe], env=environment, cwd=tmp_path)
         assert result.returncode == 0, f"{recipe}: {result.stderr[-2000:]}"
     assert (tmp_path / "evaluation" / "coverage.png").stat().st_size > 10_000
     assert len((tmp_path / "evaluation" / "records.jsonl").read_text().splitlines()) == 2 * 10 * 3

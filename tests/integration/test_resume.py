@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from doors import Doors
 from safetensors.torch import load_file
 
@@ -42,10 +43,19 @@ def command(policy, output_dir):
     ]  # fmt: skip
 
 
+def environment():
+    return os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+
+
 def run(*arguments):
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    """A process that is forked, see warm.py."""
+    return warm.run(*arguments, env=environment())
+
+
+def run_python(*arguments):
+    """A Python of its own: another hash seed than that of the forked ones."""
     return subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=environment
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=300, env=environment()
     )
 
 
@@ -91,7 +101,7 @@ def assert_same(a, b, where=""):
 @pytest.fixture(scope="module")
 def uninterrupted(policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    result = run(ROOT / "recipes/finetune.py", *command(policy, folder))
+    result = run_python(ROOT / "recipes/finetune.py", *command(policy, folder))
     assert result.returncode == 0, result.stderr[-3000:]
     found = outcome(folder)
     initial = load_file(policy / "model.safetensors")
@@ -119,7 +129,7 @@ def test_killed_again_and_again_ends_the_same(policy, uninterrupted, tmp_path):
         assert result.returncode in (-signal.SIGKILL, 0), result.stderr[-3000:]
         if place != "final" and place != "renamed":
             assert result.returncode == -signal.SIGKILL, f"{place} {count} was never reached"
-    result = run(ROOT / "recipes/finetune.py", *command(policy, folder))
+    result = run_python(ROOT / "recipes/finetune.py", *command(policy, folder))
     assert result.returncode == 0, result.stderr[-3000:]
     assert_same(outcome(folder), uninterrupted)
 
@@ -158,7 +168,7 @@ def test_budget_and_visit_counts_resume_bit_for_bit(policy, tmp_path):
     assert whole.returncode == 0, whole.stderr[-3000:]
     died = run(ROOT / "tests/integration/run_and_die.py", "update", 9, *command(policy, tmp_path / "cut"), *flags)
     assert died.returncode == -signal.SIGKILL
-    again = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "cut"), *flags)
+    again = run_python(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "cut"), *flags)
     assert again.returncode == 0 and "continuing from" in again.stdout, again.stderr[-3000:]
     assert_same(outcome(tmp_path / "whole"), outcome(tmp_path / "cut"))
     ucbs = [UCB(), UCB()]

@@ -2,13 +2,12 @@
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -33,10 +32,7 @@ def runs(walkers, tmp_path_factory, call_recipe):
         "--split", "seeds:0-3",
     ]  # fmt: skip
     tracked = [*common, "--report_to", "tensorboard", "--figure_updates", 2, "--output_dir", folder / "tracked"]
-    killed = subprocess.run(
-        [sys.executable, *map(str, [ROOT / "tests/integration/run_and_die.py", "staged", UPDATES, *tracked])],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    killed = warm.run(ROOT / "tests/integration/run_and_die.py", "staged", UPDATES, *tracked)
     assert killed.returncode == -9 and f"tensorboard --logdir {folder}/tracked/tensorboard" in killed.stdout
     call_recipe("finetune", *tracked)
     call_recipe("finetune", *common, "--output_dir", folder / "plain")

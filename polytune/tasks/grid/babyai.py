@@ -12,14 +12,14 @@ import contextlib
 import copy
 import io
 import pickle
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import ClassVar
 
 import numpy as np
 
 from polytune.digests import short_digest
 from polytune.tasks.base import Task, pickle_by_value
-from polytune.tasks.grid.babyai_expert import Guide
+from polytune.tasks.grid.babyai_expert import Guide, QuickBot
 from polytune.tasks.grid.babyai_state import State, capture, objects_of, rebuild, walls_of
 from polytune.tasks.grid.babyai_text import Sight, mission_text, vocabulary
 from polytune.tasks.grid.common import DIRECTIONS, LazyView, rng_from_bytes, rng_to_bytes
@@ -143,7 +143,8 @@ class BabyAIEpisode(GridEpisode):
     def guide(self) -> str:
         """BabyAIBot's next action."""
         if self._guide is None or not self._guide.follows(self.turn):
-            self._guide = Guide(self.env, ACTIONS)
+            sight = partial(self.sight.cells, self.env, self.objects)
+            self._guide = Guide(QuickBot(self.env, sight), ACTIONS)
         guide, self._guide = self._guide, None  # one that gives up is not asked again
         advice = guide.advise(self, self._last_action)
         self._guide = guide

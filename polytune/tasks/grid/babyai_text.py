@@ -70,6 +70,16 @@ class Sight:
                 words += [_name(around[ahead, side]), _OFFSET_WORDS[ahead, side]]
         return " ".join(words)
 
+    def cells(self, env: RoomGridLevel, objects: Sequence[WorldObj]) -> Iterator[tuple[int, int]]:
+        """The cells (x, y) of the level that are seen from the agent's pose in `env`."""
+        seen = self._visible(env, dict(self._around(env, objects)))
+        (x, y), (dx, dy) = env.agent_pos, DIRECTIONS[env.agent_dir]
+        for (ahead, side), bit in _BITS.items():
+            if seen >> bit & 1:
+                column, row = x + ahead * dx - side * dy, y + ahead * dy + side * dx
+                if 0 <= column < self.walls.width and 0 <= row < self.walls.height:
+                    yield column, row
+
     def _around(self, env: RoomGridLevel, objects: Sequence[WorldObj]) -> Iterator[tuple[tuple[int, int], WorldObj]]:
         """The objects on the 49 cells in front of the agent, hidden ones too, by (ahead, side)."""
         x, y = env.agent_pos
@@ -111,6 +121,9 @@ class Sight:
 
 def _bit(ahead: int, side: int) -> int:
     return ahead * VIEW_SIZE + side + HALF
+
+
+_BITS = {offset: _bit(*offset) for offset in _OFFSET_WORDS}
 
 
 def _name(thing: WorldObj) -> str:
