@@ -15,8 +15,11 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from polytune.policy.packed import find_packer
 from polytune.policy.weights import check_trainable
 from polytune.running.checkpoints import AtomicCheckpoints
+from polytune.terminal import say_warning
+from polytune.trainer.scoring import packed_rows
 
 
 class CloningCollator:
@@ -49,28 +52,37 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
     def __init__(self, *args, entropy_coef: float, teacherless_weight: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
         check_trainable(self.model)
+        self._packer, reason = find_packer(self.model)
+        if self._packer is None:
+            say_warning(f"rows of {type(self.model).__name__} are padded, not packed: {reason}.")
         self.entropy_coef, self.teacherless_weight = entropy_coef, teacherless_weight
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels_B_T = inputs.pop("labels")
-        logits, loss = self._loss(model, inputs, labels_B_T)
+        loss = self._loss(model, inputs, labels_B_T)
         if self.teacherless_weight > 0:
             hidden = self.processing_class.pad_token_id
             blind = inputs | {"input_ids": inputs["input_ids"].masked_fill(labels_B_T != -100, hidden)}
-            loss = (1 - self.teacherless_weight) * loss + self.teacherless_weight * self._loss(
-                model, blind, labels_B_T
-            )[1]
-        return (loss, {"logits": logits}) if return_outputs else loss
+            loss = (1 - self.teacherless_weight) * loss + self.teacherless_weight * self._loss(model, blind, labels_B_T)
+        return (loss, {}) if return_outputs else loss
 
-    def _loss(self, model, inputs, labels_B_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits_B_T_V = model(**inputs).logits
-        labels = labels_B_T[:, 1:]
-        mask = labels != -100
-        logprobs_A_V = torch.log_softmax(logits_B_T_V[:, :-1][mask].float(), dim=-1)
-        cross_entropy = torch.nn.functional.nll_loss(logprobs_A_V, labels[mask])
+    def _loss(self, model, inputs, labels_B_T: torch.Tensor) -> torch.Tensor:
+        mask = labels_B_T[:, 1:] != -100
+        logits_A_V = self._packed_logits(model, inputs, mask) if self._packer else model(**inputs).logits[:, :-1][mask]
+        logprobs_A_V = torch.log_softmax(logits_A_V.float(), dim=-1)
+        cross_entropy = torch.nn.functional.nll_loss(logprobs_A_V, labels_B_T[:, 1:][mask])
         entropy = -(logprobs_A_V.exp() * logprobs_A_V).sum(-1).mean()
-        return logits_B_T_V, cross_entropy - self.entropy_coef * entropy
+        return cross_entropy - self.entropy_coef * entropy
+
+    def _packed_logits(self, model, inputs, mask_B_T: torch.Tensor) -> torch.Tensor:
+        """Logits (A, V) before the action tokens, row by row: no padding, and the head at these alone."""
+        [rows] = packed_rows(
+            inputs["input_ids"], inputs["attention_mask"], mask_B_T, most_tokens=None,
+            last_layer=self._packer.last_layer,
+        )  # fmt: skip
+        with self._packer.running(rows.packed, rows.find(rows.chosen_b_C)):
+            return model(**self._packer.arguments(rows.packed)).logits[0]
 
     def train_until(self, stop: StopAtSuccess, checkpoint: Path | None) -> None:
         """Train from the start or from a checkpoint; one whose policy had reached the target is loaded, no more."""
