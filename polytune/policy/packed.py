@@ -108,6 +108,15 @@ class Attending:
     way: list[tuple[int, int]] = field(default_factory=list)
     keys_g_K: torch.Tensor | None = None
     valid_g_Q: torch.Tensor | None = None
+    _bias: torch.Tensor | None = None
+
+    def bias(self, query: torch.Tensor) -> torch.Tensor | None:
+        """The mask for these queries; on CPUs as numbers, once, where each call would make them of it again."""
+        if self.mask is None or query.device.type != "cpu":
+            return self.mask
+        if self._bias is None or self._bias.dtype != query.dtype:
+            self._bias = torch.zeros_like(self.mask, dtype=query.dtype).masked_fill(~self.mask, -torch.inf)
+        return self._bias
 
 
 @dataclass(eq=False)
@@ -194,6 +203,9 @@ class _Layout:
             keys_g_K[g, : ends[g]] = self.places(s)
             last_g_Q[g, : len(queries_n)] = self.positions[queries_n]
         valid_g_Q = np.arange(widths.max()) < widths[:, None]
+        if widths.tolist() == ends:  # whole rows, padding only follows them
+            keys, valid = (torch.from_numpy(x).to(device) for x in (keys_g_K, valid_g_Q))
+            return Attending(count, None, [], keys, valid)
         mask = np.arange(max(ends)) <= last_g_Q[:, None, :, None]
         mask, keys, valid = (torch.from_numpy(x).to(device) for x in (mask, keys_g_K, valid_g_Q))
         return Attending(count, mask, [], keys, valid)
@@ -285,7 +297,7 @@ def attend(
         if group.valid_g_Q is None:
             way = [_along(x, group.way) for x in (keys, values)]
             found = scaled_dot_product_attention(
-                part, *way, attn_mask=group.mask, is_causal=group.mask is None, scale=scaling
+                part, *way, attn_mask=group.bias(part), is_causal=group.mask is None, scale=scaling
             )
             outputs.append(found[0].transpose(0, 1))
         else:
@@ -293,7 +305,9 @@ def attend(
             padded = part.new_zeros(*valid_g_Q.shape, part.size(1), part.size(3))
             padded = padded.masked_scatter(valid_g_Q[:, :, None, None], part[0].transpose(0, 1))
             ways = [x[0][:, group.keys_g_K.flatten()].unflatten(1, (g, keys_K)).transpose(0, 1) for x in (key, value)]
-            found = scaled_dot_product_attention(padded.transpose(1, 2), *ways, attn_mask=group.mask, scale=scaling)
+            found = scaled_dot_product_attention(
+                padded.transpose(1, 2), *ways, attn_mask=group.bias(part), is_causal=group.mask is None, scale=scaling
+            )
             outputs.append(found.transpose(1, 2)[valid_g_Q])
     out = torch.cat(outputs)
     if chosen_R is not None:

@@ -305,8 +305,8 @@ class TransformersGenerator:
         cache.positions_BQ = torch.where(padding_BQ, cache.slots - 1, position_BQ)
         position_BQ = position_BQ.clamp(min=0)  # padding looks at position 0 only, so its softmax is defined
         mask_B1QK = torch.arange(length, device=device) <= position_BQ[:, None, :, None]
-        if self.attention == "eager":
-            mask_B1QK = torch.where(mask_B1QK, 0.0, torch.finfo(self.model.dtype).min).to(self.model.dtype)
+        # as numbers, once: sdpa would make them of a boolean mask in every layer
+        mask_B1QK = torch.where(mask_B1QK, 0.0, torch.finfo(self.model.dtype).min).to(self.model.dtype)
         self._runs = self._observes
         try:
             output = self.model(
