@@ -10,7 +10,16 @@ from typing import Literal
 import pytest
 from transformers import HfArgumentParser
 
-from polytune.app import bench, bench_critic, bench_generators, branch_points, fields, pretrain, tutorial
+from polytune.app import (
+    bench,
+    bench_critic,
+    bench_generators,
+    bench_training,
+    branch_points,
+    fields,
+    pretrain,
+    tutorial,
+)
 from polytune.app.cli import UsageError, parse
 from polytune.comparison.options import ComparisonConfig, ReproductionConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
@@ -45,7 +54,8 @@ class Kinds:
 
 CLASSES = (*LIGHT, EvaluationConfig, ComparisonConfig, ReproductionConfig, ExportConfig, PolychromicConfig, Kinds,
            pretrain.PretrainConfig, tutorial.TutorialConfig, bench.BenchConfig, branch_points.PointsConfig,
-           bench_critic.CriticBenchConfig, bench_generators.GeneratorBenchConfig)  # fmt: skip
+           bench_critic.CriticBenchConfig, bench_generators.GeneratorBenchConfig,
+           bench_training.BenchTrainingConfig)  # fmt: skip
 
 
 def ours(cls, **more):
