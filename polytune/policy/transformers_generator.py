@@ -371,7 +371,7 @@ class TransformersGenerator:
 
     @staticmethod
     def _round_up(tokens: int) -> int:
-        return (tokens // 128 + 1) * 128 + 1  # one spare slot at the end for padding
+        return (tokens // 32 + 1) * 32 + 1  # one spare slot at the end for padding
 
     def _make_room(self, tokens: int) -> None:
         if self.max_positions is not None and tokens > self.max_positions:
