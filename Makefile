@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
 TASK ?= fourrooms
 SCALE ?= cpu
+OLD ?= 0d2f666
 SOURCES := polytune recipes tests data
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic clean
+.PHONY: help install style quality test test-fast test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -95,6 +96,10 @@ bench-critic: install ## what each kind of critic explains of the returns on Fou
 	$(BIN)/python recipes/pretrain.py --config recipes/reproduce/babyai-goto/cpu_pretrain.yaml
 	$(BIN)/python recipes/bench_critic.py
 	$(BIN)/python recipes/bench_critic.py --config recipes/babyai/ppo.yaml --num_updates 16 --max_env_steps 80000 --output_dir outputs/bench_critic/babyai_goto
+
+bench-training: install ## environment steps a second of whole training loops, here and at the commit OLD: half an hour on one idle core
+	git worktree add --detach outputs/old_tree $(OLD)
+	$(BIN)/python recipes/bench_training.py --old outputs/old_tree; status=$$?; git worktree remove --force outputs/old_tree; exit $$status
 
 clean: ## remove the environment, caches and outputs
 	rm -rf $(VENV) $(VLLM_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
