@@ -1,9 +1,11 @@
-"""Tiny policies: a Qwen3 of 0.3 to 3 M parameters with a word-level tokenizer, saved as an ordinary checkpoint.
+"""Tiny policies: a Llama of 0.4 to 3 M parameters with a word-level tokenizer, saved as an ordinary checkpoint.
 
-The architecture is transformers' own ``Qwen3ForCausalLM``, so ``AutoModelForCausalLM`` and vLLM load what
+The architecture is transformers' own ``LlamaForCausalLM``, so ``AutoModelForCausalLM`` and vLLM load what
 ``save_pretrained`` writes. Every word of the task is one token, hence one action is one sampled token; words that often
 stand together may be one, too (:mod:`polytune.policy.phrases`). Heads are not grouped (as many key as query heads): on
-CPU, sharing key heads costs a copy at every step and saves nothing.
+CPU, sharing key heads costs a copy at every step and saves nothing. They are few and large, and queries and keys have
+no norms, because a core is faster so at the same parameters and success (``data/results/presets.json``); their sizes
+are among those that vLLM's attention on CPU has (32, 64, 80, 96, 112, 128 and more, but not 48).
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 #: name -> (hidden size, layers, heads, feed-forward size); parameters with FourRooms' vocabulary in the comment
 PRESETS: dict[str, tuple[int, int, int, int]] = {
-    "tiny": (96, 3, 3, 288),  # 0.38 M
-    "small": (128, 4, 4, 448),  # 0.98 M
-    "medium": (192, 6, 6, 576),  # 2.9 M
+    "tiny": (96, 3, 1, 288),  # 0.38 M
+    "small": (128, 4, 2, 448),  # 0.98 M
+    "medium": (192, 6, 3, 576),  # 2.9 M
 }
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<bos>", "<eos>")
 
@@ -92,7 +94,7 @@ def build_tiny(
     phrases: Iterable[str] = (),
     max_positions: int = 2048,
     seed: int = 0,
-) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """A freshly initialised tiny policy and its tokenizer.
 
     Args:
@@ -108,7 +110,7 @@ def build_tiny(
     """
     hidden, layers, heads, feed_forward = sizes_of(preset)
     tokenizer = build_tokenizer(vocabulary, spaced=spaced, phrases=phrases)
-    config = Qwen3Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -125,5 +127,5 @@ def build_tiny(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(config)
+        model = LlamaForCausalLM(config)
     return model.eval(), tokenizer

@@ -149,7 +149,7 @@ def test_tables_equal_what_the_generator_samples_from(tmp_path):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize(("task", "rollouts"), [(Bandit(), 4), (TwoStep(), 3)], ids=["bandit", "two-step"])
+@pytest.mark.parametrize(("task", "rollouts"), [(Bandit(), 4), (TwoStep(), 8)], ids=["bandit", "two-step"])
 def test_the_loss_descends_the_exact_gradient(tmp_path, task, rollouts, name):
     """Sets of whole episodes, N = 512, n = 4: the loss has the gradient -(1 - n/N)/n * dE[f] / (tokens an episode)."""
     members = 512

@@ -48,8 +48,8 @@ def test_more_episodes_do_not_mean_more_environment_steps(tmp_path):
 
 def test_another_temperature_than_the_ratio_assumes_is_refused(tmp_path):
     trainer = make_trainer(tmp_path)
-    with torch.no_grad():  # a policy that is not uniform: temperature does not change a uniform one
-        trainer.model.lm_head.weight.mul_(20)
+    with torch.no_grad():  # neither uniform nor certain: temperature does not change those
+        trainer.model.lm_head.weight.mul_(10)
     trainer.generator.temperature = 0.5
     with pytest.raises(RolloutError, match="another distribution than the ratios assume. Check its temperature"):
         trainer.train()
@@ -59,7 +59,7 @@ def test_another_temperature_than_the_ratio_assumes_is_refused(tmp_path):
 def test_the_right_temperature_leaves_no_gap(tmp_path):
     trainer = make_trainer(tmp_path, temperature=0.7, num_updates=1)
     with torch.no_grad():
-        trainer.model.lm_head.weight.mul_(20)
+        trainer.model.lm_head.weight.mul_(10)
     trainer.train()
     assert trainer.state.log_history[0]["sampling/logprob_gap"] < 1e-5
 
