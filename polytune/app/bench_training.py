@@ -8,7 +8,8 @@ Each case pretrains a policy for one short pass over a few demonstrations (its e
 fine-tunes it by the case's recipe on one thread. The rate is that of the updates after the first: rollouts, scoring,
 critic, two passes with gradients. The two trees take turns, each with its own programs, recipes and policies. Results
 go to speed.json: rates by wall clock and by the process's own CPU seconds, which other programs disturb less, peak
-memory, and where the time of an update goes.
+memory, and where the time of an update goes. ``trl`` is what a user would pick instead: TRL's GRPOTrainer with episodes
+whose turns are generated from their whole text (``polytune/app/plain_trl.py``), on the policy of ``goto``.
 """
 
 import json
@@ -72,6 +73,7 @@ class BenchTrainingConfig:
     cases: list[str] = field(
         default_factory=lambda: list(CASES), metadata={"help": "Some of " + ", ".join(CASES) + "."}
     )
+    trl: bool = field(default=True, metadata={"help": "Beside 'goto', measure TRL's own trainer, too."})
     repeats: int = field(default=3, metadata={"help": "Runs of each case in each tree, in turn."})
     output_dir: str = field(default="outputs/bench_training", metadata={"help": "Where speed.json is written."})
 
@@ -88,7 +90,8 @@ class BenchTrainingConfig:
 def call(tree: Path, program: str, flags: str, output_dir: Path) -> subprocess.Popen:
     """One of a tree's programs on one thread."""
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, f"recipes/{program}.py", *flags.split(), "--output_dir", str(output_dir)]
+    begin = ["-m", "polytune.app.plain_trl"] if program == "plain_trl" else [f"recipes/{program}.py"]
+    command = [sys.executable, *begin, *flags.split(), "--output_dir", str(output_dir)]
     return subprocess.Popen(
         command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -104,6 +107,14 @@ def finetune(tree: Path, case: Case, policy: Path, output_dir: Path) -> dict:
     """Rates of the updates after the first, and what the run told of itself."""
     shutil.rmtree(output_dir, ignore_errors=True)
     process = call(tree, "finetune", f"{case.finetune} --model {policy} --save_updates 100 --cpu_threads 1", output_dir)
+    found = watch(process)
+    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
+    names = {key for line in lines for key in line if key.startswith(("seconds/", "speed/", "update/"))}
+    return found | {name: statistics.fmean(line[name] for line in lines[1:] if name in line) for name in sorted(names)}
+
+
+def watch(process: subprocess.Popen) -> dict:
+    """Rates between the first and the last line that a program prints of an update, and its memory."""
     seen = []
     for line in process.stdout:
         if found := UPDATE.search(line):
@@ -112,13 +123,10 @@ def finetune(tree: Path, case: Case, policy: Path, output_dir: Path) -> dict:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or len(seen) < 2:
-        raise RuntimeError(f"{tree}: {' '.join(process.args)} ended with status {process.returncode}:\n{told[-2000:]}")
+        raise RuntimeError(f"{' '.join(process.args)} ended with status {process.returncode}:\n{told[-2000:]}")
     (first, began, cpu_began), (last, ended, cpu_ended) = seen[0], seen[-1]
-    lines = [json.loads(line) for line in (output_dir / "metrics.jsonl").read_text().splitlines()]
-    names = {key for line in lines for key in line if key.startswith(("seconds/", "speed/", "update/"))}
-    parts = {name: statistics.fmean(line[name] for line in lines[1:] if name in line) for name in sorted(names)}
     return {"per_second": (last - first) / (ended - began), "per_cpu_second": (last - first) / (cpu_ended - cpu_began),
-            "peak_mib": usage.ru_maxrss / 1024, **parts}  # fmt: skip
+            "peak_mib": usage.ru_maxrss / 1024}  # fmt: skip
 
 
 def pretrain(tree: Path, case: Case, output_dir: Path) -> float:
@@ -177,6 +185,15 @@ def main(argv: Sequence[str]) -> None:
             print("{:<42} {}: {:6,.0f} {} a second (CPU: {:,.0f}), {:,.0f} MiB".format(
                 case.title, tree, found[tree]["per_second"]["median"], case.unit,
                 found[tree]["per_cpu_second"]["median"], found[tree]["peak_mib"]["median"]), flush=True)  # fmt: skip
+        if name == "goto" and config.trl:
+            flags = f"--model {folder / 'new/goto/policy'} --task babyai-goto --task_horizon 100"
+            one = watch(call(here, "plain_trl", flags, folder / "trl"))
+            report["trl"] = {"command": f"python -m polytune.app.plain_trl {flags}", **one} | {
+                f"ratio_{rate}": found["new"][rate]["median"] / one[rate] for rate in ("per_second", "per_cpu_second")
+            }
+            print("{:<42} TRL: {:6,.1f} a second (CPU: {:,.1f}), ratio {:.0f} (CPU: {:.0f})".format(
+                case.title, one["per_second"], one["per_cpu_second"], report["trl"]["ratio_per_second"],
+                report["trl"]["ratio_per_cpu_second"]), flush=True)  # fmt: skip
         if "old" in found:
             print(f"{'':<42} ratio {found['ratio_per_second']:.2f} (CPU: {found['ratio_per_cpu_second']:.2f})")
         write_json(folder / "speed.json", report)

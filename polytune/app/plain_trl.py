@@ -1,5 +1,5 @@
-"""What the benchmark compares training with: TRL's own ``GRPOTrainer``, whose ``rollout_func`` generates each turn of its
-episodes from their whole text (as TRL's examples of environments do), on a task and a policy of ours.
+"""What the benchmark compares training with: TRL's own ``GRPOTrainer``, whose ``rollout_func`` generates each turn of
+its episodes from their whole text (as TRL's examples of environments do), on a task and a policy of ours.
 
     python -m polytune.app.plain_trl --model outputs/quickstart/pretrained --task fourrooms --starts 2
 """
