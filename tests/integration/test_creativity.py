@@ -70,6 +70,7 @@ def test_every_line_is_trained_on(pretrained, call_recipe, tmp_path, capsys):
 
 def test_teacherless_training_reads_the_prompt_alone(call_recipe, tmp_path):
     """With weight 1 the answer's own tokens are hidden: the loss is what it is with them replaced by the pad token."""
+    from polytune.policy.packed import find_packer
     from polytune.trainer.cloning import CloningTrainer
 
     folder = tmp_path / "p"
@@ -77,7 +78,8 @@ def test_teacherless_training_reads_the_prompt_alone(call_recipe, tmp_path):
                 "--output_dir", folder)  # fmt: skip
     model, tokenizer = load_policy(folder)
     trainer = CloningTrainer.__new__(CloningTrainer)
-    trainer.entropy_coef, trainer.processing_class = 0.0, tokenizer
+    trainer.entropy_coef, trainer.processing_class, trainer._packer = 0.0, tokenizer, find_packer(model)[0]
+    assert trainer._packer is not None
     task = load_task("sibling", parents=2, children=6, lines=48)
     renderer = Renderer(tokenizer, task)
     prompt, answer = next(task.training_lines())

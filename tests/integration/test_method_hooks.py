@@ -145,8 +145,8 @@ def test_entropy_falls_more_slowly(tmp_path, one_thread):
         return (first + second) / 2
 
     plain = over_seeds("plain")
-    assert over_seeds("clip_cov", "clip_cov.ratio=0.3", "clip_cov.low=0.02") > plain + 0.03
-    assert over_seeds("kl_cov", "kl_cov.share=0.3", "kl_cov.coef=1") > plain + 0.03
+    assert over_seeds("clip_cov", "clip_cov.ratio=0.3", "clip_cov.low=0.02") > plain + 0.1
+    assert over_seeds("kl_cov", "kl_cov.share=0.3", "kl_cov.coef=1") > plain + 0.1
 
 
 def test_two_methods_may_not_send_one_name(tmp_path):
