@@ -1,4 +1,10 @@
-"""The minibatches of an update: whole trees, so that a shared prefix is computed once in a pass over them."""
+"""The minibatches of an update: whole trees where rows share long prefixes, so that those are computed once in a pass.
+
+Rows of one start state are more alike than others, so a minibatch of whole trees has the noisier gradient. Whole episodes
+share no more than their prompt, of which a minibatch computes one whatever it holds: they are shuffled one by one. (With
+whole trees of 8 episodes, PPO on FourRooms ended at .535 success of rollouts after 120,000 steps, one seed; runs that
+shuffled rows at .563 to .621, five seeds.)
+"""
 
 from __future__ import annotations
 
@@ -7,9 +13,9 @@ from trl.trainer.utils import split_tensor_dict
 
 
 class WholeTrees:
-    """Mixin before a TRL trainer: the only change is what is shuffled, trees instead of rows.
+    """Mixin before a TRL trainer with ``rollout``: the only change is what is shuffled, trees with vines instead of rows.
 
-    The rows of a tree stand together. Where a minibatch has room for less than a tree, or for one and a half, trees are
+    The rows of such a tree stand together. Where a minibatch has room for less than a tree, or for one and a half, trees are
     cut at its end.
     """
 
@@ -23,7 +29,7 @@ class WholeTrees:
         return self._buffered_inputs[self._step % minibatches]
 
     def _shuffle(self, batch: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
-        """The rows of a batch, tree by tree in a random order."""
-        rows, size = len(batch["completion_ids"]), self.num_generations
+        """The rows of a batch in a random order, those of a tree with vines together."""
+        rows, size = len(batch["completion_ids"]), self.num_generations if self.rollout.num_rollout_states else 1
         order_B = torch.arange(rows).view(-1, size)[torch.randperm(rows // size)].flatten()
         return {name: x[order_B] if x is not None and x.ndim else x for name, x in batch.items()}

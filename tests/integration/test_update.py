@@ -92,6 +92,10 @@ def test_minibatches_hold_whole_trees(tmp_path):
     assert torch.equal(shuffled["advantages"], shuffled["completion_ids"][:, 0].float())
     assert shuffled["none"] is None and shuffled["count"] == 3
 
+    trainer.rollout = RolloutConfig(14, 0, 0)  # whole episodes
+    alone = trainer._shuffle(batch)["completion_ids"][:, 0].tolist()
+    assert sorted(alone) == list(range(4 * 14)) and len({row // 14 for row in alone[:14]}) > 2
+
 
 def test_packed_rows_give_the_update_of_rows_one_by_one(tmp_path):
     """Loss and gradients of a minibatch of trees with nested prefixes, with a critic that shares the trunk."""
