@@ -1,9 +1,9 @@
-"""The minibatches of an update: whole trees where rows share long prefixes, so that those are computed once in a pass.
+"""The minibatches of an update: whole trees where rows share long prefixes, so that a pass computes those once.
 
-Rows of one start state are more alike than others, so a minibatch of whole trees has the noisier gradient. Whole episodes
-share no more than their prompt, of which a minibatch computes one whatever it holds: they are shuffled one by one. (With
-whole trees of 8 episodes, PPO on FourRooms ended at .535 success of rollouts after 120,000 steps, one seed; runs that
-shuffled rows at .563 to .621, five seeds.)
+Rows of one start state are more alike than others, so a minibatch of whole trees has the noisier gradient. Whole
+episodes share no more than their prompt, which a minibatch computes once whatever it holds: they are shuffled one by
+one. (With whole trees of 8 episodes, PPO on FourRooms ended at .535 success of rollouts after 120,000 steps, one seed;
+runs that shuffled rows at .563 to .621, five seeds.)
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from trl.trainer.utils import split_tensor_dict
 
 
 class WholeTrees:
-    """Mixin before a TRL trainer with ``rollout``: the only change is what is shuffled, trees with vines instead of rows.
+    """Mixin before a TRL trainer with ``rollout``: the only change is what is shuffled, trees instead of rows, where they
+    have vines.
 
-    The rows of such a tree stand together. Where a minibatch has room for less than a tree, or for one and a half, trees are
-    cut at its end.
+    The rows of such a tree stand together. Where a minibatch has room for less than a tree, or for one and a half, trees
+    are cut at its end.
     """
 
     def _prepare_inputs(self, generation_batch):
