@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from test_trainer import SETS, TREE, make_trainer, rollouts_of
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.methods import Method
@@ -13,10 +14,19 @@ from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig, PolychromicTrainer
 from polytune.trainer.tempered import FACTORS
 
-GRPO = ObjectiveConfig(objective="mean", set_size=1, set_scope="seeds", window=-1)
+PAYS = "test_tempered:Pays"
+GRPO = ObjectiveConfig(objective="mean", set_size=1, set_scope="seeds", window=-1, methods=[PAYS])
 EPISODES = RolloutConfig(num_seeds=8, num_rollout_states=0, num_vines=0)
 TREES = RolloutConfig(num_seeds=1, num_rollout_states=1, num_vines=7, rollout_states="start")
 FACTORS_OF = (1.7, 0.5, 1.2, 0.8)
+
+
+class Pays(Method):
+    """A policy of random weights has no valid answer: long ones are paid instead."""
+
+    def reward(self, update):
+        lengths_B = update.own_B_C[: len(update.turns_mask_B_T)].sum(dim=1, keepdim=True).cpu()
+        return lengths_B * update.turns_mask_B_T.double()
 
 
 @dataclass
@@ -27,7 +37,7 @@ class Tempers(Method):
         return FACTORS_OF[token % len(FACTORS_OF)] * (1 + progress)
 
 
-TEMPERS = replace(GRPO, methods=["test_tempered:Tempers"])
+TEMPERS = replace(GRPO, methods=[PAYS, "test_tempered:Tempers"])
 
 
 def make(folder, *, objective=TEMPERS, rollout=EPISODES, change=lambda model: None, **fields):
@@ -142,6 +152,7 @@ def test_a_run_samples_what_it_scores_and_goes_on_as_if_uninterrupted(tmp_path, 
     assert trainer.generator.factors == ()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "rollout/env_steps" in line]
+    assert all(line["groups/without_signal"] < 1 for line in lines)
     assert len(lines) == 3 and all(line["sampling/logprob_gap"] < 1e-5 for line in lines)
     factors = [line["sampling/temperature_factor"] for line in lines]
     assert factors[0] < factors[1] < factors[2]
@@ -168,7 +179,7 @@ def test_ead_samples_first_tokens_hot_and_late_ones_cool(tmp_path):
 
 def test_factors_of_1_change_nothing(tmp_path, one_thread):
     """To the last bit: the same weights with EAD that tempers no token as without a method."""
-    never = replace(GRPO, methods=["ead"], method_args=["ead.cutoff=100"])
+    never = replace(GRPO, methods=[PAYS, "ead"], method_args=["ead.cutoff=100"])
     weights = []
     for name, objective in (("plain", GRPO), ("never", never)):
         trainer = make(tmp_path / name, objective=objective)
@@ -209,3 +220,27 @@ def test_fields_that_contradict_it_are_told_before_work(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             make(tmp_path, objective=objective, rollout=rollout)
+
+
+@pytest.mark.parametrize("rule", ["uncertain", "entropy"])
+def test_trees_of_many_turns_told_and_scored(tmp_path, rule):
+    """Rules that ask for entropies, a critic and the old logprobs get the same from rollouts as from passes."""
+    found = {}
+    for name, observes in (("told", True), ("scored", False)):
+        objective = replace(SETS, methods=["test_tempered:Tempers"])
+        trainer = make_trainer(tmp_path / name, objective=objective, rollout=replace(TREE, rollout_states=rule),
+                               model_seed=3)  # fmt: skip
+        torch.nn.init.normal_(
+            trainer.critic.head.layers[-1].weight, std=0.3, generator=torch.Generator().manual_seed(0)
+        )
+        with torch.no_grad():
+            trainer.model.lm_head.weight.mul_(4.0)
+        trainer.observes = observes
+        output, trees, _ = rollouts_of(trainer)
+        own = (output["completion_mask"] * output["tool_mask"]).bool()
+        assert (output[FACTORS][own] == torch.tensor(FACTORS_OF[0])).all()  # one token an action
+        turns = [[g[0].branch_turn for g in groups] for tree in trees for groups in tree.vines]
+        found[name] = turns, output["old_per_token_logps"], output["sampling_per_token_logps"]
+    assert found["told"][0] == found["scored"][0]
+    for logprobs in found["scored"][1:]:
+        torch.testing.assert_close(found["told"][1][own], logprobs[own], atol=1e-5, rtol=1e-5)
