@@ -3,7 +3,9 @@
     logprobs = log_softmax(logits / (temperature * factor)),   factor: of the token's number in its action, by the table
     of the update, which is the product over methods at the progress with which its rollouts begin
 Factors divide the hidden states that go to the head, which is the same where the head is linear: without bias, without
-softcapping. What reads hidden states (critic, probes) gets them as they are. In 16 bits the division rounds once more.
+softcapping. What reads hidden states (critic, probes) gets them as they are. Under bfloat16 autocast the pass rounds
+them after the division, the sampler its logits before: 2e-3 nats a token in a trial; old and new logprobs, both of
+passes there, agree.
 Sampler, old, new and reference logprobs and all entropies, logged ones too, are those of that distribution; evaluations
 and episodes that a checkpoint records are at the run's temperature. Degenerate case: with factors of 1 nothing changes.
 """
