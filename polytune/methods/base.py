@@ -4,6 +4,7 @@ The order of an update:
 
     wanted_rows     how many trees fit into a batch
     starts          before trees grow
+    temperature     with which they then grow, and of all logprobs of the update
     replay          when they have grown, into the rows that they leave
     probe           while the fresh rows are scored, for numbers that only this pass can give
     reward          before sets and critic score the turns
@@ -75,7 +76,7 @@ class Seen:
     hidden_b_L_H: last hidden states, each after its token.
     first_b: where each row's completion begins.
     ids_b_C, own_b_C: completion tokens; True where the policy sampled them in the row itself.
-    head: hidden states -> logits (at the temperature of the rollouts).
+    head: hidden states -> logits (at the temperature of the run, without the factors of ``temperature``).
     """
 
     hidden_b_L_H: torch.Tensor
@@ -153,6 +154,14 @@ class Method:
         """One start for each that is due in this process, which it may give a root. An update asks once or several
         times, as its budget allows, so random numbers must follow from ``run_seed`` and the start alone."""
         return due
+
+    def temperature(self, token: int, progress: float) -> float:
+        """A factor, finite and above 0, on the temperature of the rollouts at token number ``token`` of an action.
+
+        Fixed within an update: all of its logprobs, old, new and of a reference, and entropies are those of the
+        distribution that sampled. Evaluations do without it. ``progress``: share of the run's updates that have been
+        made, below 1."""
+        return 1.0
 
     def wanted_rows(self, rows: int) -> int:
         """How many of the ``rows`` that a process has in each update ``replay`` wants; as many trees grow as fit into

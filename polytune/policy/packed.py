@@ -334,6 +334,7 @@ class Packer:
         self.transformer = transformer
         self._packed: Packed | None = None
         self._expand_n: torch.Tensor | None = None
+        self._divide_n: torch.Tensor | None = None
         self._seen: Callable[[torch.Tensor], None] | None = None
         layers, norm = getattr(transformer, "layers", None), getattr(transformer, "norm", None)
         self._known = isinstance(layers, nn.ModuleList) and isinstance(norm, nn.Module) and hasattr(layers[-1], "mlp")
@@ -362,14 +363,16 @@ class Packer:
         packed: Packed,
         expand_n: torch.Tensor | None = None,
         seen: Callable[[torch.Tensor], None] | None = None,
+        divide_n: torch.Tensor | None = None,
     ) -> Iterator[None]:
         """Within, one call of the model with :meth:`arguments`: ``seen`` gets the hidden states (1, R, H), and the
-        model goes on with (1, n, H), those at ``expand_n`` of them."""
-        self._packed, self._expand_n, self._seen = packed, expand_n, seen
+        model goes on with (1, n, H), those at ``expand_n`` of them, divided by ``divide_n``: so are then the logits of
+        a head without bias."""
+        self._packed, self._expand_n, self._seen, self._divide_n = packed, expand_n, seen, divide_n
         try:
             yield
         finally:
-            self._packed = self._expand_n = self._seen = None
+            self._packed = self._expand_n = self._seen = self._divide_n = None
 
     def run(self, packed: Packed) -> torch.Tensor:
         """The hidden states (1, R, H) of the transformer alone."""
@@ -394,6 +397,9 @@ class Packer:
             self._seen(output.last_hidden_state)
         if self._expand_n is not None:
             output.last_hidden_state = output.last_hidden_state[:, self._expand_n]
+        if self._divide_n is not None:
+            hidden_1_n_H = output.last_hidden_state
+            output.last_hidden_state = (hidden_1_n_H.float() / self._divide_n[:, None]).to(hidden_1_n_H.dtype)
         return output
 
 

@@ -92,6 +92,9 @@ class TransformersGenerator:
         stop_ids: tokens that end an action earlier.
         greedy: take the most likely token instead of sampling.
         checked: the model is known to give the same logprobs with the cache; else that is tried before it samples.
+
+    ``factors``: on the temperature, by the number of a token in its action; the last one holds beyond them. None by
+    default; they may change between calls.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class TransformersGenerator:
             )
         self.max_positions = getattr(config, "max_position_embeddings", None)
         self.temperature, self.greedy = temperature, greedy
+        self.factors: Sequence[float] = ()
         self.max_action_tokens, self.stop_ids = max_action_tokens, frozenset(stop_ids)
         self.counters = TokenCounters()
         self.epoch = 0
@@ -233,7 +237,7 @@ class TransformersGenerator:
                     if branches[i].forkable:
                         branches[i].points[len(branches[i].ids)] = (logits_V, hidden[i])
             uniforms = [sample_uniform(branches[i].key, turns[i], token) for i in active]
-            chosen, scores, spreads = self._choose(logits_A_V, uniforms)
+            chosen, scores, spreads = self._choose(logits_A_V, uniforms, self._factor(token))
             for n, i in enumerate(active):
                 branches[i].ids.append(chosen[n])
                 ids[i].append(chosen[n])
@@ -246,10 +250,15 @@ class TransformersGenerator:
         told = zip(ids, logprobs, entropies, hidden, strict=True)
         return [Sample(tuple(a), tuple(b), tuple(c), d) for a, b, c, d in told]
 
-    def _choose(self, logits_A_V: torch.Tensor, uniforms: list[float]) -> tuple[list[int], list[float], list[float]]:
+    def _factor(self, token: int) -> float:
+        return self.factors[min(token, len(self.factors) - 1)] if self.factors else 1.0
+
+    def _choose(
+        self, logits_A_V: torch.Tensor, uniforms: list[float], factor: float = 1.0
+    ) -> tuple[list[int], list[float], list[float]]:
         """Inverse-CDF sampling in float64: the first token whose cumulated probability exceeds the uniform number.
         Tokens, their logprobs and, if observed, entropies."""
-        logprobs_A_V = torch.log_softmax(logits_A_V.float() / self.temperature, dim=-1)
+        logprobs_A_V = torch.log_softmax(logits_A_V.float() / (self.temperature * factor), dim=-1)
         if self.greedy:
             chosen_A = logprobs_A_V.argmax(dim=-1)
         else:

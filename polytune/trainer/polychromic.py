@@ -50,6 +50,7 @@ from polytune.trainer.schedule import StartSchedule, blank_prompts
 from polytune.trainer.scored import ScoresRows
 from polytune.trainer.serving import build_sampler
 from polytune.trainer.sharding import ShardedPolicy
+from polytune.trainer.tempered import TempersTokens
 from polytune.trainer.tree_log import TREES_FILE, TreeLog
 from polytune.trainer.value_features import with_vine_values
 from polytune.trainer.valued import LearnsValues
@@ -72,8 +73,9 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 
 class PolychromicTrainer(
-    Timed, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ReplaysRows, ScoresRows, AtomicCheckpoints,
-    RecordsEpisodes, ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights, HoldsReference, GRPOTrainer,
+    Timed, TempersTokens, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ReplaysRows, ScoresRows,
+    AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights, HoldsReference,
+    GRPOTrainer,
 ):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 

@@ -58,6 +58,10 @@ class ScoresRows:
         """Who reads the pass over these rows that begins; ``width``: columns of the completions."""
         return []
 
+    def _factors(self, ids_B_L: torch.Tensor, width: int) -> torch.Tensor | None:
+        """(B, C) on the temperature of the tokens of a packed pass; None: 1 everywhere."""
+        return None
+
     #: whether the readers of a pass want the hidden states of all tokens, not only those before own ones
     _reads_everywhere = False
 
@@ -100,6 +104,7 @@ class ScoresRows:
             last_layer=packer.last_layer, everywhere=bool(self._reading) and self._reads_everywhere,
         )  # fmt: skip
         width, found = chosen_B_C.size(1), []
+        factors_B_C = self._factors(ids_B_L, width)
         for part in parts:
             rows_n, columns_n = part.chosen_b_C.nonzero(as_tuple=True)
             labels_n = ids_B_L[:, -width:][part.rows_b[rows_n], columns_n]
@@ -108,7 +113,9 @@ class ScoresRows:
                 for reader in self._reading:
                     reader(part, hidden_1_R_H)
 
-            with packer.running(part.packed, part.find(part.chosen_b_C), read), self.accelerator.autocast():
+            divide_n = None if factors_B_C is None else factors_B_C[part.rows_b[rows_n], columns_n]
+            to_read = packer.running(part.packed, part.find(part.chosen_b_C), read, divide_n)
+            with to_read, self.accelerator.autocast():
                 output = model(**packer.arguments(part.packed), shift_labels=labels_n[None], fused_lm_head=True)
             found.append((part.rows_b[rows_n], columns_n, output.log_probs[0], output.entropy))
             if one:

@@ -150,6 +150,24 @@ def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
+def test_two_processes_temper_as_one(policy, tmp_path):  # noqa: F811
+    """Temperatures by token: the same numbers and weights from two processes as from one."""
+    tempers = ["--methods", "ead", "--method_args", "ead.cutoff=0", "ead.tau_max=2", "--num_updates", "2"]
+    status, text = finish(start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *BATCH, "18", *tempers))
+    assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *tempers, "--use_cpu", "true")
+    assert one.returncode == 0, one.stderr[-3000:]
+    outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
+    for name, value in outcomes[0]["weights"].items():
+        torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
+    for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
+        assert x["sampling/temperature_factor"] == y["sampling/temperature_factor"] == 2.0  # one token an action
+        assert max(x["sampling/logprob_gap"], y["sampling/logprob_gap"]) < 1e-5
+        for name in ("entropy", "kl", "grad_norm", "rollout/return"):
+            assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+
+
+@pytest.mark.slow
 def test_two_processes_share_the_budget_and_the_start_states(policy, tmp_path):  # noqa: F811
     """Killed and resumed: no start state is passed over, and the environment steps end within a tree of the budget."""
     folder, budget = tmp_path / "run", 700

@@ -27,7 +27,7 @@ def test_a_method_without_hooks_changes_nothing():
     method, sent, advantages = Method(), {}, torch.ones(2, 3)
     assert method.reward(None) == 0.0
     assert method.turn_advantage(None, advantages) is method.advantage(None, advantages, sent) is advantages
-    assert method.wanted_rows(8) == 0 and not method.replay(8, 0.5)
+    assert method.wanted_rows(8) == 0 and not method.replay(8, 0.5) and method.temperature(3, 0.5) == 1.0
     assert method.weight(None) == 1.0 and method.loss(None) == 0.0 and method.state() == sent == {}
 
 
@@ -53,6 +53,7 @@ def test_wrong_names_and_options_are_named(name, options, words):
     "plain, name",
     [("fourrooms/grpo", "fourrooms/grpo_clip_cov"), ("fourrooms/grpo", "fourrooms/grpo_kl_cov"),
      ("fourrooms/grpo", "fourrooms/grpo_spear"),
+     ("arithmetic/grpo", "arithmetic/grpo_ead"),
      ("tabular/mean", "tabular/rep_exp"), ("fourrooms/poly_ppo", "fourrooms/poly_ppo_flat_success"),
      ("fourrooms/poly_ppo", "fourrooms/poly_ppo_go_explore")],
 )  # fmt: skip
