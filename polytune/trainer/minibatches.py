@@ -13,11 +13,11 @@ from trl.trainer.utils import split_tensor_dict
 
 
 class WholeTrees:
-    """Mixin before a TRL trainer with ``rollout``: the only change is what is shuffled, trees instead of rows, where they
-    have vines.
+    """Mixin before a TRL trainer with ``rollout``: the only change is what is shuffled, trees instead of rows, where
+    they have vines.
 
-    The rows of such a tree stand together. Where a minibatch has room for less than a tree, or for one and a half, trees
-    are cut at its end.
+    The rows of such a tree stand together. Where a minibatch has room for less than a tree, or for one and a half,
+    trees are cut at its end.
     """
 
     def _prepare_inputs(self, generation_batch):

@@ -200,9 +200,9 @@ def capped(model):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda model: model.set_attn_implementation("eager"), "needs rows that run packed, and those of Qwen3"),
-        (biased, "the head of Qwen3ForCausalLM has a bias"),
-        (capped, "the head of Qwen3ForCausalLM has softcapping"),
+        (lambda model: model.set_attn_implementation("eager"), "needs rows that run packed, and those of Llama"),
+        (biased, "the head of LlamaForCausalLM has a bias"),
+        (capped, "the head of LlamaForCausalLM has softcapping"),
     ],
 )
 def test_a_policy_that_cannot_be_tempered_is_refused_at_the_start(tmp_path, change, words):

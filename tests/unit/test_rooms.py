@@ -14,7 +14,7 @@ ROOMS += ["policy", "rollout", "objective", "methods", "measures", "running", "t
 ROOMS += ["pictures", "comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import
 OWNED = {
-    "trl": ("trainer/", "policy/chat.py"),  # chat.py: TRL's training templates
+    "trl": ("trainer/", "policy/chat.py", "app/plain_trl.py"),  # chat.py: TRL's training templates
     "vllm": ("policy/vllm_generator.py",),
     "minigrid": ("tasks/",),
     "matplotlib": ("pictures/", "comparison/plot.py"),
