@@ -153,6 +153,7 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- configuration
     (config,) = parse((BenchTrainingConfig,), argv, description=__doc__)
 
+    from polytune.pictures.speed import plot_speed
     from polytune.running.provenance import write_json
 
     here = Path(__file__).resolve().parents[2]
@@ -197,7 +198,8 @@ def main(argv: Sequence[str]) -> None:
         if "old" in found:
             print(f"{'':<42} ratio {found['ratio_per_second']:.2f} (CPU: {found['ratio_per_cpu_second']:.2f})")
         write_json(folder / "speed.json", report)
-    print(f"wrote {folder}/speed.json")
+        plot_speed(report, folder / "speed.png")
+    print(f"wrote {folder}/speed.json and speed.png")
 
 
 if __name__ == "__main__":
