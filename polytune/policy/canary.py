@@ -65,6 +65,14 @@ def check_cache(model: PreTrainedModel, make: type[TransformersGenerator]) -> fl
     return largest
 
 
+def attention_kinds(config: PretrainedConfig) -> set[str]:
+    """What a model's layers attend to: ``full_attention``, ``sliding_attention`` ..."""
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if not kinds:  # models that say it otherwise: one window for all layers (Mistral), or none
+        kinds = {"sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"}
+    return kinds
+
+
 def _window(config: PretrainedConfig) -> int:
     """The widest window that the configuration speaks of, so that the canary reaches beyond it (GPT-Neo: 256)."""
     named = [value for name, value in config.to_dict().items() if "window" in name or "chunk" in name]

@@ -15,8 +15,7 @@ that we know, its attention, its feed-forward part and the final norm run at the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 #: a row leaves another one only where they share at least this share of its tokens: shorter prefixes cost more calls
@@ -35,8 +34,6 @@ LEAST_SHARED = 0.05
 SHORT = 128
 #: padded queries of the rows that attend together, at most, as a multiple of their own
 MOST_PADDED = 1.3
-#: largest difference of a hidden state in the trial of a model, as a share of the largest
-TRIAL_LIMIT, TRIAL_LIMIT_16_BITS = 1e-3, 0.1
 
 
 class Segment(NamedTuple):
@@ -276,6 +273,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
+    dropout: float = 0.0,
     packed: Packed | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
@@ -284,7 +282,7 @@ def attend(
     Returns (1, T, heads, d). In the layer that skips what nobody reads, 0 off the reads.
     """
     if packed is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     if query.size(1) != key.size(1):
         key, value = (x.repeat_interleave(query.size(1) // x.size(1), dim=1) for x in (key, value))
     groups, chosen_R = packed.everywhere, None
@@ -297,7 +295,12 @@ def attend(
         if group.valid_g_Q is None:
             way = [_along(x, group.way) for x in (keys, values)]
             found = scaled_dot_product_attention(
-                part, *way, attn_mask=group.bias(part), is_causal=group.mask is None, scale=scaling
+                part,
+                *way,
+                attn_mask=group.bias(part),
+                is_causal=group.mask is None,
+                scale=scaling,
+                dropout_p=dropout,
             )
             outputs.append(found[0].transpose(0, 1))
         else:
@@ -306,7 +309,12 @@ def attend(
             padded = padded.masked_scatter(valid_g_Q[:, :, None, None], part[0].transpose(0, 1))
             ways = [x[0][:, group.keys_g_K.flatten()].unflatten(1, (g, keys_K)).transpose(0, 1) for x in (key, value)]
             found = scaled_dot_product_attention(
-                padded.transpose(1, 2), *ways, attn_mask=group.bias(part), is_causal=group.mask is None, scale=scaling
+                padded.transpose(1, 2),
+                *ways,
+                attn_mask=group.bias(part),
+                is_causal=group.mask is None,
+                scale=scaling,
+                dropout_p=dropout,
             )
             outputs.append(found.transpose(1, 2)[valid_g_Q])
     out = torch.cat(outputs)
@@ -322,124 +330,3 @@ def _along(parts: Sequence[torch.Tensor], way: Sequence[tuple[int, int]]) -> tor
 
 
 AttentionInterface.register("sdpa", attend)
-
-
-class Packer:
-    """Runs packed rows through one transformer, the trunk of a causal model; its hooks do nothing at other times.
-
-    Where its last layer and norm are found and nothing recomputes activations, they work at reads alone.
-    """
-
-    def __init__(self, transformer: PreTrainedModel):
-        self.transformer = transformer
-        self._packed: Packed | None = None
-        self._expand_n: torch.Tensor | None = None
-        self._divide_n: torch.Tensor | None = None
-        self._seen: Callable[[torch.Tensor], None] | None = None
-        layers, norm = getattr(transformer, "layers", None), getattr(transformer, "norm", None)
-        self._known = isinstance(layers, nn.ModuleList) and isinstance(norm, nn.Module) and hasattr(layers[-1], "mlp")
-        if self._known:
-            layers[-1].mlp.register_forward_pre_hook(self._choose)
-            layers[-1].mlp.register_forward_hook(self._spread)
-            norm.register_forward_pre_hook(self._choose)
-        transformer.register_forward_hook(self._hand_over)
-
-    @property
-    def last_layer(self) -> int:
-        """For :func:`pack`."""
-        recomputes = getattr(self.transformer, "is_gradient_checkpointing", False) and self.transformer.training
-        return len(self.transformer.layers) - 1 if self._known and not recomputes else -1
-
-    @staticmethod
-    def arguments(packed: Packed) -> dict:
-        """Of the model's call, within :meth:`running`."""
-        nothing = torch.zeros(1, 1, 1, 1, device=packed.ids_1_T.device)  # a mask of this shape is left alone
-        return {"input_ids": packed.ids_1_T, "position_ids": packed.positions_1_T, "attention_mask": nothing,
-                "use_cache": False, "packed": packed}  # fmt: skip
-
-    @contextmanager
-    def running(
-        self,
-        packed: Packed,
-        expand_n: torch.Tensor | None = None,
-        seen: Callable[[torch.Tensor], None] | None = None,
-        divide_n: torch.Tensor | None = None,
-    ) -> Iterator[None]:
-        """Within, one call of the model with :meth:`arguments`: ``seen`` gets the hidden states (1, R, H), and the
-        model goes on with (1, n, H), those at ``expand_n`` of them, divided by ``divide_n``: so are then the logits of
-        a head without bias."""
-        self._packed, self._expand_n, self._seen, self._divide_n = packed, expand_n, seen, divide_n
-        try:
-            yield
-        finally:
-            self._packed = self._expand_n = self._seen = self._divide_n = None
-
-    def run(self, packed: Packed) -> torch.Tensor:
-        """The hidden states (1, R, H) of the transformer alone."""
-        with self.running(packed):
-            return self.transformer(**self.arguments(packed)).last_hidden_state
-
-    def _choose(self, module, args):
-        if self._packed is None or self._packed.reads_R is None:
-            return args
-        return args[0][:, self._packed.reads_R], *args[1:]
-
-    def _spread(self, module, args, output):
-        packed = self._packed
-        if packed is None or packed.reads_R is None:
-            return output
-        return output.new_zeros(1, packed.ids_1_T.size(1), output.size(2)).index_copy(1, packed.reads_R, output)
-
-    def _hand_over(self, module, args, output):
-        if self._packed is None:
-            return output
-        if self._seen is not None:
-            self._seen(output.last_hidden_state)
-        if self._expand_n is not None:
-            output.last_hidden_state = output.last_hidden_state[:, self._expand_n]
-        if self._divide_n is not None:
-            hidden_1_n_H = output.last_hidden_state
-            output.last_hidden_state = (hidden_1_n_H.float() / self._divide_n[:, None]).to(hidden_1_n_H.dtype)
-        return output
-
-
-#: rows of a trial: one, a branch of it, a branch of that branch, an equal, and a short one
-TRIAL = (("a", 24), ("ab", 20), ("abc", 28), ("a", 24), ("d", 5))
-
-
-def find_packer(model: PreTrainedModel) -> tuple[Packer | None, str]:
-    """A packer of the model's trunk that has been tried, or None and the reason."""
-    config = model.config.get_text_config()
-    if config._attn_implementation != "sdpa":
-        return None, f"its attn_implementation is {config._attn_implementation!r}, not 'sdpa'"
-    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        return None, "not all of its layers attend to everything"
-    transformer = model.base_model
-    words, room = model.get_input_embeddings().weight.shape[0], getattr(config, "max_position_embeddings", None)
-    if room is not None and room < 32:
-        return None, f"it has only {room} positions"
-    rows = [np.concatenate([(np.arange(8) * 5 + ord(part)) % words for part in way]) for way, _ in TRIAL]
-    rows = [np.resize(row, length) for row, (_, length) in zip(rows, TRIAL, strict=True)]
-    packer, training = Packer(transformer), model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            packed = pack(rows, list(map(len, rows)), [np.arange(3, len(row)) for row in rows], device=model.device,
-                          last_layer=packer.last_layer)  # fmt: skip
-            hidden = packer.run(packed)
-            for number, row in enumerate(rows):
-                plain = transformer(
-                    input_ids=torch.from_numpy(row).to(model.device)[None], use_cache=False
-                ).last_hidden_state[0, 3:]
-                columns = torch.arange(3, len(row), device=model.device)
-                gap = (packed.read(hidden, torch.full_like(columns, number), columns) - plain).float().abs().max()
-                limit = TRIAL_LIMIT if plain.dtype == torch.float32 else TRIAL_LIMIT_16_BITS
-                if not gap <= limit * plain.float().abs().max():
-                    return None, f"its hidden states differ there by {gap:.2g}"
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # whatever a model's own code does with arguments that it does not know
-        return None, f"it fails there ({type(error).__name__}: {error})"
-    finally:
-        model.train(training)
-    return packer, ""

@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from polytune.policy.canary import check_cache
+from polytune.policy.canary import attention_kinds, check_cache
 from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters, sample_uniform
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
@@ -115,9 +115,7 @@ class TransformersGenerator:
                 f"the transformers generator needs attn_implementation 'sdpa' or 'eager', got {self.attention!r}: load "
                 "the policy with one of them."
             )
-        kinds = set(getattr(config, "layer_types", None) or [])
-        if not kinds:  # models that say it otherwise: one window for all layers (Mistral), or none
-            kinds = {"sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"}
+        kinds = attention_kinds(config)
         if kinds != {"full_attention"}:
             raise ValueError(
                 f"the transformers generator needs full attention in every layer, {type(model).__name__} has "

@@ -15,7 +15,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
-from polytune.policy.packed import find_packer
+from polytune.policy.packer import find_packer
 from polytune.policy.weights import check_trainable
 from polytune.running.checkpoints import AtomicCheckpoints
 from polytune.terminal import say_warning

@@ -28,7 +28,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from polytune.digests import number_from
-from polytune.policy.packed import Packer
+from polytune.policy.packer import Packer
 from polytune.trainer.scoring import length_chunks, packed_rows, rows_per_chunk
 
 CRITIC_FILE = "critic.safetensors"

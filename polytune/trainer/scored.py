@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from polytune.policy.packed import Packer, find_packer
+from polytune.policy.packer import Packer, find_packer
 from polytune.terminal import say_warning
 from polytune.trainer.scoring import PACKED_TOKENS, Chunk, PackedRows, length_chunks, packed_rows, rows_per_chunk
 

@@ -70,7 +70,7 @@ def test_every_line_is_trained_on(pretrained, call_recipe, tmp_path, capsys):
 
 def test_teacherless_training_reads_the_prompt_alone(call_recipe, tmp_path):
     """With weight 1 the answer's own tokens are hidden: the loss is what it is with them replaced by the pad token."""
-    from polytune.policy.packed import find_packer
+    from polytune.policy.packer import find_packer
     from polytune.trainer.cloning import CloningTrainer
 
     folder = tmp_path / "p"
