@@ -141,7 +141,7 @@ def test_entropy_falls_more_slowly(tmp_path, one_thread):
     def over_seeds(name, *args):
         methods = {"methods": [name], "method_args": list(args)} if args else {}
         (first, wins), (second, more_wins) = (end(name, seed, **methods) for seed in (0, 1))
-        assert min(wins, more_wins) > 0.8, name  # all of them learn the task
+        assert min(wins, more_wins) > 0.75, name  # all of them learn the task
         return (first + second) / 2
 
     plain = over_seeds("plain")

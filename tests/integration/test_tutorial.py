@@ -27,7 +27,7 @@ def test_mean_collapses_and_polychromic_keeps_every_winning_arm(call_recipe, tmp
     shown = capsys.readouterr().out
     assert "polychromic, exact gradient" in shown and "least likely winning arm" in shown
     policies = json.loads((tmp_path / "summary.json").read_text())["policies"]["0"]
-    assert 0.55 < policies["pretrained"]["success"] < 0.75
+    assert 0.55 < policies["pretrained"]["success"] < 0.85
     for name in ("mean", "polychromic"):
         assert policies[name]["success"] > 0.98, "both solve the task"
     assert policies["mean"]["red"] > 0.9 and policies["mean"]["least"] < 0.5 * policies["pretrained"]["least"]
@@ -63,5 +63,5 @@ def test_vines_on_the_two_step_tree_keep_every_winning_path(call_recipe, tmp_pat
     objective = exact.SetObjective(world, exact.polychromic, 4)
     winning = [exact.signature_probabilities(world, table, success_only=True).values() for table in (before, after)]
     print([[round(p, 3) for p in ps] for ps in winning], objective.value(before), objective.value(after))
-    assert exact.success_rate(world, after) > 0.9 and min(winning[1]) > max(0.15, 1.5 * min(winning[0]))
+    assert exact.success_rate(world, after) > 0.85 and min(winning[1]) > max(0.15, 1.5 * min(winning[0]))
     assert objective.value(after) > 0.85 * 0.5 * 3 / 4 * (1 - (2 / 3) ** 4)  # of the uniform policy
