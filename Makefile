@@ -38,7 +38,7 @@ test: install ## run the tests (no hub, no GPU)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # of the unit tests, those of whole worlds take most of the time
-WORLDS := babyai babyai_reader tasks_conformance creativity_tasks creativity_graders maths fourrooms arithmetic_data
+WORLDS := babyai babyai_reader phrases tasks_conformance creativity_tasks creativity_graders maths fourrooms arithmetic_data
 
 test-fast: install ## the unit tests without those of whole worlds, for daily work
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit $(WORLDS:%=--ignore tests/unit/test_%.py)
