@@ -33,7 +33,7 @@ class PlainConfig:
 
 def play(task, renderer, model, tokenizer, starts: Sequence[int]) -> dict[str, list]:
     """Episodes in lock-step, each turn from the whole text of each: rows as ``rollout_func`` returns them."""
-    import torch
+    from polytune.app.whole_contexts import next_tokens
 
     worlds = [task.start(start) for start in starts]
     prompts = [list(renderer.prompt_ids(world.observation())) for world in worlds]
@@ -42,12 +42,8 @@ def play(task, renderer, model, tokenizer, starts: Sequence[int]) -> dict[str, l
             "env_mask": [[] for _ in worlds], "episode_return": [0.0] * len(worlds)}  # fmt: skip
     live = list(range(len(worlds)))
     while live:
-        batch = tokenizer([texts[i] for i in live], padding=True, return_tensors="pt", add_special_tokens=False)
-        batch.pop("token_type_ids", None)
-        with torch.inference_mode():
-            found = model.generate(
-                **batch, max_new_tokens=1, do_sample=True, top_k=0, return_dict_in_generate=True, output_logits=True
-            )
+        live_texts = [texts[i] for i in live]
+        found = next_tokens(model, tokenizer, live_texts, return_dict_in_generate=True, output_logits=True)
         chosen = found.sequences[:, -1]
         logprobs = found.logits[0].float().log_softmax(-1).gather(1, chosen[:, None])[:, 0].tolist()
         running = []

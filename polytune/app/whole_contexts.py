@@ -4,6 +4,14 @@ live episode is tokenised, padded and given to ``model.generate(max_new_tokens=1
 import torch
 
 
+@torch.inference_mode()
+def next_tokens(model, tokenizer, texts: list[str], **told):
+    """What ``model.generate`` returns for one more token of each text; ``told``: what else it is to tell."""
+    batch = tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+    batch.pop("token_type_ids", None)
+    return model.generate(**batch, max_new_tokens=1, do_sample=True, top_k=0, temperature=1.0, **told)
+
+
 class WholeContexts:
     """Turns of episodes that have been played, taken again from their whole text.
 
@@ -31,9 +39,7 @@ class WholeContexts:
     @torch.inference_mode()
     def turn(self, worlds: list, texts: list[str]) -> None:
         """One more turn of episodes."""
-        batch = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
-        batch.pop("token_type_ids", None)
-        output = self.model.generate(**batch, max_new_tokens=1, do_sample=True, top_k=0, temperature=1.0)
+        output = next_tokens(self.model, self.tokenizer, texts)
         for world, action in zip(worlds, self.tokenizer.batch_decode(output[:, -1:]), strict=True):
             if not world.step(action).done:
                 world.observation()

@@ -143,6 +143,10 @@ class Method:
 
     needs_snapshots: ClassVar[bool] = False
 
+    def has(self, hook: str) -> bool:
+        """Whether it writes this hook of its own."""
+        return getattr(type(self), hook) is not getattr(Method, hook)
+
     def says(self) -> str:
         """One sentence of Markdown for the card of an export."""
         return f"Method `{type(self).__name__}`."

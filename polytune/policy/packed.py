@@ -177,11 +177,7 @@ class _Layout:
 
     def own(self, segment: int) -> np.ndarray:
         """Packed positions of its own tokens."""
-        return (
-            np.arange(self.segments[segment].begin, self.segments[segment].end)
-            - self.segments[segment].begin
-            + self.start[segment]
-        )
+        return np.arange(self.sizes[self.rank[segment]]) + self.start[segment]
 
     def attending(self, batch: list[int], queries: list[np.ndarray], device) -> Attending:
         """``queries``: packed positions of each segment's."""
@@ -292,30 +288,17 @@ def attend(
     keys, values = key.split(packed.sizes, dim=2), value.split(packed.sizes, dim=2)
     outputs = []
     for group, part in zip(groups, query.split([group.queries for group in groups], dim=2), strict=True):
+        how = {"attn_mask": group.bias(part), "is_causal": group.mask is None, "scale": scaling, "dropout_p": dropout}
         if group.valid_g_Q is None:
             way = [_along(x, group.way) for x in (keys, values)]
-            found = scaled_dot_product_attention(
-                part,
-                *way,
-                attn_mask=group.bias(part),
-                is_causal=group.mask is None,
-                scale=scaling,
-                dropout_p=dropout,
-            )
+            found = scaled_dot_product_attention(part, *way, **how)
             outputs.append(found[0].transpose(0, 1))
         else:
             valid_g_Q, (g, keys_K) = group.valid_g_Q, group.keys_g_K.shape
             padded = part.new_zeros(*valid_g_Q.shape, part.size(1), part.size(3))
             padded = padded.masked_scatter(valid_g_Q[:, :, None, None], part[0].transpose(0, 1))
             ways = [x[0][:, group.keys_g_K.flatten()].unflatten(1, (g, keys_K)).transpose(0, 1) for x in (key, value)]
-            found = scaled_dot_product_attention(
-                padded.transpose(1, 2),
-                *ways,
-                attn_mask=group.bias(part),
-                is_causal=group.mask is None,
-                scale=scaling,
-                dropout_p=dropout,
-            )
+            found = scaled_dot_product_attention(padded.transpose(1, 2), *ways, **how)
             outputs.append(found.transpose(1, 2)[valid_g_Q])
     out = torch.cat(outputs)
     if chosen_R is not None:

@@ -23,7 +23,7 @@ from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters, 
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 #: logits (V,) after a branch's last token and, of a generator that observes, the hidden state (H,) they come from
-Seen = tuple[torch.Tensor, torch.Tensor | None]
+Point = tuple[torch.Tensor, torch.Tensor | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -40,7 +40,7 @@ class CachedBranch(Branch):
     #: the generator's cache that it belongs to, counted in resets
     epoch: int = 0
     #: branch length -> what was seen there, for forks
-    points: dict[int, Seen] = field(default_factory=dict)
+    points: dict[int, Point] = field(default_factory=dict)
 
 
 class RowCache(Cache):

@@ -34,7 +34,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     methods = build_methods(objective.methods, objective.method_options)
     for name, method in methods.items():
         require(
-            not args.vine_values or type(method).reward is Method.reward,
+            not args.vine_values or not method.has("reward"),
             f"method {name!r} adds to rewards, and vine_values takes the task's returns for values: leave one out.",
         )
         method.check(args, rollout, objective)

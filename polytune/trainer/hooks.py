@@ -73,7 +73,7 @@ class CallsMethods:
     @property
     def _probes(self) -> dict[str, Method]:
         """The methods that read the scoring pass."""
-        return {name: method for name, method in self.methods.items() if type(method).probe is not Method.probe}
+        return {name: method for name, method in self.methods.items() if method.has("probe")}
 
     @property
     def _reads_everywhere(self) -> bool:

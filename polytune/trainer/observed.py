@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import torch
 
-from polytune.methods import Method
-
 
 class ReadsRollouts:
     """Mixin before :class:`~polytune.trainer.scored.ScoresRows`: the only change is the pass that is not made.
@@ -26,9 +24,8 @@ class ReadsRollouts:
 
     def _observe_rollouts(self) -> None:
         """Ask the generator to observe, where that says the same as a pass."""
-        probes = any(type(method).probe is not Method.probe for method in self.methods.values())
         in_float32 = self.forward_dtype == torch.float32 and not self.args.bf16
-        if self.policy_config.generator == "transformers" and in_float32 and not probes:
+        if self.policy_config.generator == "transformers" and in_float32 and not self._probes:
             self.observes = True
             self.generator.observe()
 

@@ -42,7 +42,7 @@ class ReplaysRows:
     @property
     def _replays(self) -> bool:
         """The same in every process."""
-        return any(type(method).replay is not Method.replay for method in self.methods.values())
+        return any(method.has("replay") for method in self.methods.values())
 
     def _replay(self, room: int, rows: int) -> list[Row]:
         """What methods put into the ``room`` that the trees of this process leave of its ``rows``."""

@@ -30,7 +30,7 @@ TRIED_TOKENS, TRIED_PROGRESS = (0, *(2**k for k in range(16))), (0.0, 0.25, 0.5,
 
 def tempering(methods: Mapping[str, Method]) -> dict[str, Method]:
     """Those with the hook."""
-    return {name: method for name, method in methods.items() if type(method).temperature is not Method.temperature}
+    return {name: method for name, method in methods.items() if method.has("temperature")}
 
 
 def factor_at(methods: Mapping[str, Method], token: int, progress: float) -> float:
@@ -66,7 +66,7 @@ def check_tempering(methods: Mapping[str, Method], rollout: RolloutConfig, gener
         f"method {tempers} changes the temperature by token, and branch_at 'token' begins vines within an answer: set "
         "branch_at to 'turn'.",
     )
-    replays = ", ".join(repr(name) for name, own in methods.items() if type(own).replay is not Method.replay)
+    replays = ", ".join(repr(name) for name, own in methods.items() if own.has("replay"))
     require(
         not replays,
         f"method {tempers} changes the temperature by token, and method {replays} replays rows of earlier updates, "
