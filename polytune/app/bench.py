@@ -41,7 +41,8 @@ WORLDS = ("fourrooms", "babyai-goto", "babyai-pickup", "babyai-synthseq", "babya
 PARTS = (
     ("", ("linear",), "model: linear layers"),
     ("", ("scaled_dot_product_attention",), "model: attention"),
-    ("transformers_generator.py", ("update", "grow", "_seat", "_copy_rows"), "cache: writes and copies"),
+    ("row_cache.py", ("update", "make_room", "seat", "_copy_rows"), "cache: writes and copies"),
+    ("row_cache.py", (), "batch: inputs, mask"),
     ("transformers_generator.py", ("_choose",), "sampling"),
     ("policy/generator.py", (), "sampling"),
     ("transformers_generator.py", (), "batch: inputs, mask"),

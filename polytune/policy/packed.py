@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,6 +34,19 @@ LEAST_SHARED = 0.05
 SHORT = 128
 #: padded queries of the rows that attend together, at most, as a multiple of their own
 MOST_PADDED = 1.3
+
+
+class Attends(Protocol):
+    """Tokens side by side in one sequence that know what each of them sees."""
+
+    ids_1_T: torch.Tensor
+    positions_1_T: torch.Tensor
+    reads_R: torch.Tensor | None
+
+    def attend(
+        self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None,
+        dropout: float,
+    ) -> tuple[torch.Tensor, None]: ...  # fmt: skip
 
 
 class Segment(NamedTuple):
@@ -148,6 +161,45 @@ class Packed:
     def read(self, hidden_1_R_H: torch.Tensor, rows_n: torch.Tensor, columns_n: torch.Tensor) -> torch.Tensor:
         """Hidden states (n, H) at tokens of rows, from those that a pass gave."""
         return hidden_1_R_H[0, self.find(rows_n, columns_n)]
+
+    def attend(
+        self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None,
+        dropout: float,
+    ) -> tuple[torch.Tensor, None]:  # fmt: skip
+        """Outputs (1, T, heads, d) of queries (1, heads, T, d); in the layer that skips what nobody reads, 0 off the
+        reads."""
+        if query.size(1) != key.size(1):
+            key, value = (x.repeat_interleave(query.size(1) // x.size(1), dim=1) for x in (key, value))
+        groups, chosen_R = self.everywhere, None
+        if self.at_reads is not None and module.layer_idx == self.last_layer:
+            groups, chosen_R = self.at_reads, self.reads_R
+            query = query[:, :, chosen_R]
+        keys, values = key.split(self.sizes, dim=2), value.split(self.sizes, dim=2)
+        outputs = []
+        for group, part in zip(groups, query.split([group.queries for group in groups], dim=2), strict=True):
+            how = {
+                "attn_mask": group.bias(part),
+                "is_causal": group.mask is None,
+                "scale": scaling,
+                "dropout_p": dropout,
+            }
+            if group.valid_g_Q is None:
+                way = [_along(x, group.way) for x in (keys, values)]
+                found = scaled_dot_product_attention(part, *way, **how)
+                outputs.append(found[0].transpose(0, 1))
+            else:
+                valid_g_Q, (g, keys_K) = group.valid_g_Q, group.keys_g_K.shape
+                padded = part.new_zeros(*valid_g_Q.shape, part.size(1), part.size(3))
+                padded = padded.masked_scatter(valid_g_Q[:, :, None, None], part[0].transpose(0, 1))
+                ways = [
+                    x[0][:, group.keys_g_K.flatten()].unflatten(1, (g, keys_K)).transpose(0, 1) for x in (key, value)
+                ]
+                found = scaled_dot_product_attention(padded.transpose(1, 2), *ways, **how)
+                outputs.append(found.transpose(1, 2)[valid_g_Q])
+        out = torch.cat(outputs)
+        if chosen_R is not None:
+            out = out.new_zeros(key.size(2), *out.shape[1:]).index_copy(0, chosen_R, out)
+        return out[None], None
 
 
 class _Layout:
@@ -270,40 +322,16 @@ def attend(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    packed: Packed | None = None,
+    packed: Attends | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """transformers' ``sdpa``; with ``packed``, each row's queries (1, heads, T, d) see the keys of their own way.
 
-    Returns (1, T, heads, d). In the layer that skips what nobody reads, 0 off the reads.
+    Returns (1, T, heads, d).
     """
     if packed is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    if query.size(1) != key.size(1):
-        key, value = (x.repeat_interleave(query.size(1) // x.size(1), dim=1) for x in (key, value))
-    groups, chosen_R = packed.everywhere, None
-    if packed.at_reads is not None and module.layer_idx == packed.last_layer:
-        groups, chosen_R = packed.at_reads, packed.reads_R
-        query = query[:, :, chosen_R]
-    keys, values = key.split(packed.sizes, dim=2), value.split(packed.sizes, dim=2)
-    outputs = []
-    for group, part in zip(groups, query.split([group.queries for group in groups], dim=2), strict=True):
-        how = {"attn_mask": group.bias(part), "is_causal": group.mask is None, "scale": scaling, "dropout_p": dropout}
-        if group.valid_g_Q is None:
-            way = [_along(x, group.way) for x in (keys, values)]
-            found = scaled_dot_product_attention(part, *way, **how)
-            outputs.append(found[0].transpose(0, 1))
-        else:
-            valid_g_Q, (g, keys_K) = group.valid_g_Q, group.keys_g_K.shape
-            padded = part.new_zeros(*valid_g_Q.shape, part.size(1), part.size(3))
-            padded = padded.masked_scatter(valid_g_Q[:, :, None, None], part[0].transpose(0, 1))
-            ways = [x[0][:, group.keys_g_K.flatten()].unflatten(1, (g, keys_K)).transpose(0, 1) for x in (key, value)]
-            found = scaled_dot_product_attention(padded.transpose(1, 2), *ways, **how)
-            outputs.append(found.transpose(1, 2)[valid_g_Q])
-    out = torch.cat(outputs)
-    if chosen_R is not None:
-        out = out.new_zeros(key.size(2), *out.shape[1:]).index_copy(0, chosen_R, out)
-    return out[None], None
+    return packed.attend(module, query, key, value, scaling, dropout)
 
 
 def _along(parts: Sequence[torch.Tensor], way: Sequence[tuple[int, int]]) -> torch.Tensor:

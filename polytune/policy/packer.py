@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from polytune.policy.canary import attention_kinds
-from polytune.policy.packed import Packed, pack
+from polytune.policy.packed import Attends, pack
 
 #: largest difference of a hidden state in the trial of a model, as a share of the largest
 TRIAL_LIMIT, TRIAL_LIMIT_16_BITS = 1e-3, 0.1
@@ -25,17 +26,22 @@ class Packer:
 
     def __init__(self, transformer: PreTrainedModel):
         self.transformer = transformer
-        self._packed: Packed | None = None
+        self._packed: Attends | None = None
         self._expand_n: torch.Tensor | None = None
         self._divide_n: torch.Tensor | None = None
         self._seen: Callable[[torch.Tensor], None] | None = None
         layers, norm = getattr(transformer, "layers", None), getattr(transformer, "norm", None)
         self._known = isinstance(layers, nn.ModuleList) and isinstance(norm, nn.Module) and hasattr(layers[-1], "mlp")
+        self._hooks = [transformer.register_forward_hook(self._hand_over)]
         if self._known:
-            layers[-1].mlp.register_forward_pre_hook(self._choose)
-            layers[-1].mlp.register_forward_hook(self._spread)
-            norm.register_forward_pre_hook(self._choose)
-        transformer.register_forward_hook(self._hand_over)
+            mlp = layers[-1].mlp
+            self._hooks += [module.register_forward_pre_hook(self._choose) for module in (mlp, norm)]
+            self._hooks.append(mlp.register_forward_hook(self._spread))
+
+    def remove(self) -> None:
+        """Take its hooks back."""
+        for hook in self._hooks:
+            hook.remove()
 
     @property
     def last_layer(self) -> int:
@@ -44,7 +50,7 @@ class Packer:
         return len(self.transformer.layers) - 1 if self._known and not recomputes else -1
 
     @staticmethod
-    def arguments(packed: Packed) -> dict:
+    def arguments(packed: Attends) -> dict:
         """Of the model's call, within :meth:`running`."""
         nothing = torch.zeros(1, 1, 1, 1, device=packed.ids_1_T.device)  # a mask of this shape is left alone
         return {"input_ids": packed.ids_1_T, "position_ids": packed.positions_1_T, "attention_mask": nothing,
@@ -53,7 +59,7 @@ class Packer:
     @contextmanager
     def running(
         self,
-        packed: Packed,
+        packed: Attends,
         expand_n: torch.Tensor | None = None,
         seen: Callable[[torch.Tensor], None] | None = None,
         divide_n: torch.Tensor | None = None,
@@ -67,7 +73,7 @@ class Packer:
         finally:
             self._packed = self._expand_n = self._seen = self._divide_n = None
 
-    def run(self, packed: Packed) -> torch.Tensor:
+    def run(self, packed: Attends) -> torch.Tensor:
         """The hidden states (1, R, H) of the transformer alone."""
         with self.running(packed):
             return self.transformer(**self.arguments(packed)).last_hidden_state
@@ -100,8 +106,21 @@ class Packer:
 TRIAL = (("a", 24), ("ab", 20), ("abc", 28), ("a", 24), ("d", 5))
 
 
+#: transformers that have been tried: their packer, which lives as long as their hooks, or None and the reason
+_TRIED: WeakKeyDictionary[nn.Module, tuple[ref[Packer] | None, str]] = WeakKeyDictionary()
+
+
 def find_packer(model: PreTrainedModel) -> tuple[Packer | None, str]:
-    """A packer of the model's trunk that has been tried, or None and the reason."""
+    """A packer of the model's trunk that has been tried, one for all who ask, or None and the reason."""
+    transformer = model.base_model
+    if transformer not in _TRIED:
+        packer, reason = _try(model)
+        _TRIED[transformer] = (None if packer is None else ref(packer), reason)
+    found, reason = _TRIED[transformer]
+    return None if found is None else found(), reason
+
+
+def _try(model: PreTrainedModel) -> tuple[Packer | None, str]:
     config = model.config.get_text_config()
     if config._attn_implementation != "sdpa":
         return None, f"its attn_implementation is {config._attn_implementation!r}, not 'sdpa'"
@@ -115,24 +134,36 @@ def find_packer(model: PreTrainedModel) -> tuple[Packer | None, str]:
     rows = [np.resize(row, length) for row, (_, length) in zip(rows, TRIAL, strict=True)]
     packer, training = Packer(transformer), model.training
     model.eval()
+    reason = "it was not tried"
     try:
         with torch.no_grad():
-            packed = pack(rows, list(map(len, rows)), [np.arange(3, len(row)) for row in rows], device=model.device,
-                          last_layer=packer.last_layer)  # fmt: skip
-            hidden = packer.run(packed)
-            for number, row in enumerate(rows):
-                plain = transformer(
-                    input_ids=torch.from_numpy(row).to(model.device)[None], use_cache=False
-                ).last_hidden_state[0, 3:]
-                columns = torch.arange(3, len(row), device=model.device)
-                gap = (packed.read(hidden, torch.full_like(columns, number), columns) - plain).float().abs().max()
-                limit = TRIAL_LIMIT if plain.dtype == torch.float32 else TRIAL_LIMIT_16_BITS
-                if not gap <= limit * plain.float().abs().max():
-                    return None, f"its hidden states differ there by {gap:.2g}"
+            reason = _difference(packer, model, rows)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # whatever a model's own code does with arguments that it does not know
-        return None, f"it fails there ({type(error).__name__}: {error})"
+        reason = f"it fails there ({type(error).__name__}: {error})"
     finally:
         model.train(training)
-    return packer, ""
+        if reason:
+            packer.remove()
+    return (None if reason else packer), reason
+
+
+def _difference(packer: Packer, model: PreTrainedModel, rows: list[np.ndarray]) -> str:
+    """What packed rows give otherwise than the rows one by one; "" where there is nothing."""
+    transformer, device = packer.transformer, packer.transformer.device
+    packed = pack(rows, list(map(len, rows)), [np.arange(3, len(row)) for row in rows], device=device,
+                  last_layer=packer.last_layer)  # fmt: skip
+    with packer.running(packed, torch.zeros(1, dtype=torch.long, device=device)):
+        if model(**packer.arguments(packed)).logits.size(1) != 1:
+            return "its head takes hidden states from a part of its trunk"
+    hidden = packer.run(packed)
+    for number, row in enumerate(rows):
+        ids = torch.from_numpy(row).to(device)[None]
+        plain = transformer(input_ids=ids, use_cache=False).last_hidden_state[0, 3:]
+        columns = torch.arange(3, len(row), device=device)
+        gap = (packed.read(hidden, torch.full_like(columns, number), columns) - plain).float().abs().max()
+        limit = TRIAL_LIMIT if plain.dtype == torch.float32 else TRIAL_LIMIT_16_BITS
+        if not gap <= limit * plain.float().abs().max():
+            return f"its hidden states differ there by {gap:.2g}"
+    return ""

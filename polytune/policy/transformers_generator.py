@@ -1,85 +1,25 @@
 """The transformers generator: lock-step sampling with a key-value cache that lives across turns.
 
-One row of a preallocated buffer belongs to each running branch. A turn costs one forward pass over the new tokens of
-all running branches. Rows of different length need no alignment: a token is written at its own position, and a mask
-over positions does the rest. Blocks are padded on the left, so the last column always holds the token to sample from;
-padding is written to a spare slot that nothing attends to. Branches that end leave the buffer when a quarter of it
-is idle; branches that may still be forked are parked outside of it. A fork copies its prefix's keys and values when
-it first runs and starts from the logits that its parent stored there, so it computes no prefix token again.
+A turn costs one forward pass over the new tokens of all running branches. They stand side by side in one sequence, so
+only attention, which looks into each branch's row of the cache (``row_cache.py``), is padded. A model that cannot be
+run like that (``packer.py``) takes blocks that are padded on the left, so that the last column always holds the token
+to sample from; padding is written to a spare slot that nothing attends to. Prompts that begin several branches run
+once. A fork starts from the logits that its parent stored, so it computes no prefix token again.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache
 
 from polytune.policy.canary import attention_kinds, check_cache
-from polytune.policy.generator import Branch, Sample, SampleKey, TokenCounters, sample_uniform
-
-Layers = list[tuple[torch.Tensor, torch.Tensor]]
-#: logits (V,) after a branch's last token and, of a generator that observes, the hidden state (H,) they come from
-Point = tuple[torch.Tensor, torch.Tensor | None]
-
-
-@dataclass(eq=False, slots=True)
-class CachedBranch(Branch):
-    """A branch and where its keys and values are: a buffer row, its own parked copy, or (unloaded fork) its source."""
-
-    forkable: bool = False
-    cached: int = 0
-    row: int = -1
-    parked: Layers | None = None
-    source: CachedBranch | None = None
-    waiting_forks: int = 0
-    closed: bool = False
-    #: the generator's cache that it belongs to, counted in resets
-    epoch: int = 0
-    #: branch length -> what was seen there, for forks
-    points: dict[int, Point] = field(default_factory=dict)
-
-
-class RowCache(Cache):
-    """Keys and values of the running branches: per layer two buffers of shape (rows, heads, slots, head size)."""
-
-    def __init__(self) -> None:
-        super().__init__(layers=[])
-        self.buffers: Layers = []
-        self.slots = 0
-        self.rows_B1 = self.positions_BQ = torch.empty(0, dtype=torch.long)
-        self.length = 0
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.length
-
-    def update(self, key_states, value_states, layer_idx, *args, **kwargs):
-        """Write (B, heads, Q, size) at each row's own positions; return views over all positions in use."""
-        if layer_idx == len(self.buffers):
-            batch, heads, _, size = key_states.shape
-            self.buffers.append(
-                (
-                    key_states.new_zeros(batch, heads, self.slots, size),
-                    value_states.new_zeros(batch, value_states.shape[1], self.slots, value_states.shape[3]),
-                )
-            )
-        keys, values = self.buffers[layer_idx]
-        keys[self.rows_B1, :, self.positions_BQ] = key_states.transpose(1, 2)
-        values[self.rows_B1, :, self.positions_BQ] = value_states.transpose(1, 2)
-        return keys[:, :, : self.length], values[:, :, : self.length]
-
-    def grow(self, slots: int) -> None:
-        """Make room for ``slots`` positions."""
-        for layer, pair in enumerate(self.buffers):
-            grown = []
-            for buffer in pair:
-                grown.append(buffer.new_zeros(*buffer.shape[:2], slots, buffer.shape[3]))
-                grown[-1][:, :, : self.slots] = buffer
-            self.buffers[layer] = tuple(grown)
-        self.slots = slots
+from polytune.policy.generator import Sample, SampleKey, TokenCounters, sample_uniform
+from polytune.policy.packer import find_packer
+from polytune.policy.row_cache import CachedBranch, Point, RowCache, next_block, seen_mask
 
 
 class TransformersGenerator:
@@ -127,27 +67,26 @@ class TransformersGenerator:
         self.max_action_tokens, self.stop_ids = max_action_tokens, frozenset(stop_ids)
         self.counters = TokenCounters()
         self.epoch = 0
+        self._packer = find_packer(_bare(model))[0]
         self._checked = checked
         self._observes = self._runs = False
-        self._hidden_B_H: torch.Tensor | None = None  # of the block that has just run
+        self._hidden_1_L_H: torch.Tensor | None = None  # of the block that has just run
         self.reset()
 
     def observe(self) -> None:
         """From now on samples tell their entropies and the hidden states that they come from."""
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        model.base_model.register_forward_hook(self._keep_hidden)
+        _bare(self.model).base_model.register_forward_hook(self._keep_hidden)
         self._observes = True
 
     def _keep_hidden(self, module, args, output) -> None:
         if self._runs:
-            self._hidden_B_H = output.last_hidden_state[:, -1]
+            self._hidden_1_L_H = output.last_hidden_state
 
     # ------------------------------------------------------------------ the contract
 
     def reset(self) -> None:
         """Forget every branch (the weights have changed): sampling or forking one from before is an error."""
         self.epoch += 1
-        self.rows: list[CachedBranch] = []
         self.cache = RowCache()
 
     def open(self, ids: Sequence[int], key: SampleKey, *, forkable: bool = False) -> CachedBranch:
@@ -168,10 +107,10 @@ class TransformersGenerator:
             raise ValueError("cannot fork a closed branch whose cache is freed: fork it before closing it.")
         point = branch.points.get(length)
         shared = min(length, branch.cached) if point is not None else min(length - 1, branch.cached)
-        fork = CachedBranch(key=key, ids=branch.ids[:length], cached=shared, source=holder, epoch=self.epoch)
+        fork = CachedBranch(key=key, ids=branch.ids[:length], epoch=self.epoch)
+        fork.share(holder, shared)
         if point is not None:
             fork.points[length] = point
-        holder.waiting_forks += 1
         self.counters.reused += shared
         self.counters.recomputed += length - shared
         self.counters.prefilled -= length - shared  # counted as recomputed, not once more when it runs
@@ -183,7 +122,7 @@ class TransformersGenerator:
             branch.points.clear()
             if not branch.waiting_forks:
                 branch.parked = None
-            self._release_source(branch)
+            branch.release_source()
 
     @torch.inference_mode()
     def sample(self, branches: Sequence[CachedBranch], turns: Sequence[int]) -> list[Sample]:
@@ -221,21 +160,22 @@ class TransformersGenerator:
     # ------------------------------------------------------------------ one turn
 
     def _sample(self, branches: Sequence[CachedBranch], turns: Sequence[int]) -> list[Sample]:
-        self._seat(branches)
+        self._share_prompts(branches)
+        self.cache = self.cache.seat(branches)
         ids: list[list[int]] = [[] for _ in branches]
         logprobs: list[list[float]] = [[] for _ in branches]
         entropies: list[list[float]] = [[] for _ in branches]
         hidden: list[torch.Tensor | None] = [None] * len(branches)
         active = list(range(len(branches)))
         for token in range(self.max_action_tokens):
-            logits_A_V, hidden_A_H = self._next_logits([branches[i] for i in active])
+            points = self._next_logits([branches[i] for i in active])
             if token == 0:
-                hidden = [None] * len(branches) if hidden_A_H is None else list(hidden_A_H)
-                for i, logits_V in zip(active, logits_A_V, strict=True):
-                    if branches[i].forkable:
-                        branches[i].points[len(branches[i].ids)] = (logits_V, hidden[i])
+                hidden = [point[1] for point in points]
+                for branch, point in zip(branches, points, strict=True):
+                    if branch.forkable:
+                        branch.points[len(branch.ids)] = point
             uniforms = [sample_uniform(branches[i].key, turns[i], token) for i in active]
-            chosen, scores, spreads = self._choose(logits_A_V, uniforms, self._factor(token))
+            chosen, scores, spreads = self._choose(torch.stack([p[0] for p in points]), uniforms, self._factor(token))
             for n, i in enumerate(active):
                 branches[i].ids.append(chosen[n])
                 ids[i].append(chosen[n])
@@ -273,112 +213,78 @@ class TransformersGenerator:
         spreads = [] if not self._observes else (-(logprobs_A_V.exp() * logprobs_A_V).sum(dim=-1)).tolist()
         return chosen_A.tolist(), scores_A.tolist(), spreads
 
-    def _next_logits(self, branches: list[CachedBranch]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits (A, V) after the last token of each branch, running what each has not run yet, and their hidden states
-        (A, H) if observed."""
-        pending = [len(b.ids) - b.cached for b in branches]
-        if not any(pending):
-            logits, hidden = zip(*(b.points[len(b.ids)] for b in branches), strict=True)
-            return torch.stack(logits), torch.stack(hidden) if self._observes else None
-        width = max(pending)
-        rows = len(self.rows)
-        longest = max(len(b.ids) for b in branches)
-        self._make_room(longest)
+    def _next_logits(self, branches: Sequence[CachedBranch]) -> list[Point]:
+        """What follows the last token of each branch, running what each has not run yet."""
+        pending = sorted((b for b in branches if b.cached < len(b.ids)), key=lambda branch: branch.row)
+        found: dict[int, Point] = {}
+        if pending:
+            self._make_room(max(len(b.ids) for b in branches))
+            run = self._run_packed if self._packer is not None else self._run_padded
+            self._runs = self._observes
+            try:
+                logits_R_V, hidden_R_H = run(pending)
+            finally:
+                self._runs = False
+            self.counters.prefilled += sum(len(b.ids) - b.cached for b in pending)
+            hidden_R = [None] * len(pending) if hidden_R_H is None else hidden_R_H
+            for branch, logits_V, hidden_H in zip(pending, logits_R_V, hidden_R, strict=True):
+                branch.cached = len(branch.ids)
+                found[id(branch)] = (logits_V, hidden_H)
+        return [found[id(b)] if id(b) in found else b.points[len(b.ids)] for b in branches]
+
+    def _run_packed(self, branches: Sequence[CachedBranch]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits (R, V) and, if observed, hidden states (R, H) after the last token of each branch."""
+        packer, model = self._packer, self.model
+        block = next_block(self.cache, branches, model.dtype, model.device, packer.last_layer)
+        with packer.running(block, block.last_R):
+            arguments = packer.arguments(block) | {"past_key_values": self.cache, "use_cache": True}
+            logits = model(**arguments).logits
+        return logits[0], None if self._hidden_1_L_H is None else self._hidden_1_L_H[0]
+
+    def _run_padded(self, branches: Sequence[CachedBranch]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same with all rows of the buffer, padded on the left; position -1 marks padding."""
+        rows, width = len(self.cache.rows), max(len(b.ids) - b.cached for b in branches)
         input_BQ = np.zeros((rows, width), dtype=np.int64)
         position_BQ = np.full((rows, width), -1, dtype=np.int64)
-        for branch, count in zip(branches, pending, strict=True):
-            if count:
-                input_BQ[branch.row, width - count :] = branch.ids[branch.cached :]
-                position_BQ[branch.row, width - count :] = range(branch.cached, len(branch.ids))
-                branch.cached = len(branch.ids)
-        self.counters.prefilled += sum(pending)
-        logits_B_V = self._forward(torch.from_numpy(input_BQ), torch.from_numpy(position_BQ), longest)
-        rows_A = torch.tensor([b.row for b in branches], device=logits_B_V.device)
-        logits_A_V, hidden_A_H = logits_B_V[rows_A], self._hidden_B_H[rows_A] if self._observes else None
-        for index, (branch, count) in enumerate(zip(branches, pending, strict=True)):
-            if not count:
-                logits_A_V[index], hidden_H = branch.points[len(branch.ids)]
-                if hidden_A_H is not None:
-                    hidden_A_H[index] = hidden_H
-        return logits_A_V, hidden_A_H
-
-    def _forward(self, input_BQ: torch.Tensor, position_BQ: torch.Tensor, length: int) -> torch.Tensor:
-        """Run one block; position -1 marks padding. Returns the last column's logits (B, V)."""
-        device = self.model.device
-        input_BQ, position_BQ = input_BQ.to(device), position_BQ.to(device)
-        cache, padding_BQ = self.cache, position_BQ < 0
-        cache.length = length
-        cache.rows_B1 = torch.arange(len(self.rows), device=device)[:, None]
-        cache.positions_BQ = torch.where(padding_BQ, cache.slots - 1, position_BQ)
+        for branch in branches:
+            new = branch.ids[branch.cached :]
+            input_BQ[branch.row, width - len(new) :] = new
+            position_BQ[branch.row, width - len(new) :] = range(branch.cached, len(branch.ids))
+        device, length = self.model.device, int(position_BQ.max()) + 1
+        input_BQ, position_BQ = (torch.from_numpy(x).to(device) for x in (input_BQ, position_BQ))
+        rows_BQ = torch.arange(rows, device=device)[:, None].expand(-1, width)
+        at_BQ = torch.where(position_BQ < 0, self.cache.slots - 1, position_BQ)
+        self.cache.write(rows_BQ.flatten(), at_BQ.flatten(), length)
         position_BQ = position_BQ.clamp(min=0)  # padding looks at position 0 only, so its softmax is defined
-        mask_B1QK = torch.arange(length, device=device) <= position_BQ[:, None, :, None]
-        # as numbers, once: sdpa would make them of a boolean mask in every layer
-        mask_B1QK = torch.where(mask_B1QK, 0.0, torch.finfo(self.model.dtype).min).to(self.model.dtype)
-        self._runs = self._observes
-        try:
-            output = self.model(
-                input_ids=input_BQ,
-                attention_mask=mask_B1QK,
-                position_ids=position_BQ,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        finally:
-            self._runs = False
-        return output.logits[:, -1]
+        output = self.model(
+            input_ids=input_BQ,
+            attention_mask=seen_mask(position_BQ, length, self.model.dtype),
+            position_ids=position_BQ,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        rows_R = torch.tensor([b.row for b in branches], device=device)
+        return output.logits[rows_R, -1], None if self._hidden_1_L_H is None else self._hidden_1_L_H[rows_R, -1]
 
     # ------------------------------------------------------------------ rows of the buffer
 
-    def _seat(self, branches: Sequence[CachedBranch]) -> None:
-        """Give every branch a row; rebuild the buffer when a branch is new to it or a quarter of the rows is idle."""
-        if all(b.row >= 0 for b in branches) and len(branches) > 0.75 * len(self.rows):
+    def _share_prompts(self, branches: Sequence[CachedBranch]) -> None:
+        """Branches that begin with the same tokens get them from one that runs them."""
+        fresh: dict[tuple[int, ...], list[CachedBranch]] = defaultdict(list)
+        for branch in branches:
+            if not branch.cached and branch.source is None:
+                fresh[tuple(branch.ids)].append(branch)
+        groups = [group for group in fresh.values() if len(group) > 1]
+        if not groups:
             return
-        slots = max(len(b.ids) for b in branches)
-        old_rows, old = self.rows, self.cache
-        staying = {id(branch) for branch in branches}
-        for branch in old_rows:
-            if id(branch) not in staying and (branch.waiting_forks or not branch.closed):
-                branch.parked = [(k[branch.row, :, : branch.cached].clone(), v[branch.row, :, : branch.cached].clone())
-                                 for k, v in old.buffers]  # fmt: skip
-        self.cache = RowCache()
-        self.cache.slots = max(old.slots, self._round_up(slots))
-        if old.buffers or any(b.cached for b in branches):
-            self._copy_rows(branches, old)
-        for branch in old_rows:
-            branch.row = -1
-        for row, branch in enumerate(branches):
-            branch.row, branch.parked = row, (branch.parked if branch.waiting_forks else None)
-            self._release_source(branch)
-        self.rows = list(branches)
-
-    def _copy_rows(self, branches: Sequence[CachedBranch], old: RowCache) -> None:
-        """Fill new buffers from the old ones, from parked copies and from the sources of forks."""
-        holders = [b.source or b for b in branches]
-        template = old.buffers or next(h.parked for h in holders if h.parked)
-        for layer, pair in enumerate(template):
-            new = tuple(t.new_zeros(len(branches), t.shape[-3], self.cache.slots, t.shape[-1]) for t in pair)
-            for row, (branch, holder) in enumerate(zip(branches, holders, strict=True)):
-                if not branch.cached:
-                    continue
-                have = old.buffers[layer] if holder.row >= 0 else holder.parked[layer]
-                for target, tensor in zip(new, have, strict=True):
-                    origin = tensor[holder.row] if holder.row >= 0 else tensor
-                    target[row, :, : branch.cached] = origin[:, : branch.cached]
-            self.cache.buffers.append(new)
-
-    @staticmethod
-    def _release_source(branch: CachedBranch) -> None:
-        """An unloaded fork needs its source no longer: it was loaded, or closed."""
-        source, branch.source = branch.source, None
-        if source is not None:
-            source.waiting_forks -= 1
-            if source.closed and not source.waiting_forks:
-                source.parked = None
-
-    @staticmethod
-    def _round_up(tokens: int) -> int:
-        return (tokens // 32 + 1) * 32 + 1  # one spare slot at the end for padding
+        first = [CachedBranch(group[0].key, list(group[0].ids), epoch=self.epoch) for group in groups]
+        self.cache = self.cache.seat(first)
+        for holder, point, group in zip(first, self._next_logits(first), groups, strict=True):
+            holder.closed = True
+            for branch in group:
+                branch.share(holder, len(holder.ids))
+                branch.points[len(holder.ids)] = point
 
     def _make_room(self, tokens: int) -> None:
         if self.max_positions is not None and tokens > self.max_positions:
@@ -386,5 +292,9 @@ class TransformersGenerator:
                 f"an episode has reached {tokens} tokens, but the policy has only {self.max_positions} positions "
                 "(max_position_embeddings): shorten task_horizon or use a policy with a longer context."
             )
-        if tokens > self.cache.slots - 1:
-            self.cache.grow(self._round_up(max(tokens, self.cache.slots * 3 // 2)))
+        self.cache.make_room(tokens)
+
+
+def _bare(model: PreTrainedModel) -> PreTrainedModel:
+    """Without its adapter's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from polytune.policy import build_tiny
 from polytune.policy.packed import SHORT, find_segments, pack
@@ -244,3 +253,22 @@ def test_short_rows_attend_together():
     rows = [tokens(i, 40) for i in range(30)]
     packed = pack(rows, [40] * 30)
     assert len(packed.everywhere) == 1 and SHORT >= 40
+
+
+def test_a_head_that_skips_its_trunk_runs_rows_one_by_one():
+    """OPT's head calls a part of what is its base model, past the packer's hooks."""
+    torch.manual_seed(0)
+    config = OPTConfig(vocab_size=WORDS, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=48,
+                       word_embed_proj_dim=32, max_position_embeddings=256)  # fmt: skip
+    model = OPTForCausalLM(config)
+    packer, reason = find_packer(model)
+    assert packer is None and "part of its trunk" in reason
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_trunk_is_tried_once():
+    model = llama()
+    assert find_packer(model)[0] is find_packer(model)[0] is not None
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
+    find_packer(model)
+    assert hooks == sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())

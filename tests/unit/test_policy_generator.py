@@ -144,6 +144,32 @@ def test_logprobs_equal_a_full_forward_pass(any_model):
     assert all(s.ids[-1] in STOPS or len(s.ids) == 3 for samples in player.samples.values() for _, s in samples)
 
 
+def test_a_prompt_of_several_branches_runs_once(any_model):
+    """Beside other prompts and a branch that is under way; forks of them start from the same logits."""
+    generator = sampler(any_model)
+    player = Player(generator)
+    early = player.open(20)
+    player.run([early], {20: 1})
+    generator.extend(early, [5, 6])
+    prompt, other = random_ids("shared", 12, 12), random_ids("other", 7, 7)
+    branches = [generator.open(prompt, key(i), forkable=i < 2) for i in range(6)]
+    branches += [generator.open(other, key(i), forkable=True) for i in range(6, 8)]
+    before = generator.counters.prefilled
+    at_once = [early, *branches]
+    samples = generator.sample(at_once, [1] * len(at_once))
+    sampled_again = sum(len(sample.ids) - 1 for sample in samples)  # but for each action's last token
+    early_tokens = 2 + 1  # its feedback, and the token that it sampled last
+    assert generator.counters.prefilled - before == len(prompt) + len(other) + early_tokens + sampled_again
+    for branch, sample in zip(at_once, samples, strict=True):
+        player.samples.setdefault(branch.key.branch, []).append((len(branch.ids) - len(sample.ids), sample))
+        generator.extend(branch, random_ids(f"then {branch.key.branch}", 1, 9))
+    forks = [generator.fork(branches[0], len(prompt), key(30)), generator.fork(branches[6], len(other), key(31))]
+    player.run(at_once + forks, {branch.key.branch: 3 for branch in at_once + forks}, first_turn=2)
+    for branch in at_once + forks:
+        player.check(any_model, branch)
+    assert len({tuple(branch.ids[:13]) for branch in branches[:6]}) > 1  # each has its own random numbers
+
+
 def test_logprobs_after_the_cache_has_grown_several_times(any_model):
     player = Player(sampler(any_model), longest_feedback=25)
     branches = [player.open(i) for i in range(3)]
@@ -284,7 +310,7 @@ def test_parked_copies_and_rows_are_released(model):
     assert all(b.parked is None and b.source is None and not b.points for b in [*branches, *forks])
     last = player.open(90)
     player.run([last], {90: 1})
-    assert generator.rows == [last]
+    assert generator.cache.rows == [last]
     assert all(tensor.shape[0] == 1 for pair in generator.cache.buffers for tensor in pair)
 
 
@@ -454,7 +480,7 @@ def test_reset_forgets_caches_of_old_weights():
     old = generator.open([5, 6, 7, 8], key(0), forkable=True)
     generator.sample([old], [0])
     generator.reset()
-    assert generator.rows == [] and generator.cache.buffers == []
+    assert generator.cache.rows == [] and generator.cache.buffers == []
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)

@@ -174,7 +174,7 @@ def test_forks_recompute_nothing_and_nothing_stays_in_the_cache(lab):
     ]  # fmt: skip
     assert counters.reused == sum(prefixes)
     assert counters.sampled == lab.counters.env_steps
-    assert all(b.closed and b.parked is None and not b.points for b in lab.last_generator.rows)
+    assert all(b.closed and b.parked is None and not b.points for b in lab.last_generator.cache.rows)
 
 
 # ---------------------------------------------------------------- the world
