@@ -24,10 +24,11 @@ def plot_speed(report: dict[str, Any], path: str | Path) -> None:
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     rates, parts = figure.subplots(1, 2)
     names, cases = zip(*report["cases"].items(), strict=True)
-    trees = [tree for tree in ("old", "new") if tree in cases[0]]
+    trees = [tree for tree in ("old", "new") if any(tree in case for case in cases)]
     for index, tree in enumerate(trees):
-        found = [case[tree]["per_cpu_second"] for case in cases]
-        places = [place + 0.4 * (index - (len(trees) - 1) / 2) for place in range(len(cases))]
+        found = [case[tree]["per_cpu_second"] for case in cases if tree in case]
+        offset = 0.4 * (index - (len(trees) - 1) / 2)
+        places = [place + offset for place, case in enumerate(cases) if tree in case]
         medians = [rate["median"] for rate in found]
         reach = [[m - r["min"] for m, r in zip(medians, found, strict=True)],
                  [r["max"] - m for m, r in zip(medians, found, strict=True)]]  # fmt: skip
