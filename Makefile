@@ -16,7 +16,7 @@ export PYGAME_HIDE_SUPPORT_PROMPT := 1
 .PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 smollm2 smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed ## make the environment in .venv
 

@@ -17,6 +17,7 @@ from polytune.lookup import find, said
 from polytune.places import find_file
 from polytune.tasks.answers import AnswerEpisode, AnswerTask
 from polytune.tasks.base import Episode
+from polytune.tasks.messages import Conversation, is_messages, split_answer, text_of
 
 #: rows that an evaluation split is numbered from, so that its seeds are not those of training
 TEST_ROWS_START = 1_000_000_000
@@ -58,10 +59,13 @@ class DatasetTask(AnswerTask):
         signature: dotted path of the signature function; None: the answer's own text, stripped.
         subset: configuration of a Hub dataset.
         train, test: names of its splits; a single file holds the train split, `test_path` the other.
-        prompt: column of the prompts: text, or messages whose last one is asked. Dots reach into nested columns, here
+        prompt: column of the prompts: text, or messages, all of which are shown as the policy's chat template takes
+            them (`polytune.tasks.messages`); an answer that they end with is not. Dots reach into nested columns, here
             and below.
-        answer: column of the answers to pretrain on, a text or a list of texts a row; None: there is none.
-        reference: column that the functions find as row["answer"]; None: rows are as they are.
+        answer: column of the answers to pretrain on, a text or a list of texts a row; None: the answers that the
+            messages end with, if they do.
+        reference: column that the functions find as row["answer"]; None: rows are as they are, with the answer that
+            the messages end with as row["answer"] where no column has that name.
         solved_at: reward from which on an answer counts as solved (pass@k).
         answer_end: text that ends an answer, one token; empty: the end-of-sequence token alone does.
         max_tokens: tokens of an answer at most.
@@ -132,15 +136,27 @@ class DatasetTask(AnswerTask):
         if rows is None or not 0 <= index < len(rows):
             raise ValueError(f"task 'dataset' has no row for seed {seed}: its splits are {self.splits}")
         row = rows[index]
-        return row if self.reference is None else row | {"answer": reach(row, self.reference)}
+        if self.reference is not None:
+            return row | {"answer": reach(row, self.reference)}
+        answer = self._question(row, seed)[1]
+        return row if answer is None else {"answer": answer} | row
 
     def prompt(self, seed: int) -> str:
-        found = reach(self.row(seed), self.column)
-        if isinstance(found, list) and found and isinstance(found[-1], dict):  # messages
-            found = found[-1].get("content")
+        """What is shown: a text, or a `Conversation` where the row holds messages."""
+        return self._question(self.row(seed), seed)[0]
+
+    def _question(self, row: dict[str, Any], seed: int) -> tuple[str, str | None]:
+        """What a row asks, and the answer that its messages end with, if they do."""
+        found = reach(row, self.column)
+        if is_messages(found):
+            try:
+                asked, answer = split_answer(found)
+            except ValueError as error:
+                raise ValueError(f"row of seed {seed}, column {self.column!r}: {error}") from error
+            return Conversation.of(asked), answer
         if not isinstance(found, str) or not found:
             raise ValueError(f"row of seed {seed}: column {self.column!r} holds no text but {found!r}")
-        return found
+        return found, None
 
     def earned(self, answer: str, seed: int) -> float:
         """The reward function's number. Raises ValueError when it is none."""
@@ -178,23 +194,29 @@ class DatasetTask(AnswerTask):
 
     def training_lines(self) -> Iterator[tuple[str, str]]:
         """(prompt, answer) of each answer that a training row shows."""
-        if self.answers is None:
-            raise ValueError("task 'dataset' has no answers to pretrain on: add answer=COLUMN to task_args")
+        if self.answers is None and not any(self.shown(seed) for seed in self.splits["train"]):
+            raise ValueError(
+                "task 'dataset' has no answers to pretrain on: add answer=COLUMN to task_args, or give messages that "
+                "end with an answer"
+            )
         for seed in self.splits["train"]:
             prompt = self.prompt(seed)
             for answer in self.shown(seed):
                 yield prompt, f"{answer}{self.answer_end}"
 
     def shown(self, seed: int) -> list[str]:
-        """The answers that a training row shows."""
+        """The answers that a training row shows: of its column, texts or messages, or the end of its messages."""
+        if self.answers is None:
+            answer = self._question(self.row(seed), seed)[1]
+            return [] if answer is None else [answer]
         found = reach(self.row(seed), self.answers)
-        return [str(answer) for answer in (found if isinstance(found, list) else [found])]
+        answers = found if isinstance(found, list) else [found]
+        return [text_of(answer) if isinstance(answer, dict) else str(answer) for answer in answers]
 
     def vocabulary(self) -> list[str]:
         """The characters of the texts: a tokenizer that knows them can write any of them."""
         texts = [self.prompt(seed) for split in self.splits.values() for seed in split]
-        if self.answers is not None:
-            texts += [answer for seed in self.splits["train"] for answer in self.shown(seed)]
+        texts += [answer for seed in self.splits["train"] for answer in self.shown(seed)]
         ends = [self.answer_end] if self.answer_end else []
         return [*ends, *sorted({c for text in texts for c in text if not c.isspace()})]
 
