@@ -9,8 +9,8 @@ from fractions import Fraction
 import pytest
 
 from polytune.tasks import load_task
-from polytune.tasks.dataset import TEST_ROWS_START
 from polytune.tasks.rewards import calculation, reaches_target
+from polytune.tasks.rows import TEST_ROWS_START
 from polytune.tasks.splits import load_split
 
 REWARD, STRATEGY = "polytune.tasks.rewards:reaches_target", "polytune.tasks.rewards:calculation"
