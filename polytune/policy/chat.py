@@ -5,6 +5,9 @@ actions are the assistant's messages. Only what lies between two actions is ever
 the same shape, so a sampled token is never rendered or tokenised again. That is right only if the template renders a
 message alike whatever comes after it: checked at start. Templates that drop earlier thinking (Qwen3's) are replaced by
 TRL's training template of the same model where TRL has one, and refused where it has none.
+
+A prompt that is a conversation itself (:class:`polytune.tasks.messages.Conversation`) is rendered message by message:
+system message, earlier rounds, and contents in parts where the template takes them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
+from polytune.tasks.messages import Conversation, text_of
 
 THINKING_END = "</think>"
 
@@ -46,6 +50,7 @@ class ChatRenderer(Renderer):
         self._thought = f"<think>\nx\n{THINKING_END}\n\n" if thinking else ""
         self.template = self._safe_template()
         self._opening = self._text([_user("x")])
+        self._takes_parts: bool | None = None
         closing = self._between("x")
         first = tokenizer.encode(closing, add_special_tokens=False)[:1]
         if not first or first[0] not in tokenizer.all_special_ids:
@@ -61,6 +66,8 @@ class ChatRenderer(Renderer):
 
     def prompt_ids(self, observation: str) -> tuple[int, ...]:
         """Token ids of the first message and the beginning of the assistant's."""
+        if isinstance(observation, Conversation):
+            return self._encode(self._conversation(observation))
         return self._encode(self._text([_user(self.instructions + observation)]))
 
     def feedback_ids(self, observation: str, action_ids: tuple[int, ...] = ()) -> tuple[int, ...]:
@@ -104,6 +111,40 @@ class ChatRenderer(Renderer):
             chat_template=template or self.template,
             enable_thinking=self.thinking,
         )
+
+    def _conversation(self, asked: Conversation) -> str:
+        """A conversation up to the beginning of the answer, the instructions before its first user message.
+
+        Raises:
+            ValueError: the template refuses it, a role that it does not know, say.
+        """
+        messages = [message | {"content": self._content(message)} for message in asked.messages]
+        first = next((message for message in messages if message["role"] == "user"), None)
+        if self.instructions and first is not None:
+            said = first["content"]
+            first["content"] = self.instructions + said if isinstance(said, str) else [_part(self.instructions), *said]
+        try:
+            return self._text(messages)
+        except Exception as error:  # a template is a program: whatever it raises, it does not suit
+            roles = ", ".join(message["role"] for message in messages)
+            raise ValueError(
+                f"the chat template of {self.tokenizer.name_or_path!r} cannot render a conversation of {roles} "
+                f"({type(error).__name__}: {error}): give the dataset roles in an order that it takes, or the "
+                "tokenizer another template."
+            ) from error
+
+    def _content(self, message: dict[str, Any]) -> str | list[dict[str, str]]:
+        """A message's content, its parts joined unless the template takes parts itself."""
+        if not isinstance(message.get("content"), list):
+            return text_of(message)
+        if self._takes_parts is None:
+            words = ["part-one", "part-two"]
+            try:
+                text = self._text([{"role": "user", "content": [_part(word) for word in words]}])
+            except Exception:  # it wants text
+                text = ""
+            self._takes_parts = all(word in text for word in words) and "'text'" not in text and '"text"' not in text
+        return message["content"] if self._takes_parts else text_of(message)
 
     def _between(self, observation: str) -> str:
         """What the template puts after an action "x" that follows a message "x", up to the next action."""
@@ -162,6 +203,10 @@ class ChatRenderer(Renderer):
 
 def _user(content: str) -> dict[str, str]:
     return {"role": "user", "content": content}
+
+
+def _part(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 def _assistant(content: str) -> dict[str, str]:

@@ -30,24 +30,34 @@ TASKS: dict[str, str | Callable[..., Task]] = {
 }
 """Task name -> "package.module:ClassName", or the class itself. A new task is one row."""
 
+FAMILIES: dict[str, str] = {
+    "reasoning-gym": "polytune.tasks.reasoning:ReasoningGym",
+}
+"""Prefix of "PREFIX:NAME" -> the class that takes NAME as its first argument: tasks of another package."""
+
 
 def load_task(name: str, **options: Any) -> Task:
-    """Build the task called `name`: a key of `TASKS`, or "package.module:ClassName" for one outside of it.
+    """Build the task called `name`: a key of `TASKS`, "package.module:ClassName" for one outside of it, or a member of
+    one of `FAMILIES`, "reasoning-gym:NAME", say.
 
     `options` are the keyword arguments of the task's class (`horizon=100`, say). Raises ValueError for an unknown task
     (naming near misses), an unknown option (naming the known ones) or a bad value.
     """
-    factory = _find(name)
+    factory, member = _find(name)
     parameters = inspect.signature(factory).parameters
     unknown = sorted(set(options) - set(parameters))
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         raise ValueError(f"task {name!r} has no option {', '.join(map(repr, unknown))}; it has {sorted(parameters)}")
-    task = factory(**options)
+    task = factory(*member, **options)
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} built a {type(task).__name__}, which is not a polytune.tasks.Task")
     return task
 
 
-def _find(name: str) -> Callable[..., Task]:
+def _find(name: str) -> tuple[Callable[..., Task], tuple[str, ...]]:
+    """What builds a task, and the arguments that its name holds."""
+    family, colon, member = name.partition(":")
+    if colon and family in FAMILIES:
+        return find("task", FAMILIES[family], TASKS), (member,)
     row = TASKS.get(name)
-    return row if callable(row) else find("task", row or name, TASKS)
+    return row if callable(row) else find("task", row or name, TASKS), ()

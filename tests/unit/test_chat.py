@@ -11,6 +11,7 @@ from polytune.config import PolicyConfig
 from polytune.policy import Renderer, build_renderer
 from polytune.policy.chat import ChatRenderer
 from polytune.tasks import load_task
+from polytune.tasks.messages import Conversation
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -118,3 +119,47 @@ def test_a_dataset_task_is_one_question_and_one_answer(template, tmp_path):
     ids = renderer.action_ids("2*3*4")
     assert ids[-1] == end[0] in renderer.stop_ids and renderer.longest_action() == 256
     assert task.start(0).step(renderer.action_text(ids)).reward == 1
+
+
+PARTS = CHATML.replace(
+    "{{ m['content'] }}",
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for p in m['content'] %}[{{ p['text'] }}]{% endfor %}{% endif %}",
+)
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + CHATML
+TALK = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "one"},
+    {"role": "assistant", "content": "two"},
+    {"role": "user", "content": [{"type": "text", "text": "three"}, {"type": "text", "text": " four"}]},
+]
+
+
+def joined(message):
+    content = message["content"]
+    return message | {"content": content if isinstance(content, str) else "".join(p["text"] for p in content)}
+
+
+@pytest.mark.parametrize("template, taken", [
+    (CHATML, [joined(m) for m in TALK]), (PARTS, TALK), (QWEN3, [joined(m) for m in TALK])
+], ids=["text", "parts", "qwen3"])  # fmt: skip
+def test_a_prompt_of_several_messages_is_what_the_template_makes_of_them(task, template, taken):
+    """Token for token: system message, earlier rounds, content in parts where the template takes them."""
+    tokenizer = tokenizer_with(template)
+    renderer = ChatRenderer(tokenizer, task, show_instructions=False)
+    asked = Conversation.of(TALK)
+    assert tokenizer.decode(renderer.prompt_ids(asked)) == renderer._text(taken)
+    told = ChatRenderer(tokenizer, task)
+    begun = taken[1] | {"content": told.instructions + "one"}
+    assert tokenizer.decode(told.prompt_ids(asked)) == renderer._text([taken[0], begun, *taken[2:]])
+    assert asked.messages == TALK, "nothing was written into the dataset's messages"
+    single = Conversation.of([{"role": "user", "content": "front=1"}])
+    assert renderer.prompt_ids(single) == renderer.prompt_ids("front=1")
+    assert told.prompt_ids(single) == told.prompt_ids("front=1")
+
+
+def test_a_role_that_the_template_does_not_take_is_refused(task):
+    renderer = ChatRenderer(tokenizer_with(NO_SYSTEM), task)
+    with pytest.raises(ValueError, match=r"cannot render a conversation of system, user, .*no system role"):
+        renderer.prompt_ids(Conversation.of(TALK))
+    renderer.prompt_ids(Conversation.of(TALK[1:]))

@@ -71,6 +71,8 @@ def test_every_yaml_is_a_valid_run(path, offline):
         task, _, _, rollout, objective, args = finetune(config=path)
         check_run(args, rollout, objective)
         assert args.max_steps == args.num_updates * args.steps_per_update
+    if task.task.startswith("reasoning-gym:"):
+        return  # its package need not be installed: tests/worlds loads it
     world = load_task(task.task, **task.task_options)
     assert world.horizon >= 1
     if task.task == "dataset" and "/maths/" in str(path):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from polytune.tasks import load_task, maths
+from polytune.tasks import limited, load_task, maths
 from polytune.tasks.rewards import final_answer, math_verified
 
 
@@ -96,6 +96,6 @@ def test_without_math_verify_the_task_is_refused_at_start(path, monkeypatch):
 
 
 def test_a_process_that_cannot_import_it_says_so(monkeypatch):
-    monkeypatch.setattr(maths.sys, "executable", "/bin/false")
+    monkeypatch.setattr(limited.sys, "executable", "/bin/false")
     with pytest.raises(ImportError, match="cannot be imported"):
         maths.Verifier().equal("1", "1")

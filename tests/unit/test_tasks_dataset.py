@@ -9,8 +9,8 @@ from fractions import Fraction
 import pytest
 
 from polytune.tasks import load_task
-from polytune.tasks.dataset import TEST_ROWS_START
 from polytune.tasks.rewards import calculation, reaches_target
+from polytune.tasks.rows import TEST_ROWS_START
 from polytune.tasks.splits import load_split
 
 REWARD, STRATEGY = "polytune.tasks.rewards:reaches_target", "polytune.tasks.rewards:calculation"
@@ -137,8 +137,9 @@ def test_a_row_may_show_several_answers_and_messages_may_ask(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row) + "\n")
     task = load_task("dataset", path=str(file), reward=REWARD, prompt="ask", answer="ways", answer_end=";")
-    assert list(task.training_lines()) == [("2 3 4 = 24 :", "2*3*4;"), ("2 3 4 = 24 :", "4*3*2;")]
-    assert task.vocabulary() == [";", *"*234:="]
+    shown = "system: be brief\nuser: 2 3 4 = 24 :"
+    assert list(task.training_lines()) == [(shown, "2*3*4;"), (shown, "4*3*2;")]
+    assert task.vocabulary() == [";", *sorted(set("*system:bebriefuser:234=:24"))]
 
 
 def test_no_text_makes_the_arithmetic_graders_raise_or_hang():
@@ -152,3 +153,60 @@ def test_no_text_makes_the_arithmetic_graders_raise_or_hang():
         assert reaches_target(text, ROWS[0]) in (0.0, 1.0)
         assert calculation(text, ROWS[0]) is None or reaches_target(text, ROWS[0])
         assert time.perf_counter() - began < 1.5, text[:50]
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+ROUNDS = [
+    SYSTEM,
+    {"role": "user", "content": "2 3 4 = 24 :"},
+    {"role": "assistant", "content": "2*3*4"},
+    {"role": "user", "content": [{"type": "text", "text": "Another "}, {"type": "text", "text": "way?"}]},
+]
+
+
+def same(answer, row):
+    return float(answer == row["answer"])
+
+
+def of_messages(tmp_path, *rows, **options):
+    file = tmp_path / "talk.jsonl"
+    file.write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
+    options = {"reward": f"{__name__}:same", "prompt": "messages"} | options
+    return load_task("dataset", path=str(file), **options)
+
+
+def test_messages_are_all_shown_and_their_last_answer_is_not(tmp_path):
+    answer = {"role": "assistant", "content": "4*3*2"}
+    task = of_messages(tmp_path, [*ROUNDS, answer], [ROUNDS[1], answer])
+    shown = task.start(0).observation()
+    assert shown == "system: Be brief.\nuser: 2 3 4 = 24 :\nassistant: 2*3*4\nuser: Another way?"
+    assert shown.messages == ROUNDS, "as the template takes them, parts included"
+    assert (task.prompt(1), task.prompt(1).messages) == ("2 3 4 = 24 :", [ROUNDS[1]])
+    assert list(task.training_lines()) == [(shown, "4*3*2"), ("2 3 4 = 24 :", "4*3*2")]
+    assert [task.start(seed).step("4*3*2").reward for seed in (0, 1)] == [1, 1], 'the answer is row["answer"]'
+    restored = task.restore(task.start(0).snapshot()).observation()
+    assert restored == shown and restored.messages == shown.messages
+    assert task.start_hash(0) != task.start_hash(1)
+
+
+def test_a_column_of_messages_may_hold_the_answers(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    row = {"prompt": [ROUNDS[1]], "completion": [{"role": "assistant", "content": "2*3*4"}]}
+    file.write_text(json.dumps(row | {"numbers": [2, 3, 4], "target": 24}) + "\n")
+    task = load_task("dataset", path=str(file), reward=REWARD, answer="completion")
+    assert list(task.training_lines()) == [("2 3 4 = 24 :", "2*3*4")]
+    with pytest.raises(ValueError, match="no answers to pretrain on: add answer=COLUMN .* or give messages that end"):
+        list(load_task("dataset", path=str(file), reward=REWARD).training_lines())
+
+
+@pytest.mark.parametrize("messages, words", [
+    ([{"role": "assistant", "content": "4"}], "an answer alone: nothing is asked"),
+    ([ROUNDS[1], ROUNDS[2], ROUNDS[2]], "two answers in a row"),
+    ([SYSTEM, {"role": "user", "content": " "}], "the message that asks is empty"),
+    ([{"from": "human", "value": "hello"}], "a message is .*, got one with from, value"),
+    ([{"role": "user", "content": [{"type": "image", "url": "x.png"}]}], "images and sounds cannot be shown"),
+    ([{"role": "user", "content": 7}], "content is text, or parts of the type 'text'"),
+])  # fmt: skip
+def test_messages_that_ask_nothing_are_refused_at_start(tmp_path, messages, words):
+    with pytest.raises(ValueError, match=rf"row of seed 0, column 'messages': .*{words}"):
+        of_messages(tmp_path, messages)
