@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from operator import itemgetter
 
 import torch
 from accelerate.utils import gather_object
 
-from polytune.config import require
+from polytune.config import RolloutConfig, require
 from polytune.methods import Beginning
 from polytune.rollout import (
     Duplicates,
@@ -95,7 +96,8 @@ class GrowsTrees:
         """The trees of all processes, each of which grew some; in the order of ``starts``."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         own = range(process, len(starts), processes)
-        trees = self._grow([starts[i] for i in own])[0] if len(own) else []
+        whole = replace(self.rollout, num_rollout_states=0, num_vines=0)
+        trees = self._grow([starts[i] for i in own], whole)[0] if len(own) else []
         for turn in (turn for tree in trees for trajectory in tree.trajectories() for turn in trajectory.turns):
             turn.hidden, turn.entropies = None, ()
         return [tree for _, tree in sorted(gather_object([*zip(own, trees, strict=True)]), key=itemgetter(0))]
@@ -143,21 +145,23 @@ class GrowsTrees:
         starts = self.schedule.take(count, self.accelerator.process_index, self.accelerator.num_processes)
         if not starts:
             return 0
-        rows = len(starts) * self.num_generations
+        own = self.rollout.num_seeds
+        rows, per_seed = len(starts) * self.num_generations, self.num_generations // own
+        starts = [start._replace(num_seeds=own) for start in starts]
         for name, method in self.methods.items():
             starts = method.starts(starts, self.args.seed)
-            own, whole = self.rollout.num_seeds, sum(start.num_seeds or self.rollout.num_seeds for start in starts)
+            seeds = sum(start.num_seeds for start in starts)
             require(
-                0 < whole * self.num_generations // own <= rows,
-                f"method {name!r} starts {whole} seed trajectories, {self.num_generations // own} rows each, and there "
+                0 < seeds * per_seed <= rows,
+                f"method {name!r} starts {seeds} seed trajectories, {per_seed} rows each, and there "
                 f"is room for {rows} rows: its starts must keep within those that are due.",
             )
         trees, steps = self._grow(starts)
         self._trees += trees
         return steps
 
-    def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
-        """Trees from ``starts`` and the environment steps they took."""
+    def _grow(self, starts: Sequence[Start], rollout: RolloutConfig | None = None) -> tuple[list[Tree], int]:
+        """Trees from ``starts`` and the environment steps they took; ``rollout``: unset, of the run's shape."""
         before = self._counters.env_steps
         rule = find_branching(self.rollout.rollout_states)
         trees = grow_trees(
@@ -165,7 +169,7 @@ class GrowsTrees:
             self.renderer,
             self.generator,
             starts,
-            self.rollout,
+            self.rollout if rollout is None else rollout,
             run_seed=self.args.seed,
             max_branches=self.policy_config.max_branches,
             counters=self._counters,

@@ -20,7 +20,9 @@ SEEDS = 4
 def recipe_of(name):
     """The first recipe that names this method alone."""
     recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
-    told = (read_recipe(path) for path in recipes if path.parent.name != "accelerate" and "methods:" in path.read_text())
+    told = (
+        read_recipe(path) for path in recipes if path.parent.name != "accelerate" and "methods:" in path.read_text()
+    )
     return next(recipe for recipe in told if recipe.get("methods") == [name])
 
 
