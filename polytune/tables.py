@@ -43,6 +43,8 @@ CREDIT: dict[str, Entry] = {
     "max": Entry("polytune.objective.credit.max:MAX"),
     "per_set": Entry("polytune.objective.credit.per_set:PER_SET"),
     "leave_one_out": Entry("polytune.objective.credit.leave_one_out:LEAVE_ONE_OUT"),
+    "shapley": Entry("polytune.objective.credit.shapley:SHAPLEY"),
+    "greedy": Entry("polytune.objective.credit.greedy:GREEDY"),
 }
 
 #: clusters of texts, for `signature`: `polytune.objective.judge`
@@ -58,6 +60,9 @@ SET_NORMALISE: dict[str, Entry] = GAE_NORMALISE | {
     "group_std": Entry(
         "polytune.objective.normalise:GROUP_STD",
         "each group centred and by its own, as in GRPO; credit mean or per_set",
+    ),
+    "group_mean": Entry(
+        "polytune.objective.normalise:GROUP_MEAN", "each group by its mean score, as in MaxRL; credit mean or per_set"
     ),
 }
 
@@ -79,6 +84,16 @@ METHODS: dict[str, Entry] = {
     "go_explore": Entry("polytune.methods.go_explore:GoExplore", "trees from states reached before"),
     "spear": Entry("polytune.methods.spear:SPEAR", "successes of earlier updates once more"),
     "ead": Entry("polytune.methods.ead:EAD", "first tokens of an answer hotter than later ones"),
+    "dph_rl": Entry("polytune.methods.dph_rl:DPHRL", "answers of the pretrained policy are not forgotten"),
+    "lp_reg": Entry("polytune.methods.lp_reg:LpReg", "unlikely tokens that are no noise are kept"),
+    "steer": Entry("polytune.methods.steer:STEER", "tokens that change the entropy most count less"),
+    "thr": Entry("polytune.methods.thr:THR", "tokens that help other right answers count more or less"),
+    "knapsack": Entry("polytune.methods.knapsack:Knapsack", "attempts go where they are worth most"),
+    "vas": Entry("polytune.methods.vas:VAS", "start states where outcomes vary, more often"),
+    "unsolved": Entry("polytune.methods.unsolved:Unsolved", "start states that are not solved yet, alone"),
+    "judged_roots": Entry(
+        "polytune.methods.judged_roots:JudgedRoots", "trees from states that a judge of texts chooses"
+    ),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 import shtab
 
 from polytune import tasks
-from polytune.app import play
 from polytune.app.cli import parser_of
 from polytune.helptext import one_name
 from polytune.pictures.tracking import TRACKERS
@@ -45,7 +44,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "scale": ("tiny", "cpu", "paper"),
 }
 #: the same where a field of another recipe has that name
-OF_DOOR: dict[str, dict[str, Iterable[str]]] = {"finetune": {"methods": METHODS}}
+OF_DOOR: dict[str, dict[str, Iterable[str]]] = {"finetune": {"methods": METHODS}, "methods": {"names": METHODS}}
 FOLDERS = ("model", "base_model", "output_dir", "data_dir", "policy", "adapter", "vllm_weights_dir", "recipes")
 FILES = ("completions", "from_records", "policies", "keep", "gif", "vines")
 YAMLS = ("config", "methods")
@@ -63,25 +62,22 @@ _polytune_yaml() {
 """
 
 
-def script(shell: str, doors: Mapping[str, str]) -> str:
-    """The completion script of ``shell``; ``doors``: program -> what it does."""
+def script(shell: str, doors: Mapping[str, str], tools: Mapping[str, str]) -> str:
+    """The completion script of ``shell``; ``doors``: program -> what it does, ``tools``: those that build a parser of
+    their own."""
     root = argparse.ArgumentParser(prog="polytune", allow_abbrev=False)
     root.add_argument("--version", action="store_true", help="which polytune this is")
     commands = root.add_subparsers(dest="command")
-    for name, told in doors.items():
+    for name, told in {**doors, **tools}.items():
         door = commands.add_parser(name, help=told, description=told)
-        built = parser_of(importlib.import_module(f"polytune.app.{name}").main)
+        module = importlib.import_module(f"polytune.app.{name}")
+        built = module.build_parser() if name in tools else parser_of(module.main)
         _copy_fields(built, door, OF_DOOR.get(name, {}))
-    _copy_fields(_play_parser(), commands.add_parser("play", help="play a task, watch a policy", description=""))
     completion = commands.add_parser("completion", help="print a completion script", description="")
     completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS[:3])
     text = shtab.complete(root, shell=shell, preamble={"bash": PREAMBLE.replace("RECIPES", " ".join(recipes()))})
     # what nothing is known of is completed as file names: the second path of a list, say, or NAME=PATH
     return text.replace("complete -o bashdefault", "complete -o bashdefault -o default") if shell == "bash" else text
-
-
-def _play_parser() -> argparse.ArgumentParser:
-    return play.build_parser()
 
 
 def _copy_fields(

@@ -26,11 +26,15 @@ DOORS = {
     "tutorial": "why sets: a bandit in 30 seconds",
     "bench": "measure speed on this machine",
 }
-PLAY = "play"
+#: the same, with command lines of their own and no recipe
+TOOLS = {
+    "play": "play a task, watch a policy, draw its vines",
+    "methods": "published methods that a run can name: hooks, paper, options",
+}
 QUIET_FLAGS = ("-q", "--quiet")
 SHELLS = ("bash", "zsh", "tcsh")
 COMPLETION = "completion"
-COMMANDS = (*DOORS, PLAY, COMPLETION)
+COMMANDS = (*DOORS, *TOOLS, COMPLETION)
 
 OVERVIEW = """\
 polytune: RL fine-tuning that makes a policy solve more problems, not the same few more often.
@@ -43,8 +47,8 @@ polytune: RL fine-tuning that makes a policy solve more problems, not the same f
     accelerate launch --num_processes 2 recipes/finetune.py   # several processes
 """
 REST = """\
-`polytune COMMAND ARGS` is `python recipes/COMMAND.py ARGS`; play is `python -m polytune.app.play`. Completion:
-a script, made once, that your shell's start-up file reads.
+`polytune COMMAND ARGS` is `python recipes/COMMAND.py ARGS`; play and methods are `python -m polytune.app.COMMAND`.
+Completion: a script, made once, that your shell's start-up file reads.
 
     polytune completion bash > ~/.polytune.bash     # once; seconds
     source ~/.polytune.bash                         # in ~/.bashrc
@@ -56,7 +60,7 @@ Status: 0 done, 1 failed, 2 the command line or YAML is wrong, 130 interrupted. 
 """
 OPTIONS = {
     "-h, --help": "this text; after a command, that command's",
-    "-q, --quiet": "with a command (not play): errors only, files as usual",
+    "-q, --quiet": "with a command (not play, methods): errors only, files as usual",
     "--version": "which polytune this is",
 }
 
@@ -95,11 +99,8 @@ def overview() -> str:
     """What the bare command prints."""
     columns = width()
     lines = [reflow(runnable(OVERVIEW), columns), "", "commands:"]
-    lines += [f"  {name:12}{told}" for name, told in DOORS.items()]
-    lines += [
-        f"  {PLAY:12}play a task, watch a policy, draw its vines",
-        f"  {COMPLETION:12}print a script for {', '.join(SHELLS)}: completes all of this",
-    ]
+    lines += [f"  {name:12}{told}" for name, told in (DOORS | TOOLS).items()]
+    lines += [f"  {COMPLETION:12}print a script for {', '.join(SHELLS)}: completes all of this"]
     lines += ["", "options:", *(f"  {name:14}{told}" for name, told in OPTIONS.items())]
     return "\n".join([*lines, "", reflow(runnable(REST), columns)])
 
@@ -120,7 +121,7 @@ def _complete(arguments: Sequence[str]) -> int:
         return 2
     from polytune.app.completion import script
 
-    print(script(arguments[0], DOORS))
+    print(script(arguments[0], DOORS, TOOLS))
     return 0
 
 

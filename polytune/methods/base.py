@@ -1,6 +1,6 @@
 """What a method is: one class whose hooks say what it changes of an update. A hook that is not written changes nothing.
 
-The order of an update:
+Before the first update ``begin``, with the policy that the run began with. The order of an update:
 
     wanted_rows     how many trees fit into a batch
     starts          before trees grow
@@ -12,6 +12,7 @@ The order of an update:
     advantage       once the advantages are spread over tokens
     learn           at the end, before the update's passes
     weight, loss    in each minibatch of each pass: first all weights, then all losses
+    replayed        there, too, of the rows that ``replay`` gave
 
 Methods run in the order in which the run names them. What a hook sees is one process's part of the update; ``sum`` and
 ``gather`` reach over all processes, and every process must call them equally often.
@@ -22,12 +23,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from polytune.config import require_number
 from polytune.rollout import Row, Start, Trajectory, Tree
+
+
+class Beginning(NamedTuple):
+    """What ``begin`` gets, the same in every process.
+
+    start_states: those of the run.
+    grow: trees from some starts, by the policy that the run began with, of all processes, in the order of the starts;
+        their environment steps are paid from the run's budget. Every process must call it equally often.
+    demonstrate: an expert's successful episode from a start state as a row, logprobs 0; None where there is none.
+    """
+
+    start_states: Sequence[int]
+    grow: Callable[[Sequence[Start]], list[Tree]]
+    demonstrate: Callable[[int], Row | None]
 
 
 @dataclass
@@ -44,6 +59,10 @@ class Update:
     logprobs_B_C: of the policy that sampled, float32; 0 or anything off own tokens.
     sum, gather: of numbers, and of the items of lists, over all processes.
     record: logs a number of the update in metrics.jsonl.
+    progress: share of the run's updates that have been made, below 1.
+    head: hidden states -> logits, as of :class:`Seen`.
+    text: tokens of an observation or an action -> text.
+    reference_B_C: logprobs of the policy that the run began with, where ``kl_reference`` is 'pretrained'.
     """
 
     seed: int
@@ -57,6 +76,10 @@ class Update:
     sum: Callable[[list[float]], list[float]] = list
     gather: Callable[[list], list] = list
     record: Callable[[str, float], None] = lambda name, value: None
+    progress: float = 0.0
+    head: Callable[[torch.Tensor], torch.Tensor] | None = None
+    text: Callable[[Sequence[int]], str] = str
+    reference_B_C: torch.Tensor | None = None
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -98,9 +121,14 @@ class Seen:
         sums_b_H.index_add_(0, rows_d, self.at().float())
         return sums_b_H / self.own_b_C.sum(dim=1, keepdim=True).clamp(min=1)
 
+    def entropies(self) -> torch.Tensor:
+        """Of the distributions of own tokens, in nats, (b, C); 0 elsewhere."""
+        logprobs_d_V = self.head(self.at(before=1)).float().log_softmax(dim=-1)
+        return self.spread(-(logprobs_d_V.exp() * logprobs_d_V).sum(dim=-1))
+
     def spread(self, numbers_d: torch.Tensor) -> torch.Tensor:
-        """(b, C) of one number for each own token, 0 elsewhere."""
-        spread_b_C = numbers_d.new_zeros(self.own_b_C.shape)
+        """(b, C, ...) of what each own token has, 0 elsewhere."""
+        spread_b_C = numbers_d.new_zeros(*self.own_b_C.shape, *numbers_d.shape[1:])
         spread_b_C[self.own_b_C] = numbers_d
         return spread_b_C
 
@@ -116,6 +144,7 @@ class Minibatch:
     mask_b_C: 1 at own tokens.
     epsilon: (low, high) of the clip range.
     tensors: what the hooks ``advantage`` left there, these rows of it.
+    entropies_b_C: of the tokens' distributions, with gradients; None for replayed rows.
     weight: the product of all ``weight`` hooks, once they have run.
     record: logs the mean of values (b, C) where a mask (b, C) is 1, over all processes.
     """
@@ -127,6 +156,7 @@ class Minibatch:
     mask_b_C: torch.Tensor
     epsilon: tuple[float, float]
     tensors: dict[str, torch.Tensor]
+    entropies_b_C: torch.Tensor | None = None
     weight: torch.Tensor | float = 1.0
     record: Callable[[str, torch.Tensor, torch.Tensor], None] = lambda name, values, mask: None
 
@@ -154,9 +184,14 @@ class Method:
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
         """ValueError for fields of the run that this method contradicts, before any work; gets the three configs."""
 
+    def begin(self, beginning: Beginning) -> None:
+        """Once in a run, before its first update; a resumed run has it in ``state``."""
+
     def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
-        """One start for each that is due in this process, which it may give a root. An update asks once or several
-        times, as its budget allows, so random numbers must follow from ``run_seed`` and the start alone."""
+        """What grows in the place of the starts that are due in this process: each may get a root, another start state
+        (``Start.instead``), or a number of seed trajectories of its own, as many in all as those that are due. An
+        update asks once or several times, as its budget allows, so random numbers must follow from ``run_seed`` and
+        the start alone."""
         return due
 
     def temperature(self, token: int, progress: float) -> float:
@@ -180,6 +215,12 @@ class Method:
         tokens joins the loss; nothing else sees the row: no set, critic, statistic, other hook or other term of the
         loss. ``progress``: share of the run's updates that have been made, below 1."""
         return ()
+
+    def replayed(self, batch: Minibatch) -> torch.Tensor | None:
+        """(b, C): the loss of tokens that this method replays, in the place of the clipped surrogate, whose part in the
+        mean it takes; None: that surrogate. ``batch`` has the minibatch's replayed rows, ``mask_b_C`` those of this
+        method, ``advantages_b_C`` what ``replay`` said."""
+        return None
 
     def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
         """name -> (b, ...) of a part of the rows, without gradients; ``Update.probed`` holds them put together. Names

@@ -1,5 +1,5 @@
-"""EAD, exploratory annealed decoding: the first tokens of an answer, where answers part, are sampled hot, and later
-ones, which carry out what was begun, cool.
+"""EAD, exploratory annealed decoding (arXiv 2510.05251): the first tokens of an answer, where answers part, are sampled
+hot, and later ones, which carry out what was begun, cool.
 
     tau_t = max(1 + tau_max - e^(t / d), tau_min)  for t >= cutoff, else 1;   d = min(d_0 + growth * progress, d_max)
 t: number of a token in its action, from 0; progress: share of the run that is done; tau_t: a factor on temperature.

@@ -61,8 +61,15 @@ class GoExplore(Method):
         random = Random(f"{run_seed} {start.start_state} {start.attempt}")
         if random.random() >= self.share or not cells:
             return start
-        [cell] = random.choices(cells, [(self.visits[cell] + 1) ** -0.5 for cell in cells])
-        return start._replace(root=self.roots[cell])
+        return start._replace(root=self.roots[self.choose(cells, random)])
+
+    def choose(self, cells: Sequence[Cell], random: Random) -> Cell:
+        """The cell of a start state in which a tree begins."""
+        return random.choices(cells, [(self.visits[cell] + 1) ** -0.5 for cell in cells])[0]
+
+    def admits(self, cell: Cell, update: Update) -> bool:
+        """Whether the archive takes a cell that it does not hold."""
+        return True
 
     def learn(self, update: Update) -> None:
         seen: dict[Cell, list] = {}
@@ -77,6 +84,8 @@ class GoExplore(Method):
                         root = Root(tree.start_state, tree.prompt_ids, tuple(way[:turn]), snapshot)
                         found[1] = min(found[1] or root, root, key=_length)
         for cell, visits, root in sorted(update.gather([(cell, *found) for cell, found in seen.items()]), key=_order):
+            if cell not in self.roots and not self.admits(cell, update):
+                continue
             self.visits[cell] = self.visits.get(cell, 0) + visits
             self.roots[cell] = min(self.roots.get(cell, root), root, key=_length)
         often = sorted(self.roots, key=self.visits.__getitem__, reverse=True)

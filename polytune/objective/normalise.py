@@ -4,13 +4,16 @@
 "std" divides by the std and keeps the mean: set advantages sum to 0 over a group already, and subtracting the mean of a
 batch would move members of tied groups off 0. Where |mean| is larger than the std, as leave_one_out can have it, |mean|
 is the size of the population and divides it, so that values which hardly differ do not become large. "mean_std"
-subtracts the mean and divides by the std (usual for GAE). "group_std" has scaled each group by its own.
+subtracts the mean and divides by the std (usual for GAE). "group_std" has scaled each group by its own. "group_mean"
+has divided each group by the mean score of its sets, which with objective "mean" and sets of one is MaxRL (arXiv
+2602.02710): (r - mean) / mean, towards the gradient of log p where p is a start state's success rate. Groups whose mean
+is 0 or below are left as they are: nothing in them won.
 Degenerate case: a size of `least` or below is that of rounding, and nothing is divided by it.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -73,19 +76,33 @@ def _standard(mean: float, std: float) -> tuple[float, float]:
     return mean, std
 
 
+def divide_by_means(scores: GroupScores) -> GroupScores:
+    """Each group divided by the mean score of its sets, where that is above 0."""
+    means_P_1 = torch.where(scores.mean_P > MIN_STD, scores.mean_P, 1.0)[:, None]
+    deductions_P_N = None if scores.deductions_P_N is None else scores.deductions_P_N / means_P_1
+    return replace(scores, advantages_P_N=scores.advantages_P_N / means_P_1, deductions_P_N=deductions_P_N)
+
+
 def _check_centred(trainer: Any, rollout: Any, objective: Any) -> None:
     """A group's mean, which is taken away, must not have been given on purpose."""
     centred = [name for name in CREDIT if find_credit(name).centred]
     require(
         find_credit(objective.credit).centred,
-        f"credit {objective.credit!r} gives a group's members a mean on purpose, which set_normalise 'group_std' would "
-        f"take away: set set_normalise to 'std' or 'none', or credit to {' or '.join(map(repr, centred))}.",
+        f"credit {objective.credit!r} gives a group's members a mean on purpose, which set_normalise "
+        f"{objective.set_normalise!r} would take away: set set_normalise to 'std' or 'none', or credit to "
+        f"{' or '.join(map(repr, centred))}.",
     )
 
 
 NONE = Scaling(_unscaled, says="not scaled")
 STD = Scaling(_by_size, says="divided by their standard deviation over the update (their mean, where that is larger)")
 MEAN_STD = Scaling(_standard, says="standardised over the update")
+GROUP_MEAN = Scaling(
+    _unscaled,
+    divide_by_means,
+    check=_check_centred,
+    says="divided by each group's mean score (MaxRL, arXiv 2602.02710)",
+)
 GROUP_STD = Scaling(
     _unscaled,
     standardise_groups,

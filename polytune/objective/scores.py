@@ -33,6 +33,7 @@ class GroupScores:
     diversity_P: mean d of a group's sets. Of all its sets, in closed form, for a measure that counts classes; else of
         the sets that were scored; None for such a measure when the objective never read d, which is not worth
         enumerating for a log.
+    mean_P: mean score of a group's sets, all of them in closed form.
     scale_P: largest |f| that was worked out for a group (in closed form: of a member's mean). What differs by less than
         a millionth of it is rounding: see `scale.py`.
     """
@@ -42,6 +43,7 @@ class GroupScores:
     deductions_P_N: torch.Tensor | None
     diversity_P: torch.Tensor | None
     scale_P: torch.Tensor
+    mean_P: torch.Tensor
 
 
 def set_advantages(
@@ -115,7 +117,7 @@ def score_groups(
         chosen = _chosen_sets(groups, size, num_sets, seed)
         advantages_P_N, scored_P_N, deductions_P_N = scorer.credited(rule, chosen)
     diversity_P = scorer.mean_diversity(size)
-    return GroupScores(advantages_P_N, scored_P_N, deductions_P_N, diversity_P, scorer.scale_P)
+    return GroupScores(advantages_P_N, scored_P_N, deductions_P_N, diversity_P, scorer.scale_P, scorer.mean(size))
 
 
 class _Scorer:
@@ -126,6 +128,7 @@ class _Scorer:
         rows = zip(groups.classes_P_N, groups.signatures_P_N, strict=True)
         self.diversity = [GroupDiversity(measure, classes_N, row) for classes_N, row in rows]
         self.scale_P = torch.zeros(len(groups.rewards_P_N), dtype=torch.float64)
+        self.means_P: dict[int, torch.Tensor] = {}  # set size -> mean f, where sets of that size were scored
         self.mean_read: dict[tuple[int, int], float] = {}  # (group, set size) -> mean d, where the objective read it
 
     def expected(self, size: int) -> torch.Tensor:
@@ -135,14 +138,24 @@ class _Scorer:
             values_P_N = self.goal.given_member(groups, size, form(size) if form else None, self.diversity_coef)
             values_P_N = _checked("objective's closed form", values_P_N, tuple(groups.rewards_P_N.shape))
             self.scale_P = torch.maximum(self.scale_P, values_P_N.abs().amax(dim=1))
-            return values_P_N
-        members_S_n = all_sets(groups.num_members, size)
-        rows = [self._scored(p, members_S_n) for p in range(len(groups.rewards_P_N))]
-        return _stack([scored.member_mean(scored.scores_S) for scored in rows], groups)
+        else:
+            members_S_n = all_sets(groups.num_members, size)
+            rows = [self._scored(p, members_S_n) for p in range(len(groups.rewards_P_N))]
+            values_P_N = _stack([scored.member_mean(scored.scores_S) for scored in rows], groups)
+        self.means_P[size] = values_P_N.mean(dim=1)
+        return values_P_N
+
+    def mean(self, size: int) -> torch.Tensor:
+        """Mean f of each group's sets of ``size`` members, (P,); of those that were drawn, where some were."""
+        if size not in self.means_P:
+            self.expected(size)
+        return self.means_P[size]
 
     def credited(self, rule: Credit, chosen: list[torch.Tensor]) -> tuple:
         """(advantages, scored, deductions), each (P, N), from explicit sets per group."""
         sets_P = [self._scored(p, members_S_n) for p, members_S_n in enumerate(chosen)]
+        if sets_P:
+            self.means_P[chosen[0].shape[1]] = torch.stack([scored.scores_S.mean() for scored in sets_P])
         shape = (self.groups.num_members,)
         rows = [_checked("credit rule's advantages", rule.of_sets(sets), shape, unscored=True) for sets in sets_P]
         raw_P_N = _stack(rows, self.groups)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from polytune.config import RolloutConfig
+from polytune.digests import number_from
 from polytune.errors import ToldError
 from polytune.policy.generator import Branch, Generator, SampleKey
 from polytune.policy.rendering import Renderer
@@ -45,11 +46,20 @@ class Start(NamedTuple):
     """A start state, by its seed, and which attempt at it this is; together with the run seed they seed the samples.
 
     ``root``: a state reached earlier from that start state, in which the attempt begins; None: the start state itself.
+    ``num_seeds``: seed trajectories of its tree; None: the run's.
     """
 
     start_state: int
     attempt: int
     root: Root | None = None
+    num_seeds: int | None = None
+
+    def instead(self, start_state: int) -> Start:
+        """An attempt at another start state in the place of this one; no other attempt has its random numbers."""
+        if start_state == self.start_state:
+            return self
+        told = f"{self.start_state} {self.attempt}".encode()
+        return Start(start_state, -1 - number_from(told, 7), None, self.num_seeds)
 
 
 @dataclass
@@ -149,7 +159,7 @@ def grow_trees(
     for start in starts:
         tree = Tree(start_state=start.start_state, prompt_ids=())
         trees.append(tree)
-        for s in range(rollout.num_seeds):
+        for s in range(rollout.num_seeds if start.num_seeds is None else start.num_seeds):
             key = SampleKey(run_seed, start.start_state, start.attempt, s * per_seed)
             live = _open(
                 task, renderer, generator, start, key, forkable=branching, keep_points=branching or keep_snapshots

@@ -87,7 +87,10 @@ def set_groups(trees: Sequence[Tree], scope: str) -> list[list[list[Trajectory]]
     if scope in ("vines", "both"):
         batches.append([group for tree in trees for group in tree.vine_groups()])
     if scope in ("seeds", "both"):
-        batches.append([tree.seeds for tree in trees])
+        of_size: dict[int, list[list[Trajectory]]] = {}
+        for tree in trees:
+            of_size.setdefault(len(tree.seeds), []).append(tree.seeds)
+        batches += of_size.values()
     return [batch for batch in batches if batch]
 
 

@@ -139,6 +139,10 @@ class CallsMethods:
             sum=self._sum,
             gather=gather_object,
             record=self._record,
+            progress=self.state.global_step / self.args.max_steps,
+            head=self._logits,
+            text=self.renderer.action_text,
+            reference_B_C=output.get("ref_per_token_logps"),
         )
 
     def _bonus(self, update: Update) -> torch.Tensor | float:
@@ -196,6 +200,7 @@ class CallsMethods:
             mask_b_C=own_b_C,
             epsilon=(self.epsilon_low, self.epsilon_high),
             tensors={key.removeprefix(SENT): inputs[key] for key in inputs if key.startswith(SENT)},
+            entropies_b_C=handed[1],
             record=self._record_mean,
         )
 

@@ -1,7 +1,8 @@
 """Rows of earlier updates that methods replay (hook ``replay``): who gets which, and their term of the loss.
 
     loss += - mean of min(r A, clip(r) A) over the replayed own tokens of the update, over all processes
-r = pi / pi_old of a token, pi_old the policy that sampled it, whenever that was. TRL sees these rows as blank ones, so
+r = pi / pi_old of a token, pi_old the policy that sampled it, whenever that was. A method may give its own rows another
+term than -min(r A, clip(r) A) (hook ``replayed``). TRL sees these rows as blank ones, so
 that entropy, KL, clip ratios, the mean of fresh tokens and all else are those of the fresh rollouts. The loss's own
 options for ratios (``importance_sampling_level``) and weights of methods do not reach them; ``epsilon``,
 ``epsilon_high`` and ``delta`` do. Degenerate case: where nothing is replayed, the term is 0.
@@ -15,7 +16,7 @@ import torch
 from accelerate.utils import gather_object
 
 from polytune.config import require
-from polytune.methods import Method
+from polytune.methods import Method, Minibatch
 from polytune.rollout import Row
 
 
@@ -37,7 +38,7 @@ class ReplaysRows:
     """
 
     methods: dict[str, Method]
-    _replayed: Sequence[tuple[Row, float | Sequence[float]]] = ()  # this process's rows after the fresh ones
+    _replayed: Sequence[tuple[str, Row, float | Sequence[float]]] = ()  # this process's rows after the fresh ones
 
     @property
     def _replays(self) -> bool:
@@ -55,18 +56,18 @@ class ReplaysRows:
             told for told, process in zip(found, share_out(len(found), rooms), strict=True) if process == own
         ]
         self._record("replay/rows", len(found))
-        return [row for row, _ in self._replayed]
+        return [row for _, row, _ in self._replayed]
 
-    def _ask(self, room: int, rows: int) -> list[tuple[Row, float | Sequence[float]]]:
+    def _ask(self, room: int, rows: int) -> list[tuple[str, Row, float | Sequence[float]]]:
         """Of all processes, method by method: each is offered what is left beside what those after it want."""
-        found: list[tuple[Row, float | Sequence[float]]] = []
+        found: list[tuple[str, Row, float | Sequence[float]]] = []
         progress, methods = self.state.global_step / self.args.max_steps, list(self.methods.items())
         for index, (name, method) in enumerate(methods):
             later = wanted_rows((other for _, other in methods[index + 1 :]), rows) * self.accelerator.num_processes
             offered = max(0, room - len(found) - later)
             told = list(method.replay(offered, progress))
             require(len(told) <= offered, f"method {name!r} replays {len(told)} rows, but there is room for {offered}.")
-            found += told
+            found += [(name, *own) for own in told]
         return found
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, torch.Tensor]:
@@ -74,11 +75,13 @@ class ReplaysRows:
         if self._replays:
             mask_B_C = torch.zeros_like(output["completion_ids"])
             advantages_B_C = torch.zeros_like(output["sampling_per_token_logps"])
-            for index, (row, advantage) in enumerate(self._replayed, start=len(self._rows)):
+            owner_B_1 = mask_B_C.new_full((len(mask_B_C), 1), -1)
+            for index, (name, row, advantage) in enumerate(self._replayed, start=len(self._rows)):
                 own_C = torch.tensor(row.own)
+                owner_B_1[index] = list(self.methods).index(name)
                 mask_B_C[index, : len(own_C)] = own_C
                 advantages_B_C[index, : len(own_C)] = torch.as_tensor(advantage) * own_C
-            output |= {"replay_mask": mask_B_C, "replay_advantages": advantages_B_C}
+            output |= {"replay_mask": mask_B_C, "replay_advantages": advantages_B_C, "replay_owner": owner_B_1}
             output["num_replayed"] = self.accelerator.gather(mask_B_C.sum()).sum()
             self._replayed = ()
         return output
@@ -93,5 +96,24 @@ class ReplaysRows:
         clipped_b_C = ratio_b_C.clamp(1 - self.epsilon_low, 1 + self.epsilon_high)
         if self.args.delta is not None:
             ratio_b_C = ratio_b_C.clamp(max=self.args.delta)
-        surrogate_b_C = torch.min(ratio_b_C * inputs["replay_advantages"], clipped_b_C * inputs["replay_advantages"])
-        return loss - (surrogate_b_C * mask_b_C).sum() / self._normaliser(inputs["num_replayed"])
+        terms_b_C = -torch.min(ratio_b_C * inputs["replay_advantages"], clipped_b_C * inputs["replay_advantages"])
+        for index, method in enumerate(self.methods.values()):
+            own_b_C = mask_b_C * (inputs["replay_owner"] == index)
+            if method.has("replayed") and (own := self._terms_of(method, own_b_C, inputs)) is not None:
+                terms_b_C = torch.where(own_b_C.bool(), own, terms_b_C)
+        return loss + (terms_b_C * mask_b_C).sum() / self._normaliser(inputs["num_replayed"])
+
+    def _terms_of(self, method: Method, own_b_C: torch.Tensor, inputs) -> torch.Tensor | None:
+        """What a method makes of the rows that it replays, (b, C)."""
+        old_b_C = inputs["sampling_per_token_logps"]
+        batch = Minibatch(
+            logprobs_b_C=torch.where(own_b_C.bool(), self._pass_logprobs, old_b_C),
+            old_b_C=old_b_C,
+            advantages_b_C=inputs["replay_advantages"],
+            set_deductions_b_C=None,
+            mask_b_C=own_b_C,
+            epsilon=(self.epsilon_low, self.epsilon_high),
+            tensors={},
+            record=self._record_mean,
+        )
+        return method.replayed(batch)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from operator import itemgetter
 
 import torch
+from accelerate.utils import gather_object
 
+from polytune.config import RolloutConfig, require
+from polytune.methods import Beginning
 from polytune.rollout import (
     Duplicates,
     RolloutCounters,
@@ -13,7 +19,9 @@ from polytune.rollout import (
     Row,
     SeedView,
     Start,
+    Trajectory,
     Tree,
+    Turn,
     blank_row,
     count_duplicates,
     find_branching,
@@ -22,6 +30,7 @@ from polytune.rollout import (
     tree_rows,
 )
 from polytune.running.watchdog import stage
+from polytune.tasks.demonstrations import act_out
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import sibling_groups
 from polytune.trainer.budget import grow_to_budget
@@ -36,6 +45,8 @@ class GrowsTrees:
     then with blank ones) and ``self._counters``. To TRL a replayed row looks like a blank one with text: no own token.
     """
 
+    _begun = False
+
     @stage("rollouts")
     def _roll_out(self, prompts: list[str]) -> dict[str, list]:
         """TRL's ``rollout_func``: only the number of prompts counts; the start states are those that are due."""
@@ -43,6 +54,7 @@ class GrowsTrees:
         self._counters = RolloutCounters()
         self._trees: list[Tree] = []
         with self.accelerator.autocast():  # rows are scored under it, too
+            self._begin_methods()
             self._grow_update(self._room(len(prompts)) * self.accelerator.num_processes)
         self.generator.reset()
         canary = getattr(self.generator, "canary_gap", None)
@@ -65,6 +77,40 @@ class GrowsTrees:
             "env_mask": [row.own for row in self._rows] + [[0] * len(row.own) for row in others],
             "episode_return": returns + [0.0] * missing,
         }
+
+    def _begin_methods(self) -> None:
+        """Once in a run: what methods do with the policy that it begins with; the steps are paid from its budget."""
+        if self._begun or self.state.global_step:
+            return
+        self._begun = True
+        beginning = Beginning(tuple(self.schedule.start_states), self._grow_together, self._demonstrated)
+        for method in self.methods.values():
+            method.begin(beginning)
+        if self._counters.env_steps:
+            [steps] = self._sum([self._counters.env_steps])
+            self.env_steps += int(steps)
+            self._counters = RolloutCounters()
+            self.generator.reset()
+
+    def _grow_together(self, starts: Sequence[Start]) -> list[Tree]:
+        """The trees of all processes, each of which grew some; in the order of ``starts``."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        own = range(process, len(starts), processes)
+        whole = replace(self.rollout, num_rollout_states=0, num_vines=0)
+        trees = self._grow([starts[i] for i in own], whole)[0] if len(own) else []
+        for turn in (turn for tree in trees for trajectory in tree.trajectories() for turn in trajectory.turns):
+            turn.hidden, turn.entropies = None, ()
+        return [tree for _, tree in sorted(gather_object([*zip(own, trees, strict=True)]), key=itemgetter(0))]
+
+    def _demonstrated(self, start_state: int) -> Row | None:
+        """The expert's episode as a row, its logprobs 0; None where the expert does not succeed."""
+        told = act_out(self.task, start_state)
+        if not told["success"]:
+            return None
+        actions = [tuple(self.renderer.action_ids(action)) for action in told["actions"]]
+        seen = [self.renderer.feedback_ids(*pair) for pair in zip(told["observations"][1:], actions, strict=False)]
+        turns = [Turn(ids, (0.0,) * len(ids), 0.0, told) for ids, told in zip(actions, [*seen, ()], strict=True)]
+        return trajectory_row(self.renderer.prompt_ids(told["observations"][0]), Trajectory(turns=turns))
 
     def _room(self, rows: int) -> int:
         """Trees that this process has room for beside what methods want; refuses rows that would split one."""
@@ -99,14 +145,23 @@ class GrowsTrees:
         starts = self.schedule.take(count, self.accelerator.process_index, self.accelerator.num_processes)
         if not starts:
             return 0
-        for method in self.methods.values():
+        own = self.rollout.num_seeds
+        rows, per_seed = len(starts) * self.num_generations, self.num_generations // own
+        starts = [start._replace(num_seeds=own) for start in starts]
+        for name, method in self.methods.items():
             starts = method.starts(starts, self.args.seed)
+            seeds = sum(start.num_seeds for start in starts)
+            require(
+                0 < seeds * per_seed <= rows,
+                f"method {name!r} starts {seeds} seed trajectories, {per_seed} rows each, and there "
+                f"is room for {rows} rows: its starts must keep within those that are due.",
+            )
         trees, steps = self._grow(starts)
         self._trees += trees
         return steps
 
-    def _grow(self, starts: Sequence[Start]) -> tuple[list[Tree], int]:
-        """Trees from ``starts`` and the environment steps they took."""
+    def _grow(self, starts: Sequence[Start], rollout: RolloutConfig | None = None) -> tuple[list[Tree], int]:
+        """Trees from ``starts`` and the environment steps they took; ``rollout``: unset, of the run's shape."""
         before = self._counters.env_steps
         rule = find_branching(self.rollout.rollout_states)
         trees = grow_trees(
@@ -114,7 +169,7 @@ class GrowsTrees:
             self.renderer,
             self.generator,
             starts,
-            self.rollout,
+            self.rollout if rollout is None else rollout,
             run_seed=self.args.seed,
             max_branches=self.policy_config.max_branches,
             counters=self._counters,
@@ -186,8 +241,8 @@ class GrowsTrees:
             values = None if values_B_T is None else values_B_T[index][: len(turns)]
             found = list(turns[0]) if self.rollout.branch_at == "token" else [sum(tokens) for tokens in turns]
             views.append(SeedView(len(found), values, found))
-        seeds = self.rollout.num_seeds
-        return [views[start : start + seeds] for start in range(0, len(views), seeds)]
+        after = iter(views)
+        return [list(islice(after, len(tree.seeds))) for tree in trees]
 
     def _as_batch(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """Rows as TRL lays them out."""

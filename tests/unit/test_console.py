@@ -1,5 +1,6 @@
 """The `polytune` command: doors, what they load, quiet mode, colours, completion in a real bash, help at 80 columns."""
 
+import dataclasses
 import fcntl
 import importlib
 import os
@@ -22,6 +23,7 @@ from polytune import places, terminal
 from polytune.app import console
 from polytune.app.cli import UsageError, parser_of, run
 from polytune.helptext import reflow
+from polytune.tables import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "polytune.app.console"]
@@ -86,7 +88,7 @@ def test_a_wrong_command_is_one_line_and_status_2(words, message, capsys):
     assert told.out == "" and told.err.count("\n") == 1 and told.err.startswith(message)
 
 
-@pytest.mark.parametrize("name", (*console.DOORS, console.PLAY))
+@pytest.mark.parametrize("name", (*console.DOORS, *console.TOOLS))
 def test_every_door_leads_to_a_program(name):
     assert (places.PACKAGE / "app" / f"{name}.py").is_file()
 
@@ -115,6 +117,34 @@ def test_playing_behind_the_door():
     )  # fmt: skip
     assert door.returncode == program.returncode == 0 and door.stdout == program.stdout != ""
     assert call("play", "fourrooms", "--quiet").returncode == 2
+
+
+# ---------------------------------------------------------------- methods
+
+
+def test_methods_are_listed_from_the_sources_as_they_are(capsys):
+    """Hooks and options as of the loaded classes, without loading one."""
+    from polytune.app import methods
+    from polytune.methods import Method, build_methods
+
+    code = "import sys; from polytune.app import methods; methods.main([]); print('torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[-1] == "False"
+    quiet = {"has", "says", "check", "state", "restore"}
+    known = [name for name, own in vars(Method).items() if callable(own) and name[0] != "_" and name not in quiet]
+    for name, entry in METHODS.items():
+        built = build_methods([name], {})[name]
+        hooks = methods.hooks(name)
+        assert hooks == [hook for hook in known if built.has(hook)] and hooks, name
+        assert re.search(rf"^{name} +{' '.join(hooks)} .*{re.escape(entry.told)}$", told, re.MULTILINE), name
+        methods.main([name])
+        shown = capsys.readouterr().out
+        for field in dataclasses.fields(built):
+            assert f"{name}.{field.name}={getattr(built, field.name)!r}" in shown, shown
+    assert re.search(r"^kl_cov .*2505\.22617", told, re.MULTILINE)
+    for words, error in ((["clip_cow"], "did you mean 'clip_cov'"), (["--nam"], "unrecognized arguments: --nam")):
+        with pytest.raises(UsageError, match=error):
+            methods.main(words)
 
 
 # ---------------------------------------------------------------- quiet mode
@@ -224,7 +254,7 @@ def scripts(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("completion")
     for shell in console.SHELLS:
-        (folder / shell).write_text(script(shell, console.DOORS))
+        (folder / shell).write_text(script(shell, console.DOORS, console.TOOLS))
     return folder
 
 
@@ -256,6 +286,7 @@ def test_bash_completes_commands_fields_choices_and_files(scripts):
     assert candidates(scripts, "finetune", "--methods", "uc") == ["ucb"]
     assert "recipes" in candidates(scripts, "finetune", "--output_dir", "rec")
     assert candidates(scripts, "play", "four") == ["fourrooms"]
+    assert candidates(scripts, "methods", "clip") == ["clip_cov"]
     assert candidates(scripts, "completion", "z") == ["zsh"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 
 from polytune.config import parse_method_args
@@ -49,21 +50,31 @@ def test_wrong_names_and_options_are_named(name, options, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "plain, name",
-    [("fourrooms/grpo", "fourrooms/grpo_clip_cov"), ("fourrooms/grpo", "fourrooms/grpo_kl_cov"),
-     ("fourrooms/grpo", "fourrooms/grpo_spear"),
-     ("arithmetic/grpo", "arithmetic/grpo_ead"),
-     ("tabular/mean", "tabular/rep_exp"), ("fourrooms/poly_ppo", "fourrooms/poly_ppo_flat_success"),
-     ("fourrooms/poly_ppo", "fourrooms/poly_ppo_go_explore")],
-)  # fmt: skip
-def test_a_methods_recipe_differs_in_the_method_alone(plain, name):
-    before, after = (read_recipe(ROOT / f"recipes/{path}.yaml") for path in (plain, name))
-    assert before.pop("output_dir") != after.pop("output_dir")
-    [method] = after.pop("methods")
-    assert name.endswith(method) and method in METHODS
-    build_methods([method], parse_method_args([method], after.pop("method_args")))
-    assert before == after
+def own_fields(path):
+    """Of a recipe that extends another: (names of its method, the other's fields, its own fields)."""
+    fields = read_recipe(path)
+    told = yaml.safe_load(path.read_text())
+    return fields.get("methods"), read_recipe(path.parent / told["extends"]) if "extends" in told else {}, fields
+
+
+RECIPES = [
+    path
+    for path in sorted((ROOT / "recipes").rglob("*.yaml"))
+    if "\nmethods:" in path.read_text() and "compare" not in path.name
+]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_methods_recipe_differs_in_the_method_alone(path):
+    [method], before, after = own_fields(path)
+    assert path.stem.endswith(method) and before.pop("output_dir") != after.pop("output_dir")
+    build_methods([method], parse_method_args([method], after.pop("method_args", [])))
+    changed = {key for key in before | after if before.get(key) != after.get(key)}
+    assert changed <= {"methods", "kl_coef", "kl_reference"} and "methods" in changed
+
+
+def test_every_method_has_a_recipe():
+    assert set(METHODS) == {method for path in RECIPES for method in own_fields(path)[0]}
 
 
 # ---------------------------------------------------------------- state

@@ -38,6 +38,10 @@ class ScoredSets:
         others_n_m = torch.arange(size).repeat(size, 1)[~torch.eye(size, dtype=torch.bool)].reshape(size, size - 1)
         return self._score(self.members_S_n[:, others_n_m].reshape(-1, size - 1)).reshape(num_sets, size)
 
+    def score(self, members_S_m: torch.Tensor) -> torch.Tensor:
+        """f of other sets of the group, (S,)."""
+        return self._score(members_S_m)
+
     def member_mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over the sets of each member of values (S,) or (S, n), as (N,); NaN for a member in no set."""
         values_S_n = values if values.ndim == 2 else values[:, None].expand_as(self.members_S_n)

@@ -1,0 +1,76 @@
+"""THR, token hidden reward (arXiv 2510.03669): how much a token's step raises the group's right answers steers it.
+
+    g_t = e(y_t) - pi_t, over the tokens that occur in the group;  h_t: last hidden state that y_t was sampled from
+    s_t = g_t^T M h_t,  M = sum of g h^T over tokens of the group's successes;   THR_t = sign(A_t) s_t
+    A'_t = 1[|THR_t| > tau] (1 + sign(THR_t) p) A_t,   tau = beta min over successes of the mean of s over their tokens
+p > 0 favours what is right already (exploitation), p < 0 leaves mass to other answers (exploration). Only groups of
+whole attempts in which some succeed and some do not are touched.
+
+Source: an implementation note of its predecessor NTHR, for s and tau (beta 1), and the abstract for the signs; that
+THR_t takes the sign of A_t, not its size, and p = -0.1 are not established (reviewers: the best p varies by model), so
+both are what to vary: ``p``, ``beta``. Memory: hidden states of all own tokens of an update. Assumes that the head is
+all that moves. Degenerate cases: p 0 with beta 0 leaves all but tokens of s = 0; groups without success or failure
+are left as they are.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from polytune.methods.base import Method, Seen, Update, require_option
+
+
+@dataclass
+class THR(Method):
+    p: float = -0.1
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_option("p", self.p, -1.0, 1.0)
+        require_option("beta", self.beta, 0.0)
+
+    def says(self) -> str:
+        return (
+            f"**THR** (arXiv 2510.03669): tokens that raise the group's right answers count {1 + self.p:g} times, "
+            f"those that lower them {1 - self.p:g} times, of little influence not at all."
+        )
+
+    def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
+        return {"thr/hidden": seen.spread(seen.at(before=1)), "thr/ids": seen.ids_b_C}
+
+    def advantage(self, update: Update, advantages_B_C: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        changed_B_C, trajectories = advantages_B_C.clone(), update.trajectories
+        hidden_B_C_H, ids_B_C = update.probed["thr/hidden"], update.probed["thr/ids"]
+        kept = touched = 0.0
+        for rows in update.groups_G_N:
+            wins_N = torch.tensor([trajectories[row].success for row in rows], device=ids_B_C.device)
+            if wins_N.all() or not wins_N.any():
+                continue
+            own_N_C = update.own_B_C[rows]
+            hidden_d_H, member_d = hidden_B_C_H[rows][own_N_C], own_N_C.nonzero()[:, 0]
+            with torch.no_grad():
+                probabilities_d_V = update.head(hidden_d_H).float().softmax(dim=-1)
+            influence_d = influence(probabilities_d_V, ids_B_C[rows][own_N_C], hidden_d_H.float(), wins_N[member_d])
+            tau = self.beta * min(float(influence_d[member_d == i].mean()) for i in wins_N.nonzero()[:, 0].tolist())
+            old_d = advantages_B_C[rows][own_N_C]
+            thr_d = old_d.sign() * influence_d
+            factor_d = (thr_d.abs() > tau) * (1 + thr_d.sign() * self.p)
+            new_N_C = advantages_B_C[rows]
+            new_N_C[own_N_C] = old_d * factor_d.to(old_d)
+            changed_B_C[rows] = new_N_C
+            kept, touched = kept + float((factor_d > 0).sum()), touched + len(factor_d)
+        kept, touched = update.sum([kept, touched])
+        update.record("thr/kept", kept / touched if touched else math.nan)
+        return changed_B_C
+
+
+def influence(
+    probabilities_d_V: torch.Tensor, ids_d: torch.Tensor, hidden_d_H: torch.Tensor, right_d: torch.Tensor
+) -> torch.Tensor:
+    """s of each token, (d,)."""
+    vocabulary, places_d = ids_d.unique(return_inverse=True)
+    g_d_U = -probabilities_d_V[:, vocabulary]
+    g_d_U[torch.arange(len(ids_d), device=ids_d.device), places_d] += 1
+    m_U_H = (g_d_U * right_d[:, None]).T @ hidden_d_H
+    return (g_d_U * (hidden_d_H @ m_U_H.T)).sum(dim=1)

@@ -1,0 +1,71 @@
+"""Every row of METHODS in a run of its own: two updates on a world of two turns, stopped after the first of them and
+resumed, bit for bit. Options are those of its recipe."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import test_ground_truth as tabular
+import torch
+
+from polytune.config import ObjectiveConfig, RolloutConfig
+from polytune.methods import METHODS
+from polytune.recipe import read_recipe
+from polytune.tasks.tabular.worlds import TwoStep
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 4
+
+
+def recipe_of(name):
+    """The first recipe that names this method alone."""
+    recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
+    told = (
+        read_recipe(path) for path in recipes if path.parent.name != "accelerate" and "methods:" in path.read_text()
+    )
+    return next(recipe for recipe in told if recipe.get("methods") == [name])
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy that wins now and then."""
+    model, tokenizer, renderer = tabular.start_policy(TwoStep())
+    return model, tokenizer, renderer, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def make(folder, name, policy, **fields):
+    model, tokenizer, renderer, weights = policy
+    model.load_state_dict(weights)
+    objective = ObjectiveConfig(
+        objective="mean", set_size=1, set_scope="seeds", window=-1, set_normalise="none", methods=[name],
+        method_args=recipe_of(name).get("method_args"),
+    )  # fmt: skip
+    defaults = dict(num_updates=2, save_updates=1, save_total_limit=3, per_device_train_batch_size=2 * SEEDS)
+    if name in REFERENCE:
+        defaults |= dict(kl_reference="pretrained", kl_coef=0.01)
+    return tabular.make_trainer(
+        folder, TwoStep(), (model, tokenizer, renderer), objective, RolloutConfig(SEEDS, 0, 0), **(defaults | fields)
+    )
+
+
+#: methods that read the policy that the run began with
+REFERENCE = ()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.usefixtures("one_thread")
+def test_it_runs_stops_and_goes_on_as_if_nothing_had_happened(name, policy, tmp_path):
+    first = make(tmp_path / "run", name, policy)
+    names = set(first.methods[name].state())
+    first.train()
+    assert set(first.methods[name].state()) == names
+    shutil.rmtree(tmp_path / "run/checkpoint-2")
+    kept = {key: tensor.clone() for key, tensor in first.model.state_dict().items()}
+    assert any(not torch.equal(tensor, policy[3][key]) for key, tensor in kept.items())
+    again = make(tmp_path / "run", name, policy)
+    again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
+    for key, tensor in again.model.state_dict().items():
+        assert torch.equal(tensor, kept[key]), key
+    for key, tensor in again.methods[name].state().items():
+        assert torch.equal(tensor, first.methods[name].state()[key]), key
+    assert again.env_steps == first.env_steps
