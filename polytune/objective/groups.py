@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from polytune.tasks.base import as_strategy
+
 NO_CLASS = -1
 
 
@@ -62,10 +64,10 @@ def as_rewards(rewards: Any) -> torch.Tensor:
 
 
 def class_ids(signatures_N: Sequence[Hashable | None], where: str = "") -> list[int]:
-    """Numbers the distinct signatures in order of appearance; None becomes `NO_CLASS`."""
+    """Numbers the distinct signatures in order of appearance; None, NaN and blank text become `NO_CLASS`."""
     seen: dict[Hashable, int] = {}
     ids = []
-    for index, signature in enumerate(signatures_N):
+    for index, signature in enumerate(map(as_strategy, signatures_N)):
         if signature is None:
             ids.append(NO_CLASS)
             continue

@@ -19,7 +19,7 @@ from polytune.policy.generator import Branch, Generator, SampleKey
 from polytune.policy.rendering import Renderer
 from polytune.rollout.branching import SeedView, find_branching
 from polytune.rollout.tree import Root, Trajectory, Tree, Turn
-from polytune.tasks.base import Episode, Task
+from polytune.tasks.base import Episode, Task, as_strategy
 
 
 class RolloutError(ToldError, RuntimeError):
@@ -282,7 +282,7 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
         step = episode.step(text)
         reward = float(step.reward)
         observation = None if step.done else episode.observation()
-        signature = episode.signature(trajectory.first_turn) if step.done else None
+        signature = as_strategy(episode.signature(trajectory.first_turn)) if step.done else None
         trajectory.invalid_actions += episode.invalid_actions - invalid
     if not math.isfinite(reward):
         raise RolloutError(

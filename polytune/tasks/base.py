@@ -37,6 +37,22 @@ class Step:
     """`None` while the episode runs, `"success"` or `"horizon"` at its end. Tasks may add words."""
 
 
+def is_missing(value: Any) -> bool:
+    """None, NaN, or a missing value of pandas."""
+    if value is None:
+        return True
+    try:
+        return isinstance(value, float | Hashable) and not isinstance(value, tuple | frozenset) and bool(value != value)
+    except (TypeError, ValueError):  # pandas' NA is neither equal to itself nor different
+        return True
+
+
+def as_strategy(signature: Hashable | None) -> Hashable | None:
+    """A signature as it is; None for one that names nothing: NaN, a missing value of pandas, blank text."""
+    blank = isinstance(signature, str) and not signature.strip()
+    return None if blank or is_missing(signature) else signature
+
+
 class ExpertError(RuntimeError):
     """An expert that does not know what to do."""
 

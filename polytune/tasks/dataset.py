@@ -9,9 +9,13 @@ is its own. Both are tried once on the empty answer to the first row, so that wh
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from polytune.places import find_file
+from polytune.tasks.files import read_rows
 from polytune.tasks.rows import RowTask, reach
+from polytune.terminal import say_warning
 
 
 class DatasetTask(RowTask):
@@ -66,7 +70,8 @@ class DatasetTask(RowTask):
         self.column, self.answers, self.reference = prompt, answer, reference
         found = {"train": load_rows(path, subset, train)}
         if test_path is not None or (test is not None and not find_file(path).is_file()):
-            found["test"] = load_rows(test_path or path, subset, test or "train", missing_is_none=test_path is None)
+            usual = test_path is None and test in (None, "test")  # there need not be any
+            found["test"] = load_rows(test_path or path, subset, test or "train", missing_is_none=usual)
         found = {split: rows for split, rows in found.items() if rows is not None}
         for split, rows in found.items():
             place = test_path or path if split == "test" else path
@@ -74,6 +79,7 @@ class DatasetTask(RowTask):
                 raise ValueError(f"{place} has no rows")
             for column in filter(None, (prompt, reference, answer if split == "train" else None)):
                 reach(rows[0], column, place)
+        self._check_overlap(found)
         self._grade_rows(
             found, reward=reward, signature=signature, solved_at=solved_at, max_tokens=max_tokens,
             answer_end=answer_end, instructions=instructions,
@@ -81,6 +87,19 @@ class DatasetTask(RowTask):
         for split in self.splits.values():
             self.earned("", split[0])
             self.strategy("", split[0])
+
+    def _check_overlap(self, rows: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+        """Say so where test rows ask what training rows ask."""
+        if "test" not in rows:
+            return
+        known = {json.dumps(reach(row, self.column), sort_keys=True, default=str) for row in rows["train"]}
+        asked = [json.dumps(reach(row, self.column), sort_keys=True, default=str) for row in rows["test"]]
+        again = sum(question in known for question in asked)
+        if again:
+            say_warning(
+                f"{again} of {len(asked)} test rows ask what training rows ask: what they show is not of unseen rows. "
+                "Give test_path, or the test split, rows of their own."
+            )
 
 
 def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: bool = False):
@@ -92,17 +111,14 @@ def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: boo
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
     place = find_file(path)
-    kinds = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+    if place.is_file():
+        return read_rows(place)
     try:
         if place.is_dir() and any((place / name).exists() for name in ("dataset_dict.json", "state.json")):
             found = load_from_disk(path)
-        elif place.is_file():
-            if place.suffix not in kinds:
-                raise ValueError(f"a dataset file ends in {', '.join(kinds)}, got {place.name!r}")
-            return load_dataset(kinds[place.suffix], data_files={"train": str(place)}, split="train")
         else:
             found = load_dataset(path, subset)
-    except (FileNotFoundError, ConnectionError, OSError, ValueError, json.JSONDecodeError) as error:
+    except (ConnectionError, OSError, ValueError) as error:
         raise ValueError(
             f"dataset {path!r} cannot be loaded ({type(error).__name__}: {error}): give a file, a folder written by "
             "save_to_disk, or a Hub id."

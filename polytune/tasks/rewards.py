@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from polytune.tasks.base import is_missing
 from polytune.tasks.maths import Verifier
 
 _ALLOWED = re.compile(r"[0-9+\-*/() ]{1,200}", re.ASCII)
@@ -107,7 +108,8 @@ def final_answer(answer: str, row: Mapping[str, Any] | None = None) -> str | Non
 
 
 def math_verified(answer: str, row: Mapping[str, Any]) -> float:
-    """1 if the answer's final result equals row["answer"] by `math-verify` (pip install 'polytune[maths]'), else 0.
+    """1 if the answer's final result equals row["answer"] by `math-verify` (pip install 'polytune[maths]'), else 0, as
+    for every answer to a row without a reference.
 
     The final result is looked for in the last 2,000 characters. No text raises or hangs (`polytune.tasks.maths`).
 
@@ -117,4 +119,7 @@ def math_verified(answer: str, row: Mapping[str, Any]) -> float:
     """
     if "answer" not in row:
         raise KeyError("the row has no column 'answer': add reference=COLUMN to task_args")
-    return float(_VERIFIER.equal(str(row["answer"]), answer))
+    reference = row["answer"]
+    if is_missing(reference) or not str(reference).strip():
+        return 0.0
+    return float(_VERIFIER.equal(str(reference), answer))

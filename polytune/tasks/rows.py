@@ -13,7 +13,7 @@ from typing import Any
 
 from polytune.lookup import find, said
 from polytune.tasks.answers import AnswerEpisode, AnswerTask
-from polytune.tasks.base import Episode
+from polytune.tasks.base import Episode, as_strategy, is_missing
 from polytune.tasks.messages import Conversation, is_messages, split_answer, text_of
 
 #: rows that an evaluation split is numbered from, so that its seeds are not those of training
@@ -89,6 +89,9 @@ class RowTask(AnswerTask):
             if split in rows
         }
         self.default_split = "test" if "test" in rows else "train"
+        for split in self.splits.values():
+            for seed in split:
+                self._check_row(seed)
 
     def row(self, seed: int) -> dict[str, Any]:
         """The row that a start state's seed names. Raises ValueError for one that is not there."""
@@ -102,13 +105,24 @@ class RowTask(AnswerTask):
         answer = self._question(row, seed)[1]
         return row if answer is None else {"answer": answer} | row
 
+    def _check_row(self, seed: int) -> None:
+        """ValueError for a row that asks nothing, or whose reference is missing."""
+        asked, row = self.prompt(seed), self.row(seed)
+        if not asked.strip():
+            raise ValueError(f"row of seed {seed}: column {self.column!r} is blank: fill it in, or leave the row out")
+        if self.reference is not None and is_missing(row["answer"]):
+            raise ValueError(
+                f"row of seed {seed}: its reference, column {self.reference!r}, is {row['answer']!r}: fill it in, or "
+                "leave the row out"
+            )
+
     def prompt(self, seed: int) -> str:
         """What is shown: a text, or a `Conversation` where the row holds messages."""
         return self._question(self.row(seed), seed)[0]
 
     def _question(self, row: dict[str, Any], seed: int) -> tuple[str, str | None]:
         """What a row asks, and the answer that its messages end with, if they do."""
-        found = reach(row, self.column)
+        found = reach(row, self.column, f"row of seed {seed}")
         if is_messages(found):
             try:
                 asked, answer = split_answer(found)
@@ -135,14 +149,14 @@ class RowTask(AnswerTask):
     def strategy(self, answer: str, seed: int) -> Hashable | None:
         """The signature function's answer; the stripped text without one."""
         if self.strategy_of is None:
-            return answer.strip()
+            return as_strategy(answer.strip())
         found = self.strategy_of(answer, self.row(seed))
         if not isinstance(found, Hashable):
             raise ValueError(
                 f"signature {self.signature_name!r} returned a {type(found).__name__}, which is not hashable: return "
                 "text, a number, a tuple or a frozenset"
             )
-        return found
+        return as_strategy(found)
 
     def grade(self, answer: str) -> None:
         raise NotImplementedError("an answer is graded for its row: earned() and strategy()")
@@ -172,7 +186,17 @@ class RowTask(AnswerTask):
             return [] if answer is None else [answer]
         found = reach(self.row(seed), self.answers)
         answers = found if isinstance(found, list) else [found]
-        return [text_of(answer) if isinstance(answer, dict) else str(answer) for answer in answers]
+        return [self._said(answer, seed) for answer in answers]
+
+    def _said(self, answer: Any, seed: int) -> str:
+        """One answer as text. ValueError for one that is missing."""
+        text = text_of(answer) if isinstance(answer, dict) else "" if is_missing(answer) else str(answer)
+        if not text.strip():
+            raise ValueError(
+                f"row of seed {seed}: column {self.answers!r} holds {answer!r} where an answer to pretrain on should "
+                "be: fill it in, or leave the row out of the file"
+            )
+        return text
 
     def vocabulary(self) -> list[str]:
         """The characters of the texts: a tokenizer that knows them can write any of them."""

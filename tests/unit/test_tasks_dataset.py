@@ -210,3 +210,98 @@ def test_a_column_of_messages_may_hold_the_answers(tmp_path):
 def test_messages_that_ask_nothing_are_refused_at_start(tmp_path, messages, words):
     with pytest.raises(ValueError, match=rf"row of seed 0, column 'messages': .*{words}"):
         of_messages(tmp_path, messages)
+
+
+# ---------------------------------------------------------------- data as it was given
+
+
+def graded(answer, row):
+    return float(answer == row.get("answer"))
+
+
+def built(tmp_path, text, name="rows.jsonl", **options):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_task("dataset", path=str(file), reward=f"{__name__}:graded", **options)
+
+
+@pytest.mark.parametrize("text, said", [
+    ('{"prompt": "a"}\n{"prompt": \n', "line 2: no JSON"),
+    ('{"prompt": "a"}\n\n[1, 2]\n', "line 3: a row is an object of columns, got a list"),
+    ('{"prompt": "a", "answer": 1, "prompt": "b"}\n', "line 1: the name 'prompt' stands twice"),
+    ('{"prompt": "a"}\n{"prompt": "b", "answer": NaN}\n', "line 2: NaN is no JSON"),
+    ("", "has no rows"), ("\n \n", "has no rows"),
+    (b'{"prompt": "\xff"}\n', "is not UTF-8 text"),
+    ('{"prompt": "a"}\n{"prompt": ""}\n', "row of seed 1"), ('{"prompt": "a"}\n{"prompt": "  "}\n', "row of seed 1"),
+    ('{"prompt": "a"}\n{"prompt": null}\n', "row of seed 1"), ('{"prompt": "a"}\n{"promt": "b"}\n', "row of seed 1"),
+    ("[" * 100_000, "nested too deeply"),
+])  # fmt: skip
+def test_a_row_that_cannot_be_is_named_before_work(tmp_path, text, said):
+    with pytest.raises(ValueError, match="row") as caught:
+        built(tmp_path, text)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), "", " "])
+def test_an_answer_that_is_missing_is_not_cloned_and_a_missing_reference_never_pays(tmp_path, value):
+    from polytune.tasks.rewards import math_verified
+
+    rows = json.dumps({"prompt": "a", "said": "1"}) + "\n" + json.dumps({"prompt": "b", "said": value}) + "\n"
+    rows = rows.replace("NaN", "null")
+    task = built(tmp_path, rows, answer="said")
+    with pytest.raises(ValueError, match="row of seed 1.*'said'"):
+        list(task.training_lines())
+    for answer in ("\\boxed{None}", "\\boxed{nan}", "\\boxed{}", "None", "nan", ""):
+        assert math_verified(answer, {"answer": value}) == 0.0
+    if value is None or value != value:
+        with pytest.raises(ValueError, match="row of seed 1: its reference"):
+            built(tmp_path, rows, reference="said")
+
+
+@pytest.mark.parametrize("name", ["data[1].jsonl", "a*b?.jsonl", "[x]/rows.jsonl", "{a,b}.jsonl"])
+def test_a_file_of_any_name_is_read(tmp_path, name):
+    task = built(tmp_path, '{"prompt": "a", "answer": 123456789012345678901234567890, "x": {"y": 1}}\n', name)
+    assert task.row(0) == {"prompt": "a", "answer": 123456789012345678901234567890, "x": {"y": 1}}
+
+
+def test_texts_of_a_csv_stay_texts_and_parquet_is_read(tmp_path):
+    task = built(tmp_path, "prompt,answer\nNA,None\nnull,\n", "rows.csv")
+    assert [task.row(i) for i in range(2)] == [
+        {"prompt": "NA", "answer": "None"}, {"prompt": "null", "answer": None}]  # fmt: skip
+    from datasets import Dataset
+
+    Dataset.from_list([{"prompt": "a", "answer": "b"}]).to_parquet(tmp_path / "rows[2].parquet")
+    task = load_task("dataset", path=str(tmp_path / "rows[2].parquet"), reward=f"{__name__}:graded")
+    assert task.row(0)["answer"] == "b"
+    with pytest.raises(ValueError, match="no parquet file"):
+        built(tmp_path, "no", "bad.parquet")
+
+
+def test_test_rows_that_are_training_rows_are_remarked(tmp_path, capsys):
+    rows = "".join(json.dumps({"prompt": str(i)}) + "\n" for i in range(4))
+    (tmp_path / "same.jsonl").write_text(rows)
+    built(tmp_path, rows, test_path=str(tmp_path / "same.jsonl"))
+    assert "4 of 4 test rows" in capsys.readouterr().out
+    (tmp_path / "some.jsonl").write_text('{"prompt": "3"}\n{"prompt": "9"}\n')
+    built(tmp_path, rows, test_path=str(tmp_path / "some.jsonl"))
+    assert "1 of 2 test rows" in capsys.readouterr().out
+
+
+def names_nothing(answer, row):
+    return {"nan": float("nan"), "none": None, "blank": " ", "zero": 0, "empty": ()}[answer]
+
+
+def test_a_signature_that_names_nothing_is_none(tmp_path):
+    task = built(tmp_path, '{"prompt": "a"}\n', signature=f"{__name__}:by_answer")
+    assert [task.strategy(answer, 0) for answer in ("nan", "none", "blank", "zero", "empty")] == [
+        None,
+        None,
+        None,
+        0,
+        (),
+    ]
+
+
+def by_answer(answer, row):
+    return None if answer == "" else names_nothing(answer, row)

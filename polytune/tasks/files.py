@@ -1,0 +1,99 @@
+"""Rows of a dataset in one file, as they stand there: .json, .jsonl, .csv, .parquet.
+
+JSON is read as it is: no column is cast, none is filled in, and what JSON leaves open is refused with its line (a name
+twice in an object, NaN). CSV keeps every text as it is, "NA" and "None" too; an empty cell is None.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Rows = Sequence[dict[str, Any]]
+
+
+def read_rows(place: Path) -> Rows:
+    """The rows of a file. Raises ValueError that names the file, the line where there is one, and what is wrong."""
+    readers = {".json": _json, ".jsonl": _lines, ".csv": _csv, ".parquet": _parquet}
+    if place.suffix not in readers:
+        raise ValueError(f"a dataset file ends in {', '.join(readers)}, got {place.name!r}")
+    try:
+        return readers[place.suffix](place)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{place} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def _json(place: Path) -> Rows:
+    """A list of objects, or one object a line."""
+    text = place.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        return _lines(place)
+    rows = _loads(text, f"{place}")
+    for number, row in enumerate(rows):
+        _check_object(row, f"{place}, entry {number}")
+    return rows
+
+
+def _lines(place: Path) -> Rows:
+    rows = []
+    with place.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                rows.append(_loads(line, f"{place}, line {number}"))
+                _check_object(rows[-1], f"{place}, line {number}")
+    return rows
+
+
+def _loads(text: str, where: str) -> Any:
+    """JSON without what it leaves open."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{where}: the name {twice!r} stands twice in one object: leave one out")
+        return found
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{where}: {word} is no JSON: write null, or a number")
+
+    try:
+        return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        near = text[max(0, error.pos - 20) : error.pos + 20].strip()
+        raise ValueError(f"{where}: no JSON ({error.msg}) near {near!r}: mend it") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: nested too deeply to be read") from error
+
+
+def _check_object(row: Any, where: str) -> None:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: a row is an object of columns, got a {type(row).__name__}")
+
+
+def _csv(place: Path) -> Rows:
+    from datasets import Dataset
+    from pandas import read_csv
+    from pandas.errors import EmptyDataError, ParserError
+
+    try:
+        return Dataset.from_pandas(read_csv(place, keep_default_na=False, na_values=[""]), preserve_index=False)
+    except EmptyDataError:
+        return []
+    except ParserError as error:
+        raise ValueError(f"{place} is no CSV: {error}") from error
+
+
+def _parquet(place: Path) -> Rows:
+    from datasets import Dataset
+    from pyarrow import ArrowException, OSFile
+    from pyarrow.parquet import read_table
+
+    try:
+        with OSFile(str(place)) as file:
+            return Dataset(read_table(file))
+    except (ArrowException, OSError) as error:
+        raise ValueError(f"{place} is no parquet file: {error}") from error
