@@ -55,7 +55,8 @@ def test_wrong_names_and_options_are_named(name, options, words):
      ("fourrooms/grpo", "fourrooms/grpo_spear"),
      ("arithmetic/grpo", "arithmetic/grpo_ead"),
      ("tabular/mean", "tabular/rep_exp"), ("fourrooms/poly_ppo", "fourrooms/poly_ppo_flat_success"),
-     ("fourrooms/poly_ppo", "fourrooms/poly_ppo_go_explore")],
+     ("fourrooms/poly_ppo", "fourrooms/poly_ppo_go_explore"),
+     ("fourrooms/poly_ppo", "fourrooms/poly_ppo_open_states")],
 )  # fmt: skip
 def test_a_methods_recipe_differs_in_the_method_alone(plain, name):
     before, after = (read_recipe(ROOT / f"recipes/{path}.yaml") for path in (plain, name))
