@@ -9,8 +9,9 @@ FOLDER/pretrained and FOLDER/METHOD-SEED, each whole or absent:
     metrics.jsonl.bz2      every update, numbers rounded to 6 digits
     records.jsonl.bz2      every attempt
 
-No weights, no trees, no path of this machine. ``said`` of a record, a digest that tells whether two attempts at one
-state are alike, becomes the number of the first attempt that said the same.
+No weights, no trees, no path of this machine; of perturbed attempts no actions, which only maps read, and those are of
+the start states as they are. ``said`` of a record, a digest that tells whether two attempts at one state are alike,
+becomes the number of the first attempt that said the same.
 
 A kept run stands for one that would be run: its fields, the pretrained policy and what was sampled must be equal.
 Versions and machine may differ, and training seconds with them. A field that came after the run stands at its default.
@@ -73,7 +74,7 @@ class KeptRuns:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         for name, path in _packed(run).items():
-            _pack(building / name, _numbered(read_records(path)) if path == run.records else _rounded(path))
+            _pack(building / name, _shortened(read_records(path)) if path == run.records else _rounded(path))
         for path in _notes(run):
             write_json(building / path.name, portable(json.loads(path.read_text())))
         write_json(building / NOTE_FILE, note)
@@ -112,12 +113,14 @@ def _pack(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     path.write_bytes(bz2.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
 
 
-def _numbered(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Records whose ``said`` is the number of the first attempt of the same kind at the state that said the same."""
+def _shortened(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Records with ``said`` by number, without the actions of perturbed ones."""
     first: dict[tuple, int] = {}
     for record in records:
-        key = tuple(record.get(name) for name in ("policy", "perturb", "start_seed", "said"))
-        yield record | {"said": first.setdefault(key, record["attempt"])} if "said" in record else record
+        if "said" in record:
+            key = tuple(record.get(name) for name in ("policy", "perturb", "start_seed", "said"))
+            record = record | {"said": first.setdefault(key, record["attempt"])}
+        yield {name: value for name, value in record.items() if name != "actions" or not record.get("perturb")}
 
 
 def _rounded(path: Path) -> Iterator[dict[str, Any]]:

@@ -192,6 +192,19 @@ def test_whole_numbers_of_metrics_stay_exact_and_others_are_short(bench):
     assert line == '{"step": 480, "rollout/env_steps": 1000037.0, "entropy": 0.123457, "groups/x": NaN, "x": null}'
 
 
+def test_actions_of_perturbed_attempts_are_left_out(bench):
+    run = bench.plan("third")[1]
+    bench.finish(run)
+    lines = [json.loads(line) | {"actions": "left right"} for line in run.records.read_text().splitlines()]
+    moved = [line | {"perturb": "start_room"} for line in lines]
+    run.records.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *moved]))
+    shutil.rmtree("kept")
+    bench.kept.keep(run)
+    plain, perturbed = read_records(Path("kept/ppo-10/records.jsonl.bz2"))[:: len(lines)]
+    assert plain["actions"] == "left right" and plain.get("perturb") is None
+    assert perturbed == {k: v for k, v in plain.items() if k != "actions"} | {"perturb": "start_room"}
+
+
 def test_kept_records_are_analysed_like_others(bench, capsys):
     kept = Path("kept/ppo-10")
     check_repeats(read_records(kept / "records.jsonl.bz2"))
