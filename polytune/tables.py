@@ -82,6 +82,7 @@ METHODS: dict[str, Entry] = {
     "kl_cov": Entry("polytune.methods.kl_cov:KLCov", "against loss of entropy"),
     "rep_exp": Entry("polytune.methods.rep_exp:RepExp", "bonus for unlike hidden states"),
     "go_explore": Entry("polytune.methods.go_explore:GoExplore", "trees from states reached before"),
+    "open_states": Entry("polytune.methods.open_states:OpenStates", "groups from kept states whose outcome is open"),
     "spear": Entry("polytune.methods.spear:SPEAR", "successes of earlier updates once more"),
     "ead": Entry("polytune.methods.ead:EAD", "first tokens of an answer hotter than later ones"),
     "dph_rl": Entry("polytune.methods.dph_rl:DPHRL", "answers of the pretrained policy are not forgotten"),

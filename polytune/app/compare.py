@@ -39,9 +39,10 @@ def main(argv: Sequence[str]) -> None:
     policy_config.cpu_threads = policy_config.cpu_threads or 1
     seeds, output_dir = parse_seeds(config.seeds), Path(config.output_dir)
 
-    from polytune.comparison import keep, methods, runs
+    from polytune.comparison import keep, kept, methods, runs
 
     keep.check_folder(config.keep)
+    keep.check_folder(config.keep_runs and f"{config.keep_runs}/{runs.NOTE_FILE}", "keep_runs")
     compared = methods.read_methods(parse, config, task_config, policy_config)
     notes = methods.check_methods(compared, config, task_config, policy_config)
 
@@ -59,13 +60,16 @@ def main(argv: Sequence[str]) -> None:
     planned = runs.plan_runs(compared, seeds, output_dir)
     for one in planned:
         programs.check(one)
+    archive = kept.KeptRuns(config.keep_runs, programs) if config.keep_runs else None
+    if archive:
+        archive.settle(planned)
 
     # ---------------------------------------------------------------- train and evaluate
     from polytune.comparison.progress import tell_failures
     from polytune.evaluation.summary import counted
 
     told = f"{len(compared)} methods x {counted(len(seeds), 'seed')}, {len(starts):,} {task.starts} of {task.name}"
-    failed = _run(programs, planned, config, told, [*notes, *more])
+    failed = _run(programs, planned, archive, config, told, [*notes, *more])
 
     # ---------------------------------------------------------------- budgets, intervals, tables, plots, JSON
     whole = [
@@ -86,8 +90,8 @@ def main(argv: Sequence[str]) -> None:
         )
 
 
-def _run(programs, planned, config, told: str, notes: Sequence[str]) -> dict[str, Any]:
-    """Train and evaluate what is not done; name -> outcome of the runs that failed."""
+def _run(programs, planned, archive, config, told: str, notes: Sequence[str]) -> dict[str, Any]:
+    """Train and evaluate what is not done, and keep it (``archive``); name -> outcome of the runs that failed."""
     from polytune.comparison.progress import Progress
     from polytune.running.run_queue import run_jobs
 
@@ -97,7 +101,8 @@ def _run(programs, planned, config, told: str, notes: Sequence[str]) -> dict[str
     for note in notes:
         print(f"note: {note}")
     with Progress(due) as progress:
-        jobs = {name: programs.job(one) for name, one in due.items()}
+        then = [archive.keep] if archive else []
+        jobs = {name: programs.job(one, *then) for name, one in due.items()}
         outcomes = run_jobs(jobs, workers=workers, folder=Path(config.output_dir), on_outcome=progress.tell)
     return {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
 

@@ -20,8 +20,9 @@ PER_RUN = {"seed", "output_dir", "logging_dir", "run_name", "hub_token"}
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/,;:'\"]+/)+[^\s,;:'\"]*")
 
 
-def check_folder(path: str | None) -> None:
-    """Make the folder of ``keep`` before any work is spent; ValueError where that cannot be done."""
+def check_folder(path: str | None, name: str = "keep") -> None:
+    """Make the folder of ``keep``, or another field of that ``name``, before any work is spent; ValueError where that
+    cannot be done."""
     if path is None:
         return
     folder = Path(path).resolve().parent
@@ -31,7 +32,9 @@ def check_folder(path: str | None) -> None:
     except OSError:
         usable = False
     if not usable:
-        raise ValueError(f"keep is {path!r}, and nothing can be written there: choose another file, or mend {folder}.")
+        raise ValueError(
+            f"{name} is {path!r}, and nothing can be written there: choose another file, or mend {folder}."
+        )
 
 
 def portable(value: Any, root: Path | None = None) -> Any:

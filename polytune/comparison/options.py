@@ -65,6 +65,13 @@ class ComparisonConfig:
     keep: str | None = field(
         default=None, metadata={"help": "JSON file, under data/results/ say, that keeps everything; unset: none."}
     )
+    keep_runs: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder, under data/results/runs/ say, that keeps small files of each finished run, no weights; "
+            "what is kept there counts as done, on another machine, too. Unset: none."
+        },
+    )
 
     def __post_init__(self) -> None:
         require_finite(self)

@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polytune.comparison.keep import portable
 from polytune.comparison.methods import PRETRAINED, Method
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import require
 from polytune.places import start
-from polytune.running.provenance import check_same_run, fingerprint, write_json
+from polytune.running.provenance import (
+    RUN_FILE,
+    check_same_run,
+    differing_fields,
+    fingerprint,
+    plain,
+    plain_defaults,
+    write_json,
+)
 from polytune.running.run_queue import Launcher
 
 NOTE_FILE = "comparison_run.json"
@@ -79,19 +88,25 @@ class Programs:
         out = ["--output_dir", str(run.folder / "evaluation")]
         return [*start("evaluate"), *self.sampling(), *own, *out]
 
+    def settings(self, run: Run) -> dict[str, Any]:
+        """The settings with which a run is trained."""
+        settings = dict(run.method.settings)
+        settings["trainer"] = copy.copy(settings["trainer"])
+        settings["trainer"].seed, settings["trainer"].output_dir = run.seed, str(run.folder)
+        return settings
+
     def check(self, run: Run) -> None:
         """Refuse a folder whose run has other settings or comes from another pretrained policy.
 
         Raises:
             ValueError: says what differs.
         """
-        if run.method is None:
-            return
         note = read_note(run)
-        settings = dict(run.method.settings)
-        settings["trainer"] = copy.copy(settings["trainer"])
-        settings["trainer"].seed, settings["trainer"].output_dir = run.seed, str(run.folder)
-        check_same_run(run.folder, settings, complete=note["trained"] is not None)
+        if note["laid_out"]:
+            self.check_kept(run, run.folder)
+        if run.method is None or note["laid_out"]:
+            return
+        check_same_run(run.folder, self.settings(run), complete=note["trained"] is not None)
         begun = note["trained"] is not None or bool(list(run.folder.glob("checkpoint-*")))
         require(
             not begun or note["pretrained"] in (None, self.pretrained),
@@ -99,20 +114,62 @@ class Programs:
             f"now has {self.pretrained}): choose another output_dir, or remove the folder to train it anew.",
         )
 
+    def check_kept(self, run: Run, folder: Path) -> None:
+        """Refuse ``folder``, which has small files of a run and no weights, unless ``run`` would come to the same.
+
+        Raises:
+            ValueError: says what differs, or that a file cannot be read.
+        """
+        try:
+            note, found = json.loads((folder / NOTE_FILE).read_text()), []
+            if run.method is not None:
+                settings, before = self.settings(run), json.loads((folder / RUN_FILE).read_text())
+                found = differing_fields(before, portable(plain(settings)), plain_defaults(settings))
+            if note["pretrained"] != self.pretrained:
+                found.append(f"{self.model}, the pretrained policy, had fingerprint {note['pretrained']}, now "
+                             f"{self.pretrained}")  # fmt: skip
+            if run.method is not None and self.has_weights(run):
+                if note["trained"] != (own := fingerprint(run.folder)):
+                    found.append(f"its policy has fingerprint {note['trained']}, that of {run.folder} {own}")
+            elif run.method is not None and not self.sampled(note):
+                found += _unlike_flags(note["evaluated"][0], self.sampling())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(
+                f"{folder} cannot be read ({type(error).__name__}: {error}): restore it, or remove it to run "
+                f"{run.name} anew."
+            ) from error
+        require(
+            not found,
+            f"{folder} keeps another run than {run.name} would be now ({'; '.join(found[:5])}): give what it had, or "
+            "remove the folder to run it anew.",
+        )
+
+    def has_weights(self, run: Run) -> bool:
+        """Whether a run's policy is there to be sampled; that of a run laid out from kept files is not."""
+        note = read_note(run)
+        return run.method is None or (note["trained"] is not None and not note["laid_out"])
+
     def is_trained(self, run: Run) -> bool:
-        return read_note(run)["trained"] == fingerprint(run.folder)
+        note = read_note(run)
+        return note["laid_out"] or note["trained"] == fingerprint(run.folder)
 
     def is_evaluated(self, run: Run) -> bool:
-        policy = self.pretrained if run.method is None else fingerprint(run.folder)
-        sampled, of = read_note(run)["evaluated"] or ([], None)
+        note = read_note(run)
+        policy = note["trained"] if note["laid_out"] else fingerprint(run.folder)
+        policy = self.pretrained if run.method is None else policy
+        return run.records.is_file() and self.sampled(note) and note["evaluated"][1] == policy
+
+    def sampled(self, note: Mapping[str, Any]) -> bool:
+        """Whether a note says that what is to be sampled has been."""
+        sampled = note["evaluated"][0] if note["evaluated"] else []
         (had, perturbed), (asked, wanted) = split_perturbations(sampled), split_perturbations(self.sampling())
-        return run.records.is_file() and of == policy and had == asked and wanted <= perturbed
+        return portable(had) == portable(asked) and wanted <= perturbed
 
     def is_done(self, run: Run) -> bool:
         return (run.method is None or self.is_trained(run)) and self.is_evaluated(run)
 
-    def job(self, run: Run) -> Callable[[Launcher], None]:
-        """Train, then evaluate, whichever is not done yet."""
+    def job(self, run: Run, then: Callable[[Run], object] = lambda run: None) -> Callable[[Launcher], None]:
+        """Train, then evaluate, whichever is not done yet, ``then`` what else is due."""
 
         def work(launcher: Launcher) -> None:
             if run.method is not None and not self.is_trained(run):
@@ -129,6 +186,7 @@ class Programs:
                 launcher.call(self.evaluation(run), run.folder / "evaluate.log")
                 policy = self.pretrained if run.method is None else fingerprint(run.folder)
                 write_note(run, pretrained=self.pretrained, evaluated=[self.sampling(), policy])
+            then(run)
 
         return work
 
@@ -139,9 +197,24 @@ def split_perturbations(words: Sequence[str]) -> tuple[list[str], set[str]]:
     return list(words[:cut]), set(words[cut + 1 :])
 
 
+def _unlike_flags(had: Sequence[str], now: Sequence[str]) -> list[str]:
+    """The flags of :meth:`Programs.sampling` that differ, with both values."""
+    values: list[dict[str, str]] = [{}, {}]
+    for words, own in zip((had, now), values, strict=True):
+        name = ""
+        for word in words:
+            if word.startswith("--"):
+                name, own[word] = word, ""
+            else:
+                own[name] = f"{own[name]} {word}".strip()
+    names = [name for name in {**values[0], **values[1]} if values[0].get(name) != values[1].get(name)]
+    return [f"it was sampled with {name} {values[0].get(name)}, now {values[1].get(name)}" for name in names]
+
+
 def read_note(run: Run) -> dict[str, Any]:
-    """What a run has finished; a file that cannot be read says nothing, and the programs look for themselves."""
-    note = {"pretrained": None, "train_seconds": 0.0, "trained": None, "evaluated": None}
+    """What a run has finished; a file that cannot be read says nothing, and the programs look for themselves.
+    ``laid_out``: from kept files (`comparison.kept`), without weights."""
+    note = {"pretrained": None, "train_seconds": 0.0, "trained": None, "evaluated": None, "laid_out": False}
     try:
         found = json.loads((run.folder / NOTE_FILE).read_text())
         return note | {key: found[key] for key in note if key in found}

@@ -8,6 +8,7 @@ and the file ends bit for bit the same, rounding in the last place included.
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
 import math
@@ -27,6 +28,8 @@ FIELDS = frozenset(
     {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
 )
 RECORDS_FILE = "records.jsonl"
+#: what the name of a records file ends in whose text is packed
+PACKED = ".bz2"
 #: greedy attempts are numbered from here, apart from every sampled attempt
 GREEDY_ATTEMPT = -1
 
@@ -106,13 +109,13 @@ def _digest(trajectory: Trajectory) -> str:
 
 
 def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """The whole lines of a records file; a last line that a kill cut short is left out.
+    """The whole lines of a records file, packed (``.bz2``) or not; a last line that a kill cut short is left out.
 
     Raises:
-        ValueError: a line in the middle is not JSON, or lacks a field.
+        ValueError: a line in the middle is not JSON, or lacks a field; a packed file is damaged.
     """
     records = []
-    lines = Path(path).read_bytes().split(b"\n") if Path(path).exists() else []
+    lines = read_packed(Path(path)).split(b"\n") if Path(path).exists() else []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is not whole
         try:
             record = json.loads(line)
@@ -125,6 +128,16 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
         if missing:
             raise ValueError(f"{path} line {number} lacks {', '.join(sorted(missing))}. Remove the file to begin anew.")
     return records
+
+
+def read_packed(path: Path) -> bytes:
+    """A file's content, unpacked where its name ends in ``.bz2``; ValueError where that cannot be done."""
+    if path.suffix != PACKED:
+        return path.read_bytes()
+    try:
+        return bz2.decompress(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be unpacked ({error}): restore it, or remove its folder.") from error
 
 
 def under(records: Sequence[dict[str, Any]], perturb: str | None) -> list[dict[str, Any]]:

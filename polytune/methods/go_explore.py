@@ -21,7 +21,8 @@ import torch
 from polytune.config import require
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.ragged import pack, unpack
-from polytune.rollout import Root, Start, Turn
+from polytune.methods.ways import pack_ways, unpack_ways, way_of
+from polytune.rollout import Root, Start
 
 Cell = tuple[int, tuple[int, ...]]
 
@@ -75,13 +76,12 @@ class GoExplore(Method):
         seen: dict[Cell, list] = {}
         for tree in update.trees:
             for trajectory in tree.seeds:
-                way = [Turn(turn.whole_ids, (), 0.0, turn.feedback_ids) for turn in trajectory.turns]
-                way = [*trajectory.shared_turns, *way]
+                way = way_of(trajectory)
                 for turn, snapshot in enumerate(trajectory.snapshots[1:], start=trajectory.first_turn + 1):
                     found = seen.setdefault((tree.start_state, way[turn - 1].feedback_ids), [0, None])
                     found[0] += 1
                     if found[1] is None or turn <= len(found[1].turns):  # a longer way is not even copied
-                        root = Root(tree.start_state, tree.prompt_ids, tuple(way[:turn]), snapshot)
+                        root = Root(tree.start_state, tree.prompt_ids, way[:turn], snapshot)
                         found[1] = min(found[1] or root, root, key=_length)
         for cell, visits, root in sorted(update.gather([(cell, *found) for cell, found in seen.items()]), key=_order):
             if cell not in self.roots and not self.admits(cell, update):
@@ -99,27 +99,21 @@ class GoExplore(Method):
     def state(self) -> dict[str, torch.Tensor]:
         """start_states, visits (K,); ragged lists of the K roots: prompts, snapshots, actions, feedback."""
         roots = list(self.roots.values())
-        turns = [turn for root in roots for turn in root.turns]
         return {
             "start_states": torch.tensor([root.start_state for root in roots], dtype=torch.int64),
             "visits": torch.tensor([self.visits[cell] for cell in self.roots], dtype=torch.int64),
-            "turns": torch.tensor([len(root.turns) for root in roots], dtype=torch.int64),
+            **pack_ways([root.turns for root in roots]),
             **pack("prompts", [root.prompt_ids for root in roots]),
             **pack("snapshots", [root.snapshot for root in roots]),
-            **pack("actions", [turn.action_ids for turn in turns]),
-            **pack("feedback", [turn.feedback_ids for turn in turns]),
         }
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        told = zip(unpack("actions", state), unpack("feedback", state), strict=True)
-        ways = [Turn(tuple(action), (), 0.0, tuple(feedback)) for action, feedback in told]
-        self.roots, self.visits, first = {}, {}, 0
-        columns = [state[name].tolist() for name in ("start_states", "visits", "turns")]
-        for start_state, visits, turns, prompt, snapshot in zip(
-            *columns, unpack("prompts", state), unpack("snapshots", state), strict=True
+        self.roots, self.visits = {}, {}
+        columns = [state[name].tolist() for name in ("start_states", "visits")]
+        for start_state, visits, way, prompt, snapshot in zip(
+            *columns, unpack_ways(state), unpack("prompts", state), unpack("snapshots", state), strict=True
         ):
-            root = Root(start_state, tuple(prompt), tuple(ways[first : first + turns]), bytes(snapshot))
-            first += turns
+            root = Root(start_state, tuple(prompt), way, bytes(snapshot))
             cell = (start_state, root.observation_ids)
             self.roots[cell], self.visits[cell] = root, visits
 

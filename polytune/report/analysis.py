@@ -14,7 +14,7 @@ from typing import Any
 from polytune.config import TaskConfig, require
 from polytune.evaluation import perturbed
 from polytune.evaluation.options import EvaluationConfig
-from polytune.evaluation.records import RECORDS_FILE, check_repeats, read_records, under
+from polytune.evaluation.records import PACKED, RECORDS_FILE, check_repeats, read_records, under
 from polytune.evaluation.summary import as_table, counted, signature_table, summarise, verdict
 from polytune.pictures.plot import plot_coverage
 from polytune.report import creativity
@@ -95,6 +95,8 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     """
     path = Path(config.from_records)
     path = path / RECORDS_FILE if path.is_dir() else path
+    packed = path.with_name(path.name + PACKED)
+    path = packed if packed.is_file() and not path.exists() else path
     require(
         path.is_file(),
         f"from_records is {config.from_records!r}, and there is no {path}: name the output_dir of an evaluation, or "
@@ -147,8 +149,8 @@ def _output_dir(path: Path, given: str | None) -> Path:
     """Where the analysis goes: beside the evaluation's own records, or into a folder without other ones."""
     require(
         given is not None or path.name == RECORDS_FILE,
-        f"{path.name} was set aside when another evaluation took its folder, whose summary would be overwritten: give "
-        "an --output_dir.",
+        f"{path.name} is packed, or was set aside when another evaluation took its folder, whose summary would be "
+        "overwritten: give an --output_dir.",
     )
     folder = path.parent if given is None else Path(given)
     other = folder / RECORDS_FILE
@@ -162,7 +164,7 @@ def _output_dir(path: Path, given: str | None) -> Path:
 def _note(path: Path) -> dict[str, Any]:
     """What an evaluation noted beside its records; empty for files that were set aside, and without a note."""
     noted = path.parent / EVALUATION_RUN_FILE
-    if path.name != RECORDS_FILE or not noted.is_file():
+    if path.name not in (RECORDS_FILE, RECORDS_FILE + PACKED) or not noted.is_file():
         return {}
     try:
         found = json.loads(noted.read_text())

@@ -38,13 +38,26 @@ EVALUATION_FREE_FIELDS = (
 )
 
 
-def _plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Dataclasses as JSON: what JSON cannot hold becomes text."""
-    plain = {}
+    found = {}
     for part, value in settings.items():
         fields = value.to_dict() if hasattr(value, "to_dict") else dataclasses.asdict(value)
-        plain[part] = json.loads(json.dumps(fields, default=str))
-    return plain
+        found[part] = json.loads(json.dumps(fields, default=str))
+    return found
+
+
+def plain_defaults(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The defaults of the same fields, those that have one."""
+    found: dict[str, dict[str, Any]] = {}
+    for part, value in settings.items():
+        own = found[part] = {}
+        for one in dataclasses.fields(value):
+            if one.default is not dataclasses.MISSING:
+                own[one.name] = one.default
+            elif one.default_factory is not dataclasses.MISSING:
+                own[one.name] = one.default_factory()
+    return json.loads(json.dumps(found, default=str))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -76,7 +89,7 @@ def origin(command: Sequence[str]) -> dict[str, Any]:
 def record_run(output_dir: str | Path, settings: Mapping[str, Any], command: Sequence[str]) -> None:
     """Write the settings of a run beside its checkpoints, with the command and the versions under ``origin``."""
     made = {**origin(command), "date": datetime.date.today().isoformat()}
-    write_json(Path(output_dir) / RUN_FILE, {**_plain(settings), "origin": made})
+    write_json(Path(output_dir) / RUN_FILE, {**plain(settings), "origin": made})
 
 
 def other_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> list[str] | None:
@@ -89,18 +102,28 @@ def other_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> list[
     if not path.exists():
         return None
     try:
-        before = json.loads(path.read_text())
-        return [
-            f"{name} was {before[part].get(name)!r}, now {value!r}"
-            for part, fields in _plain(settings).items()
-            if part in before
-            for name, value in fields.items()
-            if name not in FREE_FIELDS and before[part].get(name) != value
-        ]
+        return differing_fields(json.loads(path.read_text()), plain(settings))
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): remove {output_dir} or choose another output_dir."
         ) from error
+
+
+def differing_fields(
+    before: Mapping[str, Any],
+    now: Mapping[str, Mapping[str, Any]],
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[str]:
+    """The fields in which a recorded run differs from :func:`plain` settings, with both values. A field that the record
+    lacks, which came later, stood at its default (``defaults``), or at None."""
+    return [
+        f"{name} was {had!r}, now {value!r}"
+        for part, fields in now.items()
+        if part in before
+        for name, value in fields.items()
+        if name not in FREE_FIELDS
+        and (had := before[part].get(name, defaults[part].get(name) if defaults else None)) != value
+    ]
 
 
 def check_same_run(output_dir: str | Path, settings: Mapping[str, Any], *, complete: bool = False) -> None:
@@ -144,7 +167,7 @@ def set_aside_other_run(
     path, records = Path(output_dir) / EVALUATION_RUN_FILE, Path(output_dir) / "records.jsonl"
     fields = {
         part: {name: value for name, value in values.items() if name not in EVALUATION_FREE_FIELDS}
-        for part, values in _plain(settings).items()
+        for part, values in plain(settings).items()
     }
     now = {"settings": fields, "policies": [list(pair) for pair in fingerprints.items()]}
     try:

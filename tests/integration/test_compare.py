@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import warm
@@ -132,6 +134,23 @@ def test_a_comparison_from_end_to_end(bench, tmp_path, capsys, monkeypatch):
     assert "5 of 5 runs are done" in capsys.readouterr().out and (out / "table.md").read_text() == before
     bench("--seeds", 1, "--baseline", "b")
     assert "difference to b" in capsys.readouterr().out
+
+    # kept as small files, the comparison is whole in another folder, too; what is not kept is run
+    bench("--keep_runs", "runs")
+    bench("--keep_runs", "runs", "--output_dir", "second")
+    assert "5 of 5 runs are done" in capsys.readouterr().out
+    assert (tmp_path / "second/table.md").read_text() == before and not list(tmp_path.glob("runs/**/*.safetensors"))
+    shutil.rmtree(tmp_path / "runs/a-0")
+    calls = []
+    monkeypatch.setattr("polytune.running.run_queue.Launcher.call", lambda self, words, *_, **__: calls.append(words))
+    with pytest.raises(SystemExit):  # it trains nothing, so the run fails
+        bench("--keep_runs", "runs", "--output_dir", "third")
+    assert "4 of 5 runs are done" in capsys.readouterr().out
+    assert "polytune.app.finetune" in calls[0] and calls[0][-1] == "third/a/seed_0" and not Path("runs/a-0").exists()
+    assert "num_updates was 2, now 3" in refusal(
+        bench, capsys, "--keep_runs", "runs", "--output_dir", "fourth", "--set", "num_updates=3"
+    )
+    monkeypatch.setattr("polytune.running.run_queue.Launcher.call", None)
 
     # other settings, another pretrained policy, unlike budgets: refused before anything is run
     for flags, words in (

@@ -180,23 +180,32 @@ def test_terms_of_the_loss_are_methods(tmp_path):
     assert TREE == pretrained.rollout and not pretrained.methods
 
 
-def test_roots_in_a_run(tmp_path, one_thread):
+@pytest.mark.parametrize(
+    ("method", "scope", "rollout"),
+    [
+        ("go_explore", "vines", TREE),
+        ("open_states", "seeds", RolloutConfig(num_seeds=6, num_rollout_states=0, num_vines=0)),
+    ],
+)
+def test_roots_in_a_run(method, scope, rollout, tmp_path, one_thread):
     """Trees from roots train like others, stay out of what the run says of whole episodes and of the trees it shows;
     a resumed run begins in the same roots."""
-    objective = replace(SETS, methods=["go_explore"], method_args=["go_explore.share=1"])
-    first = make_trainer(tmp_path, objective=objective, model_seed=3, num_updates=3)
+    objective = replace(SETS, set_scope=scope, methods=[method], method_args=[f"{method}.share=1"])
+    shape = {"rollout": rollout, "objective": objective, "model_seed": 3, "num_updates": 3, "seeds": (0, 1)}
+    first = make_trainer(tmp_path, **shape)
     grown = []
     first.on_trees.append(lambda trainer, trees, turns: grown.append([tree.root for tree in trees]))
     first.train()
     assert grown[0] == [None, None] and any(root is not None for roots in grown[1:] for root in roots)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for line, roots in zip([line for line in lines if "rollout/env_steps" in line], grown, strict=True):
-        assert line["go_explore/rooted"] == pytest.approx(sum(root is not None for root in roots) / 2)
+        assert line[f"{method}/rooted"] == pytest.approx(sum(root is not None for root in roots) / 2)
         assert ("rollout/success" in line) == (None in roots)
     logged = [json.loads(line)["update"] for line in (tmp_path / "trees.jsonl").read_text().splitlines()]
     assert logged == [update for update, roots in enumerate(grown, start=1) if None in roots]
-    again = make_trainer(tmp_path / "again", objective=objective, model_seed=3, num_updates=3)
+    again = make_trainer(tmp_path / "again", **shape)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
-    assert first.methods["go_explore"].visits == again.methods["go_explore"].visits
+    found, wanted = (trainer.methods[method].state() for trainer in (again, first))
+    assert wanted and all(torch.equal(found[name], tensor) for name, tensor in wanted.items())

@@ -1,0 +1,216 @@
+"""Finished runs as small files: the same table from them, only what is missing is run, other runs are refused."""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_comparison import fabricate
+
+from polytune.app.cli import parse
+from polytune.comparison import figures, runs, table
+from polytune.comparison.kept import KeptRuns
+from polytune.comparison.methods import Method
+from polytune.comparison.options import ComparisonConfig
+from polytune.config import TaskConfig
+from polytune.evaluation.options import EvaluationConfig
+from polytune.evaluation.records import check_repeats, read_records
+from polytune.report.analysis import analyse_recorded
+from polytune.run import RunConfig
+from polytune.running.provenance import fingerprint, record_run, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def method():
+    config = ROOT / "recipes/fourrooms/ppo.yaml"
+    job = RunConfig.read(parse, ["--config", str(config), "--model", "policy"], description="")
+    return Method("ppo", config, {}, job.settings)
+
+
+class Bench:
+    """A comparison of one method in a folder of its own; ``finish`` fabricates a run without any training."""
+
+    def __init__(self, method, **changes):
+        self.config = ComparisonConfig(n=8, keep_runs="kept", **changes)
+        self.programs = runs.Programs("policy", ["--task", "fourrooms"], [], self.config)
+        self.kept, self.method = KeptRuns("kept", self.programs), method
+
+    def plan(self, out, seeds=(10, 11)):
+        return runs.plan_runs([self.method], seeds, Path(out))
+
+    def finish(self, run):
+        fabricate(run, skill=0.3)
+        lines = [json.loads(line) for line in run.records.read_text().splitlines()]
+        more = [{"said": f"{12 if i == 24 else i:016x}"} for i in range(len(lines))]  # start 0, attempts 0 and 1
+        run.records.write_text("".join(json.dumps(a | b) + "\n" for a, b in zip(lines, more, strict=True)))
+        sampled = {"settings": {"task": {"task": "fourrooms"}, "evaluation": {"n": 8}}, "policies": []}
+        write_json(run.folder / "evaluation/evaluation_run.json", sampled)
+        policy = self.programs.pretrained
+        if run.method is not None:
+            record_run(run.folder, self.programs.settings(run), ["finetune", "--model", str(Path("policy").resolve())])
+            (run.folder / "model.safetensors").write_bytes(run.name.encode())
+            policy = fingerprint(run.folder)
+        runs.write_note(
+            run, pretrained=self.programs.pretrained, trained=policy, evaluated=[self.programs.sampling(), policy]
+        )
+
+    def table(self, planned):
+        pretrained, *own = (figures.read_figures(run) for run in planned)
+        return table.report(figures.compare(pretrained, {"ppo": own}, baseline="ppo", level=0.95), "t")
+
+
+@pytest.fixture
+def bench(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("policy").mkdir()
+    Path("policy/model.safetensors").write_bytes(b"weights")
+    made = Bench(method)
+    for run in made.plan("first"):
+        made.finish(run)
+    made.kept.settle(made.plan("first"))
+    return made
+
+
+def test_kept_runs_make_the_same_table_in_a_fresh_folder(bench, tmp_path):
+    first, second = bench.plan("first"), bench.plan("second")
+    assert sorted(path.name for path in Path("kept").iterdir()) == ["ppo-10", "ppo-11", "pretrained"]
+    assert not list(Path("kept").rglob("*.safetensors"))
+    assert all(str(tmp_path) not in path.read_text() for path in Path("kept").rglob("*.json"))
+    assert not any(bench.programs.is_done(run) for run in second)
+    bench.kept.settle(second)
+    assert all(bench.programs.is_done(run) for run in second)
+    assert bench.table(second) == bench.table(first)
+    before, after = (read_records(runs_[1].records) for runs_ in (first, second))
+    assert [r | {"said": 0} for r in before] == [r | {"said": 0} for r in after]
+    alike = [[(a["start_seed"], a["said"]) == (b["start_seed"], b["said"]) for a in own for b in own]
+             for own in (before, after)]  # fmt: skip
+    assert alike[0] == alike[1] and any(alike[0])
+    content = {path: path.read_bytes() for path in Path("kept").rglob("*.*")}
+    bench.kept.settle(second)  # a third sitting changes nothing
+    assert {path: path.read_bytes() for path in Path("kept").rglob("*.*")} == content
+    for run in second:
+        bench.programs.check(run)
+
+
+def test_only_what_is_missing_is_run(bench):
+    shutil.rmtree("kept/ppo-11")
+    planned = bench.plan("second", seeds=(10, 11, 12))
+    bench.kept.settle(planned)
+    assert [run.name for run in planned if not bench.programs.is_done(run)] == ["ppo seed 11", "ppo seed 12"]
+    bench.finish(planned[2])
+    bench.kept.keep(planned[2])
+    assert Path("kept/ppo-11").is_dir() and not list(Path("kept").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"learning_rate": 0.5},
+            ["kept/ppo-10 keeps another run than ppo seed 10", "learning_rate was 0.0001, now 0.5"],
+        ),
+        ({"critic": "own"}, ["critic was 'head', now 'own'"]),
+    ],
+)
+def test_a_changed_field_is_refused(bench, change, words):
+    trainer = copy.copy(bench.method.settings["trainer"])
+    for name, value in change.items():
+        setattr(trainer, name, value)
+    other = Bench(replace(bench.method, settings=dict(bench.method.settings) | {"trainer": trainer}))
+    for folder in ("second", "third"):
+        with pytest.raises(ValueError) as error:
+            other.kept.settle(other.plan(folder))
+        assert all(word in str(error.value) for word in words), error.value
+        assert not Path(folder).exists()
+    bench.kept.settle(bench.plan("second"))  # laid out, and then asked for with other fields
+    with pytest.raises(ValueError, match="second/ppo/seed_10 keeps another run"):
+        other.programs.check(other.plan("second")[1])
+
+
+def test_other_samples_and_another_pretrained_policy_are_refused(bench, method):
+    other = Bench(method)
+    other.config.n = 9
+    with pytest.raises(ValueError, match="ppo seed 10 would be now .it was sampled with --n 8, now 9.: give what it"):
+        other.kept.settle(other.plan("second"))
+    with pytest.raises(ValueError, match="sampled with --perturb None, now start_room"):
+        (more := Bench(method, perturb=["start_room"])).kept.settle(more.plan("second"))
+    more.kept.settle(more.plan("first"))  # the policies are there: they are sampled once more, and kept again
+    assert not any(more.programs.is_done(run) for run in more.plan("first"))
+    Path("policy/model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ValueError, match="policy, the pretrained policy, had fingerprint"):
+        (other := Bench(method)).kept.settle(other.plan("second"))
+
+
+def test_another_policy_of_the_same_run_is_refused(bench):
+    planned = bench.plan("second")
+    bench.finish(planned[1])
+    (planned[1].folder / "model.safetensors").write_bytes(b"of another machine")
+    runs.write_note(planned[1], trained=fingerprint(planned[1].folder))
+    with pytest.raises(ValueError, match=r"its policy has fingerprint \w+, that of second/ppo/seed_10"):
+        bench.kept.settle(planned)
+
+
+def test_a_field_that_came_later_stands_at_its_default(bench):
+    path = Path("kept/ppo-10/run.json")
+    told = json.loads(path.read_text())
+    del told["trainer"]["critic_passes"]  # at its default
+    path.write_text(json.dumps(told))
+    bench.kept.settle(bench.plan("second"))
+    del told["trainer"]["learning_rate"]  # not at its default
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="learning_rate was"):
+        bench.kept.settle(bench.plan("third"))
+
+
+@pytest.mark.parametrize("name", ["records.jsonl.bz2", "metrics.jsonl.bz2", "run.json", "comparison_run.json"])
+@pytest.mark.parametrize("damage", [None, 30])
+def test_damage_is_told_before_any_work(bench, name, damage):
+    path = Path("kept/ppo-10", name)
+    content = path.read_bytes()
+    path.unlink()
+    if damage:
+        path.write_bytes(content[:damage])
+    with pytest.raises(ValueError, match="ppo-10.* cannot be (read|unpacked)"):
+        bench.kept.settle(bench.plan("second"))
+    assert not Path("second").exists()
+
+
+def test_whole_numbers_of_metrics_stay_exact_and_others_are_short(bench):
+    planned = bench.plan("third")
+    bench.finish(planned[1])
+    (planned[1].folder / "metrics.jsonl").write_text(
+        '{"step": 480, "rollout/env_steps": 1000037.0, "entropy": 0.123456789, "groups/x": NaN, "x": null}\n'
+    )
+    shutil.rmtree("kept")
+    bench.kept.keep(planned[1])
+    bench.kept.settle(fresh := bench.plan("fourth"))
+    [line] = (fresh[1].folder / "metrics.jsonl").read_text().splitlines()
+    assert line == '{"step": 480, "rollout/env_steps": 1000037.0, "entropy": 0.123457, "groups/x": NaN, "x": null}'
+
+
+def test_actions_of_perturbed_attempts_are_left_out(bench):
+    run = bench.plan("third")[1]
+    bench.finish(run)
+    lines = [json.loads(line) | {"actions": "left right"} for line in run.records.read_text().splitlines()]
+    moved = [line | {"perturb": "start_room"} for line in lines]
+    run.records.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *moved]))
+    shutil.rmtree("kept")
+    bench.kept.keep(run)
+    plain, perturbed = read_records(Path("kept/ppo-10/records.jsonl.bz2"))[:: len(lines)]
+    assert plain["actions"] == "left right" and plain.get("perturb") is None
+    assert perturbed == {k: v for k, v in plain.items() if k != "actions"} | {"perturb": "start_room"}
+
+
+def test_kept_records_are_analysed_like_others(bench, capsys):
+    kept = Path("kept/ppo-10")
+    check_repeats(read_records(kept / "records.jsonl.bz2"))
+    for entry in (kept, kept / "records.jsonl.bz2"):
+        config = EvaluationConfig(from_records=str(entry), output_dir=f"audit-{entry.name}", n=8)
+        with pytest.raises(ValueError, match="is not finished: .* 12 of 50"):  # the fabricated evaluation has 12
+            analyse_recorded(TaskConfig(), config, ["evaluate"])
+    with pytest.raises(ValueError, match="is packed, or was set aside"):
+        analyse_recorded(TaskConfig(), EvaluationConfig(from_records=str(kept), n=8), ["evaluate"])
