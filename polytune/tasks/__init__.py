@@ -32,6 +32,7 @@ TASKS: dict[str, str | Callable[..., Task]] = {
 
 FAMILIES: dict[str, str] = {
     "reasoning-gym": "polytune.tasks.reasoning:ReasoningGym",
+    "gym": "polytune.tasks.gym_bridge:GymTask",
 }
 """Prefix of "PREFIX:NAME" -> the class that takes NAME as its first argument: tasks of another package."""
 
