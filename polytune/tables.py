@@ -95,6 +95,15 @@ METHODS: dict[str, Entry] = {
     "judged_roots": Entry(
         "polytune.methods.judged_roots:JudgedRoots", "trees from states that a judge of texts chooses"
     ),
+    "epo": Entry("polytune.methods.epo:EPO", "entropy held within a band of its history"),
+    "empg": Entry("polytune.methods.empg:EMPG", "confident turns count more (against diversity)"),
+    "d3s": Entry("polytune.methods.d3s:D3S", "attempts that vary most, tokens that matter most"),
+    "rec": Entry("polytune.methods.rec:REC", "REINFORCE off its policy: REC, OPMD, AsymRE, RED"),
+    "bnpo": Entry("polytune.methods.bnpo:BNPO", "advantages over a Beta density of success rates"),
+    "mdpo": Entry("polytune.methods.mdpo:MDPO", "mirror descent: KL to the last policy, no clip"),
+    "nft": Entry("polytune.methods.nft:NFT", "likelihood of successes, and of what failures leave"),
+    "copg": Entry("polytune.methods.copg:CoPG", "squared differences of return and log ratio"),
+    "oreal": Entry("polytune.methods.oreal:OREAL", "imitates a success, descends on a failure"),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

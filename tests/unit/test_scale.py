@@ -157,3 +157,39 @@ def test_a_std_of_rounding_never_blows_up(mode):
     scaled(turns, set_normalise=mode, gae_normalise=mode)
     assert turns.advantages_B_T.abs().max() <= 1.0 + 1e-6
     assert turns.advantages_B_T[0, :2].abs().max() < 1e-8
+
+
+# ---------------------------------------------------------------- group_mean
+
+
+@pytest.mark.parametrize("num_sets", ["all", 40])
+def test_group_mean_is_maxrl(num_sets):
+    """(r - mean) / mean with sets of one, by hand; a group that won nothing is left as it is."""
+    rewards = [[1.0, 0.0, 0.0, 0.0], [0.5, 1.0, 0.5, 1.0], [0.0] * 4]
+    raw = score_groups(rewards, [list("abcd")] * 3, 1, objective="mean", num_sets=num_sets, seed=3)
+    found = find_scaling("set_normalise", "group_mean").within_groups(raw).advantages_P_N
+    for p, row in enumerate(rewards):
+        mean = raw.mean_P[p].item() if num_sets != "all" else sum(row) / 4
+        assert raw.mean_P[p].item() == pytest.approx(mean)
+        expected = [(r - mean) / mean if mean else 0.0 for r in row]
+        scored = raw.scored_P_N[p]
+        assert found[p][scored].tolist() == pytest.approx(torch.tensor(expected)[scored].tolist(), abs=1e-6)
+
+
+def test_group_mean_is_the_gradient_of_the_log_of_the_success_rate():
+    """In expectation over groups of N, d/d logit of the winning arm: of log p it is 1 - p, and all but (1 - p)^N,
+    groups without a win, is there. By enumeration."""
+    p, n, total = 0.3, 6, 0.0
+    for wins in range(n + 1):
+        chance = math.comb(n, wins) * 0.3**wins * 0.7 ** (n - wins)
+        rewards = [1.0] * wins + [0.0] * (n - wins)
+        raw = score_groups([rewards], [list("abcdef")], 1, objective="mean")
+        a = find_scaling("set_normalise", "group_mean").within_groups(raw).advantages_P_N[0]
+        total += chance * sum(x * (1 - p if r else -p) for x, r in zip(a.tolist(), rewards, strict=True)) / n
+    assert total == pytest.approx((1 - p) - (1 - p) ** n)
+
+
+def test_group_mean_needs_credit_that_sums_to_0():
+    args, objective = None, ObjectiveConfig(credit="leave_one_out", set_normalise="group_mean", set_size=2)
+    with pytest.raises(ValueError, match="which set_normalise 'group_mean' would take away"):
+        find_scaling("set_normalise", "group_mean").check(args, None, objective)
