@@ -10,7 +10,7 @@ import sys
 import venv
 
 import pytest
-from conftest import ROOT
+from walkers import ROOT
 
 pytestmark = pytest.mark.slow
 TINY = ["--task_horizon", "30"]
