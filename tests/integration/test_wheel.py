@@ -78,7 +78,7 @@ def test_the_quick_start_from_a_wheel(installed, tmp_path):
     }
     assert commands == {n: f"python -m polytune.app.{n} {' '.join(flags)}" for n, flags in PROGRAMS.items()}
     records = (out / "evaluation/records.jsonl").read_text()
-    again = call_module(installed, shlex.split(commands["evaluate"])[2:], tmp_path)
+    again = call([installed / "python", *shlex.split(commands["evaluate"])[1:]], tmp_path)
     assert "12 of them recorded before" in again and (out / "evaluation/records.jsonl").read_text() == records
 
 
