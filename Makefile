@@ -8,7 +8,7 @@ OUT ?= outputs/quickstart
 TASK ?= fourrooms
 SCALE ?= cpu
 OLD ?= 0d2f666
-SOURCES := polytune recipes tests data
+SOURCES := polytune recipes tests data conftest.py
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1

@@ -1,46 +1,13 @@
-"""Policies without training: random walkers on FourRooms, which reach a goal that is near now and then."""
+"""What the programs' tests share: policies without training, recipes within this process, torch on one thread."""
 
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from walkers import ROOT, save_walker
 
 from polytune.app.cli import run
-from polytune.policy import build_tiny
-from polytune.policy.rendering import PROMPT_WORD
-from polytune.tasks import load_task
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def pytest_configure(config):
-    """Each worker of pytest-xdist keeps to one core: those whose threads crowd the same cores slow each other down."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if worker.startswith("gw") and len(cores) > 1:
-        os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
-
-
-def pytest_collection_modifyitems(items):
-    """Files with slow tests first: what the workers of pytest-xdist share at the end is short."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-
-
-def save_walker(folder: Path, seed: int, forward: float, task: str = "fourrooms") -> Path:
-    """A tiny policy of random weights that nearly always says an action; ``forward`` raises the logit of that one."""
-    task = load_task(task)
-    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=seed)
-    with torch.no_grad():
-        model.model.embed_tokens.weight += 1.0  # a direction that all hidden states share
-        for action in task.actions:
-            bonus = 0.1 + (forward if action == "forward" else 0.0)
-            model.lm_head.weight[tokenizer.convert_tokens_to_ids(action)] += bonus
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

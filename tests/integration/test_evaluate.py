@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
-from conftest import save_walker
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
+from walkers import save_walker
 
 from polytune.running import provenance
 from polytune.tasks import load_task

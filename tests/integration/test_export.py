@@ -15,13 +15,13 @@ import pytest
 import torch
 import warm
 import yaml
-from conftest import save_walker
 from hub_server import TOKEN, Hub
 from huggingface_hub import ModelCard, constants, hf_hub_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from walkers import save_walker
 
 from polytune.export import hub as hub_module
 from polytune.export.hub import PushError

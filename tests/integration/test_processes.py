@@ -131,11 +131,11 @@ def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa
 @pytest.mark.slow
 def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
     """Of each process's rows, half are for replay: the same rows in all, dealt out, and one gradient."""
-    replays = ["--methods", "spear", "--method_args", "spear.share=0.5", "spear.warmup=0", "--num_updates", "3"]
-    two = start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *BATCH, "18", *replays)
-    status, text = finish(two)
-    assert status == 0, text[-3000:]
-    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays, "--use_cpu", "true")
+    replays = ["--methods", "spear", "--method_args", "spear.share=0.5", "spear.warmup=0", "--num_updates", "3",
+               "--use_cpu", "true"]  # fmt: skip
+    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *replays):
+        assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays)
     assert one.returncode == 0, one.stderr[-3000:]
     outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
     told = [[line["replay/rows"] for line in found["metrics"]] for found in outcomes]
@@ -152,10 +152,11 @@ def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
 @pytest.mark.slow
 def test_two_processes_temper_as_one(policy, tmp_path):  # noqa: F811
     """Temperatures by token: the same numbers and weights from two processes as from one."""
-    tempers = ["--methods", "ead", "--method_args", "ead.cutoff=0", "ead.tau_max=2", "--num_updates", "2"]
-    status, text = finish(start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *BATCH, "18", *tempers))
-    assert status == 0, text[-3000:]
-    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *tempers, "--use_cpu", "true")
+    tempers = ["--methods", "ead", "--method_args", "ead.cutoff=0", "ead.tau_max=2", "--num_updates", "2",
+               "--use_cpu", "true"]  # fmt: skip
+    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *tempers):
+        assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *tempers)
     assert one.returncode == 0, one.stderr[-3000:]
     outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
     for name, value in outcomes[0]["weights"].items():

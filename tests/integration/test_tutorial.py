@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import ROOT
+from walkers import ROOT
 
 from polytune.pictures.tabular import action_table
 from polytune.policy import Renderer, load_policy

@@ -10,7 +10,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/integration"))
-from conftest import save_walker  # noqa: E402
+from walkers import save_walker  # noqa: E402
 
 
 def run(program, *arguments):
