@@ -14,6 +14,10 @@ from typing import Any, ClassVar, TypeVar
 from polytune.tables import Entry
 
 
+#: modules of users' own that paths have loaded in this process
+OWN_MODULES: set[str] = set()
+
+
 def agree(trainer: Any, rollout: Any, objective: Any) -> None:
     """The check of a row that contradicts nothing."""
 
@@ -68,6 +72,8 @@ def find(kind: str, name: Any, table: Mapping[str, Entry]) -> Any:
             f"{kind} {name!r}: cannot import {module_name!r}: {type(error).__name__}: {error}; install it or put its "
             f"folder on PYTHONPATH"
         ) from error
+    if name not in table and module_name.partition(".")[0] != "polytune":
+        OWN_MODULES.add(module_name)
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = did_you_mean(part, dir(found))

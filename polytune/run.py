@@ -6,7 +6,7 @@ were given, as a recipe: ``--config run.yaml`` does the same again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
-from polytune.running.provenance import record_run, write_text
+from polytune.running.provenance import CONTENT, record_run, write_text
 from polytune.tasks.base import Task
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.precision import check_save_dtype
@@ -74,10 +74,10 @@ class RunConfig:
         values = {field.name: getattr(part, field.name) for part in self.settings.values() for field in fields(part)}
         return {name: values[name] for name in self.given}
 
-    def record(self, command: Sequence[str]) -> None:
-        """Write run.json and run.yaml into the run's folder."""
+    def record(self, command: Sequence[str], content: Mapping[str, str]) -> None:
+        """Write run.json and run.yaml into the run's folder; ``content``: of `polytune.running.identity.contents`."""
         folder = Path(self.trainer.output_dir)
-        record_run(folder, self.settings, command)
+        record_run(folder, self.settings | {CONTENT: content}, command)
         write_text(folder / RUN_YAML, as_yaml(self.recipe()))
 
 

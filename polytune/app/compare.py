@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import load_policy
+    from polytune.running.identity import contents
 
     task, starts, more = methods.check_starts(compared, config, task_config)
     load_policy(policy_config.model, **policy_config.loading())
@@ -56,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
         methods.shared_flags(task_config, policy_config),
         methods.override_flags(config.set),
         config,
+        contents(task),
     )
     planned = runs.plan_runs(compared, seeds, output_dir)
     for one in planned:

@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import GeneratorsInTurn
     from polytune.report import analysis
     from polytune.running import provenance
+    from polytune.running.identity import contents
     from polytune.tasks.splits import says_unseen
     from polytune.tasks.starts import starts_of, task_of
 
@@ -60,6 +61,7 @@ def main(argv: Sequence[str]) -> None:
     generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
+    settings[provenance.CONTENT] = contents(task)
     seconds = provenance.set_aside_other_run(
         output_dir, settings, {name: provenance.fingerprint(path) for name, path in paths.items()}
     )

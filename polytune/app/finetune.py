@@ -44,7 +44,14 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy.adapters import lora_config
-    from polytune.running.provenance import carry_provenance, check_same_run, demonstration_hashes
+    from polytune.running.identity import contents
+    from polytune.running.provenance import (
+        CONTENT,
+        carry_provenance,
+        check_same_run,
+        demonstration_hashes,
+        fingerprint,
+    )
     from polytune.tasks.starts import starts_of, task_of
 
     task = task_of(task_config)
@@ -53,7 +60,8 @@ def main(argv: Sequence[str]) -> None:
     )
     job.check_world(task, seeds[0])
     model, tokenizer = load(job, task)
-    check_same_run(args.output_dir, job.settings)
+    content = contents(task, policy=fingerprint(policy_config.model))
+    check_same_run(args.output_dir, job.settings | {CONTENT: content})
 
     # ---------------------------------------------------------------- train
     lora = lora_config(adapter, model)
@@ -62,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     )
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
-        job.record(command("finetune", argv))
+        job.record(command("finetune", argv), content)
         carry_provenance(policy_config.model, args.output_dir)
         print(f"continuing from {checkpoint}" if checkpoint else f"training {len(seeds)} {task.starts} of {task.name}")
     start_trackers(trainer, checkpoint)

@@ -116,12 +116,13 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy.adapters import merge
     from polytune.policy.phrases import task_phrases
     from polytune.running import provenance
+    from polytune.running.identity import contents
     from polytune.tasks.starts import task_of
     from polytune.trainer import StopAtSuccess, latest_checkpoint
 
     task = task_of(task_config)
     config.word_merges = _word_merges(task, adapter, config)
-    settings = {"task": task_config, "adapter": adapter, "pretrain": config}
+    settings = {"task": task_config, "adapter": adapter, "pretrain": config, provenance.CONTENT: contents(task)}
     done = output_dir / "pretrain.json"
     provenance.check_same_run(output_dir, settings, complete=done.exists())
     if done.exists():

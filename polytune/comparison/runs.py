@@ -18,6 +18,7 @@ from polytune.comparison.methods import PRETRAINED, Method
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import require
 from polytune.places import start
+from polytune.running.identity import changed
 from polytune.running.provenance import (
     RUN_FILE,
     check_same_run,
@@ -66,10 +67,19 @@ class Programs:
         model: the pretrained checkpoint.
         shared: flags that all runs and evaluations have in common.
         overrides: flags that all trainings have in common.
+        content: what the numbers depend on beside the flags (`polytune.running.identity.contents`).
     """
 
-    def __init__(self, model: str, shared: list[str], overrides: list[str], config: ComparisonConfig):
+    def __init__(
+        self,
+        model: str,
+        shared: list[str],
+        overrides: list[str],
+        config: ComparisonConfig,
+        content: Mapping[str, str] | None = None,
+    ):
         self.model, self.shared, self.overrides, self.config = model, shared, overrides, config
+        self.content = dict(content or {})
         self.pretrained = fingerprint(model)
 
     def training(self, run: Run) -> list[str]:
@@ -102,6 +112,11 @@ class Programs:
             ValueError: says what differs.
         """
         note = read_note(run)
+        require(
+            not (other := changed(note["content"], self.content)),
+            f"{run.folder} was run before {', '.join(other)}: choose another output_dir, or remove the folder to run "
+            "it anew.",
+        )
         if note["laid_out"]:
             self.check_kept(run, run.folder)
         if run.method is None or note["laid_out"]:
@@ -175,7 +190,8 @@ class Programs:
             if run.method is not None and not self.is_trained(run):
                 begun = bool(list(run.folder.glob("checkpoint-*")))
                 before = read_note(run)["train_seconds"] if begun else 0.0
-                write_note(run, pretrained=self.pretrained, train_seconds=before, trained=None, evaluated=None)
+                begins = {"pretrained": self.pretrained, "content": self.content}
+                write_note(run, **begins, train_seconds=before, trained=None, evaluated=None)
                 launcher.call(
                     self.training(run),
                     run.folder / "finetune.log",
@@ -185,7 +201,8 @@ class Programs:
             if not self.is_evaluated(run):
                 launcher.call(self.evaluation(run), run.folder / "evaluate.log")
                 policy = self.pretrained if run.method is None else fingerprint(run.folder)
-                write_note(run, pretrained=self.pretrained, evaluated=[self.sampling(), policy])
+                done = {"pretrained": self.pretrained, "content": self.content}
+                write_note(run, **done, evaluated=[self.sampling(), policy])
             then(run)
 
         return work
@@ -214,7 +231,8 @@ def _unlike_flags(had: Sequence[str], now: Sequence[str]) -> list[str]:
 def read_note(run: Run) -> dict[str, Any]:
     """What a run has finished; a file that cannot be read says nothing, and the programs look for themselves.
     ``laid_out``: from kept files (`comparison.kept`), without weights."""
-    note = {"pretrained": None, "train_seconds": 0.0, "trained": None, "evaluated": None, "laid_out": False}
+    note: dict[str, Any] = {"pretrained": None, "train_seconds": 0.0, "trained": None, "evaluated": None}
+    note |= {"laid_out": False, "content": {}}
     try:
         found = json.loads((run.folder / NOTE_FILE).read_text())
         return note | {key: found[key] for key in note if key in found}

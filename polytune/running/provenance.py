@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from polytune.digests import file_digest
-from polytune.policy.loading import CheckpointError, weight_files
+from polytune.policy.loading import CheckpointError, adapter_base, weight_files
+from polytune.running.identity import changed
 
 RUN_FILE = "run.json"
+#: part of a run's settings: what `polytune.running.identity.contents` says
+CONTENT = "content"
 #: of an evaluation, under its own name: its folder may be that of the run whose policy it measures
 EVALUATION_RUN_FILE = "evaluation_run.json"
 DEMONSTRATIONS_FILE = "demonstrations.json"
@@ -39,9 +42,12 @@ EVALUATION_FREE_FIELDS = (
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dataclasses as JSON: what JSON cannot hold becomes text."""
+    """Dataclasses as JSON, what JSON cannot hold as text, and ``CONTENT`` as it is."""
     found = {}
     for part, value in settings.items():
+        if part == CONTENT:
+            found[part] = dict(value)
+            continue
         fields = value.to_dict() if hasattr(value, "to_dict") else dataclasses.asdict(value)
         found[part] = json.loads(json.dumps(fields, default=str))
     return found
@@ -116,10 +122,11 @@ def differing_fields(
 ) -> list[str]:
     """The fields in which a recorded run differs from :func:`plain` settings, with both values. A field that the record
     lacks, which came later, stood at its default (``defaults``), or at None."""
-    return [
+    content = changed(before[CONTENT], now[CONTENT]) if CONTENT in before and CONTENT in now else []
+    return content + [
         f"{name} was {had!r}, now {value!r}"
         for part, fields in now.items()
-        if part in before
+        if part in before and part != CONTENT
         for name, value in fields.items()
         if name not in FREE_FIELDS
         and (had := before[part].get(name, defaults[part].get(name) if defaults else None)) != value
@@ -143,7 +150,8 @@ def check_same_run(output_dir: str | Path, settings: Mapping[str, Any], *, compl
 
 
 def fingerprint(checkpoint: str | Path) -> str:
-    """Hash of a checkpoint's weights, configuration and tokenizer; a Hub id stands for itself."""
+    """Hash of a checkpoint's weights, configuration and tokenizer, of an adapter's base too; a Hub id stands for
+    itself."""
     digest = hashlib.sha256()
     folder = Path(checkpoint)
     files = [*weight_files(folder), *(p for p in sorted(folder.glob("*.bin")) if p.name != "training_args.bin")]
@@ -152,6 +160,8 @@ def fingerprint(checkpoint: str | Path) -> str:
         files += [folder / name for name in names if (folder / name).is_file()]
     for path in files:
         digest.update(bytes.fromhex(file_digest(path)))
+    if files and (base := adapter_base(folder)) is not None:
+        digest.update(fingerprint(base).encode())
     return digest.hexdigest()[:16] if files else str(checkpoint)
 
 
@@ -173,9 +183,11 @@ def set_aside_other_run(
     try:
         before = json.loads(path.read_text())
         seconds = {name: float(before["seconds"][name]) for name in fingerprints}
-        same = {key: before.get(key) for key in now} == now
+        content = {CONTENT: fields[CONTENT]} if CONTENT in fields else {}
+        other = changed(before["settings"].get(CONTENT, {}), content.get(CONTENT, {}))
+        same = not other and (before["settings"] | content, before["policies"]) == (fields, now["policies"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        same = False  # none, or one that cannot be read: whose records they are is not known
+        same, other = False, []  # none, or one that cannot be read: whose records they are is not known
     if not (same and records.exists()):
         seconds = dict.fromkeys(fingerprints, 0.0)
     if records.exists() and not same:
@@ -183,7 +195,8 @@ def set_aside_other_run(
         while (kept := records.with_name(f"records-{number}.jsonl")).exists():
             number += 1
         os.replace(records, kept)
-        print(f"{records} belonged to other settings or weights: kept as {kept.name}")
+        why = ", ".join(other) or "settings or weights"
+        print(f"{records} belonged to another evaluation ({why}): kept as {kept.name}")
     write_json(path, {**now, "seconds": seconds})
     return seconds
 

@@ -194,6 +194,10 @@ class Task(ABC):
             raise ValueError(f"horizon of task {self.name!r} must be a positive int, got {horizon!r}")
         self.horizon = horizon
 
+    def content(self) -> str | None:
+        """A digest of data that its episodes depend on beside its options; None where there is none."""
+        return None
+
     def start(self, seed: int) -> Episode:
         """A new episode of the level that `seed` generates. Raises ValueError unless seed is in 0..2**63 - 1."""
         return self.episode_class(self, self.check_seed(seed))

@@ -45,7 +45,9 @@ class GymEpisode(Episode):
     def observation(self) -> str:
         text = self.task.show(self.last, self.env, self.turn)
         if not isinstance(text, str):
-            raise ValueError(f"show of task {self.task.name!r} returned a {type(text).__name__}, not text: {text!r:.80}")
+            raise ValueError(
+                f"show of task {self.task.name!r} returned a {type(text).__name__}, not text: {text!r:.80}"
+            )
         return text.strip()
 
     def step(self, action: str):
@@ -162,7 +164,10 @@ class GymTask(Task):
         self.name = f"gym:{env_id}"
         super().__init__(horizon)
         self.env_id, self.make_args = env_id, make_args
-        for option, value, known in (("reward", reward, ("environment", "success")), ("snapshots", snapshots, SNAPSHOTS)):
+        for option, value, known in (
+            ("reward", reward, ("environment", "success")),
+            ("snapshots", snapshots, SNAPSHOTS),
+        ):
             if value not in known:
                 raise ValueError(f"{option} of task {self.name!r} must be one of {', '.join(known)}, got {value!r}")
         self.own_reward = reward == "environment"
@@ -255,7 +260,9 @@ class GymTask(Task):
             grid = minigrid_text.ACTIONS if self.grid is not None and count >= len(minigrid_text.ACTIONS) else ()
             self.actions = named or grid or tuple(str(first + index) for index in range(count))
             if len(self.actions) > count:
-                raise ValueError(f"actions of task {self.name!r} name {len(self.actions)} words, there are {count} actions")
+                raise ValueError(
+                    f"actions of task {self.name!r} name {len(self.actions)} words, there are {count} actions"
+                )
             numbers = {word: first + index for index, word in enumerate(self.actions)}
             self._act = lambda text, env: numbers[text]
         elif isinstance(space, gymnasium.spaces.Text):
@@ -269,7 +276,11 @@ class GymTask(Task):
 
     def _told(self) -> str:
         told = f"You act in the world {self.env_id}, one action a turn."
-        return f"{told} Answer with one word: {', '.join(self.actions)}." if self.actions else f"{told} Answer with it alone."
+        return (
+            f"{told} Answer with one word: {', '.join(self.actions)}."
+            if self.actions
+            else f"{told} Answer with it alone."
+        )
 
     def _check_text(self, env: gymnasium.Env) -> None:
         first, _ = env.reset(seed=0)

@@ -7,6 +7,8 @@ for an answer that follows no strategy. Without one, each text is its own.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -104,6 +106,15 @@ class RowTask(AnswerTask):
             return row | {"answer": reach(row, self.reference)}
         answer = self._question(row, seed)[1]
         return row if answer is None else {"answer": answer} | row
+
+    def content(self) -> str:
+        """Of all rows, split by split."""
+        digest = hashlib.sha256()
+        for split, rows in self.rows.items():
+            digest.update(f"{split} {len(rows)}\n".encode())
+            for row in rows:
+                digest.update(json.dumps(row, sort_keys=True, default=repr).encode() + b"\n")
+        return digest.hexdigest()[:16]
 
     def _check_row(self, seed: int) -> None:
         """ValueError for a row that asks nothing, or whose reference is missing."""

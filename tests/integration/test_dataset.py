@@ -69,3 +69,56 @@ def test_a_missing_column_is_told_in_one_line(call_recipe, flags, tmp_path, caps
     with pytest.raises(SystemExit):
         call_recipe("pretrain", *flags, "answer=solution", "--output_dir", tmp_path / "x")
     assert "has no column 'solution'; its columns are prompt, numbers, target, answers" in capsys.readouterr().err
+
+
+OWN = """
+from own_parts import worth
+
+def pay(answer, row):
+    return worth(answer)
+"""
+
+
+def test_what_a_run_was_made_with_enters_its_identity_by_content(
+    pretrained, call_recipe, tmp_path, monkeypatch, capsys
+):
+    """Rows, a function of one's own, what it imports, an objective: edited in place, the numbers are others."""
+    monkeypatch.syspath_prepend(tmp_path)
+    rows, own, parts = tmp_path / "rows.jsonl", tmp_path / "own_pay.py", tmp_path / "own_parts.py"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    own.write_text(OWN)
+    parts.write_text("def worth(answer):\n    return 0.0\n")
+    (tmp_path / "own_goal.py").write_text("def f(sets):\n    return sets.rewards_S_n.mean(dim=1)\n")
+    task = ["--task", "dataset", "--task_args", f"path={rows}", "reward=own_pay:pay", "max_tokens=4"]
+
+    def evaluate():
+        call_recipe("evaluate", *task, "--policies", f"p={pretrained}", "--n", "2", "--output_dir", tmp_path / "out")
+        return capsys.readouterr().out
+
+    def train(updates, **options):
+        call_recipe("finetune", "--config", tmp_path / "run.yaml", *task, "--num_updates", updates, "--model",
+                    pretrained, "--output_dir", tmp_path / "run", **options)  # fmt: skip
+
+    shape = dict(num_seeds=4, num_rollout_states=0, num_vines=0, per_device_train_batch_size=4, steps_per_generation=1,
+                 num_iterations=1, set_scope="seeds", set_size=2, window=-1, critic="none", kl_coef=0.0, use_cpu=True,
+                 objective="own_goal:f", num_sets="2", save_updates=1, split="train")  # fmt: skip
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(shape))
+    train("2")
+    assert "another evaluation" not in evaluate() and "another evaluation" not in evaluate()
+    edits = (
+        (rows, "= 6 :", "= 8 :", "data of task 'dataset'"),
+        (own, "worth(answer)", "-worth(answer)", "code of 'own_pay'"),
+        (parts, "0.0", "1.0", "code of 'own_pay'"),
+        (tmp_path / "own_goal.py", "mean", "sum", "code of 'own_goal'"),
+    )
+    for file, had, has, told in edits:
+        before = file.read_text()
+        assert had in before
+        file.write_text(before.replace(had, has))
+        if file == parts:
+            assert f"another evaluation ({told} changed): kept as records-" in evaluate()
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            train("2")
+        assert f"holds a run with other settings ({told} changed)" in capsys.readouterr().err
+        file.write_text(before)

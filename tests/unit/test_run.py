@@ -35,7 +35,7 @@ def test_it_is_recorded_beside_every_field(tmp_path):
     """Flags win over the recipe, switches count, and only what was given is written."""
     job = read("--config", ROOT / "recipes/fourrooms/ppo.yaml", "--output_dir", tmp_path, "--no_disable_dropout",
                "--max_env_steps", 9000, "--methods", "ucb", "--method_args", "ucb.coef=0.2")  # fmt: skip
-    job.record(["recipes/finetune.py"])
+    job.record(["recipes/finetune.py"], {})
     found = yaml.safe_load((tmp_path / RUN_YAML).read_text())
     assert found["max_env_steps"] == 9000 and found["disable_dropout"] is False and found["methods"] == ["ucb"]
     assert found["method_args"] == ["ucb.coef=0.2"] and found["output_dir"] == str(tmp_path)
