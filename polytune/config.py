@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from datetime import date
 from importlib.util import find_spec
 from typing import Any
 
@@ -231,6 +232,12 @@ class PolicyConfig:
         default=False,
         metadata={"help": "Let a reasoning model think before each action; its thinking stays in context."},
     )
+    chat_date: str = field(
+        default="2026-01-01",
+        metadata={
+            "help": "Date shown to a chat template that prints today's: prompts are the same on every day."
+        },
+    )
     max_branches: int = field(
         default=256, metadata={"help": "Branches that the generator runs in one batch; the rest wait their turn."}
     )
@@ -251,6 +258,11 @@ class PolicyConfig:
         )
         if self.max_action_tokens is not None:
             require_integer("max_action_tokens", self.max_action_tokens, 1)
+        try:
+            date.fromisoformat(str(self.chat_date))
+        except ValueError as error:
+            raise ValueError(f"chat_date must be a date as 2026-01-31, got {self.chat_date!r}.") from error
+        self.chat_date = str(self.chat_date)  # YAML reads a date as one
         require_integer("max_branches", self.max_branches, 1)
 
     def loading(self, trust_remote_code: bool = False) -> dict[str, Any]:
@@ -373,6 +385,13 @@ class ObjectiveConfig:
         metadata={
             "help": "Polychromic window W: the set advantage acts on a vine's first action and the next W; "
             "-1: on all of its actions."
+        },
+    )
+    reward_shift: float = field(
+        default=0.0,
+        metadata={
+            "help": "Added to each return before sets are scored: 1 for rewards of -1 and 1, where the objective is a "
+            "product and takes none below 0."
         },
     )
     gamma: float = field(default=1.0, metadata={"help": "Discount per turn."})

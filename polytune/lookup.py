@@ -13,7 +13,6 @@ from typing import Any, ClassVar, TypeVar
 
 from polytune.tables import Entry
 
-
 #: modules of users' own that paths have loaded in this process
 OWN_MODULES: set[str] = set()
 

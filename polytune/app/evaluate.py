@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         task, task_config, levels_shown=lambda: [level for path in paths.values() for level in shown(path)]
     )
     tasks = perturbed.tasks_under(task, task_config, config.perturb, starts, seed=config.seed)
-    models, renderers = _policies(task, paths, task_config, policy_config, config)
+    models, renderers = _policies(task, starts, paths, task_config, policy_config, config)
     generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
     output_dir.mkdir(parents=True, exist_ok=True)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
@@ -109,11 +109,12 @@ def _without_sampling(task_config, config, argv: Sequence[str]) -> None:
 
 
 def _policies(
-    task, paths: Mapping[str, str], task_config, policy_config, config
+    task, starts: Sequence[int], paths: Mapping[str, str], task_config, policy_config, config
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(models, renderers) by name; one that cannot play this task is refused before another one is sampled."""
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.generators import set_aside_warps
+    from polytune.policy.loading import positions_of
     from polytune.running.provenance import other_task_args
 
     loading = policy_config.loading(config.trust_remote_code)
@@ -124,6 +125,8 @@ def _policies(
         if trained is not None:
             print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
         renderers[name].check_vocabulary()
+        longest = policy_config.max_action_tokens or renderers[name].longest_action()
+        renderers[name].check_prompts(starts, positions_of(policies[name][0]), longest)
         if asked := set_aside_warps(policies[name][0]):
             print(f"note: {name}'s generation_config.json asks for {asked}, left aside: pass@k is of the whole "
                   f"distribution at temperature {config.temperature:g}")  # fmt: skip

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy_config.model)
     )
     job.check_world(task, seeds[0])
-    model, tokenizer = load(job, task)
+    model, tokenizer = load(job, task, seeds)
     content = contents(task, policy=fingerprint(policy_config.model))
     check_same_run(args.output_dir, job.settings | {CONTENT: content})
 
@@ -83,10 +83,11 @@ def main(argv: Sequence[str]) -> None:
     end(trainer)
 
 
-def load(job, task):
-    """The policy that trains and its tokenizer, once they fit the task and the disk."""
+def load(job, task, seeds):
+    """The policy that trains and its tokenizer, once they fit the task's start states and the disk."""
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.adapters import own_base, quantization, training_dtype
+    from polytune.policy.loading import positions_of
     from polytune.trainer import check_space
 
     policy_config, adapter, args = job.policy, job.adapter, job.trainer
@@ -94,7 +95,9 @@ def load(job, task):
     with args.main_process_first(local=False, desc="the base of an adapter"):
         begins_with = own_base(policy_config.model, args.output_dir, adapter, writes=args.process_index == 0, **loading)
     model, tokenizer = load_policy(begins_with, **loading, quantization=quantization(adapter, policy_config))
-    build_renderer(tokenizer, task, policy_config).check_vocabulary()
+    renderer = build_renderer(tokenizer, task, policy_config)
+    renderer.check_vocabulary()
+    renderer.check_prompts(seeds, positions_of(model), policy_config.max_action_tokens or renderer.longest_action())
     check_space(
         args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
     )

@@ -72,9 +72,9 @@ def set_advantages(
     per member, sum to 0, not the plain ones. Vary the seed from step to step.
     diversity_coef: weight of d in the objective `additive`; the other built-in ones do not use it.
 
-    Raises ValueError for set_size < 1 or > N, shapes that differ, a NaN or infinite reward, an unhashable signature,
-    an unknown name, a num_sets that is no positive int or "all", an enumeration that is too large, and an objective or
-    a diversity of your own whose output does not fit.
+    Raises ValueError for a negative reward where the objective takes none (`polychromic`), set_size < 1 or > N, shapes
+    that differ, a NaN or infinite reward, an unhashable signature, an unknown name, a num_sets that is no positive int
+    or "all", an enumeration that is too large, and an objective or a diversity of your own whose output does not fit.
     """
     scores = score_groups(
         rewards,
@@ -108,6 +108,7 @@ def score_groups(
         raise ValueError(f"diversity_coef must be a finite number, got {diversity_coef!r}")
     groups = as_groups(rewards, signatures)
     size = check_set_size(set_size, groups.num_members)
+    _check_negative(goal, groups, objective)
     scorer = _Scorer(groups, goal, measure, float(diversity_coef))
     if num_sets == "all" and rule.of_expectations is not None:
         advantages_P_N = rule.of_expectations(scorer.expected, size)
@@ -118,6 +119,16 @@ def score_groups(
         advantages_P_N, scored_P_N, deductions_P_N = scorer.credited(rule, chosen)
     diversity_P = scorer.mean_diversity(size)
     return GroupScores(advantages_P_N, scored_P_N, deductions_P_N, diversity_P, scorer.scale_P, scorer.mean(size))
+
+
+def _check_negative(goal: Objective, groups: Groups, name: Any) -> None:
+    negative = [] if goal.takes_negative else groups.rewards_P_N[groups.rewards_P_N < -1e-9].tolist()
+    if negative:
+        raise ValueError(
+            f"reward {min(negative):g} is below 0, and objective {name if isinstance(name, str) else 'given'!r} is a "
+            "product of the mean reward with diversity, which would punish failures for being different: shift the "
+            "rewards into [0, 1] (reward_shift), or take objective 'additive', 'max_at_k' or 'coverage'"
+        )
 
 
 class _Scorer:

@@ -13,6 +13,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from polytune.policy.generator import SampleKey
+from polytune.policy.loading import positions_of
 
 if TYPE_CHECKING:
     from polytune.policy.transformers_generator import TransformersGenerator
@@ -45,7 +46,7 @@ def check_cache(model: PreTrainedModel, make: type[TransformersGenerator]) -> fl
     if getattr(model.config, "is_encoder_decoder", False):
         raise CacheError(_message(kind, "it is half of an encoder-decoder"))
     words = int(getattr(config, "vocab_size", 0) or model.get_input_embeddings().weight.shape[0])
-    room = getattr(config, "max_position_embeddings", None) or 1 << 20
+    room = positions_of(model) or 1 << 20
     if room < LENGTHS[0] + 8:
         raise CacheError(_message(kind, f"it has only {room} positions"))
     try:

@@ -12,10 +12,12 @@ system message, earlier rounds, and contents in parts where the template takes t
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from polytune.config import PolicyConfig
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
 from polytune.tasks.messages import Conversation, text_of
@@ -30,6 +32,7 @@ class ChatRenderer(Renderer):
         tokenizer: the policy's, with a chat template.
         task: gives instructions and actions.
         show_instructions: begin the first message with ``task.instructions``.
+        today: the date that a template which prints one is shown.
         thinking: let the model think before each action; its thinking stays in context. Off: the template is told not
             to (``enable_thinking``), which models without such blocks ignore.
 
@@ -44,9 +47,10 @@ class ChatRenderer(Renderer):
         *,
         show_instructions: bool = True,
         thinking: bool = False,
+        today: str = PolicyConfig.chat_date,
     ):
         super().__init__(tokenizer, task, show_instructions=show_instructions)
-        self.thinking = thinking
+        self.thinking, self.today = thinking, date.fromisoformat(today)
         self._thought = f"<think>\nx\n{THINKING_END}\n\n" if thinking else ""
         self.template = self._safe_template()
         self._opening = self._text([_user("x")])
@@ -110,6 +114,7 @@ class ChatRenderer(Renderer):
             add_generation_prompt=True,
             chat_template=template or self.template,
             enable_thinking=self.thinking,
+            strftime_now=self.today.strftime,  # in the place of the function of that name in templates
         )
 
     def _conversation(self, asked: Conversation) -> str:

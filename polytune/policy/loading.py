@@ -202,6 +202,11 @@ def leave_unpacked(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Tokens that an episode may have; None where the model names no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def load_policy(
     path: str | Path,
     *,

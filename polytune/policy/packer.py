@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from polytune.policy.canary import attention_kinds
+from polytune.policy.loading import positions_of
 from polytune.policy.packed import Attends, pack
 
 #: largest difference of a hidden state in the trial of a model, as a share of the largest
@@ -127,7 +128,7 @@ def _try(model: PreTrainedModel) -> tuple[Packer | None, str]:
     if attention_kinds(config) != {"full_attention"}:
         return None, f"not all of its layers attend to everything ({', '.join(sorted(attention_kinds(config)))})"
     transformer = model.base_model
-    words, room = model.get_input_embeddings().weight.shape[0], getattr(config, "max_position_embeddings", None)
+    words, room = model.get_input_embeddings().weight.shape[0], positions_of(model)
     if room is not None and room < 32:
         return None, f"it has only {room} positions"
     rows = [np.concatenate([(np.arange(8) * 5 + ord(part)) % words for part in way]) for way, _ in TRIAL]

@@ -36,5 +36,9 @@ def build_renderer(tokenizer: PreTrainedTokenizerBase, task: Task, policy_config
     if not chat:
         return Renderer(tokenizer, task, show_instructions=bool(policy_config.show_instructions))
     return ChatRenderer(
-        tokenizer, task, show_instructions=policy_config.show_instructions is not False, thinking=policy_config.thinking
+        tokenizer,
+        task,
+        show_instructions=policy_config.show_instructions is not False,
+        thinking=policy_config.thinking,
+        today=policy_config.chat_date,
     )

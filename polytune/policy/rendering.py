@@ -7,6 +7,8 @@ kept as token ids and never tokenised again; only the environment's text is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from transformers import PreTrainedTokenizerBase
 
 from polytune.tasks.base import Task
@@ -72,6 +74,20 @@ class Renderer:
         self._encode(
             self.instructions + " ".join([*self.task.vocabulary(), *([] if self.free_text else [PROMPT_WORD])])
         )
+
+    def check_prompts(self, seeds: Iterable[int], positions: int | None, longest: int) -> None:
+        """ValueError that names the first start state of free text whose prompt and an answer of ``longest`` tokens do
+        not fit into ``positions`` (None: any do)."""
+        if positions is None or not self.free_text:
+            return
+        for seed in seeds:
+            tokens = len(self.prompt_ids(self.task.start(seed).observation()))
+            if tokens + longest > positions:
+                raise ValueError(
+                    f"{self.task.starts.removesuffix('s')} {seed} of task {self.task.name!r} has {tokens} tokens, and "
+                    f"an answer up to {longest}, but the policy has only {positions} positions: shorten or leave out "
+                    "the row, lower the task's max_tokens or max_action_tokens, or use a policy with a longer context."
+                )
 
     def action_text(self, ids: tuple[int, ...]) -> str:
         """The sampled tokens as text for ``Episode.step``, a stop token at the end left out.

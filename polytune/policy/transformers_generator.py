@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from polytune.policy.canary import attention_kinds, check_cache
 from polytune.policy.generator import Sample, SampleKey, TokenCounters, sample_uniform
+from polytune.policy.loading import positions_of
 from polytune.policy.packer import find_packer
 from polytune.policy.row_cache import CachedBranch, Point, RowCache, next_block, seen_mask
 
@@ -61,7 +62,7 @@ class TransformersGenerator:
                 f"the transformers generator needs full attention in every layer, {type(model).__name__} has "
                 f"{', '.join(sorted(kinds))}: choose another policy."
             )
-        self.max_positions = getattr(config, "max_position_embeddings", None)
+        self.max_positions = positions_of(model)
         self.temperature, self.greedy = temperature, greedy
         self.factors: Sequence[float] = ()
         self.max_action_tokens, self.stop_ids = max_action_tokens, frozenset(stop_ids)

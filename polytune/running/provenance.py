@@ -244,7 +244,7 @@ def other_task_args(checkpoint: str | Path, task: str, task_args: Sequence[str])
 
 
 #: fields of PolicyConfig that decide what a policy is shown, and how much it may say
-PROMPTING = ("show_instructions", "chat", "thinking", "max_action_tokens")
+PROMPTING = ("show_instructions", "chat", "thinking", "chat_date", "max_action_tokens")
 
 
 def prompting_of(checkpoint: str | Path) -> dict[str, Any]:

@@ -198,6 +198,8 @@ def score_batch(
     discounted returns."""
     if rewards is None:
         rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
+    if objective.reward_shift:
+        rewards = [[reward + objective.reward_shift for reward in group] for group in rewards]
     scores = score_with(objective, rewards, [[trajectory.signature for trajectory in group] for group in batch], seed)
     signal_P = group_signal(scores).tolist()
     diversity_P = [float("nan")] * len(batch) if scores.diversity_P is None else scores.diversity_P.tolist()

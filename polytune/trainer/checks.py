@@ -162,7 +162,7 @@ def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: O
         scaling.apply(torch.zeros(1), 0.0, 1.0)  # a user's own shows its faults here
     scalings[0].check(args, rollout, objective)
     if objective.set_scope == "none":
-        for name in ("objective", "diversity", "credit", "signature"):
+        for name in ("objective", "diversity", "credit", "signature", "reward_shift"):
             value, default = getattr(objective, name), getattr(ObjectiveConfig, name)
             require(
                 value == default,
@@ -237,4 +237,5 @@ def check_signatures(task: Task, start_state: int, rollout: RolloutConfig, objec
         objective.signature, 0
     )
     number = rollout.num_seeds if objective.set_scope == "seeds" else rollout.num_vines
-    score_with(objective, [[0.5] * number], [[example] * number], seed=0)  # a user's own shows its faults here
+    worth = 0.5 if task.answer_end is None else task.start(start_state).step("").reward  # what no answer earns
+    score_with(objective, [[worth + objective.reward_shift] * number], [[example] * number], seed=0)

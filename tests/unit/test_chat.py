@@ -163,3 +163,33 @@ def test_a_role_that_the_template_does_not_take_is_refused(task):
     with pytest.raises(ValueError, match=r"cannot render a conversation of system, user, .*no system role"):
         renderer.prompt_ids(Conversation.of(TALK))
     renderer.prompt_ids(Conversation.of(TALK[1:]))
+
+
+DATED = "{{ strftime_now('%d %b %Y') }}\n" + CHATML
+
+
+def test_a_template_that_prints_todays_date_prints_the_runs(task, monkeypatch):
+    tokenizer = tokenizer_with(DATED)
+    said = tokenizer.decode(build_renderer(tokenizer, task, PolicyConfig()).prompt_ids("x"))
+    assert said.startswith("01 Jan 2026\n")
+    told = build_renderer(tokenizer, task, PolicyConfig(chat_date="2024-02-29"))
+    assert tokenizer.decode(told.prompt_ids("x")).startswith("29 Feb 2024\n")
+    assert "strftime_now" in tokenizer.chat_template  # what is saved is the model's own
+    with pytest.raises(ValueError, match="chat_date must be a date as 2026-01-31, got '2026-13-01'"):
+        PolicyConfig(chat_date="2026-13-01")
+
+
+def test_a_prompt_that_does_not_fit_is_named_before_work(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"prompt": "{"long " * n}"}}\n' for n in (1, 2, 60, 3)))
+    path = str(tmp_path / "rows.jsonl")
+    task = load_task("dataset", path=path, reward=f"{__name__}:nothing", max_tokens=8)
+    renderer = build_renderer(tokenizer_with(CHATML), task, PolicyConfig())
+    length = len(renderer.prompt_ids(task.prompt(2)))
+    renderer.check_prompts(task.splits["train"], length + 8, 8)
+    renderer.check_prompts(task.splits["train"], None, 8)
+    with pytest.raises(ValueError, match=rf"prompt 2 of task 'dataset' has {length} tokens, and an answer up to 8"):
+        renderer.check_prompts(task.splits["train"], length + 7, 8)
+
+
+def nothing(answer, row):
+    return 0.0

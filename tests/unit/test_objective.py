@@ -32,8 +32,8 @@ def random_group(rng, num_members):
     draw = [
         lambda: float(rng.randrange(2)),
         rng.random,
-        lambda: rng.uniform(-1, 1),
-        lambda: rng.choice([-0.5, 0.0, 0.5]),
+        lambda: rng.uniform(0, 3),
+        lambda: rng.choice([0.0, 0.5, 1.5]),
     ][kind]
     names = [None, "a", "b", ("c", 1), frozenset({4}), 5, 6][: rng.randrange(1, 8)]
     return [draw() for _ in range(num_members)], [rng.choice(names) for _ in range(num_members)]
@@ -94,7 +94,7 @@ def test_vectorised_enumeration_equals_the_loops(diversity, credit):
 
 
 def test_sets_of_one_are_mean_centred_rewards():
-    rewards = torch.tensor([0.3, -2.0, 1.0, 1.0])
+    rewards = torch.tensor([0.3, 2.0, 1.0, 1.0])
     torch.testing.assert_close(set_advantages(rewards, "abab", 1), rewards.double() - rewards.double().mean())
     for diversity in ("zero_if_identical", "excess"):  # d of one member is 0: no signal, by definition
         assert not set_advantages(rewards, "abab", 1, diversity=diversity).any()

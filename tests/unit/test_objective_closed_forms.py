@@ -62,6 +62,11 @@ def random_groups(rng, num_groups, num_members):
     return rewards, np.where(rng.random(shape) < none_share[:, None], -1, classes)
 
 
+def taken(objective, rewards):
+    """Rewards that an objective takes: a product none below 0."""
+    return rewards if find_objective(objective).takes_negative else np.abs(rewards)
+
+
 def distinct(classes, counted):
     """Distinct classes among the counted members, by pairs: a member is new when no earlier counted one is like it."""
     like = (classes[:, :, None] == classes[:, None, :]) & counted[:, None, :]
@@ -72,9 +77,10 @@ def distinct(classes, counted):
 def scores(rewards, classes, diversity):
     """f of one set of each group by every objective."""
     n, mean = rewards.shape[1], rewards.mean(axis=1)
+    product = taken("polychromic", rewards).mean(axis=1)
     d = CONVENTIONS[diversity](distinct(classes, classes >= 0), n)
     return {
-        "polychromic": mean * d,
+        "polychromic": product * d,
         "additive": mean + COEF * d,
         "mean": mean,
         "pass_at_k": (rewards > 0).any(axis=1).astype(float),
@@ -121,8 +127,9 @@ def test_closed_forms_equal_enumeration(num_members):
     for (objective, diversity), n in itertools.product(CASES, range(1, num_members + 1)):
         for credit in ("mean", "leave_one_out"):
             got = set_advantages(
-                rewards, signatures, n, objective=objective, diversity=diversity, credit=credit, diversity_coef=COEF
-            )
+                taken(objective, rewards), signatures, n, objective=objective, diversity=diversity, credit=credit,
+                diversity_coef=COEF,
+            )  # fmt: skip
             gap = np.abs(got.numpy() - want[objective, diversity, n, credit]).max()
             assert gap < 1e-10 * max(1, np.abs(rewards).max()), (objective, diversity, n, credit, gap)
             if credit == "mean":
@@ -136,7 +143,7 @@ def test_enumerated_credits_equal_the_definition(num_members):
     for (objective, diversity), n in itertools.product(CASES, range(1, num_members + 1)):
         chosen = {"objective": objective, "diversity": diversity, "diversity_coef": COEF}
         for credit in ("max", "per_set"):
-            got = score_groups(rewards, signatures, n, credit=credit, **chosen)
+            got = score_groups(taken(objective, rewards), signatures, n, credit=credit, **chosen)
             key = (objective, diversity, n)
             np.testing.assert_allclose(got.advantages_P_N, want[*key, credit], atol=1e-12, err_msg=str((key, credit)))
             assert got.scored_P_N.all()
@@ -156,7 +163,8 @@ def test_plain_loops_equal_the_definition(objective):
             if (objective, diversity) in CASES:
                 chosen = {"objective": objective, "diversity": diversity, "diversity_coef": COEF}
                 for credit, p in itertools.product(("mean", "max", "per_set", "leave_one_out"), range(6)):
-                    got = enumerate_set_advantages(rewards[p].tolist(), signatures[p], n, credit=credit, **chosen)
+                    given = taken(objective, rewards[p]).tolist()
+                    got = enumerate_set_advantages(given, signatures[p], n, credit=credit, **chosen)
                     np.testing.assert_allclose(got, want[objective, diversity, n, credit][p], atol=1e-12)
 
 
@@ -165,6 +173,7 @@ def test_plain_loops_equal_the_definition(objective):
 def test_enumeration_without_a_closed_form_equals_the_loops(objective, credit):
     slow = Diversity(find_diversity("distinct_fraction").of_set)
     rewards, classes = random_groups(np.random.default_rng(7), 4, 6)
+    rewards = taken(objective, rewards)
     for p, signatures in enumerate(named_signatures(classes)):
         for n in (1, 3, 6):
             want = enumerate_set_advantages(rewards[p].tolist(), signatures, n, objective=objective, credit=credit)
@@ -190,6 +199,7 @@ def test_objectives_without_d_use_the_closed_form_whatever_the_measure(objective
 @pytest.mark.parametrize("credit", ["mean", "leave_one_out"])
 def test_members_alike_get_the_same_number_and_order_does_not_matter(objective, credit):
     rewards, classes = random_groups(np.random.default_rng(9), 200, 9)
+    rewards = taken(objective, rewards)
     rewards[:, 1], classes[:, 1] = rewards[:, 0], classes[:, 0]
     got = set_advantages(rewards, classes, 4, objective=objective, credit=credit)
     assert (got[:, 0] - got[:, 1]).abs().max() < 1e-13
@@ -241,6 +251,7 @@ def test_leave_one_out_of_a_single_set_still_tells_members_apart():
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if find_objective(name).given_member is not None])
 def test_closed_forms_at_a_size_beyond_enumeration_equal_a_large_sample(objective):
     rewards, classes = random_groups(np.random.default_rng(11), 1, 512)
+    rewards = taken(objective, rewards)
     exact = score_groups(rewards, classes, 64, objective=objective)
     sampled = score_groups(rewards, classes, 64, objective=objective, num_sets=4000)
     assert torch.isfinite(exact.advantages_P_N).all()

@@ -5,6 +5,7 @@ The first line, best score minus mean given to everybody, is measured in test_cr
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,7 +23,7 @@ from polytune.objective import (
 @pytest.mark.parametrize("set_size", [2, 3, 4])
 def test_one_signature_for_all_makes_polychromic_plain_rl(set_size):
     """Room signatures in a one-room level: d is constant, so the advantages are those of the mean, times d."""
-    rewards = [[1.0, 0.0, 0.5, 0.0, 0.25], [0.3, -0.2, 0.9, 0.9, 0.0]]
+    rewards = [[1.0, 0.0, 0.5, 0.0, 0.25], [0.3, 0.2, 0.9, 0.9, 0.0]]
     rooms = [[frozenset({"room 0"})] * 5] * 2
     plain = set_advantages(rewards, rooms, set_size, objective="mean")
     got = set_advantages(rewards, rooms, set_size)
@@ -108,3 +109,30 @@ def test_two_members_without_a_signature_are_not_two_strategies():
     assert (junk[2:] < 0).all() and (junk[:2] > 0).all()
     for name in DIVERSITY:
         assert find_diversity(name).of_set([None, None, None]) == 0
+
+
+# ---------------------------------------------------------------- rewards that a product cannot take
+
+
+@pytest.mark.parametrize("diversity", ["distinct_fraction", "zero_if_identical", "vendi"])
+@pytest.mark.parametrize("num_sets", ["all", 5])
+def test_a_product_refuses_negative_rewards_instead_of_punishing_differences(diversity, num_sets):
+    for rewards in ([-1.0] * 8, [0.0] * 7 + [-0.25]):
+        with pytest.raises(ValueError, match=r"reward -.* is below 0.*reward_shift"):
+            set_advantages(rewards, list("AAAABCDE"), set_size=4, diversity=diversity, num_sets=num_sets)
+    set_advantages([0.0] * 7 + [-1e-17], list("AAAABCDE"), set_size=4, diversity=diversity, num_sets=num_sets)
+
+
+@pytest.mark.parametrize("objective", ["mean", "additive", "max_at_k", "pass_at_k", "coverage"])
+def test_objectives_that_are_no_product_take_them(objective):
+    shifted = [set_advantages([r + by for r in (-1.0, 1.0, 1.0, -1.0)], list("ABCD"), 2, objective=objective)
+               for by in (0.0, 1.0)]  # fmt: skip
+    assert torch.allclose(*shifted)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), np.float64("nan"), "", " \n"])
+def test_what_names_nothing_is_no_strategy(nothing):
+    rewards, given = [1.0, 0.0, 1.0, 0.0], [nothing, nothing, "A", "B"]
+    found = set_advantages(rewards, given, 2)
+    assert torch.equal(found, set_advantages(rewards, [None, None, "A", "B"], 2))
+    assert not torch.equal(found, set_advantages(rewards, ["x", "y", "A", "B"], 2))

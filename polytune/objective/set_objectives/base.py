@@ -27,6 +27,7 @@ class Objective(Row):
         with those that have a `CountForm`.
     reads_signatures: False promises that f does not tell strategies apart; then tasks without signatures will do.
     reads_coef: f depends on `diversity_coef`.
+    takes_negative: False: f is no measure of anything where a reward lies below 0 (a product), so such are refused.
     best_of_set: f is the score of the set's best member.
     reference(members, d, diversity_coef) -> f of one set in plain Python, from its definition: what `score` and the
         closed form are tested against. None: `score`, one set at a time.
@@ -37,6 +38,7 @@ class Objective(Row):
     reads_diversity: bool = True
     reads_signatures: bool = True
     reads_coef: bool = False
+    takes_negative: bool = True
     best_of_set: bool = False
     reference: Callable[[Members, Measure, float], float] | None = None
     function: ClassVar[str] = "score"

@@ -1,6 +1,7 @@
 """f(G) = mean reward of G * d(G) (Poly-PPO, arXiv 2509.25424; Poly-EPO, arXiv 2604.17654).
 
-Assumes rewards in [0, 1] where f is read as a score; the algebra holds for any finite reward.
+Assumes rewards in [0, 1]. Below 0 the product would punish failures that differ and spare those that are alike, so a
+negative reward is refused (`reward_shift` moves them); the algebra holds for any finite one.
 
 Closed form of E[f(G) | i in G] for d = slope * u + constant + at_one * [u = 1] + at_zero * [u = 0]. Every event is
 "G lies inside a pool": class k is missed when G lies outside it, u = 0 when G lies among the None members, and
@@ -90,6 +91,7 @@ def reference(members: Members, d: Measure, diversity_coef: float) -> float:
 POLYCHROMIC = Objective(
     score,
     given_member,
+    takes_negative=False,
     reference=reference,
     says="the **polychromic objective** f(G) = mean reward of G x d(G) (Poly-PPO, arXiv 2509.25424; Poly-EPO, arXiv "
     "2604.17654)",

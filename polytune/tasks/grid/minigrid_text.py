@@ -29,7 +29,9 @@ SIDES = {"front": (1, 0, VIEW_SIZE - 1), "left": (0, -1, HALF), "right": (0, 1, 
 def check_view(env: MiniGridEnv) -> None:
     """Raise ValueError for a view of another size."""
     if env.agent_view_size != VIEW_SIZE:
-        raise ValueError(f"a view of {env.agent_view_size} cells cannot be told, only {VIEW_SIZE}: give show=module:name")
+        raise ValueError(
+            f"a view of {env.agent_view_size} cells cannot be told, only {VIEW_SIZE}: give show=module:name"
+        )
 
 
 def describe(env: MiniGridEnv, *, with_mission: bool) -> str:
