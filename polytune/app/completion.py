@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import shtab
 
 from polytune import tasks
-from polytune.app import play
+from polytune.app import check_task, play
 from polytune.app.cli import parser_of
 from polytune.helptext import one_name
 from polytune.pictures.tracking import TRACKERS
@@ -73,6 +73,7 @@ def script(shell: str, doors: Mapping[str, str]) -> str:
         built = parser_of(importlib.import_module(f"polytune.app.{name}").main)
         _copy_fields(built, door, OF_DOOR.get(name, {}))
     _copy_fields(_play_parser(), commands.add_parser("play", help="play a task, watch a policy", description=""))
+    _copy_fields(check_task.build_parser(), commands.add_parser("check-task", help="check a world", description=""))
     completion = commands.add_parser("completion", help="print a completion script", description="")
     completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS[:3])
     text = shtab.complete(root, shell=shell, preamble={"bash": PREAMBLE.replace("RECIPES", " ".join(recipes()))})

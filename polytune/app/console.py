@@ -26,11 +26,11 @@ DOORS = {
     "tutorial": "why sets: a bandit in 30 seconds",
     "bench": "measure speed on this machine",
 }
-PLAY = "play"
+PLAY, CHECK = "play", "check-task"
 QUIET_FLAGS = ("-q", "--quiet")
 SHELLS = ("bash", "zsh", "tcsh")
 COMPLETION = "completion"
-COMMANDS = (*DOORS, PLAY, COMPLETION)
+COMMANDS = (*DOORS, PLAY, CHECK, COMPLETION)
 
 OVERVIEW = """\
 polytune: RL fine-tuning that makes a policy solve more problems, not the same few more often.
@@ -43,7 +43,8 @@ polytune: RL fine-tuning that makes a policy solve more problems, not the same f
     accelerate launch --num_processes 2 recipes/finetune.py   # several processes
 """
 REST = """\
-`polytune COMMAND ARGS` is `python recipes/COMMAND.py ARGS`; play is `python -m polytune.app.play`. Completion:
+`polytune COMMAND ARGS` is `python recipes/COMMAND.py ARGS`; play is `python -m polytune.app.play`, check-task
+`python -m polytune.app.check_task`. Completion:
 a script, made once, that your shell's start-up file reads.
 
     polytune completion bash > ~/.polytune.bash     # once; seconds
@@ -56,7 +57,7 @@ Status: 0 done, 1 failed, 2 the command line or YAML is wrong, 130 interrupted. 
 """
 OPTIONS = {
     "-h, --help": "this text; after a command, that command's",
-    "-q, --quiet": "with a command (not play): errors only, files as usual",
+    "-q, --quiet": "with a command (not play, check-task): errors only, files as usual",
     "--version": "which polytune this is",
 }
 
@@ -98,6 +99,7 @@ def overview() -> str:
     lines += [f"  {name:12}{told}" for name, told in DOORS.items()]
     lines += [
         f"  {PLAY:12}play a task, watch a policy, draw its vines",
+        f"  {CHECK:12}try whether a world of your own keeps what polytune relies on",
         f"  {COMPLETION:12}print a script for {', '.join(SHELLS)}: completes all of this",
     ]
     lines += ["", "options:", *(f"  {name:14}{told}" for name, told in OPTIONS.items())]
@@ -108,7 +110,7 @@ def _open(name: str, arguments: Sequence[str]) -> int:
     """Become the program, as ``python -m polytune.app.NAME`` would be."""
     enter(name)
     sys.argv = [f"polytune {name}", *arguments]
-    runpy.run_module(f"polytune.app.{name}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"polytune.app.{name.replace('-', '_')}", run_name="__main__", alter_sys=True)
     return 0
 
 

@@ -2,8 +2,8 @@
 
     mission: use the key to open the door and then get to the goal front=1 left=0 right=2 yellow-key: ahead2-left1
 
-The words are those of the BabyAI tasks: free cells in front and beside, what is carried, then each thing in sight with its
-place counted from the agent, nearest first. Floors have no word; walls are what free cells end at.
+The words are those of the BabyAI tasks: free cells in front and beside, what is carried, then each thing in sight with
+its place counted from the agent, nearest first. Floors have no word; walls are what free cells end at.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ SIDES = {"front": (1, 0, VIEW_SIZE - 1), "left": (0, -1, HALF), "right": (0, 1, 
 def check_view(env: MiniGridEnv) -> None:
     """Raise ValueError for a view of another size."""
     if env.agent_view_size != VIEW_SIZE:
-        raise ValueError(f"a view of {env.agent_view_size} cells cannot be told, only {VIEW_SIZE}: give show=module:name")
+        raise ValueError(
+            f"a view of {env.agent_view_size} cells cannot be told, only {VIEW_SIZE}: give show=module:name"
+        )
 
 
 def describe(env: MiniGridEnv, *, with_mission: bool) -> str:
