@@ -6,6 +6,7 @@ over positions does the rest. Blocks are padded on the left, so the last column 
 padding is written to a spare slot that nothing attends to. Branches that end leave the buffer when a quarter of it
 is idle; branches that may still be forked are parked outside of it. A fork copies its prefix's keys and values when
 it first runs and starts from the logits that its parent stored there, so it computes no prefix token again.
+Branches that begin with the same tokens (a group's prompt) run them once, and their rows are copies.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ class CachedBranch(Branch):
 class RowCache(Cache):
     """Keys and values of the running branches: per layer two buffers of shape (rows, heads, slots, head size)."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_rows: int = 0) -> None:
         super().__init__(layers=[])
         self.buffers: Layers = []
-        self.slots = 0
+        self.num_rows, self.slots = num_rows, 0
         self.rows_B1 = self.positions_BQ = torch.empty(0, dtype=torch.long)
         self.length = 0
+        self.all_rows = True  # that run in this block
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
@@ -59,17 +61,26 @@ class RowCache(Cache):
     def update(self, key_states, value_states, layer_idx, *args, **kwargs):
         """Write (B, heads, Q, size) at each row's own positions; return views over all positions in use."""
         if layer_idx == len(self.buffers):
-            batch, heads, _, size = key_states.shape
+            _, heads, _, size = key_states.shape
             self.buffers.append(
                 (
-                    key_states.new_zeros(batch, heads, self.slots, size),
-                    value_states.new_zeros(batch, value_states.shape[1], self.slots, value_states.shape[3]),
+                    key_states.new_zeros(self.num_rows, heads, self.slots, size),
+                    value_states.new_zeros(self.num_rows, value_states.shape[1], self.slots, value_states.shape[3]),
                 )
             )
         keys, values = self.buffers[layer_idx]
         keys[self.rows_B1, :, self.positions_BQ] = key_states.transpose(1, 2)
         values[self.rows_B1, :, self.positions_BQ] = value_states.transpose(1, 2)
+        if not self.all_rows:
+            keys, values = keys[self.rows_B1[:, 0]], values[self.rows_B1[:, 0]]
         return keys[:, :, : self.length], values[:, :, : self.length]
+
+    def repeat(self, origin_B: torch.Tensor) -> None:
+        """Make each row what row ``origin_B`` of it is, in the positions in use."""
+        copies = (origin_B != torch.arange(len(origin_B), device=origin_B.device)).nonzero()[:, 0]
+        for pair in self.buffers:
+            for buffer in pair:
+                buffer[copies, :, : self.length] = buffer[origin_B[copies], :, : self.length]
 
     def grow(self, slots: int) -> None:
         """Make room for ``slots`` positions."""
@@ -284,6 +295,7 @@ class TransformersGenerator:
         rows = len(self.rows)
         longest = max(len(b.ids) for b in branches)
         self._make_room(longest)
+        origin_B = self._origins(branches)
         input_BQ = np.zeros((rows, width), dtype=np.int64)
         position_BQ = np.full((rows, width), -1, dtype=np.int64)
         for branch, count in zip(branches, pending, strict=True):
@@ -291,8 +303,8 @@ class TransformersGenerator:
                 input_BQ[branch.row, width - count :] = branch.ids[branch.cached :]
                 position_BQ[branch.row, width - count :] = range(branch.cached, len(branch.ids))
                 branch.cached = len(branch.ids)
-        self.counters.prefilled += sum(pending)
-        logits_B_V = self._forward(torch.from_numpy(input_BQ), torch.from_numpy(position_BQ), longest)
+        self.counters.prefilled += sum(n for b, n in zip(branches, pending, strict=True) if origin_B[b.row] == b.row)
+        logits_B_V = self._forward(torch.from_numpy(input_BQ), torch.from_numpy(position_BQ), longest, origin_B)
         rows_A = torch.tensor([b.row for b in branches], device=logits_B_V.device)
         logits_A_V, hidden_A_H = logits_B_V[rows_A], self._hidden_B_H[rows_A] if self._observes else None
         for index, (branch, count) in enumerate(zip(branches, pending, strict=True)):
@@ -302,13 +314,27 @@ class TransformersGenerator:
                     hidden_A_H[index] = hidden_H
         return logits_A_V, hidden_A_H
 
-    def _forward(self, input_BQ: torch.Tensor, position_BQ: torch.Tensor, length: int) -> torch.Tensor:
-        """Run one block; position -1 marks padding. Returns the last column's logits (B, V)."""
+    def _origins(self, branches: Sequence[CachedBranch]) -> list[int]:
+        """For each row of the buffer the first one that has run nothing yet and has the same tokens; else itself."""
+        origin_B, first = list(range(len(self.rows))), {}
+        for branch in branches:
+            if not branch.cached:
+                origin_B[branch.row] = first.setdefault(tuple(branch.ids), branch.row)
+        return origin_B
+
+    def _forward(
+        self, input_BQ: torch.Tensor, position_BQ: torch.Tensor, length: int, origin_B: Sequence[int]
+    ) -> torch.Tensor:
+        """Run one block; position -1 marks padding. A row whose ``origin_B`` is another row becomes a copy of that.
+        Returns the last column's logits (B, V)."""
         device = self.model.device
+        run = [row for row, origin in enumerate(origin_B) if row == origin]
+        if len(run) < len(origin_B):
+            input_BQ, position_BQ = input_BQ[run], position_BQ[run]
         input_BQ, position_BQ = input_BQ.to(device), position_BQ.to(device)
         cache, padding_BQ = self.cache, position_BQ < 0
-        cache.length = length
-        cache.rows_B1 = torch.arange(len(self.rows), device=device)[:, None]
+        cache.length, cache.all_rows = length, len(run) == len(origin_B)
+        cache.rows_B1 = torch.tensor(run, device=device)[:, None]
         cache.positions_BQ = torch.where(padding_BQ, cache.slots - 1, position_BQ)
         position_BQ = position_BQ.clamp(min=0)  # padding looks at position 0 only, so its softmax is defined
         mask_B1QK = torch.arange(length, device=device) <= position_BQ[:, None, :, None]
@@ -326,7 +352,14 @@ class TransformersGenerator:
             )
         finally:
             self._runs = False
-        return output.logits[:, -1]
+        logits_B_V = output.logits[:, -1]
+        if cache.all_rows:
+            return logits_B_V
+        copy_B = torch.tensor([run.index(origin) for origin in origin_B], device=device)
+        cache.repeat(torch.tensor(list(origin_B), device=device))
+        if self._hidden_B_H is not None:
+            self._hidden_B_H = self._hidden_B_H[copy_B]
+        return logits_B_V[copy_B]
 
     # ------------------------------------------------------------------ rows of the buffer
 
@@ -341,7 +374,7 @@ class TransformersGenerator:
             if id(branch) not in staying and (branch.waiting_forks or not branch.closed):
                 branch.parked = [(k[branch.row, :, : branch.cached].clone(), v[branch.row, :, : branch.cached].clone())
                                  for k, v in old.buffers]  # fmt: skip
-        self.cache = RowCache()
+        self.cache = RowCache(len(branches))
         self.cache.slots = max(old.slots, self._round_up(slots))
         if old.buffers or any(b.cached for b in branches):
             self._copy_rows(branches, old)
