@@ -3,8 +3,8 @@
     python -m polytune.app.bench_llm --output_file data/results/smollm2.json      # minutes on one idle core
     python -m polytune.app.bench_llm --cases lora
 
-Each case is three updates of `recipes/finetune.py` on one thread, a group of 8 episodes of FourRooms a time; figures are
-means of the updates after the first. `limit_share`: the share of the arithmetic that a matrix product reaches here.
+Each case is three updates of `recipes/finetune.py` on one thread, a group of 8 episodes of FourRooms a time; figures
+are means of the updates after the first. `limit_share`: the share of the arithmetic that a matrix product reaches here.
 """
 
 import json

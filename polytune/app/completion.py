@@ -12,6 +12,7 @@ from polytune import tasks
 from polytune.app import check_task, play
 from polytune.app.cli import parser_of
 from polytune.helptext import one_name
+from polytune.objective.judge import FAILURES
 from polytune.pictures.tracking import TRACKERS
 from polytune.places import recipes
 from polytune.policy import PRESETS
@@ -29,6 +30,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "objective": OBJECTIVES,
     "diversity": DIVERSITY,
     "signature": ("task", "actions", *JUDGES),
+    "judge_failure": FAILURES,
     "credit": CREDIT,
     "set_scope": ("vines", "seeds", "both", "none"),
     "set_normalise": SET_NORMALISE,
