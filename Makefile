@@ -71,11 +71,11 @@ test-smollm2: install ## run the tests on it; one line where its package cannot 
 $(WORLDS_VENV)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(WORLDS_VENV)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(WORLDS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/polytune_venv.pth"
-	$(WORLDS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[worlds]'
+	$(WORLDS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[worlds,textworld]'
 	@touch $@
 
-test-worlds: install ## run the tests of worlds that other packages bring (reasoning-gym), in an environment of their own
-	@$(MAKE) --no-print-directory $(WORLDS_VENV)/.installed || echo "the packages of polytune[worlds] cannot be had: their tests are skipped"
+test-worlds: install ## run the tests of worlds that other packages bring (reasoning-gym, TextWorld), in an environment of their own
+	@$(MAKE) --no-print-directory $(WORLDS_VENV)/.installed || echo "the packages of polytune[worlds,textworld] cannot be had: their tests are skipped"
 	$$(test -e $(WORLDS_VENV)/.installed && echo $(WORLDS_VENV)/bin || echo $(BIN))/python -m pytest -rs tests/worlds
 
 smoke: install ## the main job end to end at its smallest, four minutes

@@ -370,6 +370,13 @@ class ObjectiveConfig:
             f"clusters the texts of a group: {listed(JUDGES)}."
         },
     )
+    judge_failure: str = field(
+        default="refuse",
+        metadata={
+            "help": "What a judge that raises, or returns what does not fit, is taken for: 'refuse' ends the run, "
+            "'all_same' no diversity, 'all_distinct' the most there can be (as Poly-EPO was released)."
+        },
+    )
     set_size: int = field(default=4, metadata={"help": "Members of a set (n)."})
     credit: str = field(default="mean", metadata={"help": f"How sets credit their members: {listed(CREDIT)}."})
     num_sets: str = field(default="all", metadata={"help": "'all' sets, exactly, or a number M of random sets."})
@@ -424,6 +431,7 @@ class ObjectiveConfig:
         require_finite(self)
         require_integer("set_size", self.set_size, 1)
         require_choice("set_scope", self.set_scope, ("vines", "seeds", "both", "none"))
+        require_choice("judge_failure", self.judge_failure, ("refuse", "all_same", "all_distinct"))
         if self.window is not None and self.window != -1:
             require_integer("window", self.window, 0)
         require_row("set_normalise", self.set_normalise, SET_NORMALISE)

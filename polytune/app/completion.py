@@ -11,6 +11,7 @@ import shtab
 from polytune import tasks
 from polytune.app.cli import parser_of
 from polytune.helptext import one_name
+from polytune.objective.judge import FAILURES
 from polytune.pictures.tracking import TRACKERS
 from polytune.places import recipes
 from polytune.policy import PRESETS
@@ -28,6 +29,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "objective": OBJECTIVES,
     "diversity": DIVERSITY,
     "signature": ("task", "actions", *JUDGES),
+    "judge_failure": FAILURES,
     "credit": CREDIT,
     "set_scope": ("vines", "seeds", "both", "none"),
     "set_normalise": SET_NORMALISE,
@@ -70,7 +72,7 @@ def script(shell: str, doors: Mapping[str, str], tools: Mapping[str, str]) -> st
     commands = root.add_subparsers(dest="command")
     for name, told in {**doors, **tools}.items():
         door = commands.add_parser(name, help=told, description=told)
-        module = importlib.import_module(f"polytune.app.{name}")
+        module = importlib.import_module(f"polytune.app.{name.replace('-', '_')}")
         built = module.build_parser() if name in tools else parser_of(module.main)
         _copy_fields(built, door, OF_DOOR.get(name, {}))
     completion = commands.add_parser("completion", help="print a completion script", description="")

@@ -30,6 +30,7 @@ DOORS = {
 TOOLS = {
     "play": "play a task, watch a policy, draw its vines",
     "methods": "published methods that a run can name: hooks, paper, options",
+    "check-task": "the conformance test on a world of your own, told in words",
 }
 QUIET_FLAGS = ("-q", "--quiet")
 SHELLS = ("bash", "zsh", "tcsh")
@@ -47,8 +48,8 @@ polytune: RL fine-tuning that makes a policy solve more problems, not the same f
     accelerate launch --num_processes 2 recipes/finetune.py   # several processes
 """
 REST = """\
-`polytune COMMAND ARGS` is `python recipes/COMMAND.py ARGS`; play and methods are `python -m polytune.app.COMMAND`.
-Completion: a script, made once, that your shell's start-up file reads.
+`polytune COMMAND ARGS` is `python recipes/COMMAND.py ARGS`; play, methods and check-task are `python -m
+polytune.app.COMMAND`, check_task there. Completion: a script, made once, that your shell's start-up file reads.
 
     polytune completion bash > ~/.polytune.bash     # once; seconds
     source ~/.polytune.bash                         # in ~/.bashrc
@@ -60,7 +61,7 @@ Status: 0 done, 1 failed, 2 the command line or YAML is wrong, 130 interrupted. 
 """
 OPTIONS = {
     "-h, --help": "this text; after a command, that command's",
-    "-q, --quiet": "with a command (not play, methods): errors only, files as usual",
+    "-q, --quiet": "with a command (not play, methods, check-task): errors only, files as usual",
     "--version": "which polytune this is",
 }
 
@@ -109,7 +110,7 @@ def _open(name: str, arguments: Sequence[str]) -> int:
     """Become the program, as ``python -m polytune.app.NAME`` would be."""
     enter(name)
     sys.argv = [f"polytune {name}", *arguments]
-    runpy.run_module(f"polytune.app.{name}", run_name="__main__", alter_sys=True)
+    runpy.run_module(f"polytune.app.{name.replace('-', '_')}", run_name="__main__", alter_sys=True)
     return 0
 
 

@@ -45,6 +45,10 @@ def load_task(name: str, **options: Any) -> Task:
     (naming near misses), an unknown option (naming the known ones) or a bad value.
     """
     factory, member = _find(name)
+    if inspect.isabstract(factory):
+        raise ValueError(
+            f"task {name!r} does not define {', '.join(sorted(factory.__abstractmethods__))}: see polytune.tasks.Task"
+        )
     parameters = inspect.signature(factory).parameters
     unknown = sorted(set(options) - set(parameters))
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -1,13 +1,13 @@
 """Gymnasium environments as tasks, `--task gym:ENV_ID`: text in, text out, snapshots and seeds as every world's.
 
 Observations are text, or become it: MiniGrid's by `polytune.tasks.grid.minigrid_text`, others by a function of the
-user's, `show(observation, env) -> text`. Actions are words (MiniGrid's, or `actions=west,east` in the order of a discrete
-space's numbers), free text (a text space), or what `act(text, env) -> action or None` makes of them.
+user's, `show(observation, env) -> text`. Actions are words (MiniGrid's, or `actions=west,east` in the order of a
+discrete space's numbers), free text (a text space), or what `act(text, env) -> action or None` makes of them.
 
 A state is saved as the environment itself gives it (`get_state` and `set_state`, or `clone_state` and `restore_state`),
 else the environment is copied (pickled); a task is refused where a restored copy does not go on as the original did.
-`snapshots=replay` keeps the actions instead and takes them again from the seed: slow, and right wherever the same seed and
-actions give the same episode.
+`snapshots=replay` keeps the actions instead and takes them again from the seed: slow, and right wherever the same seed
+and actions give the same episode.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class GymEpisode(Episode):
     def _begin(self) -> None:
         self.taken: list[Any] = []
         self.env = self.task.make()
+        for space in (self.env.action_space, self.env.observation_space):
+            space.seed(self.seed % 2**31)  # they hold generators of their own, part of every copy
         self.last, _ = self.env.reset(seed=self.seed)
         self.paid, self.solved, self.ended = 0.0, False, None
 
@@ -270,7 +272,8 @@ class GymTask(Task):
             self._act = lambda text, env: text if env.action_space.contains(text) else None
         else:
             raise ValueError(
-                f"task {self.name!r} takes actions of {space}, not text: give act=module:name, a function of (text, env)"
+                f"task {self.name!r} takes actions of {space}, not text: give act=module:name, "
+                "a function of (text, env)"
             )
         self.answer_end = None if self.actions else ""
 
@@ -305,36 +308,37 @@ class GymTask(Task):
             draw = random.Random(seed)
             one, other = self.start(seed), self.start(seed)
             texts = [self._random_text(draw, one) for _ in range(PROBED_TURNS)]
-            whole = self._play(one, texts)
-            if self._play(other, texts) != whole:
+            whole, again = self._play(texts, one, other)
+            if whole != again:
                 raise ValueError(
-                    f"task {self.name!r} does not repeat itself: seed {seed} and the same actions give other outcomes, so "
-                    "its reset(seed=...) does not seed all of its randomness"
+                    f"task {self.name!r} does not repeat itself: seed {seed} and the same actions give other outcomes, "
+                    "so its reset(seed=...) does not seed all of its randomness, or episodes share a state"
                 )
             half = self.start(seed)
-            begun = self._play(half, texts[: PROBED_TURNS // 2])
+            [begun] = self._play(texts[: PROBED_TURNS // 2], half)
             try:
                 copy = self.restore(half.snapshot())
             except Exception as error:  # whatever cannot be pickled, or a state that does not fit
                 raise ValueError(
-                    f"task {self.name!r} cannot be saved by snapshots={self.snapshots} ({type(error).__name__}: {error}): "
-                    "use snapshots=replay"
+                    f"task {self.name!r} cannot be saved by snapshots={self.snapshots} ({type(error).__name__}: "
+                    f"{error}): use snapshots=replay"
                 ) from error
-            if begun[:-1] + self._play(copy, texts[PROBED_TURNS // 2 :]) != whole:
+            [rest] = self._play(texts[PROBED_TURNS // 2 :], copy)
+            if [*begun, *rest] != whole:
                 raise ValueError(
-                    f"a copy of task {self.name!r}, restored by snapshots={self.snapshots}, does not go on as the original "
-                    "(part of its state lies elsewhere): use snapshots=replay"
+                    f"a copy of task {self.name!r}, restored by snapshots={self.snapshots}, does not go on as the "
+                    "original (part of its state lies elsewhere): use snapshots=replay"
                 )
 
     def _random_text(self, draw: random.Random, episode: GymEpisode) -> str:
         return draw.choice(self.actions) if self.actions else draw.choice(("look", "go east", "wait", "take it"))
 
     @staticmethod
-    def _play(episode: Episode, texts: list[str]) -> list[Any]:
-        seen: list[Any] = []
+    def _play(texts: list[str], *episodes: Episode) -> list[list[Any]]:
+        """What each of some episodes shows, all played at the same time."""
+        seen: list[list[Any]] = [[] for _ in episodes]
         for text in texts:
-            if episode.done:
-                break
-            step = episode.step(text)
-            seen += [step, episode.signature(), episode.observation()]
-        return [*seen, episode.turn]
+            for shown, episode in zip(seen, episodes, strict=True):
+                if not episode.done:
+                    shown += [episode.step(text), episode.observation(), episode.turn]
+        return seen

@@ -42,6 +42,12 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     _check_scoring(args, rollout, objective)
     if objective.signature not in OWN_SIGNATURES:
         find_judge(objective.signature)
+    else:
+        require(
+            objective.judge_failure == "refuse",
+            f"judge_failure is {objective.judge_failure!r}, but signature {objective.signature!r} asks no judge: leave "
+            "it out, or name a judge.",
+        )
     require(
         args.max_env_steps is None or args.loss_type in ("dapo", "bnpo"),
         f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",

@@ -113,7 +113,8 @@ class PolychromicTrainer(
         require(bool(start_states), "there are no start states to train on: check split and num_start_states.")
         check_world(task, start_states[0], rollout, objective)
         self.task, self.rollout, self.objective, self.policy_config = task, rollout, objective, policy_config
-        self.judge = None if objective.signature in OWN_SIGNATURES else find_judge(objective.signature)
+        own = objective.signature in OWN_SIGNATURES
+        self.judge = None if own else find_judge(objective.signature, objective.judge_failure)
         self.methods = methods_of(args, objective)
         self.on_trees: list[TreesObserver] = []
         self._trees = self._rows = None  # those of the update that is being rolled out

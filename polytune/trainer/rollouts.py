@@ -182,7 +182,8 @@ class GrowsTrees:
         """Replace the task's signatures where ``signature`` asks for the actions or for a judge's clusters."""
         if self.objective.signature == "task":
             return
-        for group in sibling_groups(trees):
+        groups, failed = sibling_groups(trees), 0 if self.judge is None else self.judge.failures
+        for group in groups:
             texts = [[self.renderer.action_text(turn.whole_ids) for turn in trajectory.turns] for trajectory in group]
             if self.judge is None:
                 signatures = [tuple(actions) for actions in texts]
@@ -190,6 +191,9 @@ class GrowsTrees:
                 signatures = self.judge([" ".join(actions) for actions in texts])
             for trajectory, signature in zip(group, signatures, strict=True):
                 trajectory.signature = signature
+        if self.judge is not None and self.judge.failure != "refuse":
+            failed, asked = self._sum([self.judge.failures - failed, len(groups)])
+            self._record("judge/failed", failed / max(1, asked))
 
     def _check_duplicates(self, trees: list[Tree]) -> None:
         """Log repeated attempts; refuse more of them than the policy's own probabilities could bring about."""

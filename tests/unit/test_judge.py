@@ -107,3 +107,23 @@ def test_errors(name, message):
 def test_inputs_are_texts(texts, message):
     with pytest.raises(ValueError, match=message):
         find_judge("ngram")(texts)
+
+
+@pytest.mark.parametrize("name", ["my_judge:slow", "my_judge:few", "my_judge:numbers", "my_judge:lists"])
+def test_a_judge_that_fails_is_refused_or_taken_as_named(name, capsys):
+    texts = ["one two", "three", ""]
+    with pytest.raises(ValueError, match="judge 'my_judge"):
+        find_judge(name)(texts)
+    for failure, ids in (("all_same", [0, 0, 0]), ("all_distinct", [0, 1, 2])):
+        judge = find_judge(name, failure)
+        assert judge(texts) == judge(texts) == ids and judge.failures == 2
+        told = capsys.readouterr().out
+        assert f"taken as {failure} (judge_failure)" in told and told.count("warning") == 1
+    assert set_advantages([1, 1, 0], judge(texts), 2).tolist() != set_advantages([1, 1, 0], [0, 0, 0], 2).tolist()
+
+
+def test_a_judge_that_answers_is_heard_whatever_is_named_for_failures():
+    judge = find_judge("my_judge:LENGTHS", "all_distinct")
+    assert judge(["abcdefghij", "abcdefghik"]) == [2, 2] and judge.failures == 0
+    with pytest.raises(ValueError, match="not a string"):
+        judge([None])

@@ -199,6 +199,29 @@ def test_every_token_is_run_once(model):
     assert (generator.counters.reused, generator.counters.recomputed) == (0, 0)
 
 
+def test_a_groups_prompt_is_run_once(any_model):
+    """Equal beginnings are computed once; all is as without a group, later turns, forks and a branch of its own too."""
+    prompt, other = list(range(4, 24)), list(range(9, 20))
+    seeds = [key(number) for number in range(6)]
+    together = sampler(any_model, max_action_tokens=3)
+    group = [together.open(prompt, seed, forkable=True) for seed in seeds[:5]] + [together.open(other, seeds[5])]
+    alone = [sampler(any_model, max_action_tokens=3) for _ in seeds]
+    single = [one.open(branch.ids, seed) for one, branch, seed in zip(alone, group, seeds, strict=True)]
+    for turn in range(3):
+        found = together.sample(group, [turn] * 6)
+        expected = [one.sample([branch], [turn])[0] for one, branch in zip(alone, single, strict=True)]
+        assert [sample.ids for sample in found] == [sample.ids for sample in expected]
+        for sample, one in zip(found, expected, strict=True):
+            torch.testing.assert_close(torch.tensor(sample.logprobs), torch.tensor(one.logprobs), atol=2e-5, rtol=0)
+        if turn == 0:
+            saved = 4 * len(prompt)
+            assert sum(one.counters.prefilled for one in alone) - together.counters.prefilled == saved
+        for branch in (*group, *single):
+            (together if branch in group else alone[single.index(branch)]).extend(branch, [5, 6, 7])
+    fork = together.fork(group[3], len(prompt), key(9))
+    assert together.sample([fork], [0])[0].ids == alone[0].sample([alone[0].open(prompt, key(9))], [0])[0].ids
+
+
 # ---------------------------------------------------------------- forks
 
 

@@ -63,7 +63,6 @@ def test_an_answer_that_takes_too_much_or_raises_earns_nothing(task):
 @pytest.mark.parametrize("name, options, words", [
     ("countdwn", {}, "unknown dataset of reasoning-gym 'countdwn'; did you mean 'countdown'"),
     ("countdown", {"min_number": 3}, "unexpected keyword argument 'min_number'; its options are min_numbers, "),
-    ("countdown", {"min_numbers": 9, "max_numbers": 3}, "max_numbers must be >= min_numbers"),
     ("countdown", {"train": 0}, "train of task 'reasoning-gym:countdown' must be a whole number of at least 1, got 0"),
     ("countdown", {"signature": "nowhere:f"}, "cannot import 'nowhere'"),
 ])  # fmt: skip
@@ -74,7 +73,7 @@ def test_bad_names_and_options(name, options, words):
 
 def test_most_datasets_of_the_package_are_tasks():
     """Each of a few kinds: the package's own answer is worth 1, and some other text less."""
-    for name in ("basic_arithmetic", "letter_counting", "syllogism", "number_sorting", "base_conversion"):
+    for name in ("letter_counting", "syllogism"):
         task = load_task(f"reasoning-gym:{name}", train=3, test=1)
         for seed in range(3):
             assert task.start(seed).step(f"<answer>{task.row(seed)['answer']}</answer>").reward == 1, name

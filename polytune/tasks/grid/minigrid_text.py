@@ -2,8 +2,8 @@
 
     mission: use the key to open the door and then get to the goal front=1 left=0 right=2 yellow-key: ahead2-left1
 
-The words are those of the BabyAI tasks: free cells in front and beside, what is carried, then each thing in sight with its
-place counted from the agent, nearest first. Floors have no word; walls are what free cells end at.
+The words are those of the BabyAI tasks: free cells in front and beside, what is carried, then each thing in sight with
+its place counted from the agent, nearest first. Floors have no word; walls are what free cells end at.
 """
 
 from __future__ import annotations
