@@ -34,6 +34,7 @@ from minigrid.envs.babyai.pickup import Pickup
 from minigrid.envs.babyai.synth import BossLevel, SynthSeq
 
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle")  # in the order of MiniGrid's action numbers 0 to 5
+HANDLING = ("pickup", "drop", "toggle")  # what changes more than the agent's pose
 _SIGHTS = 256  # levels whose visibility is remembered
 
 
@@ -94,15 +95,19 @@ class BabyAIEpisode(GridEpisode):
         env.max_steps = self.task.horizon
         env.np_random = rng_from_bytes(rng)
         self._rng, self._walls = rng, state.walls
+        self._arrange(state)
         self._guide: Guide | None = None
         self._last_action: str | None = None
+
+    def _arrange(self, state: State) -> None:
+        self._layout = (state.kinds, state.things, state.carried)
 
     @property
     def mission(self) -> str:
         return self.env.mission
 
     def observation(self) -> str:
-        seen = self.sight.text(self.env, self.objects)
+        seen = self.sight.text(self.env, self.objects, self._layout)
         return seen if self.turn else f"{mission_text(self.mission)} {seen}"
 
     def step(self, action: str):
@@ -116,6 +121,8 @@ class BabyAIEpisode(GridEpisode):
         _, reward, *_ = env.step(ACTIONS.index(action))
         x, y = env.agent_pos
         env.agent_pos = (int(x), int(y))
+        if action in HANDLING:
+            self._arrange(capture(env, self.objects, self._walls))
         return reward > 0
 
     def _place(self) -> int | None:

@@ -7,7 +7,7 @@ An object takes two words, its name and its place counted from the agent. Object
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 from polytune.tasks.grid.common import DIRECTIONS, VIEW_SIZE, all_offset_words, offset_word, visible_cells
 from polytune.tasks.grid.walls import Walls
@@ -18,6 +18,8 @@ from minigrid.core.world_object import WorldObj
 from minigrid.envs.babyai.core.roomgrid_level import RoomGridLevel
 
 FAR = "far"
+#: layouts of a level whose observations are remembered
+LAYOUTS = 256
 HALF = VIEW_SIZE // 2
 ITEMS = ("ball", "box", "key")
 DOOR_STATES = ("open", "closed", "locked")
@@ -56,9 +58,20 @@ class Sight:
     def __init__(self, walls: Walls):
         self.walls = walls
         self._seen: dict[tuple[int, int], int] = {}
+        self._texts: dict[Hashable, dict[tuple[int, int, int], str]] = {}
 
-    def text(self, env: RoomGridLevel, objects: Sequence[WorldObj]) -> str:
-        """The observation of the agent's pose in `env`."""
+    def text(self, env: RoomGridLevel, objects: Sequence[WorldObj], layout: Hashable) -> str:
+        """The observation of the agent's pose in `env`; `layout`: what `objects` are, where, and which is carried.
+        Told once of each pose in a layout: agents turn on the spot and come back, in every episode of a level."""
+        if layout not in self._texts and len(self._texts) >= LAYOUTS:
+            self._texts.clear()
+        texts = self._texts.setdefault(layout, {})
+        pose = (*env.agent_pos, env.agent_dir)
+        if pose not in texts:
+            texts[pose] = self._told(env, objects)
+        return texts[pose]
+
+    def _told(self, env: RoomGridLevel, objects: Sequence[WorldObj]) -> str:
         around = dict(self._around(env, objects))
         seen = self._visible(env, around)
         words = [f"{word}={self._free_cells(env, around, seen, *step)}" for word, step in _CARDINAL.items()]
