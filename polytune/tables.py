@@ -103,6 +103,23 @@ METHODS: dict[str, Entry] = {
     "nft": Entry("polytune.methods.nft:NFT", "likelihood of successes, and of what failures leave"),
     "copg": Entry("polytune.methods.copg:CoPG", "squared differences of return and log ratio"),
     "oreal": Entry("polytune.methods.oreal:OREAL", "imitates a success, descends on a failure"),
+    "alp": Entry("polytune.methods.alp:ALP", "start states where success changes, more often"),
+    "demonstrations": Entry(
+        "polytune.methods.demonstrations:Demonstrations", "an expert's episodes are imitated beside"
+    ),
+    "hpt": Entry("polytune.methods.hpt:HPT", "imitates where it fails, reinforces elsewhere"),
+    "weighted_replay": Entry("polytune.methods.weighted_replay:WeightedReplay", "good episodes come back more often"),
+    "remix": Entry("polytune.methods.remix:ReMix", "rows of the policies before, truncated ratios"),
+    "novelty": Entry("polytune.methods.novelty:Novelty", "bonus for what no earlier update did"),
+    "beacons": Entry("polytune.methods.beacons:Beacons", "bonus for subgoals in words"),
+    "chi_squared": Entry(
+        "polytune.methods.chi_squared:ChiSquared", "what moves far from the pretrained policy earns less"
+    ),
+    "f_dpg": Entry("polytune.methods.f_dpg:FDPG", "towards the pretrained policy restricted to success"),
+    "verl": Entry("polytune.methods.verl:VERL", "advantages by the rank of hidden states"),
+    "step_grpo": Entry("polytune.methods.step_grpo:StepGRPO", "rewards compared step by step"),
+    "duration": Entry("polytune.methods.duration:Duration", "long actions count more"),
+    "b_star": Entry("polytune.methods.b_star:BStaR", "temperature by right and different answers"),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

@@ -1,0 +1,387 @@
+"""Methods with archives, buffers, demonstrations, controllers or bonuses: numbers by hand, and what each promises."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from softmax_bandit import Bandit, advantages_of, mean_over_seeds, train
+from test_start_methods import due, tree, update_of
+
+from polytune.methods import Beginning, Minibatch, Update, build_methods
+from polytune.methods.alp import ALP
+from polytune.methods.b_star import BStaR
+from polytune.methods.beacons import Beacons
+from polytune.methods.chi_squared import ChiSquared
+from polytune.methods.demonstrations import Demonstrations
+from polytune.methods.duration import Duration
+from polytune.methods.f_dpg import FDPG
+from polytune.methods.hpt import HPT
+from polytune.methods.novelty import Novelty, novelties
+from polytune.methods.remix import ReMix
+from polytune.methods.row_buffer import numbered
+from polytune.methods.step_grpo import StepGRPO
+from polytune.methods.verl import VERL, effective_rank, ranks
+from polytune.methods.weighted_replay import WeightedReplay
+from polytune.rollout import Row, Trajectory, Tree, Turn
+
+START, WINS = (0.4, 0.3, 0.2, 0.1), (1.0, 1.0, 0.0, 0.0)
+
+
+def episodes_update(*episodes, success=None):
+    """One group; an episode is a list of (tokens of the action, reward, text that follows)."""
+    success = success or [False] * len(episodes)
+    seeds = [
+        Trajectory(
+            turns=[Turn((1,) * n, (0.0,) * n, reward, tuple(map(ord, text))) for n, reward, text in told],
+            stop_reason="success" if win else "no",
+        )
+        for told, win in zip(episodes, success, strict=True)
+    ]  # fmt: skip
+    most, told = max(map(len, episodes)), {}
+    mask = torch.tensor([[t < len(own) for t in range(most)] for own in episodes])
+    return Update(
+        seed=0, trees=[Tree(0, tuple(map(ord, "start")), seeds, [[] for _ in seeds])], turns_mask_B_T=mask,
+        turn_index_B_C=mask.long() - 1, logprobs_B_C=mask.float(), groups_G_N=[list(range(len(seeds)))],
+        scored_B_T=mask, record=told.__setitem__, text=lambda ids: "".join(map(chr, ids)),
+    ), told  # fmt: skip
+
+
+# ---------------------------------------------------------------- ALP
+
+
+def test_learning_progress_by_hand_and_where_it_sends():
+    method = ALP(uniform=0.0)
+    method.learn(update_of(tree(0, 1), tree(1, 4), tree(2, 0))[0])
+    assert method.starts(due(0, 1, 2), 0) == due(0, 1, 2)  # no progress is known
+    method.learn(update_of(tree(0, 3), tree(1, 4), tree(2, 1), tree(2, 0))[0])
+    assert method.known == {0: (0.75, 0.5), 1: (1.0, 0.0), 2: (0.125, 0.125)}
+    starts = [start._replace(attempt=i) for i, start in enumerate(due(*range(3)) * 100)]
+    drawn = [start.start_state for start in method.starts(starts, 0)]
+    assert drawn.count(1) == 0 and drawn.count(0) / 300 == pytest.approx(0.8, abs=0.08)
+    assert sum(a == b for a, b in zip(ALP(uniform=1.0).starts(starts, 0), starts, strict=True)) == 300
+
+
+# ---------------------------------------------------------------- demonstrations and HPT
+
+
+def beginning(states, solved=lambda state: True):
+    def demonstrate(state):
+        return Row([state], [5, 6], [1, 1], [0.0, 0.0], [0, 0]) if solved(state) else None
+
+    return Beginning(tuple(states), lambda starts: [], demonstrate)
+
+
+def test_demonstrations_are_drawn_and_their_loss_is_their_likelihood():
+    method = Demonstrations(coef=0.5, episodes=3)
+    method.begin(beginning(range(9), solved=lambda state: state != 4))
+    assert 2 <= len(method.buffer) <= 3 and all(kind[0] != 4 for kind in method.buffer)
+    assert [row.completion_ids for row, _ in method.replay(2, 0.0)] == [[5, 6]] * 2
+    logprobs = torch.tensor([[-1.0, -3.0]], requires_grad=True)
+    ones = torch.ones(1, 2)
+    batch = Minibatch(logprobs_b_C=logprobs, old_b_C=logprobs.detach(), advantages_b_C=ones, set_deductions_b_C=None,
+                      mask_b_C=ones, epsilon=(0.2, 0.2), tensors={})  # fmt: skip
+    assert method.replayed(batch).tolist() == [[0.5, 1.5]]
+    again = Demonstrations(coef=0.5, episodes=3)
+    again.restore(method.state())
+    assert again.replay(3, 0.0) == method.replay(3, 0.0)
+
+
+def test_imitation_brings_in_what_was_hardly_tried():
+    start, rewards = (0.9, 0.099, 0.001), (0.0, 0.0, 1.0)
+    with_it = train(Demonstrations(coef=0.5), start, rewards, expert=2)[2].item()
+    assert with_it > 0.5 > train(None, start, rewards)[2].item()
+
+
+def test_hpt_imitates_where_attempts_failed():
+    method = HPT(gate=1)
+    method.begin(beginning(range(3)))
+    assert method.replay(9, 0.0) == []
+    update, told = update_of(tree(0, 1), tree(1, 2), tree(2, 0))
+    update.groups_G_N = [range(4), range(4, 8), range(8, 12)]
+    changed = method.turn_advantage(update, torch.ones(12, 1))
+    assert changed[:, 0].tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 4
+    method.learn(update)
+    assert {row.prompt_ids[0] for row, _ in method.replay(9, 0.0)} == {0, 2} and told["hpt/failing"] == 2
+    again = HPT(gate=1)
+    again.restore(method.state())
+    assert again.replay(9, 0.0) == method.replay(9, 0.0)
+    start, rewards = (0.9, 0.099, 0.001), (0.0, 0.0, 1.0)
+    assert train(HPT(), start, rewards, expert=2)[2].item() > 0.5
+
+
+# ---------------------------------------------------------------- replay
+
+
+def test_weighted_replay_draws_by_return():
+    """Chances in proportion to exp(R / alpha) of one draw, with R of 1 and 0 three times each; advantages R - mean."""
+    method = WeightedReplay(alpha=0.5, corrected=False)
+    method.learn(update_of(tree(0, 3, attempts=6))[0])
+    values = []
+    for number in range(600):
+        method.updates = number
+        [(row, advantage)] = method.replay(1, 0.0)
+        values.append(advantage)
+        assert row.prompt_ids == [0]
+    assert set(values) == {0.5, -0.5}
+    chance = math.exp(2) / (math.exp(2) + 1)
+    assert values.count(0.5) / 600 == pytest.approx(chance, abs=0.05)
+    corrected = WeightedReplay(alpha=0.1)
+    corrected.learn(update_of(tree(0, 6, attempts=6), tree(1, 0, attempts=6))[0])
+    states = []
+    for number in range(200):
+        corrected.updates = number
+        states.append(corrected.replay(1, 0.0)[0][0].prompt_ids[0])
+    assert states.count(0) / 200 == pytest.approx(0.5, abs=0.12)  # an easy start state is no better one
+    small = WeightedReplay(size=4)
+    small.learn(update_of(tree(0, 3, attempts=6))[0])
+    assert len(small.buffer) == 4 == len(small.replay(99, 0.0))
+    again = WeightedReplay(size=4)
+    again.restore(small.state())
+    assert again.replay(3, 0.0) == small.replay(3, 0.0)
+
+
+def test_weighted_replay_learns_a_seldom_success_sooner():
+    start, rewards = (0.7, 0.25, 0.05), (0.0, 0.0, 1.0)
+    wins = [mean_over_seeds(lambda s, m=m: train(m(), start, rewards, updates=25, seed=s)[2].item())
+            for m in (WeightedReplay, lambda: None)]  # fmt: skip
+    assert wins[0] > wins[1] + 0.05, wins
+
+
+def test_rows_get_kinds_that_no_order_of_processes_changes():
+    rows = [(3, 1.0, [7]), (3, 0.5, [7]), (2, 9.0, [8])]
+    from polytune.methods.row_buffer import Kept
+
+    kept = [Kept((state, 0), value, Row([1], ids, [1], [0.0], [0]), 0) for state, value, ids in rows]
+    assert numbered(kept, 2) == numbered(kept[::-1], 2)
+    assert [own.kind for own in numbered(kept, 2)] == [(2, 2**21), (3, 2**21 + 1), (3, 2**21 + 2)]
+
+
+def test_remix_by_hand():
+    """Weights r, at most 2, on -A log pi; rows of two updates, none once the share of the run is over."""
+    method = ReMix(age=2, until=0.5)
+    bandit = Bandit(torch.tensor(START).log().requires_grad_(), WINS, pulls=24)
+    for number in range(3):
+        update, told = bandit.update(0.0, number)
+        advantages, _ = advantages_of(method, bandit, update)
+        method.learn(update)
+    assert told["remix/kept"] == len(method.buffer) == 48 and {own.born for own in method.buffer.values()} == {2, 3}
+    assert len(method.replay(5, 0.2)) == 5 and method.replay(5, 0.5) == []
+    stored = {(own.row.completion_ids[0], own.value) for own in method.buffer.values() if own.born == 3}
+    fresh = {(t.signature, a) for t, a in zip(update.trajectories, advantages[:, 0].tolist(), strict=True)}
+    assert stored == fresh
+    old = torch.tensor([[-1.0], [-1.0]])
+    logprobs = (old + torch.tensor([[math.log(1.5)], [math.log(4.0)]])).requires_grad_()
+    batch = Minibatch(logprobs_b_C=logprobs, old_b_C=old, advantages_b_C=torch.tensor([[2.0], [-1.0]]),
+                      set_deductions_b_C=None, mask_b_C=torch.ones(2, 1), epsilon=(0.2, 0.2), tensors={})  # fmt: skip
+    (slope,) = torch.autograd.grad(method.replayed(batch).sum(), logprobs)
+    assert slope[:, 0].tolist() == pytest.approx([-3.0, 2.0])
+
+
+def test_remix_learns_more_from_as_many_samples():
+    wins = [mean_over_seeds(lambda s, m=m: train(m(), START, WINS, updates=6, pulls=8, seed=s)[:2].sum().item())
+            for m in (lambda: ReMix(until=1.0), lambda: None)]  # fmt: skip
+    assert wins[0] > wins[1] + 0.02, wins
+
+
+# ---------------------------------------------------------------- bonuses
+
+
+def test_novelty_by_hand():
+    archive = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]], dtype=torch.float64)
+    found = novelties(torch.tensor([[0.0, 0.0], [6.0, 8.0], [3.0, 4.0]], dtype=torch.float64), archive, 2)
+    assert found.tolist() == pytest.approx([2.5, 2.5, 2.5])
+    method = Novelty(coef=0.5, neighbours=2, adds=2, size=3)
+    update, told = episodes_update([(1, 0.0, "")], [(1, 0.0, ""), (1, 0.0, "")])
+    update.probed = {"novelty/hidden": torch.tensor([[0.0, 0.0], [3.0, 4.0]])}
+    assert method.reward(update).abs().max() == 0  # nothing to compare with
+    method.learn(update)
+    assert len(method.archive_K_W) == 2
+    update.probed = {"novelty/hidden": torch.tensor([[0.0, 0.0], [0.0, 10.0]])}
+    distances = [(0 + 5) / 2, (10 + math.sqrt(9 + 36)) / 2]
+    mean = sum(distances) / 2
+    bonus = method.reward(update)
+    assert bonus[0].tolist() == pytest.approx([0.5 * distances[0] / mean, 0.0])
+    assert bonus[1].tolist() == pytest.approx([0.0, 0.5 * distances[1] / mean])
+    assert told["novelty/distance"] == pytest.approx(mean)
+    method.learn(update)
+    assert len(method.archive_K_W) == 3  # the oldest went
+    again = Novelty(coef=0.5, neighbours=2)
+    again.restore(method.state())
+    assert torch.equal(again.reward(update), method.reward(update))
+
+
+def test_what_was_never_done_earns_more_than_what_was():
+    method = Novelty(coef=1.0, neighbours=1, adds=9)
+    update, _ = episodes_update([(1, 0.0, "")], [(1, 0.0, "")])
+    update.probed = {"novelty/hidden": torch.tensor([[1.0], [1.1]])}
+    method.reward(update), method.learn(update)
+    update.probed = {"novelty/hidden": torch.tensor([[1.05], [7.0]])}
+    usual, new = method.reward(update)[:, 0].tolist()
+    assert new > 50 * usual > 0
+
+
+def test_beacons_pay_each_subgoal_once():
+    """Two subgoals, 0.5 each of 1: the door twice counts once, and a word of the start never."""
+    method = Beacons(goals="red door / key", coef=1.0)
+    told = [(1, 0.0, "a red door"), (1, 0.0, "a red door, a key"), (1, 0.0, "wall")]
+    update, logged = episodes_update(told, [(1, 0.0, "nothing")])
+    assert method.reward(update).tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]] and logged["beacons/bonus"] == 0.5
+    assert Beacons(goals="start", coef=1.0).reward(update).abs().max() == 0
+    vine = Trajectory(
+        parent=update.trees[0].seeds[0],
+        branch_turn=1,
+        turns=[Turn((1,), (0.0,), 0.0, tuple(map(ord, "a red door key")))],
+    )
+    update.trees[0].vines[0] = [[vine]]
+    update.turns_mask_B_T = torch.ones(3, 3, dtype=torch.bool)
+    assert method.reward(update)[1].tolist() == [0.5, 0.0, 0.0]  # the door was on its way
+
+
+def test_the_guard_by_hand_and_what_it_does():
+    """log u of .5, -.5 and ln 20, which is cut at ln 10."""
+    method = ChiSquared(coef=0.2, most=10.0)
+    update, told = episodes_update([(1, 0.0, "")], [(1, 0.0, ""), (1, 0.0, "")], [(1, 0.0, "")])
+    update.turn_index_B_C = torch.tensor([[0, -1], [0, 1], [0, -1]])
+    update.logprobs_B_C = torch.tensor([[0.5, 9.0], [-0.25, -0.25], [math.log(20), 0.0]])
+    update.reference_B_C = torch.zeros(3, 2)
+    u = [math.exp(0.5), math.exp(-0.5), 10.0]
+    chi2 = sum(u) / 3 - 1
+    bonus = method.reward(update)
+    by_hand = [-0.2 * x / math.sqrt(chi2) for x in u]
+    assert bonus.tolist() == [
+        [pytest.approx(by_hand[0]), 0],
+        [0, pytest.approx(by_hand[1])],
+        [pytest.approx(by_hand[2]), 0],
+    ]
+    assert told["chi_squared/chi2"] == pytest.approx(chi2)
+    kept = [mean_over_seeds(lambda s, c=c: train(ChiSquared(coef=c), START, WINS, seed=s)[2:].sum().item())
+            for c in (0.5, 0.0)]  # fmt: skip
+    assert kept[0] > kept[1] + 0.05, kept
+
+
+def test_f_dpg_by_hand():
+    """Two wins and a loss at pi = pi_0: Z = 2/3, t of wins is Z, of the loss without end (cut at e^5)."""
+    update, _ = episodes_update([(1, 1.0, "")], [(1, 1.0, "")], [(1, 0.0, "")], success=[True, True, False])
+    update.reference_B_C = update.logprobs_B_C
+    t = [2 / 3, 2 / 3, math.exp(5)]
+    slopes = {"js": [math.log(2 * x / (x + 1)) for x in t], "forward": [-1 / x for x in t],
+              "reverse": [math.log(x) + 1 for x in t], "tv": [-0.5, -0.5, 0.5]}  # fmt: skip
+    for name, slope in slopes.items():
+        mean = sum(slope) / 3
+        found = FDPG(divergence=name).turn_advantage(update, torch.zeros(3, 1, dtype=torch.float64))
+        assert found[:, 0].tolist() == pytest.approx([mean - x for x in slope]), name
+    update.trees[0].seeds[0].stop_reason = update.trees[0].seeds[1].stop_reason = "no"
+    assert FDPG().turn_advantage(update, torch.zeros(3, 1).double()).abs().max() == 0
+
+
+@pytest.mark.parametrize("divergence", ["js", "forward", "reverse"])
+def test_right_answers_keep_their_shares_under_f_dpg(divergence):
+    """.4 and .3 win: the ratio stays 4 to 3, where the mean reward alone ends on one arm or the other."""
+    ends = [train(FDPG(divergence=divergence), START, WINS, seed=s, updates=80, rate=0.2) for s in range(3)]
+    assert all(end[:2].sum() > 0.8 for end in ends), ends
+    mean = sum(end[0] / end[:2].sum() for end in ends) / 3
+    assert mean.item() == pytest.approx(4 / 7, abs=0.12)
+
+
+# ---------------------------------------------------------------- advantages of turns
+
+
+def test_steps_are_compared_step_by_step():
+    update, _ = episodes_update([(1, 1.0, ""), (1, 0.0, "")], [(1, 0.0, ""), (1, 4.0, "")], [(1, 0.0, "")])
+    z = [[2 / 3, -2.0], [-1 / 3, 2.0], [-1 / 3, 0.0]]
+    stds = [math.sqrt((4 + 1 + 1) / 9 / 2), math.sqrt(8.0)]
+    z = [[x / s for x, s in zip(row, stds, strict=True)] for row in z]
+    found = StepGRPO(to_go=False, eps=1e-12).turn_advantage(update, torch.zeros(3, 2, dtype=torch.float64))
+    assert found.flatten().tolist() == pytest.approx([x for row in z for x in row])
+    ahead = StepGRPO(eps=1e-12).turn_advantage(update, torch.zeros(3, 2, dtype=torch.float64))
+    assert ahead[:, 0].tolist() == pytest.approx([a + b for a, b in z]) and ahead[2, 1] == 0
+    start = mean_over_seeds(lambda s: train(StepGRPO(), START, WINS, updates=20, seed=s)[:2].sum().item())
+    assert start > 0.85
+
+
+def test_long_actions_count_more():
+    update, _ = episodes_update([(1, 0.0, ""), (3, 0.0, "")], [(2, 0.0, "")])
+    ones = torch.ones(2, 2, dtype=torch.float64)
+    assert (Duration().turn_advantage(update, ones) * update.turns_mask_B_T).tolist() == [[0.5, 1.5], [1.0, 0.0]]
+    assert torch.equal(Duration(power=0.0).turn_advantage(update, ones), ones)
+
+
+# ---------------------------------------------------------------- VERL
+
+
+def test_effective_ranks_by_hand():
+    square = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    assert effective_rank(square) == pytest.approx(2.0) and effective_rank(square[:2]) == pytest.approx(1.0)
+    assert effective_rank(torch.ones(3, 2)) == 0.0
+    rows = torch.cat([square[:2], square[2:]])
+    assert ranks(rows, 2).tolist() == pytest.approx([2.0, 1.0, 0.0])
+    assert ranks(rows[:0], 2).tolist() == [0.0] * 3
+
+
+def test_verl_raises_advantages_of_rising_rank_by_half_of_them_at_most():
+    method = VERL(gain=0.0, kappa=2.0, momentum=0.25)
+    update, told = episodes_update([(1, 0.0, "")], [(1, 0.0, "")])
+    ones = torch.tensor([[2.0], [-2.0]])
+    update.probed = {"verl/ranks": torch.tensor([[2.0, 1.0, 0.5], [4.0, 1.0, 0.5]])}
+    assert torch.equal(method.advantage(update, ones, {}), ones)  # no history yet
+    method.learn(update)
+    assert method.means.tolist() == [3.0, 1.0, 0.5] and told["verl/rank"] == 3.0
+    update.probed = {"verl/ranks": torch.tensor([[3.3, 1.0, 0.5], [30.0, 9.0, 0.5]])}
+    changed = method.advantage(update, ones, {})
+    assert changed[0].item() == pytest.approx(2 + 0.5 * math.tanh(0.1)) and changed[1].item() == pytest.approx(
+        -2 + math.tanh(5.0)
+    )
+    method.learn(update)
+    assert method.means[0].item() == pytest.approx(0.75 * 3 + 0.25 * 16.65)
+    again = VERL()
+    again.restore(method.state())
+    assert torch.equal(again.means, method.means)
+
+
+# ---------------------------------------------------------------- B-STaR
+
+
+def test_the_controller_tries_all_and_keeps_the_best():
+    method = BStaR(low=0.5, high=1.5, steps=3, hold=2, wanted=4)
+    scores = {0.5: (4, "aaaa"), 1.0: (2, "abcd"), 1.5: (0, "abcd")}
+    taken = []
+    for _ in range(8):
+        factor = method.temperature(0, 0.0)
+        taken.append(factor)
+        wins, signatures = scores[factor]
+        update, told = update_of(tree(0, wins, signatures=signatures))
+        update.groups_G_N = [range(4)]
+        method.learn(update)
+        assert told["b_star/balance"] == pytest.approx({0.5: 0.25, 1.0: 0.5 * 0.5, 1.5: 0.0}[factor])
+    assert taken == [0.5, 1.0, 1.5, 0.5, 0.5, 0.5, 1.0, 1.5]
+    scores[1.0] = (4, "abcd")
+    again = BStaR(low=0.5, high=1.5, steps=3, hold=2, wanted=4)
+    again.restore(method.state())
+    assert again.temperature(3, 0.9) == method.temperature(0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("beacons", {"goals": "key//door"}, "goals 'key//door' has an empty phrase"),
+        ("f_dpg", {"divergence": "kl"}, "divergence must be one of js, forward, reverse, tv"),
+        ("b_star", {"low": 2.0}, "high must be"),
+        ("weighted_replay", {"corrected": 1}, "corrected must be of type bool, got 1"),
+        ("novelty", {"neighbours": 0}, "neighbours must be"),
+        ("step_grpo", {"to_go": "yes"}, "to_go must be true or false"),
+        ("verl", {"stride": 1.5}, "stride must be a whole number"),
+    ],
+)
+def test_wrong_options_are_named(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        build_methods([name], {name: options})
+
+
+@pytest.mark.parametrize("name", ["chi_squared", "f_dpg"])
+def test_the_pretrained_policy_must_be_at_hand(name):
+    trainer = SimpleNamespace(kl_reference="behaviour", kl_coef=0.1, critic="none")
+    with pytest.raises(
+        ValueError, match=f"method {name!r} reads the pretrained policy: set kl_reference to 'pretrained'"
+    ):
+        build_methods([name], {})[name].check(trainer, None, None)
