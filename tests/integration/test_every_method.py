@@ -68,3 +68,22 @@ def test_it_runs_stops_and_goes_on_as_if_nothing_had_happened(name, policy, tmp_
     for key, tensor in again.methods[name].state().items():
         assert torch.equal(tensor, first.methods[name].state()[key]), key
     assert again.env_steps == first.env_steps
+
+
+def test_a_demonstration_is_the_experts_episode_as_a_row(policy, tmp_path):
+    trainer = make(tmp_path, "demonstrations", policy)
+    row, world = trainer._demonstrated(0), TwoStep()
+    episode, words = world.start(0), []
+    ids = list(trainer.renderer.prompt_ids(episode.observation()))
+    assert row.prompt_ids == ids
+    expected = []
+    while not episode.done:
+        words.append(world.expert(episode))
+        action = trainer.renderer.action_ids(words[-1])
+        expected += [(i, 1, len(words) - 1) for i in action]
+        if not episode.step(words[-1]).done:
+            expected += [(i, 0, -1) for i in trainer.renderer.feedback_ids(episode.observation(), action)]
+    assert (
+        list(zip(row.completion_ids, row.own, row.turn_index, strict=True)) == expected
+        and episode.stop_reason == "success"
+    )

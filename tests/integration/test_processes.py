@@ -129,7 +129,20 @@ def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa
 
 
 #: methods that look at an update as a whole, remember it, choose start states or replay: all in one run
-WHOLE = ("spear", "dph_rl", "weighted_replay", "steer", "epo", "empg", "verl", "lp_reg", "novelty", "duration", "vas", "alp")
+WHOLE = (
+    "spear",
+    "dph_rl",
+    "weighted_replay",
+    "steer",
+    "epo",
+    "empg",
+    "verl",
+    "lp_reg",
+    "novelty",
+    "duration",
+    "vas",
+    "alp",
+)
 
 
 @pytest.mark.slow
