@@ -61,9 +61,7 @@ SET_NORMALISE: dict[str, Entry] = GAE_NORMALISE | {
         "polytune.objective.normalise:GROUP_STD",
         "each group centred and by its own, as in GRPO; credit mean or per_set",
     ),
-    "group_mean": Entry(
-        "polytune.objective.normalise:GROUP_MEAN", "each group by its mean score, as in MaxRL; credit mean or per_set"
-    ),
+    "group_mean": Entry("polytune.objective.normalise:GROUP_MEAN", "each group by its mean score, as in MaxRL"),
 }
 
 #: which turns of a seed trajectory become rollout states: `polytune.rollout.branching`
@@ -120,6 +118,9 @@ METHODS: dict[str, Entry] = {
     "step_grpo": Entry("polytune.methods.step_grpo:StepGRPO", "rewards compared step by step"),
     "duration": Entry("polytune.methods.duration:Duration", "long actions count more"),
     "b_star": Entry("polytune.methods.b_star:BStaR", "temperature by right and different answers"),
+    "mrt": Entry("polytune.methods.mrt:MRT", "parts of an episode earn by their progress"),
+    "efficiency": Entry("polytune.methods.efficiency:Efficiency", "of several answers in one, fewer are worth more"),
+    "swarm": Entry("polytune.methods.swarm:Swarm", "rows that other runs left"),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

@@ -15,12 +15,15 @@ from polytune.methods.beacons import Beacons
 from polytune.methods.chi_squared import ChiSquared
 from polytune.methods.demonstrations import Demonstrations
 from polytune.methods.duration import Duration
+from polytune.methods.efficiency import Efficiency
 from polytune.methods.f_dpg import FDPG
 from polytune.methods.hpt import HPT
+from polytune.methods.mrt import MRT
 from polytune.methods.novelty import Novelty, novelties
 from polytune.methods.remix import ReMix
 from polytune.methods.row_buffer import numbered
 from polytune.methods.step_grpo import StepGRPO
+from polytune.methods.swarm import Swarm
 from polytune.methods.verl import VERL, effective_rank, ranks
 from polytune.methods.weighted_replay import WeightedReplay
 from polytune.rollout import Row, Trajectory, Tree, Turn
@@ -282,6 +285,83 @@ def test_right_answers_keep_their_shares_under_f_dpg(divergence):
     assert all(end[:2].sum() > 0.8 for end in ends), ends
     mean = sum(end[0] / end[:2].sum() for end in ends) / 3
     assert mean.item() == pytest.approx(4 / 7, abs=0.12)
+
+
+# ---------------------------------------------------------------- progress, efficiency, swarm
+
+
+def test_progress_by_hand_and_its_sum():
+    """Rollout states 1 and 3 of four turns: J of .25, then .75, then success, paid 1 at the last turn."""
+    assert MRT.progress({1: 0.25, 3: 0.75}, [0.0, 0.0, 0.0, 1.0]) == [(2, 0.5), (3, 0.25)]
+    assert MRT.progress({0: 0.5}, [0.0, 0.0]) == [(1, -0.5)] and MRT.progress({}, [1.0]) == []
+    update, told = episodes_update([(1, 0.0, "")] * 3 + [(1, 1.0, "")])
+    [seed] = update.trees[0].seeds
+
+    def vines(turn, *returns):
+        return [Trajectory(parent=seed, branch_turn=turn, turns=[Turn((1,), (0.0,), r)]) for r in returns]
+
+    update.trees[0].vines = [[vines(1, 0.0, 0.5), vines(3, 1.0, 0.5)]]
+    update.turns_mask_B_T = torch.tensor([[True] * 4] + [[True, False, False, False]] * 4)
+    bonus = MRT(coef=2.0).reward(update)
+    assert bonus[0].tolist() == [0.0, 0.0, 1.0, 0.5] and bonus[1:].abs().max() == 0
+    assert told["mrt/progress"] == pytest.approx(1.5 / 5)
+    with pytest.raises(ValueError, match="'mrt' tells progress from vines.*num_rollout_states above 0"):
+        MRT().check(None, SimpleNamespace(num_rollout_states=0, branch_at="turn"), None)
+
+
+def test_the_part_that_finds_the_way_earns_more_than_the_part_that_loses_it():
+    assert MRT.progress({0: 0.1, 2: 0.9}, [0.0] * 4)[0][1] > 0 > MRT.progress({0: 0.9, 2: 0.1}, [0.0] * 4)[0][1]
+
+
+def right(observation, answer):
+    return answer == observation[-1]
+
+
+def answers_update(*texts, success):
+    update, told = episodes_update(*[[(1, float(win), "")] for win in success], success=success)
+    for seed, text in zip(update.trees[0].seeds, texts, strict=True):
+        seed.turns[0].action_ids = tuple(map(ord, text))
+    return update, told
+
+
+def test_efficiency_by_hand():
+    """The right one is "t", as the observation's last letter: second of two, first of three, none of two."""
+    update, _ = answers_update("a; t", "t;b;c", "x;y", success=[True, True, False])
+    method = Efficiency(grade=f"{__name__}:right")
+    worth = [1 / math.sqrt(2 * 2), 1 / math.sqrt(3 * 1), -1 / 2]
+    assert method.reward(update)[:, 0].tolist() == pytest.approx([worth[0] - 1, worth[1] - 1, worth[2]])
+    by_task = Efficiency().reward(update)[:, 0].tolist()
+    assert by_task == pytest.approx([1 / math.sqrt(2) - 1, 1 / math.sqrt(3) - 1, -1 / 2])
+
+
+def test_fewer_answers_are_worth_more_and_failing_with_few_costs_more():
+    update, _ = answers_update("t", "t;b", "x", "x;y;z", success=[True, True, False, False])
+    total = Efficiency(grade=f"{__name__}:right").reward(update)[:, 0] + torch.tensor([1.0, 1.0, 0.0, 0.0])
+    assert total[0] == 1 > total[1] > 0 > total[3] > total[2] == -1
+
+
+def test_a_swarm_trains_on_what_others_left(tmp_path):
+    """Two runs, of which one remembers a start state's rows of 1 and 0, the other only rows alike, worth nothing."""
+    from polytune.trainer.hooks import save_methods
+
+    for name, wins in (("a", 1), ("b", 0)):
+        other = WeightedReplay()
+        other.learn(update_of(tree(7 if name == "a" else 8, wins, attempts=4))[0])
+        folder = tmp_path / name / "checkpoint-3"
+        folder.mkdir(parents=True)
+        save_methods(folder, {"weighted_replay": other})
+    method = Swarm(runs=f"{tmp_path}/a:{tmp_path}/b")
+    method.begin(beginning([7, 8]))
+    drawn = method.replay(99, 0.0)
+    assert sorted(advantage for _, advantage in drawn) == [-0.25, -0.25, -0.25, 0.75]
+    assert all(row.prompt_ids == [7] for row, _ in drawn) and method.wanted_rows(8) == 4
+    again = Swarm()
+    again.restore(method.state())
+    assert again.replay(2, 0.0) == method.replay(2, 0.0) and Swarm().wanted_rows(8) == 0
+    with pytest.raises(
+        ValueError, match="'.*/none', which has no checkpoint with remembered rows: run it with method 'w"
+    ):
+        build_methods(["swarm"], {"swarm": {"runs": f"{tmp_path}/none"}})
 
 
 # ---------------------------------------------------------------- advantages of turns
