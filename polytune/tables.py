@@ -59,7 +59,7 @@ GAE_NORMALISE: dict[str, Entry] = {
 SET_NORMALISE: dict[str, Entry] = GAE_NORMALISE | {
     "group_std": Entry(
         "polytune.objective.normalise:GROUP_STD",
-        "each group centred and by its own, as in GRPO; credit mean or per_set",
+        "each group centred and by its own, as in GRPO; credit mean, per_set or greedy",
     ),
     "group_mean": Entry("polytune.objective.normalise:GROUP_MEAN", "each group by its mean score, as in MaxRL"),
 }
