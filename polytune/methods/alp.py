@@ -5,7 +5,7 @@ rate changed most come more often.
 With chance 1 - ``uniform`` a start state that is due gives its turn to one of those that were met twice, drawn in
 proportion to ALP; else it keeps it. Progress and forgetting count alike.
 
-Source: the paper's teacher: ALP from the nearest old parameter, 20 % uniform ([general knowledge], not read in code).
+Source: the paper's teacher: ALP from the nearest old parameter, 20 % uniform (general knowledge, not read in code).
 Start states have no distance here, so each is its own nearest one, and no Gaussian mixture is fitted. Assumes that
 start states come back. Degenerate cases: while all ALP are 0, and with one start state, each keeps its turn.
 """

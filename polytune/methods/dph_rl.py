@@ -1,4 +1,5 @@
-"""DPH-RL (The Choice of Divergence): a mass-covering divergence to the pretrained policy, on answers of its own.
+"""DPH-RL (The Choice of Divergence, arXiv 2509.07430): a mass-covering divergence to the pretrained policy, on answers
+of its own.
 
     u = pi / pi_0 of a token,  answers y ~ pi_0;   loss += coef * mean over rehearsed tokens of f(u)
     forward:  f(u) = u - 1 - log u                         js:  f(u) = u log u - (u + 1) log((u + 1) / 2)
@@ -53,7 +54,8 @@ class DPHRL(Method):
 
     def says(self) -> str:
         return (
-            f"**DPH-RL**: a {self.divergence} divergence to the pretrained policy, weight {self.coef:g}, on "
+            f"**DPH-RL** (arXiv 2509.07430): a {self.divergence} divergence to the pretrained policy, weight "
+            f"{self.coef:g}, on "
             "answers that it gave before the run."
         )
 

@@ -4,7 +4,7 @@
 Where fast actions come round more often in the same time, a gradient by count favours them; weighed by what each took
 it is that of time spent. ``power`` makes less (0: nothing) or more of it.
 
-Source: the abstract, formula d_t / mean d ([general knowledge]). Durations there are seconds of a sandbox; a text
+Source: the abstract, formula d_t / mean d (general knowledge). Durations there are seconds of a sandbox; a text
 world's actions take the time of their tokens. Assumes turns that differ in length. Degenerate case: actions of one
 token each leave all as it is.
 """

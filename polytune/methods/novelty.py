@@ -6,7 +6,7 @@ phi: mean last hidden state of its own tokens, projected at random to ``width`` 
 whole run. ``adds`` attempts of each update, drawn at random, join the archive; beyond ``size`` the oldest go. So the
 bonus remembers across updates, where RepExp compares within a group.
 
-Source: quality-diversity search: distance to k nearest members, about 5 added per generation ([general knowledge]);
+Source: quality-diversity search: distance to k nearest members, about 5 added per generation (general knowledge);
 those papers learn phi with an autoencoder, here the policy's own states are taken, which drift as it learns. coef, k
 and width are not established, so options. Degenerate cases: an archive of fewer than ``neighbours`` members pays
 nothing; equal novelties pay coef each.

@@ -5,7 +5,7 @@ often.
 R: its return. Drawn without repetition in an update; the loss is the clipped surrogate of replayed rows.
 
 Source: the paper weighs a dataset's trajectories by exp(return / alpha), baseline-corrected for the start state
-([general knowledge]); the dataset here is the last ``size`` whole episodes of the run, and the correction takes R less
+(general knowledge); the dataset here is the last ``size`` whole episodes of the run, and the correction takes R less
 the mean return of the start state (``corrected``). alpha and size are not established, so options. Assumes discount 1.
 Degenerate cases: alpha far above the spread of R draws evenly; before the second update nothing is remembered.
 """
