@@ -12,7 +12,8 @@ Source: the authors' code (seamoke/DPH-RL): 8 samples, coef 0.01 to 0.05 (forwar
 (js). Not established there, so options: ``solved``, ``share``. Each f is 0 with slope 0 at u = 1; as u goes to 0,
 forward grows without bound, js to log 2, alpha to 1 / (1 - a): so answers of pi_0 are not forgotten. Needs no pi_0 in
 memory. ``family``: 'all' rehearses and explores every start state. Assumes that no ``kl_coef`` does the same.
-Degenerate cases: where nothing is solved nothing is rehearsed; where all is, all is explored, too.
+Degenerate cases: where nothing is solved nothing is rehearsed, and the share of rows stays blank; where all is, all is
+explored, too.
 """
 
 import math

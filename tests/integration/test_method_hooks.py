@@ -290,3 +290,42 @@ def test_a_replayed_rows_own_loss_takes_the_surrogates_place(tmp_path):
     assert mask.sum() > 0
     expected = -3 * (output["sampling_per_token_logps"] * mask).sum() / (mask.sum() / 2)  # 2 minibatches
     torch.testing.assert_close(loss - without, expected, atol=1e-4, rtol=1e-4)
+
+
+class Looks(Method):
+    """Keeps what it is shown."""
+
+    def probe(self, seen):
+        return {"looks/entropy": seen.entropies(), "looks/hidden": seen.spread(seen.at(before=1))}
+
+    def advantage(self, update, advantages_B_C, tensors):
+        self.update = update
+        return advantages_B_C
+
+    def loss(self, batch):
+        self.batch = batch
+        return 0.0
+
+
+@pytest.mark.parametrize("kl_reference", ["behaviour", "pretrained"])
+def test_what_methods_are_shown_is_the_policys(tmp_path, kl_reference):
+    """Entropies of the scoring pass are those of the loss's, at the run's temperature; the head gives the sampled
+    tokens' logprobs; the entropies of a minibatch carry gradients; the reference is there where the run holds one."""
+    trainer = make_trainer(tmp_path, objective=replace(SETS, methods=[own("Looks")]), model_seed=3, temperature=1.4,
+                           kl_reference=kl_reference)  # fmt: skip
+    output, _, rows = rollouts_of(trainer)
+    trainer._compute_loss(trainer.model, output)
+    looks = trainer.methods[own("Looks")]
+    update, batch, mask = looks.update, looks.batch, looks.update.own_B_C[: len(rows)]
+    assert batch.entropies_b_C.requires_grad and update.progress == 0.0
+    probed = update.probed["looks/entropy"][mask]
+    torch.testing.assert_close(probed, batch.entropies_b_C[: len(rows)][mask].detach().float(), atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        logits = update.head(update.probed["looks/hidden"][mask])
+    found = logits.log_softmax(dim=-1).gather(1, output["completion_ids"][: len(rows)][mask][:, None])[:, 0]
+    torch.testing.assert_close(found, update.logprobs_B_C[: len(rows)][mask], atol=1e-4, rtol=1e-4)
+    assert (update.reference_B_C is not None) == (kl_reference == "pretrained")
+    if update.reference_B_C is not None:  # nothing has been learnt
+        reference = update.reference_B_C[: len(rows)][mask]
+        torch.testing.assert_close(reference, update.logprobs_B_C[: len(rows)][mask], atol=1e-4, rtol=1e-4)
+    assert update.text(update.trees[0].seeds[0].turns[0].whole_ids) in trainer.task.actions
