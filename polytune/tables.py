@@ -34,6 +34,7 @@ DIVERSITY: dict[str, Entry] = {
     "zero_if_identical": Entry("polytune.objective.diversity.zero_if_identical:ZERO_IF_IDENTICAL"),
     "excess": Entry("polytune.objective.diversity.excess:EXCESS"),
     "vendi": Entry("polytune.objective.diversity.vendi:VENDI"),
+    "leverage": Entry("polytune.objective.diversity.leverage:LEVERAGE", "of vectors"),
     "action_distance": Entry("polytune.objective.diversity.action_distance:ACTION_DISTANCE"),
 }
 
@@ -121,6 +122,9 @@ METHODS: dict[str, Entry] = {
     "mrt": Entry("polytune.methods.mrt:MRT", "parts of an episode earn by their progress"),
     "efficiency": Entry("polytune.methods.efficiency:Efficiency", "of several answers in one, fewer are worth more"),
     "swarm": Entry("polytune.methods.swarm:Swarm", "rows that other runs left"),
+    "hidden_signatures": Entry(
+        "polytune.methods.hidden_signatures:HiddenSignatures", "sets scored by hidden states: diversity leverage"
+    ),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

@@ -31,6 +31,8 @@ TOGETHER += [[name] for name in METHODS if not any(name in names for names in TO
 #: methods of vines; those that read the policy that the run began with
 VINES = ("mrt",)
 REFERENCE = ("chi_squared", "f_dpg")
+#: and those of sets whose diversity is told by vectors
+VECTORS = ("hidden_signatures",)
 
 
 def recipe_of(name):
@@ -50,8 +52,9 @@ def make(folder, names, policy, **fields):
     model, *others = policy
     rollout = RolloutConfig(1, 1, SEEDS - 1) if {*names} & {*VINES} else RolloutConfig(SEEDS, 0, 0)
     objective = ObjectiveConfig(
-        objective="mean", set_size=1, set_scope="both" if {*names} & {*VINES} else "seeds", window=-1,
-        set_normalise="none", methods=names,
+        objective="polychromic" if {*names} & {*VECTORS} else "mean", set_size=2 if {*names} & {*VECTORS} else 1,
+        diversity="leverage" if {*names} & {*VECTORS} else "distinct_fraction", set_scope="both" if {*names} & {*VINES}
+        else "seeds", window=-1, set_normalise="none", methods=names,
         method_args=[option for name in names for option in recipe_of(name).get("method_args", [])],
     )  # fmt: skip
     defaults = dict(num_updates=2, save_updates=1, save_total_limit=3, per_device_train_batch_size=4 * SEEDS)

@@ -15,10 +15,12 @@ from polytune.methods.chi_squared import ChiSquared
 from polytune.methods.duration import Duration
 from polytune.methods.efficiency import Efficiency
 from polytune.methods.f_dpg import FDPG
+from polytune.methods.hidden_signatures import HiddenSignatures
 from polytune.methods.mrt import MRT
 from polytune.methods.novelty import Novelty, novelties
 from polytune.methods.step_grpo import StepGRPO
 from polytune.methods.verl import VERL, effective_rank, ranks
+from polytune.objective import set_advantages
 from polytune.rollout import Trajectory, Turn
 
 START, WINS = (0.4, 0.3, 0.2, 0.1), (1.0, 1.0, 0.0, 0.0)
@@ -122,6 +124,19 @@ def test_right_answers_keep_their_shares_under_f_dpg(divergence):
     assert all(end[:2].sum() > 0.8 for end in ends), ends
     mean = sum(end[0] / end[:2].sum() for end in ends) / 3
     assert mean.item() == pytest.approx(4 / 7, abs=0.12)
+
+
+def test_hidden_states_become_signatures_that_sets_tell_apart():
+    """Three attempts alike and one apart: the apart one has the largest set advantage of the winners."""
+    update, _ = episodes_update(*[[(1, 1.0, "")]] * 4, success=[True] * 4)
+    update.probed = {"hidden_signatures/hidden": torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 4.0]])}
+    assert HiddenSignatures(scale=2.0).reward(update) == 0.0
+    signatures = [seed.signature for seed in update.trajectories]
+    assert signatures == [(1.0, 0.0)] * 3 + [(0.0, 2.0)]
+    advantages = set_advantages([1.0] * 4, signatures, 2, diversity="leverage").tolist()
+    assert advantages[3] > 0 > advantages[0] and advantages[:3] == pytest.approx([advantages[0]] * 3)
+    with pytest.raises(ValueError, match="diversity 'vendi' counts names: set diversity to 'leverage'"):
+        HiddenSignatures().check(None, None, SimpleNamespace(diversity="vendi"))
 
 
 # ---------------------------------------------------------------- progress, efficiency
