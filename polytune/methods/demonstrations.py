@@ -5,8 +5,8 @@
 the successful ones a share ``share`` of the rows is drawn in every update.
 
 Source: the abstract on offline data in procedurally generated worlds (L = L_RL + lambda L_BC on a few demonstrations);
-lambda and their number are not established, so options. Assumes a task with an expert, whose words are the policy's.
-Degenerate case: an expert that solves nothing leaves the run as it is.
+lambda and their number are not established, so options. Assumes a task with an expert, whose words are the policy's;
+its steps are not counted as the run's. Degenerate case: an expert that solves nothing leaves the run as it is.
 """
 
 import math

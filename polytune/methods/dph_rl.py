@@ -4,9 +4,10 @@ of its own.
     u = pi / pi_0 of a token,  answers y ~ pi_0;   loss += coef * mean over rehearsed tokens of f(u)
     forward:  f(u) = u - 1 - log u                         js:  f(u) = u log u - (u + 1) log((u + 1) / 2)
     alpha:    f(u) = (u^(1-a) - (1-a) u - a) / (a (a - 1))
-Before the first update the policy answers each start state ``samples`` times. Start states of which at least a share
-``solved`` of answers succeeds are the first family: their answers are rehearsed, a share ``share`` of rows, and they
-are not explored. The others are trained as before, without KL; one of them takes the place of a solved one that is due.
+Before the first update the policy answers each start state ``samples`` times, which the run's budget pays. Start states
+of which at least a share ``solved`` of answers succeeds are the first family: their answers are rehearsed, a share
+``share`` of rows, and they are not explored. The others are trained as before, without KL; one of them takes the place
+of a solved one that is due.
 
 Source: the authors' code (seamoke/DPH-RL): 8 samples, coef 0.01 to 0.05 (forward, alpha with a = 0.2), 0.05 to 0.2
 (js). Not established there, so options: ``solved``, ``share``. Each f is 0 with slope 0 at u = 1; as u goes to 0,

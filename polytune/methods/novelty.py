@@ -1,7 +1,7 @@
 """A novelty archive (as in STAX and SERENE): attempts unlike all that earlier updates did earn a bonus.
 
-    reward of an attempt, at its last turn, += coef nov / (mean nov of the update),   nov = mean distance of its phi to
-    the ``neighbours`` nearest members of the archive
+    reward of an attempt, at its last turn, += coef nov / (mean nov of the update),   nov: mean distance of its phi
+    to the ``neighbours`` nearest members of the archive
 phi: mean last hidden state of its own tokens, projected at random to ``width`` dimensions, the same projection for the
 whole run. ``adds`` attempts of each update, drawn at random, join the archive; beyond ``size`` the oldest go. So the
 bonus remembers across updates, where RepExp compares within a group.

@@ -1,7 +1,6 @@
 """d = sum of the leverages of a set's members / (n - 1), signatures being vectors (RepExp's kernel, arXiv 2510.11686).
 
-    leverage of i = h_i^T (damping I + sum_j h_j h_j^T)^-1 h_i,   h: a member's vector less the set's mean;  damping
-    0.01
+    leverage of i = h_i^T (damping I + sum_j h_j h_j^T)^-1 h_i,   h: a vector less the set's mean;  damping 0.01
 They sum to less than n - 1: d is about 1 for members that have nothing in common, 0 for members alike. With the Gram
 matrix G of the h it is the trace of G (G + damping I)^-1, the effective dimension of the set, over n - 1.
 
