@@ -10,7 +10,7 @@ as one strategy, whatever they did, and every two that differ in a word are two 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,6 +24,7 @@ from polytune.methods.rep_exp import project
 class HiddenSignatures(Method):
     width: int = 32
     scale: float = 1.0
+    signs: ClassVar[tuple[float, ...]] = (0.0,)
 
     def __post_init__(self) -> None:
         require_option("width", self.width, 1)

@@ -329,3 +329,15 @@ def test_what_methods_are_shown_is_the_policys(tmp_path, kl_reference):
         reference = update.reference_B_C[: len(rows)][mask]
         torch.testing.assert_close(reference, update.logprobs_B_C[: len(rows)][mask], atol=1e-4, rtol=1e-4)
     assert update.text(update.trees[0].seeds[0].turns[0].whole_ids) in trainer.task.actions
+
+
+def test_signatures_of_a_method_stand_in_for_the_tasks(tmp_path):
+    """Doors' are sets of doors, which leverage cannot take: refused at the start, without the method."""
+    objective = replace(SETS, diversity="leverage")
+    with pytest.raises(ValueError, match="leverage needs vectors .* add method 'hidden_signatures'"):
+        make_trainer(tmp_path / "without", objective=objective)
+    trainer = make_trainer(tmp_path, objective=replace(objective, methods=["hidden_signatures"]), model_seed=3)
+    output, trees, _ = rollouts_of(trainer)
+    signatures = [t.signature for tree in trees for t in tree.trajectories()]
+    assert all(len(signature) == 32 for signature in signatures) and len(set(signatures)) > 2
+    assert output["advantages"].abs().max() > 0
