@@ -34,6 +34,7 @@ DIVERSITY: dict[str, Entry] = {
     "zero_if_identical": Entry("polytune.objective.diversity.zero_if_identical:ZERO_IF_IDENTICAL"),
     "excess": Entry("polytune.objective.diversity.excess:EXCESS"),
     "vendi": Entry("polytune.objective.diversity.vendi:VENDI"),
+    "leverage": Entry("polytune.objective.diversity.leverage:LEVERAGE", "of vectors"),
     "action_distance": Entry("polytune.objective.diversity.action_distance:ACTION_DISTANCE"),
 }
 
@@ -59,11 +60,9 @@ GAE_NORMALISE: dict[str, Entry] = {
 SET_NORMALISE: dict[str, Entry] = GAE_NORMALISE | {
     "group_std": Entry(
         "polytune.objective.normalise:GROUP_STD",
-        "each group centred and by its own, as in GRPO; credit mean or per_set",
+        "each group centred and by its own, as in GRPO; credit mean, per_set or greedy",
     ),
-    "group_mean": Entry(
-        "polytune.objective.normalise:GROUP_MEAN", "each group by its mean score, as in MaxRL; credit mean or per_set"
-    ),
+    "group_mean": Entry("polytune.objective.normalise:GROUP_MEAN", "each group by its mean score, as in MaxRL"),
 }
 
 #: which turns of a seed trajectory become rollout states: `polytune.rollout.branching`
@@ -104,6 +103,29 @@ METHODS: dict[str, Entry] = {
     "nft": Entry("polytune.methods.nft:NFT", "likelihood of successes, and of what failures leave"),
     "copg": Entry("polytune.methods.copg:CoPG", "squared differences of return and log ratio"),
     "oreal": Entry("polytune.methods.oreal:OREAL", "imitates a success, descends on a failure"),
+    "alp": Entry("polytune.methods.alp:ALP", "start states where success changes, more often"),
+    "demonstrations": Entry(
+        "polytune.methods.demonstrations:Demonstrations", "an expert's episodes are imitated beside"
+    ),
+    "hpt": Entry("polytune.methods.hpt:HPT", "imitates where it fails, reinforces elsewhere"),
+    "weighted_replay": Entry("polytune.methods.weighted_replay:WeightedReplay", "good episodes come back more often"),
+    "remix": Entry("polytune.methods.remix:ReMix", "rows of the policies before, truncated ratios"),
+    "novelty": Entry("polytune.methods.novelty:Novelty", "bonus for what no earlier update did"),
+    "beacons": Entry("polytune.methods.beacons:Beacons", "bonus for subgoals in words"),
+    "chi_squared": Entry(
+        "polytune.methods.chi_squared:ChiSquared", "what moves far from the pretrained policy earns less"
+    ),
+    "f_dpg": Entry("polytune.methods.f_dpg:FDPG", "towards the pretrained policy restricted to success"),
+    "verl": Entry("polytune.methods.verl:VERL", "advantages by the rank of hidden states"),
+    "step_grpo": Entry("polytune.methods.step_grpo:StepGRPO", "rewards compared step by step"),
+    "duration": Entry("polytune.methods.duration:Duration", "long actions count more"),
+    "b_star": Entry("polytune.methods.b_star:BStaR", "temperature by right and different answers"),
+    "mrt": Entry("polytune.methods.mrt:MRT", "parts of an episode earn by their progress"),
+    "efficiency": Entry("polytune.methods.efficiency:Efficiency", "of several answers in one, fewer are worth more"),
+    "swarm": Entry("polytune.methods.swarm:Swarm", "rows that other runs left"),
+    "hidden_signatures": Entry(
+        "polytune.methods.hidden_signatures:HiddenSignatures", "sets scored by hidden states: diversity leverage"
+    ),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

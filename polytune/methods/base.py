@@ -169,9 +169,11 @@ class Minibatch:
 @dataclass
 class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
-    is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories."""
+    is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories. ``signs``: an example of
+    the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none."""
 
     needs_snapshots: ClassVar[bool] = False
+    signs: ClassVar[Any] = None
 
     def has(self, hook: str) -> bool:
         """Whether it writes this hook of its own."""

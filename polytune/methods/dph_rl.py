@@ -1,17 +1,20 @@
-"""DPH-RL (The Choice of Divergence): a mass-covering divergence to the pretrained policy, on answers of its own.
+"""DPH-RL (The Choice of Divergence, arXiv 2509.07430): a mass-covering divergence to the pretrained policy, on answers
+of its own.
 
     u = pi / pi_0 of a token,  answers y ~ pi_0;   loss += coef * mean over rehearsed tokens of f(u)
     forward:  f(u) = u - 1 - log u                         js:  f(u) = u log u - (u + 1) log((u + 1) / 2)
     alpha:    f(u) = (u^(1-a) - (1-a) u - a) / (a (a - 1))
-Before the first update the policy answers each start state ``samples`` times. Start states of which at least a share
-``solved`` of answers succeeds are the first family: their answers are rehearsed, a share ``share`` of rows, and they
-are not explored. The others are trained as before, without KL; one of them takes the place of a solved one that is due.
+Before the first update the policy answers each start state ``samples`` times, which the run's budget pays. Start states
+of which at least a share ``solved`` of answers succeeds are the first family: their answers are rehearsed, a share
+``share`` of rows, and they are not explored. The others are trained as before, without KL; one of them takes the place
+of a solved one that is due.
 
 Source: the authors' code (seamoke/DPH-RL): 8 samples, coef 0.01 to 0.05 (forward, alpha with a = 0.2), 0.05 to 0.2
 (js). Not established there, so options: ``solved``, ``share``. Each f is 0 with slope 0 at u = 1; as u goes to 0,
 forward grows without bound, js to log 2, alpha to 1 / (1 - a): so answers of pi_0 are not forgotten. Needs no pi_0 in
 memory. ``family``: 'all' rehearses and explores every start state. Assumes that no ``kl_coef`` does the same.
-Degenerate cases: where nothing is solved nothing is rehearsed; where all is, all is explored, too.
+Degenerate cases: where nothing is solved nothing is rehearsed, and the share of rows stays blank; where all is, all is
+explored, too.
 """
 
 import math
@@ -53,7 +56,8 @@ class DPHRL(Method):
 
     def says(self) -> str:
         return (
-            f"**DPH-RL**: a {self.divergence} divergence to the pretrained policy, weight {self.coef:g}, on "
+            f"**DPH-RL** (arXiv 2509.07430): a {self.divergence} divergence to the pretrained policy, weight "
+            f"{self.coef:g}, on "
             "answers that it gave before the run."
         )
 

@@ -1,7 +1,7 @@
 """NFT, negative-aware fine-tuning (arXiv 2505.18116): likelihood of successes, and of what failures leave over.
 
-    success:  -log r_t              failure:  -log((1 - q r_t) / (1 - q)),   r = pi / pi_old, q: success rate of the
-    group
+    success:  -log r_t              failure:  -log((1 - q r_t) / (1 - q));   q: success rate of the group
+    r = pi / pi_old
 both times the group's weight, in the place of the clipped surrogate: (1 - q), or sqrt((1 - q) / q), which on the first
 step is GRPO. A policy that is pi_old on failures shrinks them as pi_old = q pi+ + (1 - q) pi- says. The inside of the
 second log is at least ``floor`` in value, while its gradient goes on (straight through).

@@ -34,6 +34,13 @@ def keep(buffer: Mapping[Kind, Kept], found: Iterable[Kept], *, since: int, size
     return {own.kind: own for own in young[-size:]}
 
 
+def numbered(found: Iterable[Kept], update: int) -> list[Kept]:
+    """What all processes found in an update, each of a kind of its own: (its first number, a number of this update), in
+    an order that does not depend on the processes'."""
+    ordered = sorted(found, key=lambda own: (own.kind, own.value, own.row.prompt_ids, own.row.completion_ids))
+    return [own._replace(kind=(own.kind[0], update * 2**20 + i), born=update) for i, own in enumerate(ordered)]
+
+
 def pack_rows(buffer: Mapping[Kind, Kept]) -> dict[str, torch.Tensor]:
     """For a checkpoint, of K rows: kinds (K, 2), values, born (K,); ragged prompts, completions, turns, logprobs."""
     kept = list(buffer.values())

@@ -1,5 +1,4 @@
-"""Training on unsolved problems only (arXiv 2606.15455): start states that the policy solves already keep what they
-have.
+"""Training on unsolved problems only (arXiv 2606.15455): what the policy solves already is left as it is.
 
 Before the first update the policy tries each start state ``samples`` times. One that was solved more than ``wins``
 times gives every turn of its own to one of the others, drawn evenly. So no update concentrates mass on the way that is

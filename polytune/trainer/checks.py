@@ -229,8 +229,11 @@ def check_branching(task: Task, rollout: RolloutConfig) -> None:
 
 def check_signatures(task: Task, start_state: int, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """ValueError when the objective tells strategies apart and nothing gives it any, or cannot be scored at all."""
+    methods = build_methods(objective.methods, objective.method_options).values()
+    signs = [method.signs for method in methods if method.signs is not None]
     require(
         objective.set_scope == "none"
+        or bool(signs)
         or objective.signature != "task"
         or task.gives_signatures
         or not find_objective(objective.objective).reads_signatures,
@@ -242,6 +245,7 @@ def check_signatures(task: Task, start_state: int, rollout: RolloutConfig, objec
     example = {"task": task.start(start_state).signature(), "actions": tuple(task.actions[:1])}.get(
         objective.signature, 0
     )
+    example = signs[-1] if signs else example
     number = rollout.num_seeds if objective.set_scope == "seeds" else rollout.num_vines
     worth = 0.5 if task.answer_end is None else task.start(start_state).step("").reward  # what no answer earns
     score_with(objective, [[worth + objective.reward_shift] * number], [[example] * number], seed=0)

@@ -104,7 +104,10 @@ class GrowsTrees:
 
     def _demonstrated(self, start_state: int) -> Row | None:
         """The expert's episode as a row, its logprobs 0; None where the expert does not succeed."""
-        told = act_out(self.task, start_state)
+        try:
+            told = act_out(self.task, start_state)
+        except NotImplementedError as error:
+            raise ValueError(f"a method asks for demonstrations, but {error}.") from error
         if not told["success"]:
             return None
         actions = [tuple(self.renderer.action_ids(action)) for action in told["actions"]]

@@ -1,6 +1,8 @@
-"""Every row of METHODS in a run of its own: two updates on a world of two turns, stopped after the first of them and
-resumed, bit for bit. Options are those of its recipe."""
+"""Every row of METHODS in a run: two updates on a world of two turns, stopped after the first of them and resumed, bit
+for bit. Those that can share a run do, which costs a second; a row that nobody put anywhere has a run of its own.
+Options are those of its recipe."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -15,57 +17,85 @@ from polytune.tasks.tabular.worlds import TwoStep
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 4
+TOGETHER = [
+    ["clip_cov", "kl_cov", "lp_reg", "steer", "thr", "d3s", "epo", "empg", "verl"],
+    ["rec", "mdpo", "nft", "copg", "oreal", "bnpo"],
+    ["spear", "dph_rl", "weighted_replay"],
+    ["remix", "demonstrations", "hpt", "swarm"],
+    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack"],
+    ["ucb", "rep_exp", "novelty", "beacons", "flat_success", "efficiency", "duration", "step_grpo"],
+    ["ead", "b_star"],
+    ["chi_squared", "f_dpg"],
+]
+TOGETHER += [[name] for name in METHODS if not any(name in names for names in TOGETHER)]
+#: methods of vines; those that read the policy that the run began with
+VINES = ("mrt",)
+REFERENCE = ("chi_squared", "f_dpg")
+#: and those of sets whose diversity is told by vectors
+VECTORS = ("hidden_signatures",)
 
 
 def recipe_of(name):
     """The first recipe that names this method alone."""
     recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
-    told = (
-        read_recipe(path) for path in recipes if path.parent.name != "accelerate" and "methods:" in path.read_text()
-    )
-    return next(recipe for recipe in told if recipe.get("methods") == [name])
+    told = (read_recipe(path) for path in recipes if "\nmethods:" in path.read_text() and "compare" not in path.name)
+    return next(recipe for recipe in told if recipe["methods"] == [name])
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory):
+def policy():
     """A policy that wins now and then."""
-    model, tokenizer, renderer = tabular.start_policy(TwoStep())
-    return model, tokenizer, renderer, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return tabular.start_policy(TwoStep())
 
 
-def make(folder, name, policy, **fields):
-    model, tokenizer, renderer, weights = policy
-    model.load_state_dict(weights)
+def make(folder, names, policy, **fields):
+    model, *others = policy
+    rollout = RolloutConfig(1, 1, SEEDS - 1) if {*names} & {*VINES} else RolloutConfig(SEEDS, 0, 0)
     objective = ObjectiveConfig(
-        objective="mean", set_size=1, set_scope="seeds", window=-1, set_normalise="none", methods=[name],
-        method_args=recipe_of(name).get("method_args"),
+        objective="polychromic" if {*names} & {*VECTORS} else "mean", set_size=2 if {*names} & {*VECTORS} else 1,
+        diversity="leverage" if {*names} & {*VECTORS} else "distinct_fraction", set_scope="both" if {*names} & {*VINES}
+        else "seeds", window=-1, set_normalise="none", methods=names,
+        method_args=[option for name in names for option in recipe_of(name).get("method_args", [])],
     )  # fmt: skip
-    defaults = dict(num_updates=2, save_updates=1, save_total_limit=3, per_device_train_batch_size=2 * SEEDS)
-    if name in REFERENCE:
+    defaults = dict(num_updates=2, save_updates=1, save_total_limit=3, per_device_train_batch_size=4 * SEEDS)
+    if {*names} & {*REFERENCE}:
         defaults |= dict(kl_reference="pretrained", kl_coef=0.01)
     return tabular.make_trainer(
-        folder, TwoStep(), (model, tokenizer, renderer), objective, RolloutConfig(SEEDS, 0, 0), **(defaults | fields)
+        folder, TwoStep(), (copy.deepcopy(model), *others), objective, rollout, **(defaults | fields)
     )
 
 
-#: methods that read the policy that the run began with
-REFERENCE = ()
-
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("names", TOGETHER, ids=lambda names: "-".join(names))
 @pytest.mark.usefixtures("one_thread")
-def test_it_runs_stops_and_goes_on_as_if_nothing_had_happened(name, policy, tmp_path):
-    first = make(tmp_path / "run", name, policy)
-    names = set(first.methods[name].state())
+def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_path):
+    first = make(tmp_path / "run", names, policy)
+    remembered = {name: {*first.methods[name].state()} for name in names}
     first.train()
-    assert set(first.methods[name].state()) == names
+    assert {name: {*first.methods[name].state()} for name in names} == remembered
     shutil.rmtree(tmp_path / "run/checkpoint-2")
-    kept = {key: tensor.clone() for key, tensor in first.model.state_dict().items()}
-    assert any(not torch.equal(tensor, policy[3][key]) for key, tensor in kept.items())
-    again = make(tmp_path / "run", name, policy)
+    kept, before = first.model.state_dict(), policy[0].state_dict()
+    assert any(not torch.equal(tensor, before[key]) for key, tensor in kept.items())
+    again = make(tmp_path / "run", names, policy)
     again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     for key, tensor in again.model.state_dict().items():
         assert torch.equal(tensor, kept[key]), key
-    for key, tensor in again.methods[name].state().items():
-        assert torch.equal(tensor, first.methods[name].state()[key]), key
+    for name in names:
+        for key, tensor in again.methods[name].state().items():
+            assert torch.equal(tensor, first.methods[name].state()[key]), (name, key)
     assert again.env_steps == first.env_steps
+
+
+def test_a_demonstration_is_the_experts_episode_as_a_row(policy, tmp_path):
+    trainer = make(tmp_path, ["demonstrations"], policy)
+    row, world = trainer._demonstrated(0), TwoStep()
+    episode, words = world.start(0), []
+    assert row.prompt_ids == list(trainer.renderer.prompt_ids(episode.observation()))
+    expected = []
+    while not episode.done:
+        words.append(world.expert(episode))
+        action = trainer.renderer.action_ids(words[-1])
+        expected += [(i, 1, len(words) - 1) for i in action]
+        if not episode.step(words[-1]).done:
+            expected += [(i, 0, -1) for i in trainer.renderer.feedback_ids(episode.observation(), action)]
+    assert list(zip(row.completion_ids, row.own, row.turn_index, strict=True)) == expected
+    assert episode.stop_reason == "success"

@@ -128,7 +128,25 @@ def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa
         torch.testing.assert_close(value, critics[1][name], atol=1e-5, rtol=1e-4)
 
 
+#: methods that look at an update as a whole, remember it, choose start states or replay: all in one run
+WHOLE = (
+    "spear",
+    "dph_rl",
+    "weighted_replay",
+    "steer",
+    "epo",
+    "empg",
+    "verl",
+    "lp_reg",
+    "novelty",
+    "duration",
+    "vas",
+    "alp",
+)
+
+
 @pytest.mark.slow
+<<<<<<< HEAD
 def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
     """Of each process's rows, half are for replay: the same rows in all, dealt out, and one gradient."""
     replays = ["--methods", "spear", "--method_args", "spear.share=0.5", "spear.warmup=0", "--num_updates", "3",
@@ -136,15 +154,33 @@ def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
     for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *replays):
         assert status == 0, text[-3000:]
     one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays)
+=======
+def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # noqa: F811
+    """Of each process's rows, half are for replay: the same rows in all, dealt out, and one gradient; numbers that
+    methods take of a whole update, and what they remember of it, are those of one process."""
+    replays = ["--methods", *WHOLE, "--num_updates", "3", "--method_args", "spear.share=0.25", "spear.warmup=0",
+               "dph_rl.share=0.1", "dph_rl.family=all", "dph_rl.samples=2", "weighted_replay.share=0.1",
+               "novelty.neighbours=2", "verl.stride=2", "alp.uniform=0.5"]  # fmt: skip
+    two = start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *BATCH, "18", *replays)
+    status, text = finish(two)
+    assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays, "--use_cpu", "true")
+>>>>>>> me
     assert one.returncode == 0, one.stderr[-3000:]
     outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
     told = [[line["replay/rows"] for line in found["metrics"]] for found in outcomes]
-    assert told[0] == told[1] and told[0][0] == 0 < min(told[0][1:]) and max(told[0]) > 1, told  # 1: one has none
+    assert told[0] == told[1] and 0 < min(told[0]) and max(told[0]) > 1, told
     for name, value in outcomes[0]["weights"].items():
         torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
+    own = tuple(f"{name}/" for name in WHOLE)
     for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
-        for name in ("entropy", "kl", "grad_norm", "rollout/return", "spear/kept", "spear/baseline"):
+        for name in (*(key for key in x if key.startswith(own)), "entropy", "kl", "grad_norm", "rollout/return"):
             assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+    remembered = [load_file(max((tmp_path / name).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+                            / "methods.safetensors") for name in ("one", "two")]  # fmt: skip
+    assert {key.partition("/")[0] for key in remembered[0]} >= {"spear", "dph_rl", "weighted_replay", "vas", "alp"}
+    for name, value in remembered[0].items():
+        torch.testing.assert_close(value, remembered[1][name], atol=2e-4, rtol=1e-3)
     ratios = [[line.get("replay/ratio") for line in found["metrics"][1:]] for found in outcomes]
     assert ratios[0] == pytest.approx(ratios[1], rel=2e-3)
 

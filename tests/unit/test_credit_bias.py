@@ -137,6 +137,35 @@ def test_max_credit_is_biased(objective):
         assert cosine(got, true_gradient(bandit, 4, objective)) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_shapley_credit_follows_all_set_sizes(objective):
+    """The mean over m = 1 .. n of N / m times the gradient of E[f] of m attempts."""
+    arms, weights = weighted_groups(GRADED, 4)
+    advantages = set_advantages(*group_inputs(GRADED, arms), 3, objective=objective, credit="shapley")
+    truth = sum(4 / m * true_gradient(GRADED, m, objective) for m in (1, 2, 3)) / 3
+    torch.testing.assert_close(expected_update(GRADED, arms, weights, advantages), truth, rtol=0, atol=1e-12)
+
+
+#: cosine of the expected update of credit "greedy" with the true gradient: (graded, binary) at N = 6, n = 3
+GREEDY_COSINES = {
+    "polychromic": (0.9144, 0.9848),
+    "mean": (0.9839, 0.9952),
+    "pass_at_k": (0.9295, 0.9969),
+    "max_at_k": (0.9968, 0.9969),
+    "additive": (0.9704, 0.9947),
+    "coverage": (0.8437, 0.9724),
+}
+
+
+@pytest.mark.parametrize("objective", GREEDY_COSINES)
+def test_greedy_credit_is_biased_and_points_the_right_way(objective):
+    for bandit, expected in zip((GRADED, BINARY), GREEDY_COSINES[objective], strict=True):
+        arms, weights = weighted_groups(bandit, 6)
+        advantages = set_advantages(*group_inputs(bandit, arms), 3, objective=objective, credit="greedy")
+        got = expected_update(bandit, arms, weights, advantages)
+        assert cosine(got, true_gradient(bandit, 3, objective)) == pytest.approx(expected, abs=1e-4)
+
+
 #: noise of one group's update, its standard deviation over the size of its mean, on the binary bandit at N = 8, n = 4
 NOISE = {
     "polychromic": {"mean": 0.7539, "leave_one_out": 0.9548},

@@ -50,10 +50,22 @@ def action_distance(signatures):
     return sum(far) / len(pairs) if pairs else 0.0
 
 
-REFERENCE = {"vendi": vendi, "action_distance": action_distance}
+def leverage(signatures):
+    """From the definition, with the inverse of the covariance."""
+    vectors = [torch.tensor(s, dtype=torch.float64) for s in signatures if s is not None]
+    if len(signatures) < 2 or not vectors:
+        return 0.0
+    apart = [v - sum(vectors) / len(vectors) for v in vectors]
+    inverse = torch.linalg.inv(0.01 * torch.eye(len(apart[0])).double() + sum(torch.outer(h, h) for h in apart))
+    return sum(float(h @ inverse @ h) for h in apart) / (len(signatures) - 1)
+
+
+REFERENCE = {"vendi": vendi, "action_distance": action_distance, "leverage": leverage}
 
 
 def random_signature(rng, measure):
+    if measure == "leverage":
+        return None if rng.random() < 0.2 else tuple(rng.choice([0.0, 0.1, 1.0, -2.0]) for _ in range(3))
     kinds = [
         lambda: None,
         lambda: tuple(rng.choice(["left", "right", "forward"]) for _ in range(rng.randrange(6))),
@@ -93,7 +105,8 @@ def test_bounds_permutation_and_none(measure):
     rng = random.Random(2)
     of_set = find_diversity(measure).of_set
     for _ in range(200):
-        signatures = [random_signature(rng, "action_distance") for _ in range(rng.randrange(1, 7))]
+        kind = "leverage" if measure == "leverage" else "action_distance"
+        signatures = [random_signature(rng, kind) for _ in range(rng.randrange(1, 7))]
         d = of_set(signatures)
         assert 0 <= d <= 1 + 1e-12
         assert of_set(rng.sample(signatures, len(signatures))) == pytest.approx(d, abs=1e-12)
@@ -101,7 +114,10 @@ def test_bounds_permutation_and_none(measure):
         without = [None if i == place else s for i, s in enumerate(signatures)]
         assert of_set(without) <= d + 1e-12  # a degenerate output never adds diversity
     assert of_set([None] * 4) == 0
-    alike, different = of_set([("a", "b")] * 4), of_set([("a",), ("b",), ("c",), ("d",)])
+    if measure == "leverage":
+        alike, different = of_set([(1.0, 2.0)] * 4), of_set([tuple(1e3 * (i == j) for i in range(4)) for j in range(4)])
+    else:
+        alike, different = of_set([("a", "b")] * 4), of_set([("a",), ("b",), ("c",), ("d",)])
     assert alike < different == pytest.approx(1.0)
 
 
@@ -182,3 +198,13 @@ def test_the_pairwise_matrix_is_computed_once_per_group(monkeypatch):
     found = score_groups([[1, 0, 1, 0, 1]] * 2, signatures, 3, diversity=measure, credit="leave_one_out")
     values = [measure.of_set(members) for members in itertools.combinations(signatures[0], 3)]
     assert calls == [5, 5] and found.diversity_P[0] == pytest.approx(sum(values) / len(values))
+
+
+def test_leverage_by_hand_and_what_it_refuses():
+    """Two vectors at +-a of their mean: a^2 / (.01 + 2 a^2) each. A None member is not in the mean."""
+    of_set = find_diversity("leverage").of_set
+    assert of_set([(3.0,), (1.0,)]) == pytest.approx(2 / 2.01)
+    assert of_set([(3.0,), None, (1.0,)]) == pytest.approx(2 / 2.01 / 2)
+    assert of_set([(3.0,)]) == 0 == of_set([(0.0, 0.0), (0.0, 0.0)])
+    with pytest.raises(ValueError, match="leverage needs vectors .*got 'left': add method 'hidden_signatures'"):
+        of_set(["left", "right"])

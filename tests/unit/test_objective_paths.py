@@ -187,6 +187,9 @@ def test_drawn_sets_say_who_was_scored():
 @pytest.mark.parametrize("diversity", [*DIVERSITY, "my_sets:share_of_a"])
 def test_mean_diversity_is_of_all_sets_or_of_those_scored(diversity, credit):
     signatures = [["l", "lr", None, "rl", "l"], ["l"] * 5]
+    if diversity == "leverage":
+        vectors = {"l": (1.0, 0.0), "lr": (0.0, 0.5), "rl": (-2.0, 1.0), None: None}
+        signatures = [[vectors[name] for name in row] for row in signatures]
     found = score_groups([REWARDS] * 2, signatures, 3, diversity=diversity, credit=credit)
     want = [mean_over_sets(row, 3, diversity) for row in signatures]
     assert found.diversity_P.tolist() == pytest.approx(want, abs=1e-12)

@@ -7,38 +7,18 @@ from collections import Counter
 
 import pytest
 import torch
+from made_updates import due, tree, update_of
 from softmax_bandit import mean_over_seeds, train
 
 from polytune.config import ObjectiveConfig, RolloutConfig
-from polytune.methods import Beginning, Update, build_methods
+from polytune.methods import Beginning, build_methods
+from polytune.methods.alp import ALP
 from polytune.methods.dph_rl import DPHRL, f_divergence
 from polytune.methods.judged_roots import JudgedRoots, least_alike
 from polytune.methods.knapsack import Knapsack, allot, value
 from polytune.methods.unsolved import Unsolved
 from polytune.methods.vas import VAS
 from polytune.rollout import Start, Trajectory, Tree, Turn
-
-
-def tree(state, wins, attempts=4, signatures=None):
-    names = signatures or range(attempts)
-    seeds = [
-        Trajectory(turns=[Turn((7, i), (-0.5, -0.5), float(i < wins))], stop_reason="success" if i < wins else
-        "failure",
-                   signature=name)
-        for i, name in zip(range(attempts), names, strict=True)
-    ]  # fmt: skip
-    return Tree(state, (state,), seeds, [[] for _ in seeds])
-
-
-def update_of(*trees):
-    empty, told = torch.zeros(0, 0), {}
-    return Update(seed=0, trees=list(trees), turns_mask_B_T=empty, turn_index_B_C=empty, logprobs_B_C=empty,
-                  record=told.__setitem__), told  # fmt: skip
-
-
-def due(*states, attempt=0, num_seeds=4):
-    return [Start(state, attempt, None, num_seeds) for state in states]
-
 
 # ---------------------------------------------------------------- another start state
 
@@ -116,6 +96,21 @@ def test_vas_draws_start_states_where_outcomes_vary():
     weights = {0: 0, 1: 0, 2: 4 / 7, 3: 3 / 7}
     for state, weight in weights.items():
         assert drawn[state] == pytest.approx(400 * (0.5 / 4 + 0.5 * weight), abs=35)
+
+
+# ---------------------------------------------------------------- ALP
+
+
+def test_learning_progress_by_hand_and_where_it_sends():
+    method = ALP(uniform=0.0)
+    method.learn(update_of(tree(0, 1), tree(1, 4), tree(2, 0))[0])
+    assert method.starts(due(0, 1, 2), 0) == due(0, 1, 2)  # no progress is known
+    method.learn(update_of(tree(0, 3), tree(1, 4), tree(2, 1), tree(2, 0))[0])
+    assert method.known == {0: (0.75, 0.5), 1: (1.0, 0.0), 2: (0.125, 0.125)}
+    starts = [start._replace(attempt=i) for i, start in enumerate(due(*range(3)) * 100)]
+    drawn = [start.start_state for start in method.starts(starts, 0)]
+    assert drawn.count(1) == 0 and drawn.count(0) / 300 == pytest.approx(0.8, abs=0.08)
+    assert sum(a == b for a, b in zip(ALP(uniform=1.0).starts(starts, 0), starts, strict=True)) == 300
 
 
 # ---------------------------------------------------------------- unsolved problems only

@@ -1,0 +1,295 @@
+"""Methods of bonuses, of advantages by turns, and of the temperature: numbers by hand, and what each promises."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from made_updates import episodes_update, tree, update_of
+from softmax_bandit import mean_over_seeds, train
+
+from polytune.methods import build_methods
+from polytune.methods.b_star import BStaR
+from polytune.methods.beacons import Beacons
+from polytune.methods.chi_squared import ChiSquared
+from polytune.methods.duration import Duration
+from polytune.methods.efficiency import Efficiency
+from polytune.methods.f_dpg import FDPG
+from polytune.methods.hidden_signatures import HiddenSignatures
+from polytune.methods.mrt import MRT
+from polytune.methods.novelty import Novelty, novelties
+from polytune.methods.step_grpo import StepGRPO
+from polytune.methods.verl import VERL, effective_rank, ranks
+from polytune.objective import set_advantages
+from polytune.rollout import Trajectory, Turn
+
+START, WINS = (0.4, 0.3, 0.2, 0.1), (1.0, 1.0, 0.0, 0.0)
+
+
+# ---------------------------------------------------------------- bonuses
+
+
+def test_novelty_by_hand():
+    archive = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]], dtype=torch.float64)
+    found = novelties(torch.tensor([[0.0, 0.0], [6.0, 8.0], [3.0, 4.0]], dtype=torch.float64), archive, 2)
+    assert found.tolist() == pytest.approx([2.5, 2.5, 2.5])
+    method = Novelty(coef=0.5, neighbours=2, adds=2, size=3)
+    update, told = episodes_update([(1, 0.0, "")], [(1, 0.0, ""), (1, 0.0, "")])
+    update.probed = {"novelty/hidden": torch.tensor([[0.0, 0.0], [3.0, 4.0]])}
+    assert method.reward(update).abs().max() == 0  # nothing to compare with
+    method.learn(update)
+    assert len(method.archive_K_W) == 2
+    update.probed = {"novelty/hidden": torch.tensor([[0.0, 0.0], [0.0, 10.0]])}
+    distances = [(0 + 5) / 2, (10 + math.sqrt(9 + 36)) / 2]
+    mean = sum(distances) / 2
+    bonus = method.reward(update)
+    assert bonus[0].tolist() == pytest.approx([0.5 * distances[0] / mean, 0.0])
+    assert bonus[1].tolist() == pytest.approx([0.0, 0.5 * distances[1] / mean])
+    assert told["novelty/distance"] == pytest.approx(mean)
+    method.learn(update)
+    assert len(method.archive_K_W) == 3  # the oldest went
+    again = Novelty(coef=0.5, neighbours=2)
+    again.restore(method.state())
+    assert torch.equal(again.reward(update), method.reward(update))
+
+
+def test_what_was_never_done_earns_more_than_what_was():
+    method = Novelty(coef=1.0, neighbours=1, adds=9)
+    update, _ = episodes_update([(1, 0.0, "")], [(1, 0.0, "")])
+    update.probed = {"novelty/hidden": torch.tensor([[1.0], [1.1]])}
+    method.reward(update), method.learn(update)
+    update.probed = {"novelty/hidden": torch.tensor([[1.05], [7.0]])}
+    usual, new = method.reward(update)[:, 0].tolist()
+    assert new > 50 * usual > 0
+
+
+def test_beacons_pay_each_subgoal_once():
+    """Two subgoals, 0.5 each of 1: the door twice counts once, and a word of the start never."""
+    method = Beacons(goals="red door / key", coef=1.0)
+    told = [(1, 0.0, "a red door"), (1, 0.0, "a red door, a key"), (1, 0.0, "wall")]
+    update, logged = episodes_update(told, [(1, 0.0, "nothing")])
+    assert method.reward(update).tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]] and logged["beacons/bonus"] == 0.5
+    assert Beacons(goals="start", coef=1.0).reward(update).abs().max() == 0
+    vine = Trajectory(
+        parent=update.trees[0].seeds[0],
+        branch_turn=1,
+        turns=[Turn((1,), (0.0,), 0.0, tuple(map(ord, "a red door key")))],
+    )
+    update.trees[0].vines[0] = [[vine]]
+    update.turns_mask_B_T = torch.ones(3, 3, dtype=torch.bool)
+    assert method.reward(update)[1].tolist() == [0.5, 0.0, 0.0]  # the door was on its way
+
+
+def test_the_guard_by_hand_and_what_it_does():
+    """log u of .5, -.5 and ln 20, which is cut at ln 10."""
+    method = ChiSquared(coef=0.2, most=10.0)
+    update, told = episodes_update([(1, 0.0, "")], [(1, 0.0, ""), (1, 0.0, "")], [(1, 0.0, "")])
+    update.turn_index_B_C = torch.tensor([[0, -1], [0, 1], [0, -1]])
+    update.logprobs_B_C = torch.tensor([[0.5, 9.0], [-0.25, -0.25], [math.log(20), 0.0]])
+    update.reference_B_C = torch.zeros(3, 2)
+    u = [math.exp(0.5), math.exp(-0.5), 10.0]
+    chi2 = sum(u) / 3 - 1
+    bonus = method.reward(update)
+    by_hand = [-0.2 * x / math.sqrt(chi2) for x in u]
+    assert bonus.tolist() == [
+        [pytest.approx(by_hand[0]), 0],
+        [0, pytest.approx(by_hand[1])],
+        [pytest.approx(by_hand[2]), 0],
+    ]
+    assert told["chi_squared/chi2"] == pytest.approx(chi2)
+    kept = [mean_over_seeds(lambda s, c=c: train(ChiSquared(coef=c), START, WINS, seed=s)[2:].sum().item())
+            for c in (0.5, 0.0)]  # fmt: skip
+    assert kept[0] > kept[1] + 0.05, kept
+
+
+def test_f_dpg_by_hand():
+    """Two wins and a loss at pi = pi_0: Z = 2/3, t of wins is Z, of the loss without end (cut at e^5)."""
+    update, _ = episodes_update([(1, 1.0, "")], [(1, 1.0, "")], [(1, 0.0, "")], success=[True, True, False])
+    update.reference_B_C = update.logprobs_B_C
+    t = [2 / 3, 2 / 3, math.exp(5)]
+    slopes = {"js": [math.log(2 * x / (x + 1)) for x in t], "forward": [-1 / x for x in t],
+              "reverse": [math.log(x) + 1 for x in t], "tv": [-0.5, -0.5, 0.5]}  # fmt: skip
+    for name, slope in slopes.items():
+        mean = sum(slope) / 3
+        found = FDPG(divergence=name).turn_advantage(update, torch.zeros(3, 1, dtype=torch.float64))
+        assert found[:, 0].tolist() == pytest.approx([mean - x for x in slope]), name
+    update.trees[0].seeds[0].stop_reason = update.trees[0].seeds[1].stop_reason = "no"
+    assert FDPG().turn_advantage(update, torch.zeros(3, 1).double()).abs().max() == 0
+
+
+@pytest.mark.parametrize("divergence", ["js", "forward", "reverse"])
+def test_right_answers_keep_their_shares_under_f_dpg(divergence):
+    """.4 and .3 win: the ratio stays 4 to 3, where the mean reward alone ends on one arm or the other."""
+    ends = [train(FDPG(divergence=divergence), START, WINS, seed=s, updates=80, rate=0.2) for s in range(3)]
+    assert all(end[:2].sum() > 0.8 for end in ends), ends
+    mean = sum(end[0] / end[:2].sum() for end in ends) / 3
+    assert mean.item() == pytest.approx(4 / 7, abs=0.12)
+
+
+def test_hidden_states_become_signatures_that_sets_tell_apart():
+    """Three attempts alike and one apart: the apart one has the largest set advantage of the winners."""
+    update, _ = episodes_update(*[[(1, 1.0, "")]] * 4, success=[True] * 4)
+    update.probed = {"hidden_signatures/hidden": torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 4.0]])}
+    assert HiddenSignatures(scale=2.0).reward(update) == 0.0
+    signatures = [seed.signature for seed in update.trajectories]
+    assert signatures == [(1.0, 0.0)] * 3 + [(0.0, 2.0)]
+    advantages = set_advantages([1.0] * 4, signatures, 2, diversity="leverage").tolist()
+    assert advantages[3] > 0 > advantages[0] and advantages[:3] == pytest.approx([advantages[0]] * 3)
+    with pytest.raises(ValueError, match="diversity 'vendi' counts names: set diversity to 'leverage'"):
+        HiddenSignatures().check(None, None, SimpleNamespace(diversity="vendi"))
+
+
+# ---------------------------------------------------------------- progress, efficiency
+
+
+def test_progress_by_hand_and_its_sum():
+    """Rollout states 1 and 3 of four turns: J of .25, then .75, then success, paid 1 at the last turn."""
+    assert MRT.progress({1: 0.25, 3: 0.75}, [0.0, 0.0, 0.0, 1.0]) == [(2, 0.5), (3, 0.25)]
+    assert MRT.progress({0: 0.5}, [0.0, 0.0]) == [(1, -0.5)] and MRT.progress({}, [1.0]) == []
+    update, told = episodes_update([(1, 0.0, "")] * 3 + [(1, 1.0, "")])
+    [seed] = update.trees[0].seeds
+
+    def vines(turn, *returns):
+        return [Trajectory(parent=seed, branch_turn=turn, turns=[Turn((1,), (0.0,), r)]) for r in returns]
+
+    update.trees[0].vines = [[vines(1, 0.0, 0.5), vines(3, 1.0, 0.5)]]
+    update.turns_mask_B_T = torch.tensor([[True] * 4] + [[True, False, False, False]] * 4)
+    bonus = MRT(coef=2.0).reward(update)
+    assert bonus[0].tolist() == [0.0, 0.0, 1.0, 0.5] and bonus[1:].abs().max() == 0
+    assert told["mrt/progress"] == pytest.approx(1.5 / 5)
+    with pytest.raises(ValueError, match="'mrt' tells progress from vines.*num_rollout_states above 0"):
+        MRT().check(None, SimpleNamespace(num_rollout_states=0, branch_at="turn"), None)
+
+
+def test_the_part_that_finds_the_way_earns_more_than_the_part_that_loses_it():
+    assert MRT.progress({0: 0.1, 2: 0.9}, [0.0] * 4)[0][1] > 0 > MRT.progress({0: 0.9, 2: 0.1}, [0.0] * 4)[0][1]
+
+
+def right(observation, answer):
+    return answer == observation[-1]
+
+
+def answers_update(*texts, success):
+    update, told = episodes_update(*[[(1, float(win), "")] for win in success], success=success)
+    for seed, text in zip(update.trees[0].seeds, texts, strict=True):
+        seed.turns[0].action_ids = tuple(map(ord, text))
+    return update, told
+
+
+def test_efficiency_by_hand():
+    """The right one is "t", as the observation's last letter: second of two, first of three, none of two."""
+    update, _ = answers_update("a; t", "t;b;c", "x;y", success=[True, True, False])
+    method = Efficiency(grade=f"{__name__}:right")
+    worth = [1 / math.sqrt(2 * 2), 1 / math.sqrt(3 * 1), -1 / 2]
+    assert method.reward(update)[:, 0].tolist() == pytest.approx([worth[0] - 1, worth[1] - 1, worth[2]])
+    by_task = Efficiency().reward(update)[:, 0].tolist()
+    assert by_task == pytest.approx([1 / math.sqrt(2) - 1, 1 / math.sqrt(3) - 1, -1 / 2])
+
+
+def test_fewer_answers_are_worth_more_and_failing_with_few_costs_more():
+    update, _ = answers_update("t", "t;b", "x", "x;y;z", success=[True, True, False, False])
+    total = Efficiency(grade=f"{__name__}:right").reward(update)[:, 0] + torch.tensor([1.0, 1.0, 0.0, 0.0])
+    assert total[0] == 1 > total[1] > 0 > total[3] > total[2] == -1
+
+
+# ---------------------------------------------------------------- advantages of turns
+
+
+def test_steps_are_compared_step_by_step():
+    update, _ = episodes_update([(1, 1.0, ""), (1, 0.0, "")], [(1, 0.0, ""), (1, 4.0, "")], [(1, 0.0, "")])
+    z = [[2 / 3, -2.0], [-1 / 3, 2.0], [-1 / 3, 0.0]]
+    stds = [math.sqrt((4 + 1 + 1) / 9 / 2), math.sqrt(8.0)]
+    z = [[x / s for x, s in zip(row, stds, strict=True)] for row in z]
+    found = StepGRPO(to_go=False, eps=1e-12).turn_advantage(update, torch.zeros(3, 2, dtype=torch.float64))
+    assert found.flatten().tolist() == pytest.approx([x for row in z for x in row])
+    ahead = StepGRPO(eps=1e-12).turn_advantage(update, torch.zeros(3, 2, dtype=torch.float64))
+    assert ahead[:, 0].tolist() == pytest.approx([a + b for a, b in z]) and ahead[2, 1] == 0
+    start = mean_over_seeds(lambda s: train(StepGRPO(), START, WINS, updates=20, seed=s)[:2].sum().item())
+    assert start > 0.85
+
+
+def test_long_actions_count_more():
+    update, _ = episodes_update([(1, 0.0, ""), (3, 0.0, "")], [(2, 0.0, "")])
+    ones = torch.ones(2, 2, dtype=torch.float64)
+    assert (Duration().turn_advantage(update, ones) * update.turns_mask_B_T).tolist() == [[0.5, 1.5], [1.0, 0.0]]
+    assert torch.equal(Duration(power=0.0).turn_advantage(update, ones), ones)
+
+
+# ---------------------------------------------------------------- VERL
+
+
+def test_effective_ranks_by_hand():
+    square = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    assert effective_rank(square) == pytest.approx(2.0) and effective_rank(square[:2]) == pytest.approx(1.0)
+    assert effective_rank(torch.ones(3, 2)) == 0.0
+    rows = torch.cat([square[:2], square[2:]])
+    assert ranks(rows, 2).tolist() == pytest.approx([2.0, 1.0, 0.0])
+    assert ranks(rows[:0], 2).tolist() == [0.0] * 3
+
+
+def test_verl_raises_advantages_of_rising_rank_by_half_of_them_at_most():
+    method = VERL(gain=0.0, kappa=2.0, momentum=0.25)
+    update, told = episodes_update([(1, 0.0, "")], [(1, 0.0, "")])
+    ones = torch.tensor([[2.0], [-2.0]])
+    update.probed = {"verl/ranks": torch.tensor([[2.0, 1.0, 0.5], [4.0, 1.0, 0.5]])}
+    assert torch.equal(method.advantage(update, ones, {}), ones)  # no history yet
+    method.learn(update)
+    assert method.means.tolist() == [3.0, 1.0, 0.5] and told["verl/rank"] == 3.0
+    update.probed = {"verl/ranks": torch.tensor([[3.3, 1.0, 0.5], [30.0, 9.0, 0.5]])}
+    changed = method.advantage(update, ones, {})
+    assert changed[0].item() == pytest.approx(2 + 0.5 * math.tanh(0.1)) and changed[1].item() == pytest.approx(
+        -2 + math.tanh(5.0)
+    )
+    method.learn(update)
+    assert method.means[0].item() == pytest.approx(0.75 * 3 + 0.25 * 16.65)
+    again = VERL()
+    again.restore(method.state())
+    assert torch.equal(again.means, method.means)
+
+
+# ---------------------------------------------------------------- B-STaR
+
+
+def test_the_controller_tries_all_and_keeps_the_best():
+    method = BStaR(low=0.5, high=1.5, steps=3, hold=2, wanted=4)
+    scores = {0.5: (4, "aaaa"), 1.0: (2, "abcd"), 1.5: (0, "abcd")}
+    taken = []
+    for _ in range(8):
+        factor = method.temperature(0, 0.0)
+        taken.append(factor)
+        wins, signatures = scores[factor]
+        update, told = update_of(tree(0, wins, signatures=signatures))
+        update.groups_G_N = [range(4)]
+        method.learn(update)
+        assert told["b_star/balance"] == pytest.approx({0.5: 0.25, 1.0: 0.5 * 0.5, 1.5: 0.0}[factor])
+    assert taken == [0.5, 1.0, 1.5, 0.5, 0.5, 0.5, 1.0, 1.5]
+    scores[1.0] = (4, "abcd")
+    again = BStaR(low=0.5, high=1.5, steps=3, hold=2, wanted=4)
+    again.restore(method.state())
+    assert again.temperature(3, 0.9) == method.temperature(0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("beacons", {"goals": "key//door"}, "goals 'key//door' has an empty phrase"),
+        ("f_dpg", {"divergence": "kl"}, "divergence must be one of js, forward, reverse, tv"),
+        ("b_star", {"low": 2.0}, "high must be"),
+        ("weighted_replay", {"corrected": 1}, "corrected must be of type bool, got 1"),
+        ("novelty", {"neighbours": 0}, "neighbours must be"),
+        ("step_grpo", {"to_go": "yes"}, "to_go must be true or false"),
+        ("verl", {"stride": 1.5}, "stride must be a whole number"),
+    ],
+)
+def test_wrong_options_are_named(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        build_methods([name], {name: options})
+
+
+@pytest.mark.parametrize("name", ["chi_squared", "f_dpg"])
+def test_the_pretrained_policy_must_be_at_hand(name):
+    trainer = SimpleNamespace(kl_reference="behaviour", kl_coef=0.1, critic="none")
+    with pytest.raises(
+        ValueError, match=f"method {name!r} reads the pretrained policy: set kl_reference to 'pretrained'"
+    ):
+        build_methods([name], {})[name].check(trainer, None, None)
