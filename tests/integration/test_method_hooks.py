@@ -208,11 +208,8 @@ def test_roots_in_a_run(method, scope, rollout, tmp_path, one_thread):
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
-<<<<<<< HEAD
     found, wanted = (trainer.methods[method].state() for trainer in (again, first))
     assert wanted and all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
-=======
-    assert first.methods["go_explore"].visits == again.methods["go_explore"].visits
 
 
 @dataclass
@@ -353,4 +350,3 @@ def test_signatures_of_a_method_stand_in_for_the_tasks(tmp_path):
     signatures = [t.signature for tree in trees for t in tree.trajectories()]
     assert all(len(signature) == 32 for signature in signatures) and len(set(signatures)) > 2
     assert output["advantages"].abs().max() > 0
->>>>>>> me

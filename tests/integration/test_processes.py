@@ -146,26 +146,16 @@ WHOLE = (
 
 
 @pytest.mark.slow
-<<<<<<< HEAD
-def test_two_processes_replay_what_one_replays(policy, tmp_path):  # noqa: F811
-    """Of each process's rows, half are for replay: the same rows in all, dealt out, and one gradient."""
-    replays = ["--methods", "spear", "--method_args", "spear.share=0.5", "spear.warmup=0", "--num_updates", "3",
-               "--use_cpu", "true"]  # fmt: skip
-    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *replays):
-        assert status == 0, text[-3000:]
-    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays)
-=======
 def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # noqa: F811
     """Of each process's rows, half are for replay: the same rows in all, dealt out, and one gradient; numbers that
     methods take of a whole update, and what they remember of it, are those of one process."""
     replays = ["--methods", *WHOLE, "--num_updates", "3", "--method_args", "spear.share=0.25", "spear.warmup=0",
                "dph_rl.share=0.1", "dph_rl.family=all", "dph_rl.samples=2", "weighted_replay.share=0.1",
                "novelty.neighbours=2", "verl.stride=2", "alp.uniform=0.5"]  # fmt: skip
-    two = start(*LAUNCHERS["ddp"], *command(policy, tmp_path / "two"), *BATCH, "18", *replays)
-    status, text = finish(two)
-    assert status == 0, text[-3000:]
-    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays, "--use_cpu", "true")
->>>>>>> me
+    replays += ["--use_cpu", "true"]
+    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *replays):
+        assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays)
     assert one.returncode == 0, one.stderr[-3000:]
     outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
     told = [[line["replay/rows"] for line in found["metrics"]] for found in outcomes]
