@@ -68,7 +68,7 @@ def openest(rates: dict[int, float], turns: int) -> int:
 @dataclass
 class OpenStates(Method):
     share: float = 0.5
-    uses: int = 4
+    uses: int = 8
     needs_snapshots: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
