@@ -68,7 +68,7 @@ def openest(rates: dict[int, float], turns: int) -> int:
 @dataclass
 class OpenStates(Method):
     share: float = 0.5
-    uses: int = 4
+    uses: int = 8
     needs_snapshots: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -183,7 +183,7 @@ def _found(tree: Tree) -> tuple[int, Way, int, int, list[Kept]]:
     found = tree.start_state, tree.root.turns if tree.root else (), sum(t.success for t in attempts), len(attempts)
     if tree.root is not None:
         return *found, []
-    whole = sorted((seed for seed in tree.seeds if seed.snapshots), key=_length)
+    whole = sorted((own for own in attempts if own.snapshots), key=_length)
     ends = [own for own in whole if own.success][:1] + [own for own in whole if not own.success][-1:]
     return *found, [
         Kept(tree.prompt_ids, way_of(own), tuple(own.snapshots), rates={len(own.turns): float(own.success)})

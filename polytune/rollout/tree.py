@@ -55,8 +55,8 @@ class Trajectory:
     ``branch_token`` tokens of the next one.
 
     ``turns`` are its own turns only; ``signature`` and ``invalid_actions`` cover the same turns. ``root``: where a seed
-    trajectory begins, None for the start state. ``snapshots``: the world before each own turn, of seed trajectories
-    where a method asks for them.
+    trajectory begins, None for the start state. ``snapshots``: the world before each own turn, of whole episodes where
+    a method asks for them.
     """
 
     parent: Trajectory | None = None

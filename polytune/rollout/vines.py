@@ -141,7 +141,8 @@ def grow_trees(
     Args:
         view_seeds: called with the trees when their seed trajectories have ended; returns a view of each seed
             trajectory of each tree, for rules of ``rollout_states`` that need values or entropies.
-        keep_snapshots: seed trajectories keep the snapshot before each of their turns.
+        keep_snapshots: whole episodes, seed trajectories and vines of a rule with ``whole_episodes``, keep the snapshot
+            before each of their turns.
 
     Raises:
         RolloutError: the task raised, or returned a reward that is not finite.
@@ -171,7 +172,7 @@ def grow_trees(
 
     def keep(live: _Live) -> None:
         if keep_snapshots:
-            live.trajectory.snapshots = [snapshot for snapshot, _ in live.points]
+            _keep_snapshots(live)
         if not branching:
             generator.close([live.branch])
 
@@ -179,8 +180,13 @@ def grow_trees(
         _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
     if branching:
         views = _views([live.trajectory for *_, live in seeds], task.horizon, rollout, view_seeds and view_seeds(trees))
-        _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters)
+        kept = keep_snapshots and rule.whole_episodes
+        _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept)
     return trees
+
+
+def _keep_snapshots(live: _Live) -> None:
+    live.trajectory.snapshots = [snapshot for snapshot, _ in live.points]
 
 
 def _views(
@@ -202,8 +208,9 @@ def branch_points(trajectory: Trajectory, rollout: RolloutConfig) -> int:
     return len(trajectory.turns[0].action_ids) if rollout.branch_at == "token" else len(trajectory.turns)
 
 
-def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters) -> None:
-    """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end."""
+def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept) -> None:
+    """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end; ``kept``: they
+    keep snapshots."""
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
     rule = find_branching(rollout.rollout_states)
     vines: list[_Live] = []
@@ -219,13 +226,17 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
                 trajectory = Trajectory(parent=live.trajectory, branch_turn=turn, branch_token=token)
                 with _naming(task, start.start_state, turn, "while restoring a snapshot"):
                     episode = task.restore(snapshot)
-                vines.append(_Live(episode, generator.fork(live.branch, length + token, key), trajectory))
+                vines.append(_Live(episode, generator.fork(live.branch, length + token, key), trajectory, kept))
                 group.append(trajectory)
             tree.vines[s].append(group)
         generator.close([live.branch])
+
+    def finished(live: _Live) -> None:
+        _keep_snapshots(live)
+        generator.close([live.branch])
+
     for offset in range(0, len(vines), max_branches):
-        cohort = vines[offset : offset + max_branches]
-        _run(task, renderer, generator, cohort, counters, lambda live: generator.close([live.branch]))
+        _run(task, renderer, generator, vines[offset : offset + max_branches], counters, finished)
 
 
 def _open(task, renderer, generator, start: Start, key: SampleKey, *, forkable=False, keep_points=False) -> _Live:

@@ -185,7 +185,8 @@ def test_terms_of_the_loss_are_methods(tmp_path):
     ("method", "scope", "rollout"),
     [
         ("go_explore", "vines", TREE),
-        ("open_states", "seeds", RolloutConfig(num_seeds=6, num_rollout_states=0, num_vines=0)),
+        ("open_states", "seeds", RolloutConfig(6, 0, 0)),
+        ("open_states", "vines", RolloutConfig(1, 1, 5, "start")),
     ],
 )
 def test_roots_in_a_run(method, scope, rollout, tmp_path, one_thread):

@@ -6,9 +6,11 @@ import pytest
 from test_go_explore import update_of
 from test_rollout import Lab
 
+from polytune.config import RolloutConfig
 from polytune.methods import build_methods
 from polytune.methods.open_states import OpenStates, openest
-from polytune.rollout import Start, Trajectory, Tree, Turn, tree_rows
+from polytune.methods.ways import way_of
+from polytune.rollout import Start, Trajectory, Tree, Turn, grow_trees, tree_rows
 from polytune.tasks import Episode, Task
 
 
@@ -172,6 +174,27 @@ def test_a_group_in_an_open_state_is_the_rest_of_its_episode(lock):
         steps = [episode.step(lock.renderer.action_text(turn.whole_ids)) for turn in turns]
         assert steps[-1].done and steps[-1].stop_reason == seed.stop_reason
         assert [step.reward for step in steps[before:]] == [turn.reward for turn in seed.turns]
+
+
+def test_vines_that_are_whole_episodes_lead_to_open_states_too(lock):
+    """Of a tree of 1 seed trajectory and 2 x 20 vines from the start state, a success of any of them is kept."""
+    shape, method = RolloutConfig(1, 2, 20, "start"), OpenStates(share=1.0)
+    trees = grow_trees(lock.task, lock.renderer, lock.generator(), [Start(0, i) for i in range(4)], shape, run_seed=0,
+                       keep_snapshots=True)  # fmt: skip
+    method.learn(update_of(trees)[0])
+    won = [t for tree in trees for t in tree.trajectories() if t.success]
+    assert won and all(t.parent is not None for t in won)
+    assert method.kept[0, True].way in [way_of(t) for t in won]
+    [start] = method.starts([Start(0, 9)], run_seed=0)
+    episode = lock.task.start(0)
+    for turn in start.root.turns:
+        episode.step(lock.renderer.action_text(turn.whole_ids))
+    assert episode.snapshot() == start.root.snapshot
+    spaced = RolloutConfig(1, 2, 3)
+    [tree] = grow_trees(
+        lock.task, lock.renderer, lock.generator(), [Start(0, 0)], spaced, run_seed=0, keep_snapshots=True
+    )
+    assert [bool(t.snapshots) for t in tree.trajectories()] == [True] + 6 * [False]
 
 
 def test_what_it_contradicts_is_refused():

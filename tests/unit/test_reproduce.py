@@ -210,7 +210,7 @@ def test_every_scale_is_whole(task, scale, call, capsys, tmp_path):
     _, _, config = parse((TaskConfig, PolicyConfig, ComparisonConfig), ["--config", str(found.compare)], description="")
     if scale != "tiny":  # the paper's protocol
         assert compare["task_horizon"] == 100 and len(config.seeds) == 1 and config.seeds == ["10-14"]
-        assert pretrain["target_success"] == pytest.approx(PUBLISHED[task].success["pretrained"], abs=0.01)
+        assert pretrain["target_success"] == pytest.approx(PUBLISHED[task].success["pretrained"], abs=0.02)
     assert config.perturb == list(PUBLISHED[task].perturbed)  # none for BossLevel: the paper has no figure
 
 
