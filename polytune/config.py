@@ -234,9 +234,7 @@ class PolicyConfig:
     )
     chat_date: str = field(
         default="2026-01-01",
-        metadata={
-            "help": "Date shown to a chat template that prints today's: prompts are the same on every day."
-        },
+        metadata={"help": "Date shown to a chat template that prints today's: prompts are the same on every day."},
     )
     max_branches: int = field(
         default=256, metadata={"help": "Branches that the generator runs in one batch; the rest wait their turn."}

@@ -125,7 +125,7 @@ def compare(recorded: Mapping[str, Any], found: list[list[float]], precision: st
 
 
 def check_digests(folder: Path, recorded: Mapping[str, Any], digests: Mapping[str, str]) -> None:
-    """Refuse weights other than those the trainer noted when it scored the episodes.
+    """Refuse weights, of a policy or an adapter's base, other than those the trainer noted as it scored the episodes.
 
     Raises:
         CheckpointError: names the file.

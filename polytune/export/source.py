@@ -80,7 +80,10 @@ def read_source(policy: str) -> Source:
             f"{policy} was trained on a base in 4 bits (load_in_4bit), and on the whole base its adapter has other "
             "logprobs, so the proof of export cannot hold: train without load_in_4bit to export."
         )
-    return Source(folder, adapter_base(folder), run, recorded)
+    base = adapter_base(folder)
+    if base is not None and Path(base).is_dir() and "base_weights" in recorded:  # older runs did not note them
+        check_digests(Path(base), {"weights": recorded["base_weights"]}, digests(Path(base)))
+    return Source(folder, base, run, recorded)
 
 
 def read_recorded(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A run remembers a few whole episodes of its last update (token ids, process 0). Whenever it saves its policy it scores
 them with the weights that it saves, through its own model: adapter unmerged, its dtype, its temperature. An exporter
-scores the same tokens in a fresh process; see ``polytune/export/proof.py``.
+scores the same tokens in a fresh process; see ``polytune/export/proof.py``. Beside the digests of the weights stand
+those of the base that an adapter was trained on, where that is a folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from polytune.digests import file_digest
-from polytune.policy.loading import weight_files
+from polytune.policy.loading import adapter_base, weight_files
 from polytune.rollout import Tree, trajectory_row
 from polytune.running.provenance import RECORDED_FILE, write_json
 
@@ -45,6 +46,7 @@ class RecordsEpisodes:
     """Mixin before a TRL trainer: the only change is one more file, ``recorded_episodes.json``, wherever it saves."""
 
     _recorded: list[dict[str, Any]] | None = None
+    _base_digests: dict[str, str] | None = None
 
     def _record_episodes(self, trees: list[Tree]) -> None:
         """Remember episodes of an update."""
@@ -72,6 +74,11 @@ class RecordsEpisodes:
             "weights": digests(folder),
             "episodes": episodes,
         }
+        base = adapter_base(folder)
+        if base is not None and Path(base).is_dir():
+            if self._base_digests is None:  # the base stands still
+                self._base_digests = digests(Path(base))
+            content["base_weights"] = self._base_digests
         write_json(folder / RECORDED_FILE, content)
 
     def _logprobs(self, model: torch.nn.Module, episode: dict[str, Any]) -> list[float]:
