@@ -11,7 +11,7 @@ critic, two passes with gradients. The two trees take turns, each with its own p
 go to speed.json: rates by wall clock and by the process's own CPU seconds, which other programs disturb less, peak
 memory, and where the time of an update goes; cases that are not measured keep what it has of them. ``goto_400`` shows
 what an environment step costs in episodes of 400 turns. ``large`` and ``large_vines`` take a policy of 100 M parameters
-with random weights, the same one in both trees. ``pretraining`` clones until a target is met. ``processes`` is
+with random weights, the same one in both trees. ``pretraining`` clones for 80 steps. ``processes`` is
 FourRooms on two cores: one process with two threads, two processes, two runs side by side. ``trl`` is what a user would
 pick instead: TRL's GRPOTrainer with episodes whose turns are generated from their whole text
 (``polytune/app/plain_trl.py``), on the policy of ``goto``.
@@ -166,14 +166,17 @@ def measure_trl(here: Path, folder: Path, goto: dict) -> dict:
 
 
 def measure_pretraining(trees: dict[str, Path], folder: Path) -> dict:
-    """Cloning of GoTo by each tree's own recipe, to its target of .34, once."""
-    flags = "--config recipes/reproduce/babyai-goto/cpu_pretrain.yaml --cpu_threads 1"
+    """Cloning of GoTo by each tree's own recipe: 1,600 demonstrations, 80 steps, an evaluation at the end, once."""
+    flags = (
+        "--config recipes/reproduce/babyai-goto/cpu_pretrain.yaml --cpu_threads 1 --num_demonstrations 1600 --epochs 1 "
+        "--eval_every 80 --eval_episodes 128 --target_success 1.0"
+    )
     found: dict = {"command": f"recipes/pretrain.py {flags}"}
     for tree, path in trees.items():
         found[tree] = pretrain(path, flags, folder / tree / PRETRAINING)
         told = json.loads((folder / tree / PRETRAINING / "pretrain.json").read_text())
         found[tree] |= {name: told[name] for name in ("steps", "success") if name in told}
-        print(f"pretraining GoTo to .34, {tree}: {found[tree]['cpu_seconds']:,.0f} seconds of a core", flush=True)
+        print(f"pretraining of GoTo, 80 steps, {tree}: {found[tree]['cpu_seconds']:,.0f} seconds of a core", flush=True)
     if "old" in found:
         found["ratio_cpu_seconds"] = found["old"]["cpu_seconds"] / found["new"]["cpu_seconds"]
         print(f"ratio {found['ratio_cpu_seconds']:.2f}")

@@ -178,15 +178,16 @@ def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> 
 
 def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: Sequence[str] = ()) -> tuple[Any, Any]:
     """The model before its first step, and its tokenizer."""
-    from polytune.policy import build_tiny
     from polytune.policy.adapters import adapt, own_base
     from polytune.policy.loading import load_base
     from polytune.policy.rendering import PROMPT_WORD
+    from polytune.policy.tiny import build_tiny, positions_for
 
     spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
     words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
     if config.base_model is None:
-        model, tokenizer = build_tiny(config.preset, words, spaced=spaced, phrases=phrases, seed=config.seed)
+        sizes = {"phrases": phrases, "seed": config.seed, "max_positions": positions_for(task.horizon)}
+        model, tokenizer = build_tiny(config.preset, words, spaced=spaced, **sizes)
         if config.word_merges:
             tokenizer.init_kwargs["word_merges"] = config.word_merges  # told wherever the tokenizer goes
         return model, tokenizer

@@ -86,6 +86,11 @@ def sizes_of(preset: str) -> tuple[int, int, int, int]:
     return PRESETS[preset]
 
 
+def positions_for(horizon: int) -> int:
+    """Tokens of an episode of ``horizon`` long turns (16 tokens, an observation and an action), at least 2,048."""
+    return max(2048, 16 * horizon)
+
+
 def build_tiny(
     preset: str,
     vocabulary: Iterable[str],
