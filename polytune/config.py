@@ -27,6 +27,9 @@ from polytune.tables import (
     listed,
 )
 
+#: of numpy's generator, which transformers seeds along with the others
+MAX_SEED = 2**32 - 1
+
 
 def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless ``condition`` holds."""
@@ -51,6 +54,15 @@ def require_number(
     require(
         number and minimum <= value <= maximum,
         f"{name} must be a number {bounds}, got {value!r}: {where or f'change {name} in the YAML or with --{name}'}.",
+    )
+
+
+def require_seed(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a seed that numpy takes, too: an integer from 0 to 2^32 - 1."""
+    require_integer(name, value, 0)
+    require(
+        value <= MAX_SEED,  # type: ignore[operator]
+        f"{name} must be at most 2^32 - 1 = {MAX_SEED}, got {value!r}: generators of random numbers take no larger seed.",
     )
 
 

@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import dis
 import errno
+import json
 import os
 import signal
 import sys
@@ -165,6 +166,8 @@ def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
 def _as_flags(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [f"--{key}", *map(str, value)]
+    if isinstance(value, dict):
+        return [f"--{key}", json.dumps(value)]
     return [f"--{key}", str(value)]
 
 
