@@ -19,7 +19,7 @@ from polytune.app.fields import add_arguments, part_of
 from polytune.errors import ToldError, UsageError
 from polytune.helptext import program_help
 from polytune.lookup import did_you_mean
-from polytune.places import PACKAGE, find_file, recipe_name, recipes, runnable
+from polytune.places import PACKAGE, RECIPES, at_home, find_file, recipe_name, recipes, runnable
 from polytune.recipe import read_recipe
 from polytune.terminal import is_quiet, quietened, say_error
 
@@ -105,6 +105,8 @@ def parse(
     parser.set_defaults(**empty)
     words = [word for key, value in settings.items() if key not in empty for word in _as_flags(key, value)]
     values, unknown = parser.parse_known_args([*words, *flags])
+    for name, value in vars(values).items():
+        setattr(values, name, at_home(value))
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
         raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
@@ -256,8 +258,7 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
         os.environ.setdefault(name, "1")  # the programs' own bars say what takes time
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.disable_progress_bar()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # tasks, objectives and judges of a user's own are found where they run
+    search_working_directory_last()
     failure: str | None = "it ended in mid-run"
     try:
         _run(main, argv)
@@ -271,6 +272,15 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
     finally:
         if (processes := _processes()) is not None:
             processes.release(failure)
+
+
+def search_working_directory_last() -> None:
+    """Modules that a user's own code imports are found in the working directory, and hide none that a program imports:
+    it comes last on ``sys.path``, also where ``python -m`` put it first, and the recipes' folder is not there at all.
+    ``polytune.lookup`` finds the module that a path names."""
+    here = os.getcwd()
+    begins = [entry for entry in sys.path[:1] if entry not in ("", here, str(RECIPES))]
+    sys.path[:] = [*begins, *(entry for entry in sys.path[1:] if entry != here), here]
 
 
 def _processes() -> Any:
