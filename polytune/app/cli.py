@@ -36,9 +36,17 @@ REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 #: fields of earlier versions -> what stands in their place
 MOVED = {"ucb_coef": "methods: [ucb] with method_args: [ucb.coef=VALUE]"}
 
+#: fields of training that users of peft look for everywhere
+ADAPTER_FLAGS = ("use_peft", "load_in_4bit", "lora_r", "lora_alpha", "lora_target_modules", "lora_modules_to_save")
+
 
 def near_misses(name: str, known: Sequence[str]) -> str:
     """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
+    if name in ADAPTER_FLAGS and "use_peft" not in known:
+        return (
+            ", which recipes/finetune.py and recipes/pretrain.py take to train an adapter: here one is recognised by "
+            "its adapter_config.json and loaded with its base, so give its folder and leave the flag out."
+        )
     if name in MOVED:
         return f", which is now {MOVED[name]}."
     return f"; {did_you_mean(name, known, write=str) or '--help lists the known ones.'}"
