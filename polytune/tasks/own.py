@@ -9,7 +9,7 @@ from typing import Any
 from polytune.tasks.base import Episode, Task
 from polytune.terminal import say_warning
 
-#: class attributes that every task has -> what they are
+#: attributes that every task has -> what they are
 ATTRIBUTES = {"name": "a word", "instructions": "a text", "episode_class": "a subclass of polytune.tasks.Episode"}
 #: start states that are looked at for whether a world heeds its seed
 PROBED_SEEDS = 10
@@ -28,21 +28,25 @@ def check_class(name: str, factory: Any, options: Mapping[str, Any]) -> None:
         )
     if not (isinstance(factory, type) and issubclass(factory, Task)):
         return
-    lacks = [f"the method {method}" for method in sorted(factory.__abstractmethods__)]
-    lacks += [f"{own} = {what}" for own, what in ATTRIBUTES.items() if not hasattr(factory, own)]
-    episode = getattr(factory, "episode_class", None)
-    if isinstance(episode, type) and issubclass(episode, Episode):
-        lacks += [f"the method {method} of {episode.__name__}" for method in sorted(episode.__abstractmethods__)]
-    if lacks:
-        raise ValueError(f"task {name!r} lacks {'; '.join(lacks)}: see polytune.tasks.Task for what a task writes")
+    _refuse(name, [f"the method {method}" for method in sorted(factory.__abstractmethods__)])
 
 
 def built(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """What ``factory`` makes; ValueError that names the task for whatever it raises, and for a task without words."""
     task = _said(name, "building it", lambda: factory(**options))
     if isinstance(task, Task):
+        lacks = [f"{own} = {what}" for own, what in ATTRIBUTES.items() if not hasattr(task, own)]
+        episode = getattr(task, "episode_class", None)
+        if isinstance(episode, type) and issubclass(episode, Episode):
+            lacks += [f"the method {method} of {episode.__name__}" for method in sorted(episode.__abstractmethods__)]
+        _refuse(name, lacks)
         _check_words(name, task)
     return task
+
+
+def _refuse(name: str, lacks: Sequence[str]) -> None:
+    if lacks:
+        raise ValueError(f"task {name!r} lacks {'; '.join(lacks)}: see polytune.tasks.Task for what a task writes")
 
 
 def check_levels(name: str, task: Task, seeds: Sequence[int]) -> None:
