@@ -8,6 +8,7 @@ nothing but the standard library and the names of rows, so reading a configurati
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -27,6 +28,9 @@ from polytune.tables import (
     Entry,
     listed,
 )
+
+#: of numpy's generator, which transformers seeds along with the others
+MAX_SEED = 2**32 - 1
 
 
 def require(condition: bool, message: str) -> None:
@@ -52,6 +56,15 @@ def require_number(
     require(
         number and minimum <= value <= maximum,
         f"{name} must be a number {bounds}, got {value!r}: {where or f'change {name} in the YAML or with --{name}'}.",
+    )
+
+
+def require_seed(name: str, value: object) -> None:
+    """Raise ``ValueError`` unless ``value`` is a seed that numpy takes, too: an integer from 0 to 2^32 - 1."""
+    require_integer(name, value, 0)
+    require(
+        value <= MAX_SEED,  # type: ignore[operator]
+        f"{name} must be at most 2^32 - 1 = {MAX_SEED}, got {value!r}: random generators take no larger seed.",
     )
 
 
@@ -109,6 +122,16 @@ def parse_num_sets(value: str | int) -> str | int:
     return int(text)
 
 
+def require_one_option(source: str, entry: str) -> None:
+    """Raise ``ValueError`` for a text whose words are all NAME=VALUE: the second would be part of the first one's."""
+    words = entry.split()
+    require(
+        len(words) < 2 or not all(re.match(r"[A-Za-z_][\w.]*=", word) for word in words),
+        f"{source} has {entry!r}, which are {len(words)} options in one text: write each apart, --{source} "
+        f"{' '.join(words)}, in a YAML {source}: [{', '.join(words)}].",
+    )
+
+
 def parse_options(entries: list[str], *, source: str = "task_args", prefix: str = "") -> dict[str, Any]:
     """``NAME=VALUE`` ... -> {name: value}; numbers, true and false as YAML has them, anything else is text.
 
@@ -117,6 +140,7 @@ def parse_options(entries: list[str], *, source: str = "task_args", prefix: str 
     options: dict[str, Any] = {}
     for entry in map(str, entries):
         name, equals, text = entry.partition("=")
+        require_one_option(source, prefix + entry)
         require(
             bool(equals) and name.isidentifier() and name not in options,
             f"{source} has {prefix + entry!r}: write {prefix}NAME=VALUE, each name once"
@@ -137,6 +161,7 @@ def parse_method_args(methods: list[str], entries: list[str]) -> dict[str, dict[
     """``METHOD.NAME=VALUE`` ... -> {method: {name: value}} of the methods that are named, as ``task_args`` are read."""
     texts: dict[str, list[str]] = {}
     for entry in map(str, entries):
+        require_one_option("method_args", entry)
         key, equals, value = entry.partition("=")
         method, dot, name = key.rpartition(".")
         require(

@@ -1,14 +1,22 @@
 """Finds what a run names: a row of a table (`polytune.tables`), or the path of a user's own.
 
-"package.module:name" imports the module and takes its attribute; dots after the colon reach into it. The module must be
-importable where polytune runs (installed, or on PYTHONPATH). An object that is no string passes as it is.
+"package.module:name" imports the module and takes its attribute; dots after the colon reach into it. The module lies in
+the working directory, or is importable where polytune runs (installed, or on PYTHONPATH). One in the working directory
+is found whatever else has its name (``evaluate.py``, ``code.py``, ``test.py``), and hides nothing from the program: it
+is then loaded under a name of its own. An object that is no string passes as it is.
 """
 
 import difflib
 import functools
 import importlib
+import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 from polytune.tables import Entry
@@ -65,20 +73,88 @@ def find(kind: str, name: Any, table: Mapping[str, Entry]) -> Any:
         raise ValueError(f'{unknown(kind, name, table)}; one of your own is named by its path, "package.module:name"')
     module_name, _, attribute = path.partition(":")
     try:
-        found = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything while it loads
+        found = module = import_own(module_name)
+    except ModuleNotFoundError as error:
         raise ValueError(
-            f"{kind} {name!r}: cannot import {module_name!r}: {type(error).__name__}: {error}; install it or put its "
-            f"folder on PYTHONPATH"
+            f"{kind} {name!r}: cannot import {module_name!r}: ModuleNotFoundError: {error}; it is neither "
+            f"in {os.getcwd()} nor installed: change into its folder, install it or put its folder on PYTHONPATH"
+        ) from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything while it loads
+        raise ValueError(
+            f"{kind} {name!r}: cannot import {module_name!r}: {type(error).__name__}: {error}{_place(error)}"
         ) from error
     if name not in table and module_name.partition(".")[0] != "polytune":
-        OWN_MODULES.add(module_name)
+        OWN_MODULES.add(module.__name__)
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = did_you_mean(part, dir(found))
-            raise ValueError(f"{kind} {name!r}: {module_name!r} has no {attribute!r}{near and '; '}{near}")
+            where = getattr(module, "__file__", None)
+            raise ValueError(
+                f"{kind} {name!r}: {module_name!r} has no {attribute!r}{near and '; '}{near}"
+                f" (it is {where or 'built into Python'})"
+            )
         found = getattr(found, part)
     return found
+
+
+def import_own(name: str) -> ModuleType:
+    """The module called ``name``, the working directory's before any other; raises what the import raises.
+
+    A file or package there that has the name of another module (of Python, of an installed package, of a program of
+    ours) goes into ``sys.modules`` as ``own_NAME``, so that nobody else who imports NAME gets it.
+    """
+    top, dot, rest = name.partition(".")
+    here = None if top == "polytune" else _in_working_directory(top)
+    if here is None:
+        return importlib.import_module(name)
+    loaded = sys.modules.get(top)
+    if loaded is not None and _same_file(getattr(loaded, "__file__", None), here.origin):
+        return importlib.import_module(name)
+    alias = f"own_{top}" if loaded is not None or top in sys.stdlib_module_names or _elsewhere(top) else top
+    known = sys.modules.get(alias)
+    if known is None or not _same_file(getattr(known, "__file__", None), here.origin):
+        _load(alias, str(here.origin))
+    return importlib.import_module(f"{alias}{dot}{rest}")
+
+
+def _in_working_directory(top: str) -> ModuleSpec | None:
+    importlib.invalidate_caches()
+    spec = PathFinder.find_spec(top, [os.getcwd()])
+    return spec if spec is not None and spec.has_location else None  # else a folder without __init__.py
+
+
+def _elsewhere(top: str) -> bool:
+    """Whether a program that imports ``top`` means another module than the working directory's."""
+    others = [folder for folder in sys.path if Path(folder or ".").resolve() != Path.cwd()]
+    spec = PathFinder.find_spec(top, others)
+    return spec is not None and spec.has_location
+
+
+def _load(name: str, file: str) -> None:
+    """Run a file as the module ``name``; nothing of it stays where that fails."""
+    inside = [os.path.dirname(file)] if os.path.basename(file) == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
+    assert spec is not None and spec.loader is not None, file
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _same_file(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
+
+
+def _place(error: BaseException) -> str:
+    """`` (FILE, line N)``, where a user's code raised ``error``; nothing for what says so itself, or came elsewhere."""
+    frames, files = error.__traceback__, []
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        files += [f" ({file}, line {frames.tb_lineno})"] if "importlib" not in file and file != __file__ else []
+        frames = frames.tb_next
+    return "" if isinstance(error, SyntaxError) or not files else files[0]
 
 
 def is_path(name: Any) -> bool:

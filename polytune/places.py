@@ -6,10 +6,12 @@ folders with the same YAML files and splits in an installed package.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 RECIPES = (PACKAGE / "_recipes").resolve()
@@ -18,10 +20,23 @@ DATA = (PACKAGE / "_data").resolve()
 IN_CHECKOUT = RECIPES.parent != PACKAGE
 
 
+def at_home(value: Any) -> Any:
+    """A text that begins with ``~``, or has one right after ``NAME=``, with the home folder in its place, also within
+    lists: a shell replaces neither ``--field=~/x`` nor ``NAME=~/x``, a YAML has none. Anything else as it is."""
+    if isinstance(value, list):
+        return [at_home(own) for own in value]
+    if not isinstance(value, str) or "~" not in value:
+        return value
+    name, equals, path = value.partition("=")
+    if equals and path.startswith("~") and re.fullmatch(r"[\w.+-]+", name):
+        return f"{name}={os.path.expanduser(path)}"
+    return os.path.expanduser(value)
+
+
 def find_file(path: str | Path) -> Path:
     """``path`` itself where it exists; otherwise polytune's own file of that name, ``recipes/...`` or ``data/...``;
     ``path`` again where there is none."""
-    path = Path(path)
+    path = Path(at_home(str(path)))
     folder = {"recipes": RECIPES, "data": DATA}.get(path.parts[0]) if path.parts else None
     if folder is None or path.exists():
         return path

@@ -20,6 +20,24 @@ from polytune.places import find_file
 EXTENDS = "extends"
 
 
+class OnceLoader(yaml.SafeLoader):
+    """YAML as ``safe_load`` reads it, but a key that comes twice in a mapping, of which the last one would win, is an
+    error that names it and both lines."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = (key_node.tag, key_node.value), key_node.start_mark.line + 1
+            if isinstance(key_node, yaml.ScalarNode) and key in first:
+                raise yaml.YAMLError(
+                    f"{key_node.value!r} in line {line} is in line {first[key]} already, and one of the two would be "
+                    "lost: leave one of them out"
+                )
+            if isinstance(key_node, yaml.ScalarNode):
+                first[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def read_recipe(path: str | Path) -> dict[str, Any]:
     """The fields of a recipe as a flat mapping, those of the recipes that it extends included.
 
@@ -35,7 +53,7 @@ def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"config {str(path)!r}{by} does not exist.")
     try:
-        own = yaml.safe_load(path.read_text())
+        own = yaml.load(path.read_text(), OnceLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"config {path}{by} is not valid YAML: {error}") from error
     if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polytune.app.cli import UsageError, parse, run, set_cpu_threads
+from polytune.config import require_seed
 from polytune.places import command
 from polytune.terminal import progress
 
@@ -36,6 +37,9 @@ class PointsConfig:
 
     seed: int = field(default=0, metadata={"help": "Seed of the samples."})
     output_dir: str = field(default="outputs/branch_points", metadata={"help": "Where points.json and points.png go."})
+
+    def __post_init__(self) -> None:
+        require_seed("seed", self.seed)
 
 
 def main(argv: Sequence[str]) -> None:

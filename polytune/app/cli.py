@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import dis
 import errno
+import json
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from polytune.app.fields import add_arguments, part_of
 from polytune.errors import ToldError, UsageError
 from polytune.helptext import program_help
 from polytune.lookup import did_you_mean
-from polytune.places import PACKAGE, find_file, recipe_name, recipes, runnable
+from polytune.places import PACKAGE, RECIPES, at_home, find_file, recipe_name, recipes, runnable
 from polytune.recipe import read_recipe
 from polytune.terminal import is_quiet, quietened, say_error
 
@@ -35,9 +36,17 @@ REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 #: fields of earlier versions -> what stands in their place
 MOVED = {"ucb_coef": "methods: [ucb] with method_args: [ucb.coef=VALUE]"}
 
+#: fields of training that users of peft look for everywhere
+ADAPTER_FLAGS = ("use_peft", "load_in_4bit", "lora_r", "lora_alpha", "lora_target_modules", "lora_modules_to_save")
+
 
 def near_misses(name: str, known: Sequence[str]) -> str:
     """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
+    if name in ADAPTER_FLAGS and "use_peft" not in known:
+        return (
+            ", which recipes/finetune.py and recipes/pretrain.py take to train an adapter: here one is recognised by "
+            "its adapter_config.json and loaded with its base, so give its folder and leave the flag out."
+        )
     if name in MOVED:
         return f", which is now {MOVED[name]}."
     return f"; {did_you_mean(name, known, write=str) or '--help lists the known ones.'}"
@@ -104,6 +113,8 @@ def parse(
     parser.set_defaults(**empty)
     words = [word for key, value in settings.items() if key not in empty for word in _as_flags(key, value)]
     values, unknown = parser.parse_known_args([*words, *flags])
+    for name, value in vars(values).items():
+        setattr(values, name, at_home(value))
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
         raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
@@ -165,6 +176,8 @@ def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
 def _as_flags(key: str, value: Any) -> list[str]:
     if isinstance(value, list):
         return [f"--{key}", *map(str, value)]
+    if isinstance(value, dict):
+        return [f"--{key}", json.dumps(value)]
     return [f"--{key}", str(value)]
 
 
@@ -253,8 +266,7 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
         os.environ.setdefault(name, "1")  # the programs' own bars say what takes time
     if "transformers" in sys.modules:
         sys.modules["transformers"].utils.logging.disable_progress_bar()
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # tasks, objectives and judges of a user's own are found where they run
+    search_working_directory_last()
     failure: str | None = "it ended in mid-run"
     try:
         _run(main, argv)
@@ -268,6 +280,15 @@ def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str])
     finally:
         if (processes := _processes()) is not None:
             processes.release(failure)
+
+
+def search_working_directory_last() -> None:
+    """Modules that a user's own code imports are found in the working directory, and hide none that a program imports:
+    it comes last on ``sys.path``, also where ``python -m`` put it first, and the recipes' folder is not there at all.
+    ``polytune.lookup`` finds the module that a path names."""
+    here = os.getcwd()
+    begins = [entry for entry in sys.path[:1] if entry not in ("", here, str(RECIPES))]
+    sys.path[:] = [*begins, *(entry for entry in sys.path[1:] if entry != here), here]
 
 
 def _processes() -> Any:

@@ -24,6 +24,7 @@ from pathlib import Path
 from polytune.config import RolloutConfig, TaskConfig
 from polytune.errors import UsageError
 from polytune.helptext import Formatter, program
+from polytune.places import at_home
 from polytune.tasks import Task
 from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys, play_lines, watch
 from polytune.tasks.starts import task_of
@@ -72,7 +73,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    return build_parser().parse_args(list(argv))
+    options = build_parser().parse_args(list(argv))
+    return argparse.Namespace(**{name: at_home(value) for name, value in vars(options).items()})
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ from polytune.config import (
     require_finite,
     require_integer,
     require_number,
+    require_seed,
 )
 from polytune.errors import UsageError
 from polytune.places import command
@@ -84,7 +85,7 @@ class PretrainConfig:
         require_finite(self)
         for name in ("batch_size", "epochs", "eval_every", "eval_episodes"):
             require_integer(name, getattr(self, name), 1)
-        require_integer("seed", self.seed, 0)
+        require_seed("seed", self.seed)
         if self.word_merges is not None:
             require_integer("word_merges", self.word_merges, 0)
         if self.num_demonstrations is not None:

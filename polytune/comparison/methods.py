@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polytune.comparison.options import ComparisonConfig
-from polytune.config import PolicyConfig, TaskConfig, require
+from polytune.config import PolicyConfig, TaskConfig, require, require_one_option
 from polytune.evaluation.perturbed import tasks_under
 from polytune.recipe import read_recipe
 from polytune.run import RunConfig
@@ -73,6 +73,7 @@ def override_flags(entries: Sequence[str]) -> list[str]:
     """``FIELD=VALUE`` ... as flags of recipes/finetune.py."""
     flags: list[str] = []
     for entry in entries:
+        require_one_option("set", entry)
         name, equals, value = entry.partition("=")
         require(bool(name) and bool(equals), f"set has {entry!r}: write FIELD=VALUE, as in --set num_updates=12.")
         require(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from polytune.config import require, require_finite, require_integer, require_number, require_once
+from polytune.config import require, require_finite, require_integer, require_number, require_once, require_seed
 
 
 def parse_seeds(entries: list[str]) -> list[int]:
@@ -79,7 +79,7 @@ class ComparisonConfig:
         require_once("perturb", self.perturb)
         require_integer("n", self.n, 1)
         require_number("budget_tolerance", self.budget_tolerance, 0.0, 0.05)
-        require_integer("evaluation_seed", self.evaluation_seed, 0)
+        require_seed("evaluation_seed", self.evaluation_seed)
         require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
         if self.workers is not None:
             require_integer("workers", self.workers, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from polytune.config import require, require_finite, require_integer, require_number, require_once
+from polytune.config import require, require_finite, require_integer, require_number, require_once, require_seed
 
 
 @dataclass
@@ -66,7 +66,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require_integer("n", self.n, 1)
-        require_integer("seed", self.seed, 0)
+        require_seed("seed", self.seed)
         require_once("perturb", self.perturb)
         require(bool(self.policies), "policies is empty: name at least one checkpoint.")
         require_number("temperature", self.temperature, 0.0)

@@ -57,7 +57,8 @@ class ChatRenderer(Renderer):
         self._takes_parts: bool | None = None
         closing = self._between("x")
         first = tokenizer.encode(closing, add_special_tokens=False)[:1]
-        if not first or first[0] not in tokenizer.all_special_ids:
+        # some tokenizers (Phi's, Gemma's) know their end of a turn as an added token alone
+        if not first or first[0] not in {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}:
             raise ValueError(
                 f"the chat template closes an answer with {closing[:20]!r}, which begins with no special token, so a "
                 "sampled answer has no end: give the tokenizer a template that ends messages with one, as "

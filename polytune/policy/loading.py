@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.errors import ToldError
+from polytune.places import at_home
 from polytune.policy.weights import WeightsError, check_embeddings, check_finite, restore_trainable
 
 ADAPTER_FILE = "adapter_config.json"
@@ -85,7 +86,24 @@ def adapter_base(path: str | Path, revision: str | None = None) -> str | None:
         raise CheckpointError(
             f"{file} names no base model (base_model_name_or_path is {base!r}): the adapter is damaged."
         )
-    return base
+    return _found_base(Path(path), at_home(base)) if Path(path).is_dir() else base
+
+
+def _found_base(adapter: Path, base: str) -> str:
+    """The base of an adapter's folder: a relative path is one from the working directory or from that folder.
+
+    Raises:
+        CheckpointError: it is both, and they are two folders.
+    """
+    beside = (adapter / base).resolve()
+    if Path(base).is_absolute() or not beside.is_dir():
+        return base
+    if Path(base).is_dir() and Path(base).resolve() != beside:
+        raise CheckpointError(
+            f"{adapter} is an adapter on {base!r}, which is {beside} as well as {Path(base).resolve()}: write the one "
+            f"that is meant into {adapter / ADAPTER_FILE} as a whole path."
+        )
+    return str(beside)
 
 
 def _hub_adapter_file(path: str, revision: str | None) -> Path | None:
@@ -123,7 +141,8 @@ def _load_adapter(
     try:
         model, tokenizer = _load(base, **options)
     except CheckpointError as error:
-        raise CheckpointError(f"{path} is an adapter on {base!r}, which cannot be loaded: {error}") from error
+        looked = "" if Path(base).is_absolute() else f" (looked for in {Path.cwd()}, in {path} and on the Hub)"
+        raise CheckpointError(f"{path} is an adapter on {base!r}{looked}, which cannot be loaded: {error}") from error
     local, version = Path(path).is_dir(), revision or "main"
     try:
         if not local or any(list(Path(path).glob(pattern)) for pattern in VOCABULARY_FILES):

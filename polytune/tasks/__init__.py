@@ -9,8 +9,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from polytune.lookup import find
+from polytune.lookup import find, is_path
 from polytune.tasks.base import Episode, Step, Task
+from polytune.tasks.own import built, check_class
 
 __all__ = ["TASKS", "Episode", "Step", "Task", "load_task"]
 
@@ -45,6 +46,9 @@ def load_task(name: str, **options: Any) -> Task:
     (naming near misses), an unknown option (naming the known ones) or a bad value.
     """
     factory, member = _find(name)
+    own = is_path(name) and name not in TASKS and not member
+    if own:
+        check_class(name, factory, options)
     if inspect.isabstract(factory):
         raise ValueError(
             f"task {name!r} does not define {', '.join(sorted(factory.__abstractmethods__))}: see polytune.tasks.Task"
@@ -53,7 +57,7 @@ def load_task(name: str, **options: Any) -> Task:
     unknown = sorted(set(options) - set(parameters))
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         raise ValueError(f"task {name!r} has no option {', '.join(map(repr, unknown))}; it has {sorted(parameters)}")
-    task = factory(*member, **options)
+    task = built(name, factory, options) if own else factory(*member, **options)
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} built a {type(task).__name__}, which is not a polytune.tasks.Task")
     return task

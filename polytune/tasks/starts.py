@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from polytune.config import TaskConfig
-from polytune.tasks import load_task
+from polytune.tasks import TASKS, load_task
 from polytune.tasks.base import Task
+from polytune.tasks.own import check_levels
 from polytune.tasks.splits import load_split, says_unseen
 
 
@@ -29,4 +30,7 @@ def starts_of(
     """
     split = config.split or default_split or task.default_split
     unseen_of = levels_shown() if says_unseen(split) else ()
-    return split, load_split(task, split, config.data_dir, unseen_of)[: config.num_start_states]
+    seeds = load_split(task, split, config.data_dir, unseen_of)[: config.num_start_states]
+    if config.task not in TASKS:
+        check_levels(config.task, task, seeds)
+    return split, seeds

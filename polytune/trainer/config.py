@@ -9,27 +9,7 @@ from trl import GRPOConfig
 
 from polytune.config import RolloutConfig, require, require_choice, require_finite, require_integer, require_number
 from polytune.trainer.critic import KINDS
-
-#: fields of GRPOConfig that would be silently ignored -> what does the work instead
-NO_EFFECT = {
-    "scale_rewards": "set_normalise and gae_normalise scale advantages",
-    "reward_weights": "the task's return is the only reward",
-    "multi_objective_aggregation": "the task's return is the only reward",
-    "generation_kwargs": "polytune samples with its own generator",
-    "vllm_model_impl": "vLLM runs its own implementation",
-    "vllm_structured_outputs_regex": "the task's parser says which actions are legal",
-    "use_transformers_continuous_batching": "polytune samples with its own generator",
-    "vllm_importance_sampling_mode": "each token has its own truncated ratio",
-    "vllm_importance_sampling_clip_min": "ratios are cut at vllm_importance_sampling_clip_max only",
-    "mask_truncated_completions": "an episode ends by success or horizon",
-    "shuffle_dataset": "the order of start states follows from seed",
-    "num_generations_eval": "recipes/evaluate.py evaluates",
-    "num_train_epochs": "num_updates sets the length of a run",
-    "save_steps": "save_updates sets it",
-    "save_strategy": "save_updates sets it",
-    "logging_steps": "every update is logged",
-    "logging_strategy": "every update is logged",
-}
+from polytune.trainer.inherited import check_inherited, check_schedule
 
 
 @dataclass
@@ -154,7 +134,7 @@ class PolychromicConfig(GRPOConfig):
     def __post_init__(self) -> None:
         require_finite(self)
         self._check_numbers()
-        self._check_inherited()
+        check_inherited(self)
         if self.kl_reference == "pretrained":
             self.beta = self.kl_coef
         if self.bf16 is None and not self.fp16:
@@ -170,13 +150,12 @@ class PolychromicConfig(GRPOConfig):
         super().__post_init__()
         self.num_generations = rows
         require_finite(self)  # mappings that came as text
+        check_schedule(self)
 
     def _check_numbers(self) -> None:
-        """Fields of our own, and numbers of TRL's."""
-        for name in ("num_updates", "save_updates", "num_iterations", "critic_width", "critic_minibatches"):
+        """Fields of our own."""
+        for name in ("num_updates", "save_updates", "critic_width", "critic_minibatches"):
             require_integer(name, getattr(self, name), 1)
-        if self.num_generations is not None:
-            require_integer("num_generations", self.num_generations, 2)
         require_integer("critic_lora_r", self.critic_lora_r, 0)
         require_integer("figure_updates", self.figure_updates, 0)
         self._check_critic()
@@ -184,42 +163,11 @@ class PolychromicConfig(GRPOConfig):
             require_integer("max_env_steps", self.max_env_steps, 1)
         for name in ("value_coef", "kl_coef", "hang_timeout"):
             require_number(name, getattr(self, name), 0.0)
-        for name in ("critic_learning_rate", "learning_rate", "temperature"):
-            value = getattr(self, name)
-            require(value is None or value > 0.0, f"{name} must be above 0, got {value}.")
+        rate = self.critic_learning_rate
+        require(rate is None or rate > 0.0, f"critic_learning_rate must be above 0, got {rate}.")
         require_choice("kl_reference", self.kl_reference, ("behaviour", "pretrained"))
         require_choice("kl_direction", self.kl_direction, (None, "reverse", "forward"))
         require_choice("save_dtype", self.save_dtype, ("float32", "bfloat16"))
-
-    def _check_inherited(self) -> None:
-        """Fields of GRPOConfig that would sample, score or train in another way, or do nothing."""
-        require(
-            self.top_k == 0 and self.top_p == 1.0 and self.min_p is None and self.repetition_penalty == 1.0,
-            "top_k, top_p, min_p and repetition_penalty must stay off: probability ratios assume that vines are "
-            "sampled from the policy's whole distribution.",
-        )
-        require(not self.use_vllm, "use_vllm is TRL's own sampler: polytune samples with its generator, leave it off.")
-        require(
-            self.vllm_mode == "server" or self.vllm_tensor_parallel_size == 1,
-            f"vllm_tensor_parallel_size is {self.vllm_tensor_parallel_size}, but each process has an engine of its own "
-            "on one GPU: leave it at 1.",
-        )
-        require(
-            self.max_steps == -1,
-            f"max_steps is {self.max_steps}: set num_updates instead, max_steps follows from it.",
-        )
-        require(self.beta == 0.0, f"beta is {self.beta}: set kl_coef and kl_reference instead.")
-        defaults = {f.name: f.default for f in fields(GRPOConfig)} | {"scale_rewards": "none"}
-        for name, instead in NO_EFFECT.items():
-            require(
-                getattr(self, name) == defaults[name],
-                f"{name} is {getattr(self, name)!r}, but has no effect: {instead}.",
-            )
-        require_choice("loss_type", self.loss_type, ("dapo", "bnpo", "dr_grpo", "grpo"))
-        require(0.0 < self.epsilon < 1.0, f"epsilon must lie between 0 and 1, got {self.epsilon}.")
-        require_integer("seed", self.seed, 0)
-        require(not self.fp16, "fp16 is not supported (a critic's passes do not scale their gradients): use bf16.")
-        require(not self.save_only_model, "save_only_model would make a run that cannot be resumed: leave it off.")
 
     def set_tree(self, rollout: RolloutConfig) -> None:
         """Take ``num_generations`` from the shape of the trees.
@@ -279,8 +227,6 @@ class PolychromicConfig(GRPOConfig):
     @property
     def rows_per_process(self) -> int:
         """Rows of an update in one process."""
-        if self.generation_batch_size is not None:
-            return self.generation_batch_size // self.world_size
         return self.per_device_train_batch_size * self.minibatches
 
     def _check_batches(self) -> None:
@@ -314,8 +260,6 @@ class PolychromicConfig(GRPOConfig):
     @property
     def minibatches(self) -> int:
         """Minibatches of an update, per epoch."""
-        if self.generation_batch_size is not None and self.steps_per_generation is None:
-            return self.generation_batch_size // (self.per_device_train_batch_size * self.world_size)
         return self.steps_per_generation or self.gradient_accumulation_steps
 
     @property

@@ -21,6 +21,10 @@ FSDP_OFF = {
 }
 
 
+#: variables that accelerate launch sets for what a run does not take from it -> what is as good as unset
+LAUNCHED = {"ACCELERATE_DYNAMO_BACKEND": ("no", ""), "ACCELERATE_MIXED_PRECISION": ("no", "bf16", "")}
+
+
 def _on(name: str) -> bool:
     return os.environ.get(name, "false").lower() in ("1", "true")
 
@@ -33,6 +37,7 @@ def check_processes(args: PolychromicConfig, generator: str = "transformers") ->
         f"{started} processes were started, but each would train alone (world size {args.world_size}): start them with "
         "`accelerate launch`, or add --use_cpu true where there are no GPUs.",
     )
+    _check_launched(args)
     if _on("ACCELERATE_USE_FSDP"):
         _check_fsdp(args, generator)
     if _on("ACCELERATE_USE_DEEPSPEED") or args.deepspeed:
@@ -41,6 +46,24 @@ def check_processes(args: PolychromicConfig, generator: str = "transformers") ->
         not _on("ACCELERATE_USE_MEGATRON_LM") and not _on("ACCELERATE_USE_PARALLELISM_CONFIG"),
         "Megatron-LM, tensor and context parallelism are not supported: use recipes/accelerate/ddp.yaml or fsdp2.yaml.",
     )
+
+
+def _check_launched(args: PolychromicConfig) -> None:
+    """What accelerate was asked for on its own command line or in its file, and hands on by variables."""
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
+    require(
+        steps in ("", "1", "auto", str(args.gradient_accumulation_steps)),
+        f"accelerate launch was given gradient_accumulation_steps {steps}, which the run does not take from it: put "
+        f"--gradient_accumulation_steps {steps} behind recipes/finetune.py, or into its YAML (it is "
+        f"{args.gradient_accumulation_steps} there).",
+    )
+    for name, nothing in LAUNCHED.items():
+        value = os.environ.get(name, "")
+        require(
+            value.lower() in nothing,
+            f"accelerate launch was given {name.removeprefix('ACCELERATE_').lower()} {value!r}, which polytune has not "
+            "been tried with: leave it out; bf16 or dtype set the precision.",
+        )
 
 
 def _check_fsdp(args: PolychromicConfig, generator: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import trl
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 
 from polytune.config import PolicyConfig
 from polytune.policy import Renderer, build_renderer
@@ -193,3 +193,20 @@ def test_a_prompt_that_does_not_fit_is_named_before_work(tmp_path):
 
 def nothing(answer, row):
     return 0.0
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_an_end_of_turn_that_only_tokenizer_json_knows_is_one(task, special, tmp_path):
+    """As in the files of Phi and Gemma: no named special token, an added one that may or may not be special there."""
+    tokenizer = tokenizer_with(CHATML.replace("<|im_end|>", "<|end|>"))
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.add_tokens([AddedToken("<|end|>", special=special, normalized=False)])
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    (end,) = loaded.encode("<|end|>", add_special_tokens=False)
+    assert end not in loaded.all_special_ids
+    renderer = ChatRenderer(loaded, task)
+    assert renderer.stop_ids == (end, loaded.eos_token_id)
+    action = (*loaded.encode("left", add_special_tokens=False), end)
+    assert renderer.action_text(action) == "left"
+    assert renderer.feedback_ids("x", action[:-1]) == (end, *renderer.feedback_ids("x", action))

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from datasets import Dataset
 
 import polytune.app.pretrain
@@ -14,9 +15,12 @@ import polytune.export.options
 from polytune import config
 from polytune.app.cli import UsageError, load_yaml, parse
 from polytune.app.pretrain import PretrainConfig
+from polytune.comparison.methods import override_flags
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig, check_sets
 from polytune.evaluation.options import EvaluationConfig
+from polytune.export.options import ExportConfig
+from polytune.places import at_home
 from polytune.tasks import dataset, load_task
 from polytune.trainer import PolychromicConfig, check_run
 
@@ -261,3 +265,62 @@ def test_every_number_of_every_configuration_is_finite(number):
 def test_no_flag_brings_one_that_is_not(flags):
     with pytest.raises(ValueError, match="no finite number"):
         finetune(*flags)
+
+
+@pytest.mark.parametrize(("cls", "given"), [
+    (TaskConfig, {"data_dir": "~/data", "split": "~/rows.jsonl", "task_args": ["path=~/rows.jsonl", "judge=~/j.py"]}),
+    (PolicyConfig, {"model": "~/policy"}),
+    (PretrainConfig, {"output_dir": "~/runs", "base_model": "~/gpt2"}),
+    (EvaluationConfig, {"policies": ["a=~/one", "~/two"], "output_dir": "~/runs", "from_records": "~/records.jsonl"}),
+    (ComparisonConfig, {"methods": ["a=~/a.yaml", "~/b.yaml"], "keep": "~/kept.json", "keep_runs": "~/runs"}),
+    (ComparisonConfig, {"set": ["vllm_weights_dir=~/weights"], "output_dir": "~"}),
+    (ExportConfig, {"policy": "~/run", "evaluation": ["~/run/evaluation"], "output_dir": "~/export"}),
+    (PolychromicConfig, {"output_dir": "~/runs", "vllm_weights_dir": "~/weights"}),
+])  # fmt: skip
+def test_the_home_folder_is_found_in_every_path(cls, given, tmp_path, monkeypatch):
+    """By flag and in a YAML, which no shell reads."""
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    flags = [[f"--{name}", *value] if isinstance(value, list) else [f"--{name}={value}"]
+             for name, value in given.items()]  # fmt: skip
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(given))
+    for argv in ([word for words in flags for word in words], ["--config", str(tmp_path / "own.yaml")]):
+        (read,) = parse((cls,), argv, description="test")
+        for name, value in given.items():
+            assert str(getattr(read, name)) == str(value).replace("~", "/home/of/mine")
+
+
+@pytest.mark.parametrize("value", ["a~b", "x=a~b", "~", "lr=1e-3", None, 3, ["x=~nobody_at_all/y"]])
+def test_what_is_no_home_folder_stays(value, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/of/mine")
+    assert at_home(value) == ("/home/of/mine" if value == "~" else value)
+
+
+def test_a_config_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.yaml").write_text("seed: 3\n")
+    (tmp_path / "own.yaml").write_text("extends: ~/base.yaml\nnum_updates: 2\n")
+    (read,) = parse((PolychromicConfig,), ["--config=~/own.yaml"], description="test")
+    assert (read.seed, read.num_updates) == (3, 2)
+
+
+@pytest.mark.parametrize("text", [
+    "task_args: a=1 b=2", "task_args: ['a=1 b=2']", "method_args: ucb.coef=1 ucb.power=2\nmethods: [ucb]",
+    "method_args: ['ucb.coef=1   ucb.power=2']\nmethods: [ucb]",
+])  # fmt: skip
+def test_options_in_one_text_are_refused_with_the_fix(text, tmp_path):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ValueError, match="2 options in one text: write each apart, --.* in a YAML .*: \\["):
+        parse((TaskConfig, ObjectiveConfig), ["--config", str(tmp_path / "own.yaml")], description="test")
+    with pytest.raises(ValueError, match="set has 'a=1 b=2', which are 2 options in one text"):
+        override_flags(["a=1 b=2"])
+
+
+def test_a_text_with_blanks_is_one_option():
+    (read,) = parse((TaskConfig,), ["--task_args", "ask=Solve this for x = 3", "size=tiny"], description="test")
+    assert read.task_options == {"ask": "Solve this for x = 3", "size": "tiny"}
+
+
+def test_a_mapping_of_a_yaml_reaches_a_field_that_takes_one(tmp_path):
+    (tmp_path / "own.yaml").write_text("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1.0e-7}\n")
+    (read,) = parse((PolychromicConfig,), ["--config", str(tmp_path / "own.yaml")], description="test")
+    assert read.lr_scheduler_kwargs == {"min_lr": 1e-7}

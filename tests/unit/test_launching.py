@@ -14,6 +14,7 @@ from polytune.places import RECIPES
 from polytune.running.watchdog import Watchdog, read_progress, stage
 from polytune.trainer import check_processes
 
+ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
 ZERO2 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
 
@@ -62,6 +63,7 @@ def check(monkeypatch, environment, *, world_size=2, kind=DistributedType.MULTI_
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(PartialState, "_shared_state", {"_cpu": True, "distributed_type": kind})
     defaults = {"world_size": world_size, "deepspeed": None, "has_critic": True, "critic_lora_r": 0}
+    defaults["gradient_accumulation_steps"] = 2
     check_processes(SimpleNamespace(**(defaults | args)), generator)
 
 
@@ -80,12 +82,20 @@ def check(monkeypatch, environment, *, world_size=2, kind=DistributedType.MULTI_
         (FSDP2, {"generator": "vllm"}, "generator 'vllm' cannot take sharded weights"),
         (ZERO2 | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, {"has_critic": False}, "ZeRO-3 shards the weights"),
         (ZERO2, {}, "critic is on, but under DeepSpeed nobody has tried one: set critic to 'none'"),
+        ({ACCUMULATION: "4"}, {}, "given gradient_accumulation_steps 4, .* put --gradient_accumulation_steps 4 behind"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {}, "was given dynamo_backend 'INDUCTOR'.*leave it out"),
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, {}, "was given mixed_precision 'fp16'.*bf16 or dtype"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "Megatron-LM, tensor and context parallelism"),
     ],
 )
 def test_what_does_not_work_is_refused_with_the_reason_and_the_fix(environment, options, message, monkeypatch):
     with pytest.raises(ValueError, match=message):
         check(monkeypatch, environment, **options)
+
+
+@pytest.mark.parametrize("environment", [{ACCUMULATION: "2"}, {ACCUMULATION: "1"}, {"ACCELERATE_DYNAMO_BACKEND": "NO"}])
+def test_what_a_launcher_sets_of_its_own_accord_passes(environment, monkeypatch):
+    check(monkeypatch, environment)
 
 
 def test_progress_keeps_the_watchdog_quiet_and_none_makes_it_speak(tmp_path, capfd):

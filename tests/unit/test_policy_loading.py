@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from polytune.app.cli import UsageError, parse
+from polytune.evaluation.options import EvaluationConfig
 from polytune.policy import CheckpointError, build_tiny, load_policy
-from polytune.policy.loading import load_base
+from polytune.policy.loading import adapter_base, load_base
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +167,57 @@ def test_more_embeddings_than_words_are_fine(folder):
     model.resize_token_embeddings(64)
     model.save_pretrained(folder)
     assert load_policy(folder)[0].get_input_embeddings().num_embeddings == 64
+
+
+@pytest.fixture
+def adapter(folder, tmp_path, monkeypatch):
+    """A folder with an adapter on ``folder``; `write` gives its base another path."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "runs" / "lora"
+    model, tokenizer = load_policy(folder)
+    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear")).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+    def write(base):
+        settings = json.loads((path / "adapter_config.json").read_text())
+        (path / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": base}))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("base", ["../../checkpoint", "../checkpoint", "~/checkpoint"])
+def test_the_base_of_an_adapter_may_lie_relative_to_either_folder(base, adapter, folder, tmp_path, monkeypatch):
+    """From the adapter's folder (the first), from the working directory (the second), or at home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = adapter(base)
+    assert Path(adapter_base(path)).resolve() == folder
+    one, other = (load_policy(own)[0].state_dict() for own in (path, folder))
+    assert all(torch.equal(one[name], other[name]) for name in other)  # a fresh adapter changes nothing
+
+
+def test_a_base_that_is_in_neither_is_named_with_both_places(adapter, tmp_path):
+    path = adapter("gone/base")
+    with pytest.raises(
+        CheckpointError, match=rf"is an adapter on 'gone/base' \(looked for in {tmp_path}/here, in {path}"
+    ):
+        load_policy(path)
+
+
+def test_a_base_that_is_in_both_is_asked_for(adapter, folder, tmp_path):
+    path = adapter("base")
+    for there in (path / "base", tmp_path / "here" / "base"):
+        shutil.copytree(folder, there)
+    with pytest.raises(
+        CheckpointError, match=f"adapter on 'base', which is {path}/base as well as {tmp_path}/here/base"
+    ):
+        load_policy(path)
+
+
+@pytest.mark.parametrize("flag", ["--use_peft", "--lora_r", "--load_in_4bit"])
+def test_a_program_that_trains_nothing_says_how_adapters_are_given(flag):
+    with pytest.raises(
+        UsageError, match=f"unknown argument '{flag}', which .* to train an adapter: here one is recogn"
+    ):
+        parse((EvaluationConfig,), ["--policies", "x", flag, "true"], description="test")

@@ -71,3 +71,20 @@ def test_no_recipe_repeats_what_it_extends(path):
     other = read_recipe(path.parent / own.pop("extends"))
     repeated = [name for name, value in own.items() if name in other and other[name] == value]
     assert not repeated and own.get("output_dir") != own_folder(path)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("seed: 1\ntask: fourrooms\nseed: 2\n", "'seed' in line 3 is in line 1 already"),
+    ("'seed': 1\nseed: 1\n", "'seed' in line 2 is in line 1 already"),
+    ("task: fourrooms\nlr_scheduler_kwargs:\n  min_lr: 1\n  min_lr: 2\n", "'min_lr' in line 4 is in line 3 already"),
+    ("methods: [{a: 1, a: 2}]\n", "'a' in line 1 is in line 1 already"),
+])  # fmt: skip
+def test_a_key_that_comes_twice_is_one_error_at_any_level(text, said, tmp_path):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ValueError, match=f"config {tmp_path}/own.yaml is not valid YAML: {said}"):
+        read_recipe(tmp_path / "own.yaml")
+
+
+def test_a_merged_mapping_may_be_overridden(tmp_path):
+    (tmp_path / "own.yaml").write_text("base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\n")
+    assert read_recipe(tmp_path / "own.yaml")["own"] == {"x": 1, "y": 3}
