@@ -78,8 +78,8 @@ CASES = {
     ),
     "large_vines": Case(
         "100 M parameters, 16 turns, vines", "environment steps", "",
-        "--config recipes/fourrooms/poly_ppo_equally_spaced.yaml --task_horizon 16 --num_updates 3 "
-        "--max_env_steps 1152",
+        "--config recipes/fourrooms/poly_ppo_equally_spaced.yaml --task_horizon 16 --num_updates 2 "
+        "--max_env_steps 768",
     ),
 }  # fmt: skip
 #: hidden size, layers, heads and feed-forward size of the large policy
