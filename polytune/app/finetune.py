@@ -59,8 +59,8 @@ def main(argv: Sequence[str]) -> None:
         task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy_config.model)
     )
     job.check_world(task, seeds[0])
-    model, tokenizer = load(job, task, seeds)
-    content = contents(task, policy=fingerprint(policy_config.model))
+    model, tokenizer, begins_with = load(job, task, seeds)
+    content = contents(task, policy=fingerprint(begins_with))
     check_same_run(args.output_dir, job.settings | {CONTENT: content})
 
     # ---------------------------------------------------------------- train
@@ -84,7 +84,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def load(job, task, seeds):
-    """The policy that trains and its tokenizer, once they fit the task's start states and the disk."""
+    """The policy that trains, its tokenizer, and the folder that it comes from, once they fit the task's start states
+    and the disk."""
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.adapters import own_base, quantization, training_dtype
     from polytune.policy.loading import positions_of
@@ -101,7 +102,7 @@ def load(job, task, seeds):
     check_space(
         args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
     )
-    return model, tokenizer
+    return model, tokenizer, begins_with
 
 
 def end(trainer) -> None:

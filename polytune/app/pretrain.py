@@ -133,10 +133,9 @@ def main(argv: Sequence[str]) -> None:
     begun = None if config.word_merges else _begin(task, adapter, config)
     if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
-    provenance.record_run(output_dir, settings, command("pretrain", argv))
-    shown = None
-    if task.answer_end is None:
-        shown = _demonstrations(task, task_config, config, " ".join(command("pretrain", argv)))
+    made = command("pretrain", argv)
+    provenance.record_run(output_dir, settings, made)
+    shown = None if task.answer_end is not None else _demonstrations(task, task_config, config, " ".join(made))
     model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
@@ -187,7 +186,7 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: 
     spaced = task.answer_end is None  # free text has its own lines, and no spaces between its words
     words = [*([PROMPT_WORD] if spaced else []), *task.vocabulary()]
     if config.base_model is None:
-        sizes = {"phrases": phrases, "seed": config.seed, "max_positions": positions_for(task.horizon)}
+        sizes = {"phrases": phrases, "max_positions": positions_for(task.horizon), "seed": config.seed}
         model, tokenizer = build_tiny(config.preset, words, spaced=spaced, **sizes)
         if config.word_merges:
             tokenizer.init_kwargs["word_merges"] = config.word_merges  # told wherever the tokenizer goes

@@ -142,6 +142,11 @@ class RowCache(Cache):
             self.buffers.append(new)
 
 
+#: tokens of a block, and of its sampling points, at least: a matrix product of fewer rows rounds otherwise, and what a
+#: branch samples must not depend on how many others there are
+LEAST = 16
+
+
 def round_up(tokens: int) -> int:
     return (tokens // 32 + 1) * 32 + 1  # one spare slot at the end for padding
 
@@ -150,7 +155,7 @@ def round_up(tokens: int) -> int:
 class Block:
     """New tokens of the rows of a cache, T in one sequence without padding, for :class:`Packer`.
 
-    ids_1_T, positions_1_T: token ids, and where each stands in its row.
+    ids_1_T, positions_1_T: token ids, and where each stands in its row; idle ones follow (``LEAST``).
     place_T: row * Q + number among the row's new tokens, of which there are at most Q.
     see_B1QK: the mask, as numbers: what each of them sees, padding position 0 alone.
     ends_R: the last new token of each of R rows, in the order of rows; row_R: these rows.
@@ -168,12 +173,17 @@ class Block:
     @property
     def reads_R(self) -> torch.Tensor | None:
         """For the packer: the tokens whose hidden states a pass gives; None: all."""
-        return None if self.last_layer < 0 else self.ends_R
+        return None if self.last_layer < 0 else self._ends()
 
     @property
-    def last_R(self) -> torch.Tensor:
-        """Numbers of the last tokens' hidden states among those that a pass gives."""
-        return torch.arange(len(self.ends_R), device=self.ends_R.device) if self.last_layer >= 0 else self.ends_R
+    def last_n(self) -> torch.Tensor:
+        """Numbers of the last tokens' hidden states among those that a pass gives, of the idle tokens after them."""
+        ends_n = self._ends()
+        return torch.arange(len(ends_n), device=ends_n.device) if self.last_layer >= 0 else ends_n
+
+    def _ends(self) -> torch.Tensor:
+        idle_n = torch.arange(len(self.place_T), self.ids_1_T.size(1), device=self.ends_R.device)
+        return torch.cat([self.ends_R, idle_n])
 
     def attend(
         self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None,
@@ -182,7 +192,7 @@ class Block:
         """Outputs (1, T, heads, d) of queries (1, heads, T, d) over the cache's keys (B, heads, K, d); in the last
         layer 0 off the reads."""
         rows, _, width, _ = self.see_B1QK.shape
-        query_T, place_n, see = query[0].transpose(0, 1), self.place_T, self.see_B1QK
+        query_T, place_n, see = query[0, :, : len(self.place_T)].transpose(0, 1), self.place_T, self.see_B1QK
         last = self.last_layer >= 0 and module.layer_idx == self.last_layer
         if last:
             query_T, place_n, width = query_T[self.ends_R], self.row_R, 1
@@ -196,8 +206,9 @@ class Block:
         found = sdpa_attention_forward(module, padded, key, value, see, dropout, scaling, is_causal=False)[0]
         found = found.flatten(0, 1)
         found = found if whole else found[place_n]
-        if last:
-            found = found.new_zeros(len(self.place_T), *found.shape[1:]).index_copy(0, self.ends_R, found)
+        if last or len(found) < query.size(2):
+            where_n = self.ends_R if last else torch.arange(len(found), device=found.device)
+            found = found.new_zeros(query.size(2), *found.shape[1:]).index_copy(0, where_n, found)
         return found[None], None
 
 
@@ -217,7 +228,10 @@ def next_block(cache: RowCache, branches: Sequence[CachedBranch], dtype: torch.d
         torch.from_numpy(x).to(device)
         for x in (ids_T, position_T, row_T, row_T * width + number_T, ends - 1, rows_R, sees_BQ)
     )
-    cache.write(row_T, position_T, length)
+    idle = max(0, LEAST - len(branches))
+    at_T = torch.nn.functional.pad(position_T, (0, idle), value=cache.slots - 1)
+    ids_T, position_T, row_T = (torch.nn.functional.pad(x, (0, idle)) for x in (ids_T, position_T, row_T))
+    cache.write(row_T, at_T, length)
     return Block(ids_T[None], position_T[None], place_T, seen_mask(sees_BQ, length, dtype), ends, rows_R, last_layer)
 
 

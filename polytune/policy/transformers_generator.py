@@ -237,10 +237,11 @@ class TransformersGenerator:
         """Logits (R, V) and, if observed, hidden states (R, H) after the last token of each branch."""
         packer, model = self._packer, self.model
         block = next_block(self.cache, branches, model.dtype, model.device, packer.last_layer)
-        with packer.running(block, block.last_R):
+        with packer.running(block, block.last_n):
             arguments = packer.arguments(block) | {"past_key_values": self.cache, "use_cache": True}
             logits = model(**arguments).logits
-        return logits[0], None if self._hidden_1_L_H is None else self._hidden_1_L_H[0]
+        rows = len(branches)
+        return logits[0, :rows], None if self._hidden_1_L_H is None else self._hidden_1_L_H[0, :rows]
 
     def _run_padded(self, branches: Sequence[CachedBranch]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The same with all rows of the buffer, padded on the left; position -1 marks padding."""

@@ -123,6 +123,7 @@ ACTS: dict[str, Check] = {
     "epsilon": _above(0.0, 1.0),
     "epsilon_high": _unset_or(_above(0.0)),
     "delta": _unset_or(_above(1.0)),
+    "max_completion_length": _whole(1),
     "importance_sampling_level": _choice("token", "sequence"),
     "top_entropy_quantile": _number(0.0, 1.0),
     "entropy_coef": _number(0.0),
@@ -216,6 +217,11 @@ def check_inherited(args: PolychromicConfig) -> None:
             f"{name} is {getattr(args, name)}, but has no effect without use_adaptive_entropy: "
             "set entropy_coef, or use_adaptive_entropy to true.",
         )
+    require(
+        args.loss_type == "dr_grpo" or args.max_completion_length == default_of(args, "max_completion_length"),
+        f"max_completion_length is {args.max_completion_length}, but has no effect here: it is the constant of "
+        "loss_type 'dr_grpo', max_action_tokens bounds an action, task_horizon the turns of an episode. Leave it out.",
+    )
     require(
         args.vllm_mode == "server" or args.vllm_tensor_parallel_size == 1,
         f"vllm_tensor_parallel_size is {args.vllm_tensor_parallel_size}, but each process has an engine of its own "

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from polytune.digests import file_digest
-from polytune.policy.loading import adapter_base, weight_files
+from polytune.policy.loading import CheckpointError, adapter_base, weight_files
 from polytune.rollout import Tree, trajectory_row
 from polytune.running.provenance import RECORDED_FILE, write_json
 
@@ -74,7 +74,10 @@ class RecordsEpisodes:
             "weights": digests(folder),
             "episodes": episodes,
         }
-        base = adapter_base(folder)
+        try:
+            base = adapter_base(folder)
+        except CheckpointError:  # the base was built in this process, and has no name
+            base = None
         if base is not None and Path(base).is_dir():
             if self._base_digests is None:  # the base stands still
                 self._base_digests = digests(Path(base))

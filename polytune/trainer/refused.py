@@ -32,7 +32,6 @@ INSTEAD = {
     "vllm_importance_sampling_clip_min": "ratios are cut at vllm_importance_sampling_clip_max only",
     "vllm_importance_sampling_cap": "set vllm_importance_sampling_clip_max",
     "mask_truncated_completions": "an episode ends by success or horizon",
-    "max_completion_length": "max_action_tokens bounds an action, task_horizon the turns of an episode",
     "chat_template_kwargs": "polytune writes the turns of a chat itself; chat, thinking and history say how",
     "max_tool_calling_iterations": "a task takes actions, no calls of tools",
     **dict.fromkeys(("shuffle_dataset", "data_seed"), "the order of start states follows from seed"),

@@ -143,7 +143,7 @@ def test_the_program_says_so_and_ends_with_a_status(capsys, tmp_path, monkeypatc
     said = capsys.readouterr()
     assert "played twice with the same actions differs" in said.out and "does not conform" in said.err
     for name, words in (
-        ("wrong_worlds:Half", "does not define vocabulary"),
+        ("wrong_worlds:Half", "lacks the method vocabulary"),
         ("wrong_worlds:Missing", "has no 'Missing'"),
         ("torn:World", "cannot import 'torn': SyntaxError"),
         ("gym:Nothing-v0", "gymnasium cannot make 'Nothing-v0'"),

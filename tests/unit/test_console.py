@@ -90,7 +90,7 @@ def test_a_wrong_command_is_one_line_and_status_2(words, message, capsys):
 
 @pytest.mark.parametrize("name", (*console.DOORS, *console.TOOLS))
 def test_every_door_leads_to_a_program(name):
-    assert (places.PACKAGE / "app" / f"{name}.py").is_file()
+    assert (places.PACKAGE / "app" / f"{name.replace('-', '_')}.py").is_file()
 
 
 def test_the_command_is_installed():

@@ -61,6 +61,7 @@ OUT_OF_RANGE = {
     "vllm_server_timeout": [0.0],
     "vllm_gpu_memory_utilization": [0.0, 1.5],
     "vllm_max_model_length": [0],
+    "max_completion_length": [0, 100],
     "vllm_tensor_parallel_size": [0, 2],
     "deepspeed": ["nowhere.json"],
     **dict.fromkeys(("bf16", "tf32", "use_cpu", "gradient_checkpointing", "full_determinism"), ["perhaps"]),
