@@ -189,7 +189,7 @@ def measure_processes(here: Path, folder: Path, repeats: int) -> dict:
     flags = f"{case.finetune} --model {policy} --save_updates 100"
     if not policy.is_dir():
         pretrain(here, case.pretrain, policy)
-    two = ["-m", "accelerate.commands.launch", "--cpu", "--multi_cpu", "--num_processes", "2", "--num_machines", "1",
+    two = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
            "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
     half = flags + " --per_device_train_batch_size 28"
     ways = {"one process, two threads": [(f"{flags} --cpu_threads 2", ())], "two processes": [(half, two)],

@@ -52,8 +52,9 @@ def watch(process: subprocess.Popen) -> dict:
     if process.returncode or len(seen) < 2:
         raise RuntimeError(f"{' '.join(process.args)} ended with status {process.returncode}:\n{told[-2000:]}")
     (first, began, cpu_began), (last, ended, cpu_ended) = seen[0], seen[-1]
-    return {"per_second": (last - first) / (ended - began), "per_cpu_second": (last - first) / (cpu_ended - cpu_began),
-            "peak_mib": usage.ru_maxrss / 1024}  # fmt: skip
+    spent = cpu_ended - cpu_began  # nothing by a launcher, whose processes have CPU seconds of their own
+    rates = {"per_second": (last - first) / (ended - began), "peak_mib": usage.ru_maxrss / 1024}
+    return rates | ({"per_cpu_second": (last - first) / spent} if spent else {})
 
 
 def pretrain(tree: Path, flags: str, output_dir: Path) -> dict:
