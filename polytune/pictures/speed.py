@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ PARTS = {
 def plot_speed(report: dict[str, Any], path: str | Path) -> None:
     """Draw a report of ``recipes/bench_training.py`` as PNG: rates of each case by CPU seconds, medians with the least
     and the most, and the share of its parts in an update's seconds."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
     rates, parts = figure.subplots(1, 2)
     names, cases = zip(*report["cases"].items(), strict=True)
     trees = [tree for tree in ("old", "new") if any(tree in case for case in cases)]
@@ -47,6 +48,6 @@ def plot_speed(report: dict[str, Any], path: str | Path) -> None:
     parts.set(ylabel="share of an update's seconds", title="Where the time goes, after", ylim=(0, 1.15))
     parts.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     for axes in (rates, parts):
-        axes.set_xticks(range(len(names)), [case["title"].replace(", ", ",\n") for case in cases], fontsize=7)
+        axes.set_xticks(range(len(names)), [fill(case["title"], 13) for case in cases], fontsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
