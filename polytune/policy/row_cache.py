@@ -158,7 +158,7 @@ class Block:
     ids_1_T, positions_1_T: token ids, and where each stands in its row; idle ones follow (``LEAST``).
     place_T: row * Q + number among the row's new tokens, of which there are at most Q.
     see_B1QK: the mask, as numbers: what each of them sees, padding position 0 alone.
-    ends_R: the last new token of each of R rows, in the order of rows; row_R: these rows.
+    ends_n: the last new token of each of R rows, in the order of rows, then the idle tokens; row_R: these rows.
     last_layer: number of the layer that works at these tokens alone; -1: none.
     """
 
@@ -166,24 +166,19 @@ class Block:
     positions_1_T: torch.Tensor
     place_T: torch.Tensor
     see_B1QK: torch.Tensor
-    ends_R: torch.Tensor
+    ends_n: torch.Tensor
     row_R: torch.Tensor
     last_layer: int
 
     @property
     def reads_R(self) -> torch.Tensor | None:
         """For the packer: the tokens whose hidden states a pass gives; None: all."""
-        return None if self.last_layer < 0 else self._ends()
+        return None if self.last_layer < 0 else self.ends_n
 
     @property
     def last_n(self) -> torch.Tensor:
         """Numbers of the last tokens' hidden states among those that a pass gives, of the idle tokens after them."""
-        ends_n = self._ends()
-        return torch.arange(len(ends_n), device=ends_n.device) if self.last_layer >= 0 else ends_n
-
-    def _ends(self) -> torch.Tensor:
-        idle_n = torch.arange(len(self.place_T), self.ids_1_T.size(1), device=self.ends_R.device)
-        return torch.cat([self.ends_R, idle_n])
+        return torch.arange(len(self.ends_n), device=self.ends_n.device) if self.last_layer >= 0 else self.ends_n
 
     def attend(
         self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None,
@@ -194,9 +189,10 @@ class Block:
         rows, _, width, _ = self.see_B1QK.shape
         query_T, place_n, see = query[0, :, : len(self.place_T)].transpose(0, 1), self.place_T, self.see_B1QK
         last = self.last_layer >= 0 and module.layer_idx == self.last_layer
+        ends_R = self.ends_n[: len(self.row_R)]
         if last:
-            query_T, place_n, width = query_T[self.ends_R], self.row_R, 1
-            see_R1K = see.flatten(0, 2)[self.place_T[self.ends_R]][:, None, None]
+            query_T, place_n, width = query_T[ends_R], self.row_R, 1
+            see_R1K = see.flatten(0, 2)[self.place_T[ends_R]][:, None, None]
             see = see.new_zeros(rows, *see_R1K.shape[1:]).index_copy(0, self.row_R, see_R1K)
         whole = len(place_n) == rows * width  # every row has as many, in order
         padded = (
@@ -207,7 +203,7 @@ class Block:
         found = found.flatten(0, 1)
         found = found if whole else found[place_n]
         if last or len(found) < query.size(2):
-            where_n = self.ends_R if last else torch.arange(len(found), device=found.device)
+            where_n = ends_R if last else torch.arange(len(found), device=found.device)
             found = found.new_zeros(query.size(2), *found.shape[1:]).index_copy(0, where_n, found)
         return found[None], None
 
@@ -232,7 +228,8 @@ def next_block(cache: RowCache, branches: Sequence[CachedBranch], dtype: torch.d
     at_T = torch.nn.functional.pad(position_T, (0, idle), value=cache.slots - 1)
     ids_T, position_T, row_T = (torch.nn.functional.pad(x, (0, idle)) for x in (ids_T, position_T, row_T))
     cache.write(row_T, at_T, length)
-    return Block(ids_T[None], position_T[None], place_T, seen_mask(sees_BQ, length, dtype), ends, rows_R, last_layer)
+    ends_n = torch.cat([ends, torch.arange(len(place_T), len(ids_T), device=device)])
+    return Block(ids_T[None], position_T[None], place_T, seen_mask(sees_BQ, length, dtype), ends_n, rows_R, last_layer)
 
 
 def seen_mask(sees_BQ: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
