@@ -10,8 +10,9 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from polytune.errors import UsageError
 from polytune.places import runnable
 
 NARROWEST, WIDEST = 60, 100
@@ -84,6 +85,23 @@ def one_name(names: Sequence[str]) -> list[str]:
 def program(name: str, otherwise: str) -> str:
     """What to call a program: by its door, when it was entered through that."""
     return f"polytune {name}" if _doors else otherwise
+
+
+def tool_parser(name: str, usage: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a program with a command line of its own; what it refuses is a UsageError."""
+
+    def refuse(message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
+
+    parser = argparse.ArgumentParser(
+        prog=program(name, f"python -m polytune.app.{name.replace('-', '_')}"),
+        usage=f"%(prog)s {usage}",
+        description=description,
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser
 
 
 def enter(name: str) -> None:

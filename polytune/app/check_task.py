@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from polytune.app.play import run
 from polytune.config import TaskConfig
 from polytune.errors import UsageError
-from polytune.helptext import Formatter, program
+from polytune.helptext import tool_parser
 from polytune.tasks.conformance import CHECKS, faults, notes
 from polytune.tasks.starts import task_of
 
@@ -44,24 +44,13 @@ def main(argv: Sequence[str]) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """What the program takes."""
-    parser = argparse.ArgumentParser(
-        prog=program("check-task", "python -m polytune.app.check_task"),
-        usage="%(prog)s TASK [OPTIONS]",
-        description=__doc__,
-        formatter_class=Formatter,
-        allow_abbrev=False,
-    )
-    parser.error = _raise_usage  # type: ignore[method-assign]
+    parser = tool_parser("check-task", "TASK [OPTIONS]", __doc__)
     add = parser.add_argument
     add("task", help="task name, pkg.mod:Class, gym:ENV_ID or reasoning-gym:NAME")
     add("--task_args", nargs="+", default=[], metavar="NAME=VALUE", help="options of the task")
     add("--task_horizon", type=int, metavar="TURNS", help="turns after which an episode ends; unset: the task's own")
     add("--seeds", type=int, default=20, metavar="N", help="start states that are tried (20)")
     return parser
-
-
-def _raise_usage(message: str) -> None:
-    raise UsageError(f"{message}; --help lists the options")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from polytune.app.cli import run
 from polytune.errors import UsageError
-from polytune.helptext import Formatter, program, width
+from polytune.helptext import tool_parser, width
 from polytune.lookup import unknown
 from polytune.places import PACKAGE
 from polytune.tables import METHODS
@@ -37,14 +37,7 @@ def main(argv: Sequence[str]) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """What the program takes."""
-    parser = argparse.ArgumentParser(
-        prog=program("methods", "python -m polytune.app.methods"),
-        usage="%(prog)s [NAME ...]",
-        description=__doc__,
-        formatter_class=Formatter,
-        allow_abbrev=False,
-    )
-    parser.error = _raise_usage  # type: ignore[method-assign]
+    parser = tool_parser("methods", "[NAME ...]", __doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a row of METHODS")
     return parser
 
@@ -114,10 +107,6 @@ def _bases(path: str, tree: ast.Module, found: ast.ClassDef) -> list[str]:
     }
     bases = [base.id for base in found.bases if isinstance(base, ast.Name) and base.id != "Method"]
     return [origins.get(base, f"{path.partition(':')[0]}:{base}") for base in bases]
-
-
-def _raise_usage(message: str) -> None:
-    raise UsageError(f"{message}; --help lists the options")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from polytune.config import RolloutConfig, TaskConfig
 from polytune.errors import UsageError
-from polytune.helptext import Formatter, program
+from polytune.helptext import tool_parser
 from polytune.places import at_home
 from polytune.tasks import Task
 from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys, play_lines, watch
@@ -79,14 +79,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def build_parser() -> argparse.ArgumentParser:
     """What the program takes."""
-    parser = argparse.ArgumentParser(
-        prog=program("play", "python -m polytune.app.play"),
-        usage="%(prog)s TASK [OPTIONS]",
-        description=__doc__.rpartition("\n\n")[0],
-        formatter_class=Formatter,
-        allow_abbrev=False,
-    )
-    parser.error = _raise_usage  # type: ignore[method-assign]
+    parser = tool_parser("play", "TASK [OPTIONS]", __doc__.rpartition("\n\n")[0])
     add = parser.add_argument
     add("task", help="task name (a row of polytune.tasks.TASKS) or pkg.mod:Class")
     add("--seed", type=int, default=0, help="seed of the start state (0)")
@@ -215,10 +208,6 @@ def run(program: Callable[[Sequence[str]], None], argv: Sequence[str]) -> int:
         print()
         return 130
     return 0
-
-
-def _raise_usage(message: str) -> None:
-    raise UsageError(f"{message}; --help lists the options")
 
 
 if __name__ == "__main__":
