@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from figures import FORMATS, interval, look_up, short
+from figures import FORMATS, interval, look_up, short, whole
 
 LABELS = {
     "pretrained": "pretrained",
@@ -119,16 +119,12 @@ def creativity() -> str:
             for own in found
             for text in (
                 interval(own[name]["success"]),
-                *map(_whole, (own[name]["distinct_valid"], own[name]["distinct_unseen"])),
+                *map(whole, (own[name]["distinct_valid"], own[name]["distinct_unseen"])),
             )
         ]
         rows.append([named[name], *cells])
     three = ("valid share", "distinct valid", "distinct unseen")
     return markdown(["policy", *(f"{task}: {what}" for task in ("triangle", "sibling") for what in three)], rows)
-
-
-def _whole(cell: Mapping[str, float]) -> str:
-    return f"{cell['estimate']:,.0f} [{cell['low']:,.0f}, {cell['high']:,.0f}]"
 
 
 def arithmetic() -> str:
