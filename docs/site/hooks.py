@@ -10,6 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import figures  # noqa: E402
+import tables  # noqa: E402, F401  (figures imports it when the folder is no longer on the path)
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1]
