@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from figures import FORMATS, interval, look_up, short, whole
+from figures import COMMA, FORMATS, interval, look_up, short, whole
 
 LABELS = {
     "pretrained": "pretrained",
@@ -105,7 +105,7 @@ def reproduction(path: str) -> str:
 
 def _signed_percent(cell: Mapping[str, float]) -> str:
     estimate, low, high = (f"{100 * cell[key]:+.1f}" for key in ("estimate", "low", "high"))
-    return f"{estimate} [{low}, {high}]"
+    return f"{estimate} [{low}{COMMA}{high}]"
 
 
 def creativity() -> str:
@@ -169,7 +169,7 @@ def speed() -> str:
 def _spread(rate: Mapping[str, float]) -> str:
     digits = 1 if rate["median"] < 100 else 0
     median, low, high = (f"{rate[key]:,.{digits}f}" for key in ("median", "min", "max"))
-    return median if low == high else f"{median} [{low}, {high}]"
+    return median if low == high else f"{median} [{low}{COMMA}{high}]"
 
 
 def branch_points() -> str:
