@@ -267,6 +267,21 @@ def presets() -> str:
     return markdown(head, rows)
 
 
+def tutorial() -> str:
+    """The bandit of the tutorial: means over seeds."""
+    means = look_up("tutorial:means")
+    named = {
+        "pretrained": "pretrained",
+        "mean": "`mean` (standard RL)",
+        "polychromic": "`polychromic` (sets)",
+        "polychromic, exact gradient": "optimum of `polychromic`",
+    }
+    keys = ("red", "green", "blue", "success", "wins in 6", "without red")
+    rows = [[told, *(short(means[name][key], 2) for key in keys)] for name, told in named.items()]
+    head = ["policy", *keys[:4], "winning arms found in 6 pulls", "success if red stops paying"]
+    return markdown(head, rows)
+
+
 def memory() -> str:
     """What runs were measured to need: peak memory and rate, on CPUs."""
     rows = []
@@ -297,5 +312,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "merges": merges,
     "merges_success": merges_success,
     "presets": presets,
+    "tutorial": tutorial,
     "memory": memory,
 }
