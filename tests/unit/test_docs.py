@@ -134,8 +134,8 @@ def test_code_on_pages_can_be_read(name):
     for language, code in re.findall(r"^```(\w+)\n(.*?)^```$", PAGES[name], re.DOTALL | re.MULTILINE):
         if language == "python":
             compile(code, name, "exec")
-        if language == "json":
-            json.loads(code)
+        if language == "jsonl":
+            assert [json.loads(line) for line in code.splitlines()]
 
 
 @pytest.mark.parametrize("name", [name for name, text in PAGES.items() if ">>> " in text])
