@@ -150,6 +150,13 @@ def test_examples_say_what_comes_out(name):
         assert ast.literal_eval(want.strip()) == ([round(x, 4) for x in found] if rounded else found)
 
 
+def test_the_wheels_description_needs_no_repository():
+    described = re.search(r"^long_description = file: (\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)[1]
+    assert not re.search(r"\]\((?!https://)|<img", PAGES[described]), (
+        "a relative link leads nowhere on an index of packages"
+    )
+
+
 @functools.cache
 def messages():
     """Every text of the code, with a mark where a value is put in."""
