@@ -58,6 +58,8 @@ def plain_defaults(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for part, value in settings.items():
         own = found[part] = {}
+        if part == CONTENT:
+            continue
         for one in dataclasses.fields(value):
             if one.default is not dataclasses.MISSING:
                 own[one.name] = one.default
@@ -108,7 +110,7 @@ def other_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> list[
     if not path.exists():
         return None
     try:
-        return differing_fields(json.loads(path.read_text()), plain(settings))
+        return differing_fields(json.loads(path.read_text()), plain(settings), plain_defaults(settings))
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): remove {output_dir} or choose another output_dir."
