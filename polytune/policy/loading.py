@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from polytune.errors import ToldError
 from polytune.places import at_home
+from polytune.policy.lean import make_lean
 from polytune.policy.weights import WeightsError, check_embeddings, check_finite, restore_trainable
 
 ADAPTER_FILE = "adapter_config.json"
@@ -254,6 +255,7 @@ def load_policy(
     )
     check_pad_token(tokenizer, path)
     _check_weights(model, path, tokenizer)
+    make_lean(model)
     return (model if device is None else model.to(device)).eval(), tokenizer
 
 
@@ -292,6 +294,7 @@ def load_base(
     """
     model, tokenizer = _load_any(path, dtype=dtype, **hub)
     _check_weights(model, path)
+    make_lean(model)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     known = tokenizer.get_vocab()
