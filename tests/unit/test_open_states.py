@@ -223,7 +223,9 @@ def test_snapshots_are_made_anew_from_the_ways_and_lie_in_no_checkpoint(lock, tm
     kept = method.kept[0, True]
     kept.way = (kept.way[0], *(replace(turn, feedback_ids=kept.way[0].feedback_ids) for turn in kept.way[1:]))
     save_methods(tmp_path, {"open": method, "cells": explored})
-    with pytest.raises(ValueError, match="start state 0 does not go in turn 1 as the checkpoint's way says.*train from"):
+    with pytest.raises(
+        ValueError, match="start state 0 does not go in turn 1 as the checkpoint's way says.*train from"
+    ):
         load_methods(tmp_path, {"open": again}, partial(snapshots_on, lock.task, lock.renderer))
 
 
