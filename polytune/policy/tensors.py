@@ -55,7 +55,13 @@ def _deepspeed() -> list[type]:
 
 
 class ReadsTensors:
-    """Mixin before a transformers ``Trainer``: a run goes on from tensors and plain values alone."""
+    """Mixin before a transformers ``Trainer``: a run goes on from tensors and plain values alone, and leaves no
+    ``training_args.bin``, a pickle that nobody reads and that has every field as it was given, credentials of a URL
+    too; run.json says what the fields were."""
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with tensors_only(resume_from_checkpoint):
