@@ -24,6 +24,7 @@ from typing import Any
 
 from polytune.app.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
 from polytune.places import command
+from polytune.privacy import private
 from polytune.terminal import Bar
 
 #: where an evaluation goes that names no folder
@@ -84,7 +85,9 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- summarise, plot, say it
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     more = provenance.origin(command("evaluate", argv))
-    more["policy_paths"] = {name: str(Path(p).resolve()) if Path(p).is_dir() else p for name, p in paths.items()}
+    more["policy_paths"] = {
+        name: private(str(Path(p).resolve()) if Path(p).is_dir() else p) for name, p in paths.items()
+    }
     more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
     everything = records.read_records(records_file)
     records.check_repeats(everything)

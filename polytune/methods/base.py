@@ -28,7 +28,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from polytune.config import require_number
-from polytune.rollout import Row, Start, Trajectory, Tree
+from polytune.rollout import Row, Start, Trajectory, Tree, Walk
 
 
 class Beginning(NamedTuple):
@@ -258,6 +258,11 @@ class Method:
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what ``state`` gave."""
+
+    def revisit(self, snapshots_on: Callable[[Sequence[Walk]], list[tuple[bytes, ...]]]) -> None:
+        """After ``restore``: make the snapshots anew that ``state`` must not hold (unpickling runs code).
+        ``snapshots_on(ways)`` walks ways from the start state: of each the snapshots before its turns and after the
+        last."""
 
 
 def require_option(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:

@@ -11,6 +11,7 @@ from polytune.rollout.vines import (
     grow_trees,
     sample_episodes,
 )
+from polytune.rollout.walked import Walk, snapshots_on
 
 __all__ = [
     "BRANCHING",
@@ -25,12 +26,14 @@ __all__ = [
     "Trajectory",
     "Tree",
     "Turn",
+    "Walk",
     "blank_row",
     "count_duplicates",
     "find_branching",
     "grow_trees",
     "sample_episodes",
     "signature_as_json",
+    "snapshots_on",
     "trajectory_row",
     "tree_rows",
 ]

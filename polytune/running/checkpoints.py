@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from polytune.digests import file_digest
 from polytune.errors import ToldError
+from polytune.policy.tensors import ReadsTensors
 from polytune.policy.weights import not_finite
 
 logger = logging.get_logger(__name__)
@@ -130,7 +131,7 @@ def check_space(output_dir: str | Path, model: torch.nn.Module, *, keep: int | N
         )
 
 
-class AtomicCheckpoints:
+class AtomicCheckpoints(ReadsTensors):
     """Mixin before a transformers ``Trainer``: the only change is how a checkpoint folder comes into being."""
 
     _staging = False

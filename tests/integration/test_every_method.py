@@ -82,6 +82,9 @@ def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_p
     for name in names:
         for key, tensor in again.methods[name].state().items():
             assert torch.equal(tensor, first.methods[name].state()[key]), (name, key)
+        if first.methods[name].needs_snapshots:  # made anew from ways
+            held = {key: value for key, value in vars(first.methods[name]).items() if key in ("roots", "kept")}
+            assert held and held == {key: vars(again.methods[name])[key] for key in held}
     assert again.env_steps == first.env_steps
 
 
