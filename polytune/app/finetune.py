@@ -11,6 +11,7 @@ from its last checkpoint when the same command is given again.
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from polytune.app.cli import parse, run, set_cpu_threads, start_processes
 from polytune.app.fields import TRAINER
@@ -33,6 +34,8 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.pictures.tracking import check_trackers, start_trackers
     from polytune.run import RunConfig
+    from polytune.running.checkpoints import newest
+    from polytune.running.ending import hold
     from polytune.trainer import PolychromicTrainer, latest_checkpoint, supervise
 
     job = RunConfig(*parts, given=tuple(given))
@@ -40,6 +43,8 @@ def main(argv: Sequence[str]) -> None:
     task_config, policy_config, adapter, args = job.task, job.policy, job.adapter, job.trainer
     check_trackers(args.report_to)
     supervise(args)
+    if args.process_index == 0:
+        hold(args.output_dir, partial(newest, args.output_dir))
     set_cpu_threads(policy_config.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy

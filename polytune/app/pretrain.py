@@ -117,6 +117,8 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy.adapters import merge
     from polytune.policy.phrases import task_phrases
     from polytune.running import provenance
+    from polytune.running.checkpoints import newest
+    from polytune.running.ending import hold
     from polytune.running.identity import contents
     from polytune.tasks.starts import task_of
     from polytune.trainer import StopAtSuccess, latest_checkpoint
@@ -125,6 +127,7 @@ def main(argv: Sequence[str]) -> None:
     config.word_merges = _word_merges(task, adapter, config)
     settings = {"task": task_config, "adapter": adapter, "pretrain": config, provenance.CONTENT: contents(task)}
     done = output_dir / "pretrain.json"
+    hold(output_dir, partial(newest, output_dir))
     provenance.check_same_run(output_dir, settings, complete=done.exists())
     if done.exists():
         return print(f"{output_dir} is complete already: {done.read_text().strip()}")
