@@ -323,7 +323,7 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             text = late
         else:
             raise
-        say_error(runnable(text))
+        say_error(runnable(text) + (processes.stage_of(error) if processes is not None else ""))
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
 
 

@@ -54,6 +54,7 @@ def begin(new: bool) -> dict[str, dict]:
 
 def due(only: list[str]) -> list[tuple[str, object]]:
     """(name, what tries it) of everything, in the order in which it is tried."""
+
     def wanted(name):
         return not only or name.replace(" ", "_") in only
 

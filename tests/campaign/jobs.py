@@ -96,7 +96,7 @@ VINES = (
 TRIANGLE = (
     "--config", ROOT / "recipes/creativity/triangle/poly_epo_group_std.yaml", "--model", START / "triangle",
     "--num_updates", "4", "--num_seeds", "8", "--set_size", "4", "--per_device_train_batch_size", "16",
-    "--num_start_states", "4", "--methods", "weighted_replay", "alp", "--learning_rate", "1e-3",
+    "--num_start_states", "4", "--save_updates", "1", "--methods", "weighted_replay", "alp", "--learning_rate", "1e-3",
     "--disable_tqdm", "true", "--cpu_threads", "1",
 )  # fmt: skip
 EVALUATE = (
