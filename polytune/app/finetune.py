@@ -11,7 +11,6 @@ from its last checkpoint when the same command is given again.
 
 import time
 from collections.abc import Sequence
-from functools import partial
 
 from polytune.app.cli import parse, run, set_cpu_threads, start_processes
 from polytune.app.fields import TRAINER
@@ -34,9 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.pictures.tracking import check_trackers, start_trackers
     from polytune.run import RunConfig
-    from polytune.running.checkpoints import newest
-    from polytune.running.ending import hold
-    from polytune.trainer import PolychromicTrainer, latest_checkpoint, supervise
+    from polytune.trainer import PolychromicTrainer, hold_run, latest_checkpoint, supervise
 
     job = RunConfig(*parts, given=tuple(given))
     job.check()
@@ -44,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
     check_trackers(args.report_to)
     supervise(args)
     if args.process_index == 0:
-        hold(args.output_dir, partial(newest, args.output_dir))
+        hold_run(args.output_dir)
     set_cpu_threads(policy_config.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy

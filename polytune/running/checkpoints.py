@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from transformers.utils import logging
 from polytune.digests import file_digest
 from polytune.errors import ToldError
 from polytune.policy.weights import not_finite
+from polytune.running.ending import hold
 
 logger = logging.get_logger(__name__)
 
@@ -103,6 +105,11 @@ def newest(output_dir: str | Path) -> str:
     if not found:
         return "There is no checkpoint yet: the same command begins anew."
     return f"{found[-1]} is intact: the same command continues from there."
+
+
+def hold_run(output_dir: str | Path) -> None:
+    """Hold a run's folder; ValueError where another one does. A program that is told to end names the checkpoint."""
+    hold(output_dir, partial(newest, output_dir))
 
 
 def save_error(what: str, output_dir: str | Path, error: Exception) -> SaveError:

@@ -54,8 +54,9 @@ def where() -> str:
 
 
 def stage_of(error: BaseException) -> str | None:
-    """The stage in which an error came up; None: in none."""
-    return getattr(error, STAGE, None)
+    """The stage in which an error came up, or what caused it; None: in none."""
+    cause = None if error.__cause__ is None else stage_of(error.__cause__)
+    return cause or getattr(error, STAGE, None)
 
 
 def _book() -> None:

@@ -83,10 +83,11 @@ def main() -> None:
         took = (time.monotonic() - begun) / number
         verdict = found[name]["problem"] or "survived"
         print(f"{number}/{len(left)} {name}: {verdict}; {took * (len(left) - number) / 60:.0f} min left", flush=True)
+    found = begin(False)  # also what another campaign beside this one has tried
     kept = {
         "made": {"date": datetime.date.today().isoformat(), "cores": len(os.sched_getaffinity(0)),
                  "versions": {name: version(name) for name in ("polytune", "torch", "transformers", "trl")},
-                 "python": platform.python_version(), "seed": kills.SEED, "trials": len(found)},
+                 "python": platform.python_version(), "seed": kills.SEED, "code": code()},
         "ends": kills.table([one for one in found.values() if "signal" in one]),
         "others": [{"trial": name, "tried": one["tried"], "survived": one["survived"], "seconds": one["seconds"]}
                    for name, one in found.items() if "tried" in one],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests/integration")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/integration")]
 
 import outcomes  # noqa: E402, F401 (kills.py has it from here)
 import warm  # noqa: E402
@@ -21,6 +21,8 @@ DIES = ROOT / "tests/integration/run_and_die.py"
 WORK = ROOT / "outputs/campaign"
 START = WORK / "start"
 LIMIT = 600.0
+#: polytune is that of this checkout, whatever is installed
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests/integration")])
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Job:
         words = [recipe] if place is None else [DIES, place, count, recipe]
         words = list(map(str, [*words, *self.arguments, "--output_dir", "run"]))
         environment = os.environ | {"OMP_NUM_THREADS": "1", "DIE": json.dumps(die), "TOKENIZERS_PARALLELISM": "false",
-                                    "PYTHONPATH": str(ROOT / "tests/integration")}  # fmt: skip
+                                    "PYTHONPATH": PATH}  # fmt: skip
         return Started(words, environment, folder, self.processes)
 
     def ready(self, folder: Path) -> Path:

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 #: parts of names under which times stand, and what else is no part of the run
 CLOCKS = ("step_time", "runtime", "per_second", "seconds", "speed/", "date")
-#: files that say how a run was made or told, not what it came to: its fields are in run.json
-ASIDE = ("training_args.bin", ".lock", "finetune.log", "evaluate.log")
+#: files that say how a run was made or told, not what it came to: fields are in run.json, a page's figures in JSON
+ASIDE = ("training_args.bin", ".lock", "finetune.log", "evaluate.log", ".html")
 
 
 def read(folder):
@@ -30,6 +30,8 @@ def _content(path):
         return without_times(json.loads(path.read_text()))
     if path.suffix == ".jsonl":
         return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
+    if path.suffix == ".md":
+        return [line for line in path.read_text().splitlines() if not any(clock in line for clock in CLOCKS)]
     return path.read_bytes()
 
 
