@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 #: parts of names under which times stand, and what else is no part of the run
-CLOCKS = ("step_time", "runtime", "per_second", "seconds", "speed/", "date")
+CLOCKS = ("step_time", "runtime", "per_second", "seconds", "speed/")
 #: files that say how a run was made or told, not what it came to: fields are in run.json, a page's figures in JSON
 ASIDE = ("training_args.bin", ".lock", "finetune.log", "evaluate.log", ".html")
 
@@ -37,7 +37,8 @@ def _content(path):
 
 def without_times(content):
     if isinstance(content, dict):
-        return {k: without_times(v) for k, v in content.items() if not any(clock in k for clock in CLOCKS)}
+        timed = {k for k in content if k == "date" or any(clock in k for clock in CLOCKS)}
+        return {k: without_times(v) for k, v in content.items() if k not in timed}
     return [without_times(own) for own in content] if isinstance(content, list) else content
 
 
