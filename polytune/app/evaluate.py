@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import GeneratorsInTurn
     from polytune.report import analysis
     from polytune.running import provenance
+    from polytune.running.ending import hold
     from polytune.running.identity import contents
     from polytune.tasks.splits import says_unseen
     from polytune.tasks.starts import starts_of, task_of
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     tasks = perturbed.tasks_under(task, task_config, config.perturb, starts, seed=config.seed)
     models, renderers = _policies(task, starts, paths, task_config, policy_config, config)
     generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    hold(output_dir, name=records.LOCK_FILE)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
     settings[provenance.CONTENT] = contents(task)
     seconds = provenance.set_aside_other_run(

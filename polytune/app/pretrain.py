@@ -120,12 +120,13 @@ def main(argv: Sequence[str]) -> None:
     from polytune.running import provenance
     from polytune.running.identity import contents
     from polytune.tasks.starts import task_of
-    from polytune.trainer import StopAtSuccess, latest_checkpoint
+    from polytune.trainer import StopAtSuccess, hold_run, latest_checkpoint
 
     task = task_of(task_config)
     config.word_merges = _word_merges(task, adapter, config)
     settings = {"task": task_config, "adapter": adapter, "pretrain": config, provenance.CONTENT: contents(task)}
     done = output_dir / "pretrain.json"
+    hold_run(output_dir)
     provenance.check_same_run(output_dir, settings, complete=done.exists())
     if done.exists():
         return print(f"{output_dir} is complete already: {done.read_text().strip()}")
@@ -247,8 +248,7 @@ def _lines(task: Task, renderer, config: PretrainConfig) -> Data:
     refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
     train = tokenize_lines(renderer, progress(task.training_lines(), "training lines", "line"))
     beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
-    # an evaluation's samples choose no policy
-    return Data(train, None, load_split(task, "train"), "training prompts", beginning)
+    return Data(train, None, load_split(task, "train"), "training prompts", beginning)  # not those of evaluations
 
 
 def _success(task: Task, renderer, checked: Sequence[int], config: PretrainConfig, model) -> float:

@@ -206,7 +206,10 @@ class VLLMServerGenerator(EngineGenerator):
     def _completion(self, ids: Sequence[int], **parameters: Any) -> dict[str, Any]:
         ids_only = {"return_token_ids": True, "return_tokens_as_token_ids": True}  # no text: no tokenizer is needed
         body = {"model": self.server.model, "prompt": list(ids), **ids_only, **parameters}
-        return self.server.request("POST", "/v1/completions", json=body)
+        try:
+            return self.server.request("POST", "/v1/completions", json=body)
+        except RefusedError as error:
+            raise RefusedError(f"{error}. {INTACT}", error.status) from error
 
 
 def through_folder(server: VLLMServer, folder: str | Path) -> Callable[[PreTrainedModel], None]:
