@@ -126,6 +126,9 @@ METHODS: dict[str, Entry] = {
     "hidden_signatures": Entry(
         "polytune.methods.hidden_signatures:HiddenSignatures", "sets scored by hidden states: diversity leverage"
     ),
+    "early_stop": Entry(
+        "polytune.methods.early_stop:EarlyStop", "rollouts that are far too long, or walk in circles, end"
+    ),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

@@ -5,6 +5,7 @@ Before the first update ``begin``, with the policy that the run began with. The 
     wanted_rows     how many trees fit into a batch
     starts          before trees grow
     temperature     with which they then grow, and of all logprobs of the update
+    stop            after each turn of an episode that goes on
     replay          when they have grown, into the rows that they leave
     probe           while the fresh rows are scored, for numbers that only this pass can give
     reward          before sets and critic score the turns
@@ -203,6 +204,11 @@ class Method:
         distribution that sampled. Evaluations do without it. ``progress``: share of the run's updates that have been
         made, below 1."""
         return 1.0
+
+    def stop(self, start_state: int, episode: Trajectory) -> bool:
+        """Whether an episode of the update's trees, or a vine, that has not ended ends here, as a failure. Asked after
+        each turn; its ``turns`` are its own ones so far, the last with what the world answered."""
+        return False
 
     def wanted_rows(self, rows: int) -> int:
         """How many of the ``rows`` that a process has in each update ``replay`` wants; as many trees grow as fit into

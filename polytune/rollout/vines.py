@@ -38,6 +38,11 @@ def _naming(task: Task, episode_seed: int, turn: int, doing: str) -> Iterator[No
         ) from error
 
 
+#: (start state, an episode that goes on, as far as it has come) -> whether it ends here
+Stops = Callable[[int, Trajectory], bool]
+#: why such an episode has ended
+STOPPED = "stopped"
+
 #: branch number of an episode of no tree, so that an evaluation never meets the random numbers of a rollout
 NO_TREE = -1
 
@@ -133,6 +138,7 @@ def grow_trees(
     counters: RolloutCounters | None = None,
     view_seeds: Callable[[list[Tree]], list[list[SeedView]]] | None = None,
     keep_snapshots: bool = False,
+    stops: Stops | None = None,
 ) -> list[Tree]:
     """Grow one tree of S * (1 + p * N) trajectories from each start state, or from its root.
 
@@ -143,6 +149,7 @@ def grow_trees(
             trajectory of each tree, for rules of ``rollout_states`` that need values or entropies.
         keep_snapshots: whole episodes, seed trajectories and vines of a rule with ``whole_episodes``, keep the snapshot
             before each of their turns.
+        stops: asked of every trajectory after each turn that did not end it; what it stops fails (``STOPPED``).
 
     Raises:
         RolloutError: the task raised, or returned a reward that is not finite.
@@ -177,11 +184,11 @@ def grow_trees(
             generator.close([live.branch])
 
     for offset in range(0, len(seeds), max_branches):
-        _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
+        _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep, stops)
     if branching:
         views = _views([live.trajectory for *_, live in seeds], task.horizon, rollout, view_seeds and view_seeds(trees))
         kept = keep_snapshots and rule.whole_episodes
-        _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept)
+        _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept, stops)
     return trees
 
 
@@ -208,7 +215,9 @@ def branch_points(trajectory: Trajectory, rollout: RolloutConfig) -> int:
     return len(trajectory.turns[0].action_ids) if rollout.branch_at == "token" else len(trajectory.turns)
 
 
-def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept) -> None:
+def _grow_vines(
+    task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept, stops
+) -> None:
     """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end; ``kept``: they
     keep snapshots."""
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
@@ -236,7 +245,7 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
         generator.close([live.branch])
 
     for offset in range(0, len(vines), max_branches):
-        _run(task, renderer, generator, vines[offset : offset + max_branches], counters, finished)
+        _run(task, renderer, generator, vines[offset : offset + max_branches], counters, finished, stops)
 
 
 def _open(task, renderer, generator, start: Start, key: SampleKey, *, forkable=False, keep_points=False) -> _Live:
@@ -260,6 +269,7 @@ def _run(
     cohort: Sequence[_Live],
     counters: RolloutCounters,
     finished: Callable[[_Live], None],
+    stops: Stops | None = None,
 ) -> None:
     """Run a cohort in lock-step to the end of every episode."""
     live = list(cohort)
@@ -271,7 +281,7 @@ def _run(
         samples = generator.sample([each.branch for each in live], [each.episode.turn for each in live])
         running = []
         for each, sample in zip(live, samples, strict=True):
-            done = _step(task, renderer, generator, each, sample)
+            done = _step(task, renderer, generator, each, sample, stops)
             if done:
                 counters.episodes += 1
                 counters.invalid_actions += each.trajectory.invalid_actions
@@ -282,7 +292,7 @@ def _run(
         live = running
 
 
-def _step(task, renderer, generator, live: _Live, sample) -> bool:
+def _step(task, renderer, generator, live: _Live, sample, stops: Stops | None) -> bool:
     """Give one sampled action to the world, store the turn, extend the branch. True when the episode has ended."""
     episode, trajectory = live.episode, live.trajectory
     shared = trajectory.branch_token if not trajectory.turns else 0
@@ -306,5 +316,10 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
         trajectory.stop_reason, trajectory.signature = step.stop_reason, signature
     else:
         turn.feedback_ids = renderer.feedback_ids(observation, turn.whole_ids)
+        if stops is not None and stops(episode.seed, trajectory):
+            with _naming(task, episode.seed, turn_number, "when it was stopped"):
+                trajectory.signature = as_strategy(episode.signature(trajectory.first_turn))
+            trajectory.stop_reason, turn.feedback_ids = STOPPED, ()
+            return True
         generator.extend(live.branch, turn.feedback_ids)
     return step.done

@@ -178,8 +178,13 @@ class GrowsTrees:
             counters=self._counters,
             view_seeds=self._view_seeds if rule.needs_values or rule.needs_entropies else None,
             keep_snapshots=any(method.needs_snapshots for method in self.methods.values()),
+            stops=self._stops if rollout is None and any(m.has("stop") for m in self.methods.values()) else None,
         )
         return trees, self._counters.env_steps - before
+
+    def _stops(self, start_state: int, episode: Trajectory) -> bool:
+        """Whether a method stops an episode; each is asked."""
+        return any([method.stop(start_state, episode) for method in self.methods.values()])
 
     def _set_signatures(self, trees: list[Tree]) -> None:
         """Replace the task's signatures where ``signature`` asks for the actions or for a judge's clusters."""

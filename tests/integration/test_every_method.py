@@ -22,7 +22,7 @@ TOGETHER = [
     ["rec", "mdpo", "nft", "copg", "oreal", "bnpo"],
     ["spear", "dph_rl", "weighted_replay"],
     ["remix", "demonstrations", "hpt", "swarm"],
-    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack"],
+    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack", "early_stop"],
     ["ucb", "rep_exp", "novelty", "beacons", "flat_success", "efficiency", "duration", "step_grpo"],
     ["ead", "b_star"],
     ["chi_squared", "f_dpg"],
