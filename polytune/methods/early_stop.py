@@ -3,14 +3,14 @@
     after turn t of an episode, t counted from the start state, it fails at once
         if t >= max(least, ceil(stretch * L)),   L: turns of the longest of the last ``size`` successes of its start state
         or if its last observation came ``repeats`` times before   (0: never asked)
-A start state without a success has L of all start states; without any at all nothing is too long. What a stopped episode
-earned stays, its success is lost, its signature is that of what it did.
+A start state without a success has L of all start states; without any at all nothing is too long. What a stopped
+episode earned stays, its success is lost, its signature is that of what it did.
 
-Source: the abstract ("prune long-tail or likely failed trajectories"); its rule was not read, so stretch, least, repeats
-and size are options, and the rule is ours. There it saves time; here, with ``max_env_steps``, the steps go to more trees.
-Assumes that a success is not much longer than those before it: a long new way is never found once short ones are
-known, unless ``stretch`` is large. A critic is taught that a stopped state is worth nothing. Evaluations do without it.
-Degenerate cases: stretch so large that no horizon is reached, and repeats 0: nothing is stopped.
+Source: the abstract ("prune long-tail or likely failed trajectories"); its rule was not read, so stretch, least,
+repeats and size are options, and the rule is ours. There it saves time; here, with ``max_env_steps``, the steps go to
+more trees. Assumes that a success is not much longer than those before it: a long new way is never found once short
+ones are known, unless ``stretch`` is large. A critic is taught that a stopped state is worth nothing. Evaluations do
+without it. Degenerate cases: stretch so large that no horizon is reached, and repeats 0: nothing is stopped.
 """
 
 import math
@@ -41,9 +41,10 @@ class EarlyStop(Method):
         self.lengths: dict[int, list[int]] = {}  # start state -> turns of its last successes
 
     def says(self) -> str:
+        circles = f", or where an observation came {self.repeats} times before" if self.repeats else ""
         return (
-            f"**Early stopping** (arXiv 2509.12618): rollouts ended as failures at {self.stretch:g} times the turns of the "
-            f"longest success known{f', or where an observation came {self.repeats} times before' * (self.repeats > 0)}."
+            f"**Early stopping** (arXiv 2509.12618): rollouts ended as failures at {self.stretch:g} times the turns of "
+            f"the longest success known{circles}."
         )
 
     def most(self, start_state: int) -> float:

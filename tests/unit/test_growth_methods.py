@@ -3,9 +3,8 @@
 import math
 
 import pytest
-import torch
 from made_updates import update_of
-from test_rollout import HORIZON, Lab
+from test_rollout import HORIZON, Corridor, Lab
 
 from polytune.methods.early_stop import EarlyStop
 from polytune.rollout import STOPPED, Trajectory, Tree, Turn, tree_rows
@@ -72,15 +71,19 @@ def test_what_is_stopped_ends_there_and_fails_and_the_others_are_as_they_were(la
         assert all(vine.stop_reason != STOPPED for group in tree.vine_groups() for vine in group)
 
 
-def test_the_steps_of_walking_in_circles_are_saved(lab):
-    """A policy in FourRooms that knows nothing: what it repeats is left out."""
-    plain = lab.grow(num_seeds=6, num_rollout_states=0)
-    steps, wins = lab.counters.env_steps, sum(seed.success for tree in plain for seed in tree.seeds)
-    method = EarlyStop(repeats=1)
-    trees = lab.grow(num_seeds=6, num_rollout_states=0, stops=method.stop)
-    assert lab.counters.env_steps < 0.8 * steps
-    assert sum(seed.success for tree in trees for seed in tree.seeds) <= wins
-    update, told = update_of(*trees)
-    update.turns_mask_B_T = torch.ones(12, HORIZON, dtype=torch.bool)
+def test_steps_of_failures_are_saved_and_no_success_is_lost():
+    """A corridor, and a policy that knows nothing: at 1 times the longest success the same attempts succeed."""
+    lab = Lab(Corridor(horizon=HORIZON))
+    shape = {"num_seeds": 16, "num_rollout_states": 0}
+    trees, steps = lab.grow(**shape), lab.counters.env_steps
+    method = EarlyStop(stretch=1.0, repeats=0)
+    method.learn(update_of(*trees)[0])
+    again = lab.grow(**shape, stops=method.stop)
+    wins, more = [[[seed.success for seed in tree.seeds] for tree in own] for own in (trees, again)]
+    assert wins == more and any(map(any, wins)) and not all(map(all, wins))
+    assert lab.counters.env_steps < steps
+    update, told = update_of(*again)
     method.learn(update)
-    assert 0.3 < told["early_stop/stopped"] < 1.0
+    assert 0.0 < told["early_stop/stopped"] < 1.0
+    circles = lab.grow(**shape, stops=EarlyStop(repeats=1).stop)
+    assert any(seed.stop_reason == STOPPED for tree in circles for seed in tree.seeds)
