@@ -129,6 +129,12 @@ METHODS: dict[str, Entry] = {
     "early_stop": Entry(
         "polytune.methods.early_stop:EarlyStop", "rollouts that are far too long, or walk in circles, end"
     ),
+    "context_rollouts": Entry(
+        "polytune.methods.context_rollouts:ContextRollouts", "attempts that read a hint, trained on without it"
+    ),
+    "critique_grpo": Entry(
+        "polytune.methods.critique_grpo:CritiqueGRPO", "failures tried again with a critique, trained on without it"
+    ),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

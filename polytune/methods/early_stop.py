@@ -1,7 +1,7 @@
 """Early stopping of hopeless rollouts (ActiveVLN, arXiv 2509.12618): what is far too long, or walks in circles, ends.
 
     after turn t of an episode, t counted from the start state, it fails at once
-        if t >= max(least, ceil(stretch * L)),   L: turns of the longest of the last ``size`` successes of its start state
+        if t >= max(least, ceil(stretch * L)), L: turns of the longest of its start state's last ``size`` successes
         or if its last observation came ``repeats`` times before   (0: never asked)
 A start state without a success has L of all start states; without any at all nothing is too long. What a stopped
 episode earned stays, its success is lost, its signature is that of what it did.

@@ -20,6 +20,7 @@ from polytune.policy.rendering import Renderer
 from polytune.rollout.branching import SeedView, find_branching
 from polytune.rollout.tree import Root, Trajectory, Tree, Turn
 from polytune.tasks.base import Episode, Task, as_strategy
+from polytune.tasks.messages import with_hint
 
 
 class RolloutError(ToldError, RuntimeError):
@@ -51,13 +52,15 @@ class Start(NamedTuple):
     """A start state, by its seed, and which attempt at it this is; together with the run seed they seed the samples.
 
     ``root``: a state reached earlier from that start state, in which the attempt begins; None: the start state itself.
-    ``num_seeds``: seed trajectories of its tree; None: the run's.
+    ``num_seeds``: seed trajectories of its tree; None: the run's. ``hint``: what the policy reads after the first
+    observation, and rows do not have; "": nothing.
     """
 
     start_state: int
     attempt: int
     root: Root | None = None
     num_seeds: int | None = None
+    hint: str = ""
 
     def instead(self, start_state: int) -> Start:
         """An attempt at another start state in the place of this one; no other attempt has its random numbers."""
@@ -83,6 +86,7 @@ class _Live:
     episode: Episode
     branch: Branch
     trajectory: Trajectory
+    prompt_ids: tuple[int, ...]
     keep_points: bool = False
     points: list[tuple[bytes, int]] = field(default_factory=list)
 
@@ -172,7 +176,7 @@ def grow_trees(
             live = _open(
                 task, renderer, generator, start, key, forkable=branching, keep_points=branching or keep_snapshots
             )
-            tree.prompt_ids = start.root.prompt_ids if start.root else tuple(live.branch.ids)
+            tree.prompt_ids = live.prompt_ids
             tree.seeds.append(live.trajectory)
             tree.vines.append([])
             seeds.append((tree, s, start, live))
@@ -235,7 +239,8 @@ def _grow_vines(
                 trajectory = Trajectory(parent=live.trajectory, branch_turn=turn, branch_token=token)
                 with _naming(task, start.start_state, turn, "while restoring a snapshot"):
                     episode = task.restore(snapshot)
-                vines.append(_Live(episode, generator.fork(live.branch, length + token, key), trajectory, kept))
+                branch = generator.fork(live.branch, length + token, key)
+                vines.append(_Live(episode, branch, trajectory, tree.prompt_ids, kept))
                 group.append(trajectory)
             tree.vines[s].append(group)
         generator.close([live.branch])
@@ -254,12 +259,16 @@ def _open(task, renderer, generator, start: Start, key: SampleKey, *, forkable=F
         with _naming(task, start.start_state, len(root.turns), "while restoring a snapshot"):
             episode = task.restore(root.snapshot)
         ids = [*root.prompt_ids, *(i for turn in root.turns for i in (*turn.whole_ids, *turn.feedback_ids))]
-        return _Live(episode, generator.open(ids, key, forkable=forkable), Trajectory(root=root), keep_points)
+        branch = generator.open(ids, key, forkable=forkable)
+        return _Live(episode, branch, Trajectory(root=root), root.prompt_ids, keep_points)
     with _naming(task, start.start_state, 0, "at its start"):
         episode = task.start(start.start_state)
         observation = episode.observation()
-    prompt_ids = renderer.prompt_ids(observation)
-    return _Live(episode, generator.open(prompt_ids, key, forkable=forkable), Trajectory(), keep_points)
+    prompt_ids = read_ids = renderer.prompt_ids(observation)
+    if start.hint:
+        read_ids = renderer.prompt_ids(with_hint(observation, start.hint))
+    branch = generator.open(read_ids, key, forkable=forkable)
+    return _Live(episode, branch, Trajectory(), tuple(prompt_ids), keep_points)
 
 
 def _run(

@@ -26,6 +26,7 @@ TOGETHER = [
     ["ucb", "rep_exp", "novelty", "beacons", "flat_success", "efficiency", "duration", "step_grpo"],
     ["ead", "b_star"],
     ["chi_squared", "f_dpg"],
+    ["context_rollouts", "critique_grpo"],
 ]
 TOGETHER += [[name] for name in METHODS if not any(name in names for names in TOGETHER)]
 #: methods of vines; those that read the policy that the run began with
