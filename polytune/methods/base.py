@@ -2,6 +2,7 @@
 
 Before the first update ``begin``, with the policy that the run began with. The order of an update:
 
+    reference       which policy the KL term refers to
     wanted_rows     how many trees fit into a batch
     starts          before trees grow
     temperature     with which they then grow, and of all logprobs of the update
@@ -23,7 +24,7 @@ Methods run in the order in which the run names them. What a hook sees is one pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -32,6 +33,8 @@ import torch
 from polytune.config import require_number
 from polytune.rollout import Row, Start, Trajectory, Tree
 
+#: of a policy: name -> tensor
+Weights = Mapping[str, torch.Tensor]
 #: of a row's completion tokens: logprobs and entropies, 0 off its own ones
 Scored = tuple[list[float], list[float]]
 #: rows -> what the policy of this moment says of each, in this process
@@ -219,6 +222,17 @@ class Method:
 
     def begin(self, beginning: Beginning) -> None:
         """Once in a run, before its first update; a resumed run has it in ``state``."""
+
+    @property
+    def sets_reference(self) -> bool:
+        """Whether ``reference`` may give weights in this run."""
+        return self.has("reference")
+
+    def reference(self, policy: Callable[[], Weights], progress: float) -> Weights | None:
+        """New weights for the policy that the KL term refers to, with kl_reference 'pretrained'; None: as it was. Every
+        process is asked at the beginning of each update and must give the same. ``policy``: gives the trained policy's
+        of now, which must not be changed. A checkpoint holds what was given last."""
+        return None
 
     def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
         """What grows in the place of the starts that are due in this process: each may get a root, another start state

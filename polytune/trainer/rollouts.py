@@ -47,6 +47,7 @@ class GrowsTrees(GrowsForMethods):
         self._counters = RolloutCounters()
         self._trees: list[Tree] = []
         with self.accelerator.autocast():  # rows are scored under it, too
+            self._renew_reference()
             self._begin_methods()
             self._grow_update(self._room(len(prompts)) * self.accelerator.num_processes)
             self._grow_again()
