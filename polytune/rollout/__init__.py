@@ -5,6 +5,7 @@ from polytune.rollout.duplicates import Duplicates, count_duplicates
 from polytune.rollout.rows import Row, blank_row, trajectory_row, tree_rows
 from polytune.rollout.tree import Root, Trajectory, Tree, Turn, signature_as_json
 from polytune.rollout.vines import (
+    STOPPED,
     RolloutCounters,
     RolloutError,
     Start,
@@ -15,6 +16,7 @@ from polytune.rollout.walked import Walk, snapshots_on
 
 __all__ = [
     "BRANCHING",
+    "STOPPED",
     "Branching",
     "Duplicates",
     "RolloutCounters",

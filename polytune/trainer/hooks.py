@@ -67,7 +67,8 @@ def load_methods(folder: Path, methods: Mapping[str, Method], snapshots_on: Call
 class CallsMethods:
     """Mixin before a TRL trainer: calls the hooks of ``self.methods``. Without a method the loss is TRL's.
 
-    Expects ``_trees``, ``_rows``, ``_turn_index``, ``_sum``, ``_record`` and ``_draw_seed`` of the trainer, and of its
+    Expects ``_trees``, ``_rows``, ``_turn_index``, ``_sum``, ``_record``, ``_score_given`` and ``_draw_seed`` of the
+    trainer, and of its
     passes over rows: ``_scored_chunk`` is what they run, and the first one since ``_pass_logprobs`` was cleared leaves
     its logprobs there.
     """
@@ -150,6 +151,7 @@ class CallsMethods:
             head=self._logits,
             text=self.renderer.action_text,
             reference_B_C=output.get("ref_per_token_logps"),
+            score=self._score_given,
         )
 
     def _bonus(self, update: Update) -> torch.Tensor | float:

@@ -21,16 +21,18 @@ TOGETHER = [
     ["clip_cov", "kl_cov", "lp_reg", "steer", "thr", "d3s", "epo", "empg", "verl"],
     ["rec", "mdpo", "nft", "copg", "oreal", "bnpo"],
     ["spear", "dph_rl", "weighted_replay"],
-    ["remix", "demonstrations", "hpt", "swarm"],
-    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack"],
-    ["ucb", "rep_exp", "novelty", "beacons", "flat_success", "efficiency", "duration", "step_grpo"],
+    ["demonstrations", "hpt", "swarm", "recall_extend"],
+    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack", "early_stop", "alp_gmm"],
+    ["ucb", "rep_exp", "novelty", "beacons", "flat_success", "efficiency", "duration", "step_grpo", "dynamic_rewards"],
     ["ead", "b_star"],
-    ["chi_squared", "f_dpg"],
+    ["chi_squared", "f_dpg", "remix", "f_dpo", "rpo", "implicit_sft"],
+    ["salsa", "nash_mirror_prox"],
+    ["context_rollouts", "critique_grpo"],
 ]
 TOGETHER += [[name] for name in METHODS if not any(name in names for names in TOGETHER)]
 #: methods of vines; those that read the policy that the run began with
 VINES = ("mrt",)
-REFERENCE = ("chi_squared", "f_dpg")
+REFERENCE = ("chi_squared", "f_dpg", "remix", "f_dpo", "rpo", "implicit_sft", "salsa", "nash_mirror_prox")
 #: and those of sets whose diversity is told by vectors
 VECTORS = ("hidden_signatures",)
 
