@@ -93,7 +93,7 @@ class Grid(NamedTuple):
         places, moves = [self.start], []
         for move in _MOVE.findall(match[1]):
             place = self.after(places[-1], move)
-            if place is None or places[-1] == self.goal:
+            if place is None:
                 break
             if place in places:  # a loop: what led back to this place goes
                 del moves[places.index(place) :], places[places.index(place) + 1 :]
@@ -140,7 +140,8 @@ def _beside(cell: int, step: int, size: int) -> bool:
 @lru_cache(maxsize=4096)
 def maze_of(seed: int, size: int, loops: int) -> Grid:
     """The maze of a seed. Mazes are drawn until one is on the seed's side: one in `HELD_OUT_SHARE`, told by a digest of
-    its walls, is for seeds of tests alone, so that no training maze is among them."""
+    its walls, is for seeds of tests alone, so that no training maze is among them. Assumes so many different mazes that
+    both sides have some (7 x 7 without loops: 192)."""
     draw, wanted = random.Random(f"maze {size} {loops} {seed}"), seed >= TEST_ROWS_START
     while True:
         grid = _grow(size, loops, draw)
@@ -175,34 +176,41 @@ class Maze(AnswerTask):
     solved_at = 1.0
     episode_class = MazeEpisode
     instructions = (
-        "You see a maze row by row, each place one word: WALL, PATH, START or GOAL; NEWLINE ends a row. Answer with the "
-        "moves that lead from START to GOAL without walking into a wall, UP, DOWN, LEFT or RIGHT, and then DONE."
+        "You see a maze row by row, each place one word: WALL, PATH, START or GOAL; NEWLINE ends a row. Answer with "
+        "the moves that lead from START to GOAL without walking into a wall, UP, DOWN, LEFT or RIGHT, and then DONE."
     )
 
     def __init__(
         self, size: int = 17, loops: int = 0, train: int = 1_000_000, lines: int = 48_000, max_tokens: int = 180
     ):
         super().__init__()
-        for name, value, least in (
-            ("size", size, 7), ("loops", loops, 0), ("train", train, 1), ("lines", lines, 1), ("max_tokens", max_tokens, 1)
-        ):  # fmt: skip
+        given = {"size": (size, 7), "loops": (loops, 0), "train": (train, 1), "lines": (lines, 1)}
+        for name, (value, least) in {**given, "max_tokens": (max_tokens, 1)}.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name} of task 'maze' must be a whole number of at least {least}, got {value!r}")
+        self._check_sizes(size, loops, train, max_tokens)
+        self.size, self.loops, self.lines, self.max_action_tokens = size, loops, lines, max_tokens
+        self.splits = {"train": range(train), "test": range(TEST_ROWS_START, TEST_ROWS_START + TEST_MAZES)}
+
+    @staticmethod
+    def _check_sizes(size: int, loops: int, train: int, max_tokens: int) -> None:
+        """ValueError for sizes that do not go together."""
         cells = size // 2
         if size % 2 == 0:
             raise ValueError(f"size of task 'maze' must be odd (cells and the walls between them), got {size}")
-        if loops > (cells - 1) ** 2:
-            raise ValueError(f"loops of task 'maze' is {loops}, but a maze of size {size} has {(cells - 1) ** 2} walls")
-        longest = 2 * (cells * cells - 1) + 1
-        if max_tokens < 4 * (cells - 1) + 1:
+        if loops > (cells - 1) ** 2 // 2:
             raise ValueError(
-                f"max_tokens of task 'maze' is {max_tokens}, but the goal is {4 * (cells - 1)} moves away at least, and "
-                f"{END} follows: give at least {4 * (cells - 1) + 1} ({longest} for the longest way of size {size})"
+                f"loops of task 'maze' is {loops}: at most {(cells - 1) ** 2 // 2} at size {size}, half of the walls "
+                "between cells, so that mazes differ"
+            )
+        nearest, longest = 4 * (cells - 1) + 1, 2 * (cells * cells - 1) + 1
+        if max_tokens < nearest:
+            raise ValueError(
+                f"max_tokens of task 'maze' is {max_tokens}, but the shortest way through size {size} takes {nearest} "
+                f"words, {END} included, and the longest {longest}: give at least {nearest}"
             )
         if train > LINES_START:
             raise ValueError(f"train of task 'maze' is {train}: at most {LINES_START}, pretraining has the seeds above")
-        self.size, self.loops, self.lines, self.max_action_tokens = size, loops, lines, max_tokens
-        self.splits = {"train": range(train), "test": range(TEST_ROWS_START, TEST_ROWS_START + TEST_MAZES)}
 
     def grid(self, seed: int) -> Grid:
         """The maze of a seed."""
@@ -220,7 +228,7 @@ class Maze(AnswerTask):
         return float(walk is not None and walk.solved)
 
     def strategy(self, answer: str, seed: int) -> str | None:
-        """The path without its loops, a letter a move, wherever it ends; None for text that is no path, or leads nowhere."""
+        """The path without its loops, a letter a move, wherever it ends; None for other text, or none that leads on."""
         walk = self.grid(seed).walk(answer)
         return None if walk is None else walk.path or None
 
