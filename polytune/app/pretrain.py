@@ -57,6 +57,13 @@ class PretrainConfig:
             "creativity task are added to its tokens."
         },  # fmt: skip
     )
+    merge_adapter: bool = field(
+        default=True,
+        metadata={
+            "help": "With use_peft: save the adapter merged into its base; false: the adapter alone, small files that "
+            "name their base."
+        },
+    )
     num_demonstrations: int | None = field(
         default=None,
         metadata={
@@ -152,7 +159,8 @@ def main(argv: Sequence[str]) -> None:
     held_out_loss = None if data.held is None else trainer.evaluate()["eval_loss"]
 
     # ---------------------------------------------------------------- save
-    trainer.model = merge(trainer.model)
+    if config.merge_adapter:
+        trainer.model = merge(trainer.model)
     trainer.save_model(str(output_dir))
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss, "word_merges": config.word_merges or 0}  # fmt: skip
@@ -167,6 +175,8 @@ def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> 
     before the expert acts."""
     from polytune.policy.tiny import sizes_of
 
+    if not adapter.use_peft:
+        refuse_unused(config, {"merge_adapter": "without use_peft there is no adapter"})
     if config.base_model is None:
         refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
         sizes_of(config.preset)
