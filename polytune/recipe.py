@@ -39,8 +39,8 @@ class OnceLoader(yaml.SafeLoader):
 
 
 def read_recipe(path: str | Path, within: Path | None = None) -> dict[str, Any]:
-    """The fields of a recipe as a flat mapping, those of the recipes that it extends included; ``within``: of these only
-    such as lie in that folder, one after the other.
+    """The fields of a recipe as a flat mapping, those of the recipes that it extends included; ``within``: of these
+    only such as lie in that folder, one after the other.
 
     Raises:
         ValueError: a file is missing, is not YAML, is no mapping of names to values, or extends itself.

@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> None:
             world = read_world(name, config)
             world.lay(parse, laid)
             if not config.report_only:
-                benchmark.pretrain(world, recipe_of(name, "pretrain"), call)
+                benchmark.pretrain(world, benchmark.pretraining(recipe_of(name)), call)
             others = {other: own for other, own in kept["worlds"].items() if other != name}
             only = benchmark_cells.winners(others) if name in config.winners_alone else None
             store = benchmark.open_store(world, kept)
@@ -102,11 +102,11 @@ def read_world(name: str, config: MethodsBenchmarkConfig):
     """A world with its bases."""
     from polytune.comparison.benchmark import World
 
-    return World.read(parse, name, recipe_of(name, "compare"), Path(config.output_dir) / name)
+    return World.read(parse, recipe_of(name), Path(config.output_dir) / name)
 
 
-def recipe_of(name: str, part: str) -> Path:
-    return RECIPES / "methods_benchmark" / f"{name}_{part}.yaml"
+def recipe_of(name: str) -> Path:
+    return RECIPES / "methods_benchmark" / f"{name}_compare.yaml"
 
 
 def run_world(world, store, only, seeds: int | None) -> None:
@@ -131,13 +131,13 @@ def run_world(world, store, only, seeds: int | None) -> None:
 
 def told(world, line: dict[str, Any]) -> str:
     """A line for the terminal."""
-    from polytune.comparison.benchmark import WINNERS
-
     name = f"{line['base']}{line['method'] and '+'}{line['method']} seed {line['seed']}"
     if "values" not in line:
         return f"{name}: {'refused' if 'refused' in line else 'failed'}: {line.get('refused', line.get('failed'))}"
     values = line["values"]
-    found = f"success {values['success']:.3f}, {values.get(WINNERS, 0.0):.2f} winners, {line['seconds']:.1f} s"
+    found = (
+        f"success {values['success']:.3f}, {values[world.coverage]:.2f} winners, {line['cpu_seconds']:.1f} CPU seconds"
+    )
     return f"{name}: {found}"
 
 

@@ -1,8 +1,9 @@
 """The benchmark of methods: worlds, what is laid over their bases, and the runs, one after another in this process.
 
-A world is recipes/methods_benchmark/NAME_compare.yaml, a comparison whose methods are the bases, with its start policy,
-NAME_pretrain.yaml. A run is trained by recipes/finetune.py and measured: a tabular world exactly, from the policy's
-table of probabilities, another one by recipes/evaluate.py, the means over its start states. Its folder is then removed.
+A world is recipes/methods_benchmark/NAME_compare.yaml, a comparison whose methods are the bases, and where its policy
+has to be trained first, NAME_pretrain.yaml. A run is trained by recipes/finetune.py and measured: a tabular world
+exactly, from the policy's table of probabilities, another one by recipes/evaluate.py, the means over its start states.
+Its folder is then removed.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ from polytune.policy import Renderer, load_policy
 from polytune.running.identity import contents
 from polytune.running.provenance import fingerprint
 from polytune.tasks import Task
+from polytune.tasks.creativity.tasks import CreativityTask
 from polytune.tasks.tabular import exact
 from polytune.tasks.tabular.worlds import PathWorld
 
-WINNERS = "distinct_winning_signatures"
+WINNERS, DISTINCT = "distinct_winning_signatures", "distinct_valid"
 #: fields of a run that do not decide what it finds
 FREE = ("model", "output_dir", "seed")
 #: runs a program of polytune.app in this process: name, words, log
@@ -61,19 +63,23 @@ class World:
     pretrained: str = ""
 
     @classmethod
-    def read(cls, parse: Callable[..., tuple], name: str, recipe: Path, folder: Path) -> World:
-        """From its recipe, its runs below ``folder``; ``parse``: ``polytune.app.cli.parse``.
+    def read(cls, parse: Callable[..., tuple], recipe: Path, folder: Path) -> World:
+        """From its recipe, its runs in ``folder``, which its name is; ``parse``: ``polytune.app.cli.parse``.
 
         Raises:
             ValueError: the recipe or one of its bases is wrong.
         """
         parts = (TaskConfig, PolicyConfig, ComparisonConfig)
         task_config, policy_config, config = parse(parts, ["--config", str(recipe)], description="")
-        policy_config = replace(policy_config, model=str(folder / "pretrained"), cpu_threads=1)
+        model = folder / "pretrained" if pretraining(recipe).is_file() else policy_config.model
+        policy_config = replace(policy_config, model=str(model), cpu_threads=1)
         config = replace(config, output_dir=str(folder))
         bases = methods.read_methods(parse, config, task_config, policy_config)
+        methods.check_methods(bases, config, task_config, policy_config)
         task, starts, _ = methods.check_starts(bases, config, task_config)
-        return cls(name, task_config, policy_config, config, task, starts, {(b.name, BASE_ALONE): b for b in bases})
+        return cls(
+            folder.name, task_config, policy_config, config, task, starts, {(b.name, BASE_ALONE): b for b in bases}
+        )
 
     @property
     def folder(self) -> Path:
@@ -91,6 +97,11 @@ class World:
     def exact(self) -> bool:
         """Whether a policy's numbers are computed here, not sampled."""
         return isinstance(self.task, PathWorld)
+
+    @property
+    def coverage(self) -> str:
+        """The measure of distinct winners: a creativity task has one answer a prompt and counts over all of them."""
+        return DISTINCT if isinstance(self.task, CreativityTask) else WINNERS
 
     def lay(self, parse: Callable[..., tuple], overlays: Mapping[str, Mapping[str, Any]]) -> None:
         """Lay every method over every base; one that contradicts a base keeps the line that refuses it."""
@@ -148,6 +159,11 @@ def plan(
                 yield base, name, seed
 
 
+def pretraining(recipe: Path) -> Path:
+    """The recipe of the policy that a world begins with; no file where the world names one that is there."""
+    return recipe.with_name(recipe.name.replace("_compare", "_pretrain"))
+
+
 def pretrain(world: World, recipe: Path, call: Call) -> None:
     """Train the policy that all runs of a world begin with, unless it is there."""
     folder = Path(world.policy_config.model)
@@ -163,11 +179,16 @@ def run_one(world: World, base: str, name: str, seed: int, call: Call) -> dict[s
     folder = world.folder / base / (name or "alone") / f"seed_{seed}"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
     run, programs = Run(folder, method, seed), world.programs()
-    line = {"base": base, "method": name, "seed": seed, "identity": world.identity(method, world.laid[base, BASE_ALONE])}
-    began = time.perf_counter()
+    line = {
+        "base": base,
+        "method": name,
+        "seed": seed,
+        "identity": world.identity(method, world.laid[base, BASE_ALONE]),
+    }
+    began = time.process_time()
     try:
         call("finetune", programs.training(run)[4:], folder / "finetune.log")
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         line |= {"values": measure(world, run, programs, call)}
         last = read_metrics(folder / "metrics.jsonl")[-1]
     except ValueError as error:
@@ -176,7 +197,7 @@ def run_one(world: World, base: str, name: str, seed: int, call: Call) -> dict[s
         return line | {"failed": f"{type(error).__name__}: {_line(error, method.name)}"}
     shutil.rmtree(folder)
     steps = {"env_steps": int(last["rollout/env_steps"]), "gradient_steps": int(last["step"])}
-    return line | steps | {"seconds": round(seconds, 2)}
+    return line | steps | {"cpu_seconds": _short(seconds)}
 
 
 def measure(world: World, run: Run, programs: Programs, call: Call) -> dict[str, float]:

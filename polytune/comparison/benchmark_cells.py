@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from polytune.comparison.benchmark import WINNERS, World
+from polytune.comparison.benchmark import World
 from polytune.comparison.figures import Figures, check_budgets, difference
 from polytune.comparison.methods import PRETRAINED, Method
 from polytune.comparison.run_store import BASE_ALONE, RunStore
@@ -21,7 +21,7 @@ from polytune.comparison.runs import Run
 
 SUCCESS = "success"
 #: what a cell may say of its method
-GAINS, HARMS, TRADES, OPEN = "gains", "harms", "trades", "not resolved"
+GAINS, HARMS, TRADES, OPEN, SAME = "gains", "harms", "trades", "not resolved", "changes nothing"
 
 
 def world_summary(world: World, store: RunStore, level: float, only: Mapping[str, set[str]] | None) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def world_summary(world: World, store: RunStore, level: float, only: Mapping[str
     return {
         "task": world.task.name,
         "exact": world.exact,
+        "coverage": world.coverage,
         "policy": world.pretrained,
         "seeds": world.seeds,
         "samples": world.config.n,
@@ -57,21 +58,27 @@ def cell(world: World, store: RunStore, base: str, name: str, level: float, only
         return {"refused": told}
     if only is not None and name not in only[base]:
         return {"left_out": True}
-    for why in ("refused", "failed"):
-        if lines := [line[why] for line in _all_lines(world, store, base, name) if why in line]:
-            return {why: lines[0]}
+    ends = {
+        why: f"{line[why]} (seed {line['seed']})" if why == "failed" else line[why]
+        for line in _all_lines(world, store, base, name)
+        for why in ("refused", "failed")
+        if why in line
+    }
     own, alone = _lines(world, store, base, name), _lines(world, store, base, BASE_ALONE)
+    if ends and not own:
+        return ends
     missing = _missing(world, own)
     shared = {line["seed"] for line in own} & {line["seed"] for line in alone}
     own, alone = ([line for line in lines if line["seed"] in shared] for lines in (own, alone))
     if not shared:
         return {"missing": missing}
-    found = {"missing": missing, "seeds": sorted(shared), **_means(own, level)}
+    found = {**ends, "missing": missing, "seeds": sorted(shared), **_means(own, level)}
     if told := _budget_line(world, base, name, own, alone):
         found["budget"] = told
     found["differences"] = differences(own, alone, level)
-    found["seconds_ratio"] = fmean(line["seconds"] for line in own) / fmean(line["seconds"] for line in alone)
-    return found | {"verdict": verdict(found["differences"])}
+    found["seconds_ratio"] = fmean(line["cpu_seconds"] for line in own) / fmean(line["cpu_seconds"] for line in alone)
+    same = all(a["values"] == b["values"] for a, b in zip(own, alone, strict=True))
+    return found | {"verdict": SAME if same else verdict(found["differences"], world.coverage)}
 
 
 def _all_lines(world: World, store: RunStore, base: str, name: str) -> list[dict[str, Any]]:
@@ -91,7 +98,7 @@ def _missing(world: World, lines: Sequence[Mapping[str, Any]]) -> list[int]:
 
 def _interval(values: Sequence[float], level: float, bounds: tuple[float, float] | None = None) -> dict[str, Any]:
     """Mean with Student's interval, no end beyond ``bounds``, and whether it excludes 0."""
-    found = difference(np.array(values)[:, None], level, None)
+    found = difference(np.array(values)[:, None], level, None, 0)
     if bounds is not None and found["low"] is not None:
         found |= {"low": max(found["low"], bounds[0]), "high": min(found["high"], bounds[1])}
     return {name: found[name] for name in ("estimate", "low", "high", "resolved")}
@@ -108,7 +115,7 @@ def _means(lines: Sequence[Mapping[str, Any]], level: float) -> dict[str, Any]:
     values = {m: _interval([line["values"][m] for line in lines], level, _range(m)) for m in lines[0]["values"]}
     for own in values.values():
         own.pop("resolved")
-    costs = {name: fmean(line[name] for line in lines) for name in ("env_steps", "gradient_steps", "seconds")}
+    costs = {name: fmean(line[name] for line in lines) for name in ("env_steps", "gradient_steps", "cpu_seconds")}
     return {"measures": values, "cost": costs}
 
 
@@ -122,9 +129,10 @@ def differences(
     }
 
 
-def verdict(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """In a word: ``gains`` in coverage or success and loses none, ``harms``, ``trades`` one for the other."""
-    signs = {np.sign(found[m]["estimate"]) for m in (SUCCESS, WINNERS) if m in found and found[m]["resolved"]}
+def verdict(found: Mapping[str, Mapping[str, Any]], coverage: str) -> str:
+    """In a word: ``gains`` in success or the measure ``coverage`` and loses none, ``harms``, ``trades`` one for the
+    other."""
+    signs = {np.sign(found[m]["estimate"]) for m in (SUCCESS, coverage) if found[m]["resolved"]}
     return TRADES if signs == {1.0, -1.0} else GAINS if 1.0 in signs else HARMS if -1.0 in signs else OPEN
 
 
@@ -142,7 +150,7 @@ def _figures(world: World, base: str, name: str, lines: Sequence[Mapping[str, An
     return [
         Figures(
             Run(Path(), method, line["seed"]), list(world.starts), world.config.n, {},
-            [{"rollout/env_steps": line["env_steps"], "step": line["gradient_steps"]}], line["seconds"],
+            [{"rollout/env_steps": line["env_steps"], "step": line["gradient_steps"]}], line["cpu_seconds"],
         )
         for line in lines
     ]  # fmt: skip

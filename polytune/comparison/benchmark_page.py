@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polytune.comparison.benchmark import WINNERS
-from polytune.comparison.benchmark_cells import GAINS, HARMS, OPEN, SUCCESS, TRADES
+from polytune.comparison.benchmark import DISTINCT
+from polytune.comparison.benchmark_cells import GAINS, HARMS, OPEN, SAME, SUCCESS, TRADES
 from polytune.comparison.keep import portable
 from polytune.comparison.methods import PRETRAINED
 from polytune.comparison.table import cell, markdown, number
@@ -17,7 +17,7 @@ from polytune.running.provenance import origin, write_json, write_text
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 NAMES = {"grpo": "GRPO", "poly_epo": "Poly-EPO", PRETRAINED: "start policy"}
-ORDER = {GAINS: 0, TRADES: 1, OPEN: 2, HARMS: 3}
+ORDER = {word: place for place, word in enumerate((GAINS, TRADES, OPEN, SAME, HARMS))}
 
 
 def read_kept(path: str | Path) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def reading(worlds: Mapping[str, Any]) -> str:
         found: dict[str, dict[str, str]] = {}
         for world, own in worlds.items():
             for name, one in own["bases"].get(base, {}).get("methods", {}).items():
-                if one.get("verdict", OPEN) != OPEN:
-                    found.setdefault(name, {})[world] = _signs(one)
+                if one.get("verdict", OPEN) not in (OPEN, SAME):
+                    found.setdefault(name, {})[world] = _signs(one, own["coverage"])
         rows = [["method", *worlds]]
         rows += [[name, *(own.get(world, "") for world in worlds)] for name, own in sorted(found.items())]
         told = markdown(rows) if found else "Nothing yet."
@@ -72,12 +72,12 @@ def reading(worlds: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _signs(one: Mapping[str, Any]) -> str:
+def _signs(one: Mapping[str, Any], coverage: str) -> str:
     """``gains: coverage +.31``: the verdict with the differences that are resolved."""
     words = [
         f"{title} {number(own['estimate'], '+')}"
-        for measure, title in ((SUCCESS, "success"), (WINNERS, "winners"))
-        if (own := one["differences"].get(measure)) is not None and own["resolved"]
+        for measure, title in ((SUCCESS, "success"), (coverage, "winners"))
+        if (own := one["differences"][measure])["resolved"]
     ]
     return f"{one['verdict']}: {', '.join(words)}"
 
@@ -90,10 +90,12 @@ def world_part(name: str, world: Mapping[str, Any], level: float) -> str:
     seeds, samples = len(world["seeds"]), world["samples"]
     how = "computed from the policy's probabilities" if world["exact"] else f"{samples} samples of each start state"
     told = (
-        f"{seeds} seeds, {world['env_steps']:,} environment steps and {world['gradient_steps']:,} gradient steps a run, "
-        f"learning rate {world['learning_rate']:g}; {how}; {100 * level:.4g} % intervals over seeds."
+        f"{seeds} seeds, {world['env_steps']:,} environment steps and {world['gradient_steps']:,} gradient steps a "
+        f"run, learning rate {world['learning_rate']:g}; {how}; {100 * level:.4g} % intervals over seeds."
     )
     parts = [f"## {name}", told, base_table(world)]
+    if world[PRETRAINED] is None:
+        return "\n\n".join([*parts[:2], "Not run yet."])
     for base, own in world["bases"].items():
         parts += [f"### {name}, over {NAMES.get(base, base)}", method_table(world, own)]
         parts += [text for text in (refused_table(own), missing_line(world, own)) if text]
@@ -104,19 +106,21 @@ def _titles(world: Mapping[str, Any]) -> dict[str, str]:
     """Measures of a table: title by name."""
     samples = world["samples"]
     entropy = "nats an episode" if world["exact"] else "nats a decision"
-    return {SUCCESS: "success", f"pass@{samples}": f"pass@{samples}",
-            WINNERS: f"distinct winners in {samples}", "entropy": f"entropy, {entropy}"}  # fmt: skip
+    valid = world["coverage"] == DISTINCT
+    found = f"distinct valid answers in {world['start_states']:,}" if valid else f"distinct winners in {samples}"
+    pass_at_k = {f"pass@{samples}": f"pass@{samples}"} if samples > 1 else {}
+    return {SUCCESS: "success", **pass_at_k, world["coverage"]: found, "entropy": f"entropy, {entropy}"}
 
 
 def base_table(world: Mapping[str, Any]) -> str:
     """The start policy and the bases themselves."""
     titles = _titles(world)
-    rows = [["", *titles.values(), "seconds"]]
+    rows = [["", *titles.values(), "CPU seconds"]]
     start = world[PRETRAINED] or {}
     rows.append([NAMES[PRETRAINED], *(number(start.get(m)) for m in titles), "-"])
     for base, own in world["bases"].items():
         cells = [cell(own.get("measures", {}).get(m)) for m in titles]
-        rows.append([NAMES.get(base, base), *cells, number(own.get("cost", {}).get("seconds"))])
+        rows.append([NAMES.get(base, base), *cells, number(own.get("cost", {}).get("cpu_seconds"))])
     return markdown(rows)
 
 
@@ -126,15 +130,14 @@ def method_table(world: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     done = {name: one for name, one in own["methods"].items() if "differences" in one}
 
     def place(name: str) -> tuple:
-        found = done[name]["differences"]
-        return ORDER[done[name]["verdict"]], -found.get(WINNERS, found[SUCCESS])["estimate"]
+        return ORDER[done[name]["verdict"]], -done[name]["differences"][world["coverage"]]["estimate"]
 
-    rows = [["method", *titles.values(), "seconds x", "seeds", ""]]
+    rows = [["method", *titles.values(), "CPU seconds, x", "seeds", ""]]
     for name in sorted(done, key=place):
         one = done[name]
         cells = [cell(one["differences"].get(m), "+") for m in titles]
-        notes = f"{one['verdict']}; budget: {one['budget']}" if "budget" in one else one["verdict"]
-        rows.append([name, *cells, number(one["seconds_ratio"]), str(len(one["seeds"])), notes])
+        notes = "; ".join([one["verdict"], *(f"{why}: {one[why]}" for why in ("budget", "failed") if why in one)])
+        rows.append([name, *cells, number(one["seconds_ratio"]), str(len(one["seeds"])), _escaped(notes)])
     return markdown(rows) if len(rows) > 1 else "No run yet."
 
 
@@ -142,7 +145,11 @@ def refused_table(own: Mapping[str, Any]) -> str:
     """Methods that do not apply, in their own words, and those that failed."""
     rows = [["does not apply", "why"]]
     rows += [[name, _escaped(one["refused"])] for name, one in own["methods"].items() if "refused" in one]
-    rows += [[f"{name} (failed)", _escaped(one["failed"])] for name, one in own["methods"].items() if "failed" in one]
+    rows += [
+        [f"{name} (failed)", _escaped(one["failed"])]
+        for name, one in own["methods"].items()
+        if "failed" in one and "differences" not in one
+    ]
     return markdown(rows) if len(rows) > 1 else ""
 
 

@@ -2,7 +2,8 @@
 the run in progress alone. Of lines about one run the last one counts; a torn last line is none.
 
 A line: ``base``, ``method`` (BASE_ALONE: nothing over the base), ``seed``, ``identity`` (a digest of what decides the
-run), and ``values`` (measure -> number), ``env_steps``, ``gradient_steps``, ``seconds``, or ``refused`` or ``failed``,
+run), and ``values`` (measure -> number), ``env_steps``, ``gradient_steps``, ``cpu_seconds`` of
+training, or ``refused`` or ``failed``,
 the line that it ended with.
 """
 

@@ -11,12 +11,17 @@ from matplotlib.figure import Figure
 from polytune.pictures.plot import COLOURS
 
 #: verdict -> colour
-SHADES = {"gains": COLOURS[3], "harms": COLOURS[1], "trades": COLOURS[4], "not resolved": COLOURS[0]}
+SHADES = {
+    "gains": COLOURS[3],
+    "harms": COLOURS[1],
+    "trades": COLOURS[4],
+    "not resolved": COLOURS[0],
+    "changes nothing": "#c4c7cc",
+}
+RESOLVED = ("gains", "harms", "trades")
 
 
-def plot_gains(
-    worlds: Mapping[str, Any], path: str | Path, *, level: float, names: Mapping[str, str]
-) -> None:
+def plot_gains(worlds: Mapping[str, Any], path: str | Path, *, level: float, names: Mapping[str, str]) -> None:
     """Worlds down, bases across; every method a point with its intervals, those that are resolved with their names.
     Writes a PNG; worlds without a finished cell are left out."""
     shown = {name: own for name, own in worlds.items() if any(map(_cells, own["bases"].values()))}
@@ -27,7 +32,7 @@ def plot_gains(
     panels = figure.subplots(len(shown), len(bases), squeeze=False)
     for row, (world, own) in zip(panels, shown.items(), strict=True):
         for axes, base in zip(row, bases, strict=True):
-            _panel(axes, _cells(own["bases"][base]), own["samples"])
+            _panel(axes, _cells(own["bases"][base]), own["coverage"])
             axes.set_title(f"{world}, over {names.get(base, base)}")
     marks = [panels[0][0].plot([], [], "o", color=colour, label=word)[0] for word, colour in SHADES.items()]
     figure.legend(handles=marks, frameon=False, loc="outside lower center", ncols=len(marks))
@@ -40,18 +45,19 @@ def _cells(own: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one for name, one in own["methods"].items() if "differences" in one}
 
 
-def _panel(axes: Any, cells: Mapping[str, Any], samples: int) -> None:
+def _panel(axes: Any, cells: Mapping[str, Any], coverage: str) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axvline(0, color="black", linewidth=0.8)
     labelled = []
-    for name, one in sorted(cells.items(), key=lambda item: item[1]["verdict"] != "not resolved"):
-        x, y = (one["differences"][m] for m in ("success", "distinct_winning_signatures"))
-        open_ = one["verdict"] == "not resolved"
-        style = {"color": SHADES[one["verdict"]], "alpha": 0.45 if open_ else 0.9}
-        axes.errorbar(x["estimate"], y["estimate"], _reach(y), _reach(x), fmt="o", markersize=4, elinewidth=0.7, **style)
+    for name, one in sorted(cells.items(), key=lambda item: item[1]["verdict"] in RESOLVED):
+        x, y = (one["differences"][m] for m in ("success", coverage))
+        style = {"color": SHADES[one["verdict"]], "alpha": 0.9 if one["verdict"] in RESOLVED else 0.45}
+        axes.errorbar(
+            x["estimate"], y["estimate"], _reach(y), _reach(x), fmt="o", markersize=4, elinewidth=0.7, **style
+        )
         labelled.append((x["estimate"], y["estimate"], name, style["color"]))
     _label(axes, labelled)
-    axes.set(xlabel="gain in success", ylabel=f"gain in distinct winners among {samples} samples")
+    axes.set(xlabel="gain in success", ylabel=f"gain in {coverage.replace('_', ' ')}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
