@@ -117,6 +117,7 @@ METHODS: dict[str, Entry] = {
     ),
     "f_dpg": Entry("polytune.methods.f_dpg:FDPG", "towards the pretrained policy restricted to success"),
     "verl": Entry("polytune.methods.verl:VERL", "advantages by the rank of hidden states"),
+    "set_bonus": Entry("polytune.methods.set_bonus:SetBonus", "set advantages beside the critic's"),
     "step_grpo": Entry("polytune.methods.step_grpo:StepGRPO", "rewards compared step by step"),
     "duration": Entry("polytune.methods.duration:Duration", "long actions count more"),
     "b_star": Entry("polytune.methods.b_star:BStaR", "temperature by right and different answers"),

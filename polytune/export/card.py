@@ -249,7 +249,8 @@ def _evaluations(facts: CardFacts) -> list[str]:
             parts.append(_table(["measure", f"under {moved}", f"{moved} - unperturbed, paired"], rows))
     parts.append(
         "Signatures tell strategies apart; distinct ones are counted among a start state's samples (winning: among "
-        "those that succeed). coverage_area is the mean of pass@k over log k, entropy is in nats per decision."
+        "those that succeed). coverage_area is the mean of pass@k over log k, cover@tau the share of start "
+        "states solved in at least a share tau of their samples, entropy is in nats per decision."
     )
     return parts
 

@@ -35,6 +35,8 @@ VINES = ("mrt",)
 REFERENCE = ("chi_squared", "f_dpg", "remix", "f_dpo", "rpo", "implicit_sft", "salsa", "nash_mirror_prox")
 #: and those of sets whose diversity is told by vectors
 VECTORS = ("hidden_signatures",)
+#: and those that stand beside a critic
+CRITIC = ("set_bonus",)
 
 
 def recipe_of(name):
@@ -56,12 +58,14 @@ def make(folder, names, policy, **fields):
     objective = ObjectiveConfig(
         objective="polychromic" if {*names} & {*VECTORS} else "mean", set_size=2 if {*names} & {*VECTORS} else 1,
         diversity="leverage" if {*names} & {*VECTORS} else "distinct_fraction", set_scope="both" if {*names} & {*VINES}
-        else "seeds", window=-1, set_normalise="none", methods=names,
+        else "none" if {*names} & {*CRITIC} else "seeds", window=-1, set_normalise="none", methods=names,
         method_args=[option for name in names for option in recipe_of(name).get("method_args", [])],
     )  # fmt: skip
     defaults = dict(num_updates=2, save_updates=1, save_total_limit=3, per_device_train_batch_size=4 * SEEDS)
     if {*names} & {*REFERENCE}:
         defaults |= dict(kl_reference="pretrained", kl_coef=0.01)
+    if {*names} & {*CRITIC}:
+        defaults |= dict(critic="head")
     return tabular.make_trainer(
         folder, TwoStep(), (copy.deepcopy(model), *others), objective, rollout, **(defaults | fields)
     )
