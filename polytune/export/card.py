@@ -173,12 +173,9 @@ def snippet(facts: CardFacts) -> str:
     """Python that loads the export and prints one action."""
     revision = f', revision="{facts.base_revision}"' if facts.base is not None and facts.base_revision else ""
     options = [f"{name}={value!r}" for name, value in facts.sampling.items()]
-    at_home = any(place and private(place) != place for place in (facts.where, facts.base))
-    lines = [
-        *(["import os", ""] if at_home else []),
-        "import torch",
-        *(["from peft import PeftModel"] if facts.base is not None else []),
-    ]
+    hidden = any(place and private(place) != place for place in (facts.where, facts.base))
+    lines = ["import os", ""] if hidden else []
+    lines += ["import torch", *(["from peft import PeftModel"] if facts.base is not None else [])]
     lines += ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", f"name = {_place(facts.where)}"]
     if facts.base is None:
         lines += [f"model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.{facts.dtype})"]
