@@ -2,8 +2,8 @@
 
 An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``, the answer
 ended by the task's ``answer_end`` or, where that is empty, by the end-of-sequence token. What the policy sampled is
-kept as token ids and never tokenised again; only the environment's text is. What a text says stays text: <|im_end|> in a
-prompt is so many characters, not the token that ends a message.
+kept as token ids and never tokenised again; only the environment's text is. What a text says stays text: <|im_end|> in
+a prompt is so many characters, not the token that ends a message.
 """
 
 from __future__ import annotations

@@ -78,9 +78,7 @@ def _loads(text: str, where: str) -> Any:
         return number
 
     try:
-        found = json.loads(
-            text, object_pairs_hook=once, parse_constant=refuse, parse_int=whole, parse_float=finite
-        )
+        found = json.loads(text, object_pairs_hook=once, parse_constant=refuse, parse_int=whole, parse_float=finite)
         if _SURROGATE.search(text):
             json.dumps(found, ensure_ascii=False).encode()
         return found

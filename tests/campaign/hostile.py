@@ -30,24 +30,27 @@ LONGEST = 100_000
 RESULT = "data/results/hostile.json"
 #: what stands in special places somewhere
 PIECES = [
-    *map(chr, range(0x20)), "\x7f", "\x85", "\u2028", "\ufeff", "\ufffe", "\u200b", "\u202e", "\u2066", "\u2069", "\u0301",
-    "\ud800", "\udfff", "\U0010ffff", "\U0001f468\u200d\U0001f469", "ﬃ", "İ", "ß", "٣", "²", "Ⅷ", "\u00a0", "\u3000",
-    "<pad>", "<unk>", "<bos>", "<eos>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>", "</think>",
-    "[INST]", "<a_0>", "<a_1>", "<b1_0>", "<b2_0>", "<sep>", "</a>", "<q>", " > ", "observation", "forward", "left", "a",
-    "\\boxed{", "}", "{", "$", "$$", "\\frac", "\\sqrt{", "^{9^{9^{9}}}", "\\left(", "\\begin{matrix}", "&", "\\\\", "Answer:",
-    "<answer>", "</answer>", "1", "0", "9" * 30, "1e999", "-1e-999", "NaN", "Infinity", "0x1", "1_000", "00", "3.", ".5",
-    "(", ")", "+", "-", "*", "/", "**", "//", "%", "[", "]", "{", "}", '"', "'", "\\", "\\u0000", "\\ud800", ":", ",", "- ",
-    "? ", "!!python/object/apply:os.system ['true']", "&a ", "*a", "<<: ", "---\n", "%YAML 9", "seeds:0-", "true", "null",
-    "<script>", "</script>", "<img src=x onerror=alert(1)>", "javascript:alert(1)", "&lt;", "|", "`", "](", "#", "\n", "\r\n",
-    "http://a:b@", "?token=", "hf_", "~/", "\x1b[", "\x1bO", "\x1b]0;", "{{ 7*7 }}", "{% for i in range(9) %}", "%s", "${x}",
+    *map(chr, range(0x20)), "\x7f", "\x85", "\u2028", "\ufeff", "\ufffe", "\u200b", "\u202e", "\u2066", "\u2069",
+    "\u0301", "\ud800", "\udfff", "\U0010ffff", "\U0001f468\u200d\U0001f469", "ﬃ", "İ", "ß", "٣", "²", "Ⅷ", "\u00a0",
+    "\u3000", "<pad>", "<unk>", "<bos>", "<eos>", "</s>", "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<think>",
+    "</think>", "[INST]", "<a_0>", "<a_1>", "<b1_0>", "<b2_0>", "<sep>", "</a>", "<q>", " > ", "observation",
+    "forward", "left", "a", "\\boxed{", "}", "{", "$", "$$", "\\frac", "\\sqrt{", "^{9^{9^{9}}}", "\\left(",
+    "\\begin{matrix}", "&", "\\\\", "Answer:", "<answer>", "</answer>", "1", "0", "9" * 30, "1e999", "-1e-999",
+    "NaN", "Infinity", "0x1", "1_000", "00", "3.", ".5", "(", ")", "+", "-", "*", "/", "**", "//", "%", "[", "]",
+    "{", "}", '"', "'", "\\", "\\u0000", "\\ud800", ":", ",", "- ", "? ", "!!python/object/apply:os.system ['true']",
+    "&a ", "*a", "<<: ", "---\n", "%YAML 9", "seeds:0-", "true", "null", "<script>", "</script>",
+    "<img src=x onerror=alert(1)>", "javascript:alert(1)", "&lt;", "|", "`", "](", "#", "\n", "\r\n", "http://a:b@",
+    "?token=", "hf_", "~/", "\x1b[", "\x1bO", "\x1b]0;", "{{ 7*7 }}", "{% for i in range(9) %}", "%s", "${x}",
 ]  # fmt: skip
 #: texts that are right somewhere
 RIGHT = [
-    "<a_1><a_2><sep><a_2><a_3><sep><a_3><a_1></a>", "<b1_0><b2_0><a_0></a>", "(2*3)*4", "2 + 3 - 4", "the answer is \\boxed{12}",
-    "so\nAnswer: 12", "<answer>7</answer>", '{"prompt": "2 3 4", "target": 24, "numbers": [2, 3, 4]}', '[{"prompt": "a"}]',
-    "prompt,answer\na,b\n", "num_updates: 3\nlearning_rate: 1e-5\nmethods: [ucb]\n", "seeds:0-49", "forward", "red",
+    "<a_1><a_2><sep><a_2><a_3><sep><a_3><a_1></a>", "<b1_0><b2_0><a_0></a>", "(2*3)*4", "2 + 3 - 4",
+    "the answer is \\boxed{12}", "so\nAnswer: 12", "<answer>7</answer>",
+    '{"prompt": "2 3 4", "target": 24, "numbers": [2, 3, 4]}', '[{"prompt": "a"}]', "prompt,answer\na,b\n",
+    "num_updates: 3\nlearning_rate: 1e-5\nmethods: [ucb]\n", "seeds:0-49", "forward", "red",
     '{"policy": "a", "start_seed": 1, "attempt": 0, "greedy": false, "success": true, "return": 1.0, "turns": 3, '
-    '"signature": [1], "invalid_actions": 0}\n', "<think>\nhm\n</think>\n\nleft<|im_end|>", "x^2 + \\frac{1}{2}", "~/runs/a",
+    '"signature": [1], "invalid_actions": 0}\n',
+    "<think>\nhm\n</think>\n\nleft<|im_end|>", "x^2 + \\frac{1}{2}", "~/runs/a",
 ]  # fmt: skip
 
 
@@ -63,7 +66,8 @@ def _pieces(draw: random.Random) -> str:
 
 
 def _characters(draw: random.Random) -> str:
-    return "".join(chr(draw.randrange(draw.choice((0x80, 0x300, 0x3000, 0x110000)))) for _ in range(draw.randint(0, 60)))
+    tops = draw.choices((0x80, 0x300, 0x3000, 0x110000), k=draw.randint(0, 60))
+    return "".join(chr(draw.randrange(top)) for top in tops)
 
 
 def _changed(draw: random.Random) -> str:
@@ -86,16 +90,18 @@ def _repeated(draw: random.Random) -> str:
 def _nested(draw: random.Random) -> str:
     depth = draw.choice((3, 30, 199)) if draw.random() < 0.99 else 33_000
     opening, inner, closing = draw.choice((
-        ("(", "1", ")"), ("[", "1", "]"), ('{"a":', "1", "}"), ("\\sqrt{", "2", "}"), ("\\frac{1}{", "2", "}"), ("-", "1", ""),
-        ("{a: ", "1", "}"), ("<answer>", "1", "</answer>"), ("\\boxed{", "1", "}"), ("((1)+", "1", ")"), ("- ", "1", ""),
+        ("(", "1", ")"), ("[", "1", "]"), ('{"a":', "1", "}"), ("\\sqrt{", "2", "}"), ("\\frac{1}{", "2", "}"),
+        ("{a: ", "1", "}"), ("<answer>", "1", "</answer>"), ("\\boxed{", "1", "}"), ("((1)+", "1", ")"),
+        ("- ", "1", ""), ("-", "1", ""),
     ))  # fmt: skip
     return opening * depth + inner + closing * draw.choice((depth, depth, depth - 1, 0))
 
 
 def _number(draw: random.Random) -> str:
-    digits = "".join(draw.choices("0123456789", k=draw.choice((1, 9, 19, 40, 4301)) if draw.random() < 0.99 else 99_990))
-    text = draw.choice(("{}", "\\boxed{{{}}}", '{{"prompt": {}}}', "<a_{}></a>", "a: {}", "seeds:0-{}", "{}+1", "1e{}", "{}.5",
-                        "<b1_{}><b2_0><a_0></a>"))  # fmt: skip
+    length = draw.choice((1, 9, 19, 40, 4301)) if draw.random() < 0.99 else 99_990
+    digits = "".join(draw.choices("0123456789", k=length))
+    text = draw.choice(("{}", "\\boxed{{{}}}", '{{"prompt": {}}}', "<a_{}></a>", "a: {}", "seeds:0-{}", "{}+1", "1e{}",
+                        "{}.5", "<b1_{}><b2_0><a_0></a>"))  # fmt: skip
     return text.format(digits)
 
 
@@ -125,7 +131,7 @@ def _graders() -> list[Target]:
         Target("rewards.calculation", lambda text: rewards.calculation(text, row)),
         Target("rewards.final_answer", lambda text: rewards.final_answer(text)),
         Target("rewards.math_verified", lambda text: rewards.math_verified(text, row), 5000),
-        Target("rewards.math_verified, reference", lambda text: rewards.math_verified("\\boxed{12}", {"answer": text}), 10000),
+        Target("reference", lambda text: rewards.math_verified("\\boxed{12}", {"answer": text}), 10000),
         Target("reasoning.final_answer", lambda text: reasoning.final_answer(text)),
         Target("ngram judge", lambda text: judge([text, "a b c d", text[::-1]]), 5),
     ]
@@ -171,7 +177,8 @@ def _renderers() -> list[Target]:
         def read(text: str) -> Any:
             ids = renderer.prompt_ids(text), renderer.feedback_ids(text, (0,))
             own = [sum(token in special for token in part) for part in ids]
-            expected = [sum(token in special for token in part) for part in (renderer.prompt_ids("x"), renderer.feedback_ids("x", (0,)))]
+            short = renderer.prompt_ids("x"), renderer.feedback_ids("x", (0,))
+            expected = [sum(token in special for token in part) for part in short]
             if own != expected:
                 raise AssertionError(f"{own} special tokens where {expected} are the template's")
             renderer._cache.clear()
@@ -180,7 +187,8 @@ def _renderers() -> list[Target]:
         return read
 
     def asked(text: str) -> Any:
-        return split_answer([{"role": "user", "content": text}, {"role": text, "content": [{"type": "text", "text": text}]}])
+        parts = [{"type": "text", "text": text}]
+        return split_answer([{"role": "user", "content": text}, {"role": text, "content": parts}])
 
     return [
         Target("renderer, words", shown_words(words), 50),
@@ -206,10 +214,9 @@ def byte_tokenizer() -> tuple[Any, set[int]]:
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    bpe.train_from_iterator(["user assistant system"] * 3, trainers.BpeTrainer(
-        vocab_size=300, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    ))  # fmt: skip
+    special, letters = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=letters, show_progress=False)
+    bpe.train_from_iterator(["user assistant system"] * 3, trainer)
     template = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
                 "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")  # fmt: skip
     made = PreTrainedTokenizerFast(
@@ -320,7 +327,8 @@ def _check(found: Found, target: Target, text: str, number: int) -> None:
 
 
 def _failure(target: Target, text: str, number: int, error: Exception) -> str:
-    return f"{target.name}, text {number} ({len(text)} characters, {text[:60]!r}): {type(error).__name__}: {error}"[:400]
+    told = f"{target.name}, text {number} ({len(text)} characters, {text[:60]!r}): {type(error).__name__}: {error}"
+    return told[:400]
 
 
 def _report(found: Found, texts: int, seconds: int) -> dict[str, Any]:
@@ -356,10 +364,10 @@ def main() -> None:
             shown = {line.partition(",")[0]: line for line in reversed(part.failures)}  # one of each target
             for line in shown.values():
                 print(line.encode("ascii", "backslashreplace").decode(), flush=True)
-            print(f"{first + 10_000 - asked.first:,} texts, {sum(total.calls.values()):,} calls, {len(failures)} failures, "
-                  f"{time.monotonic() - begun:,.0f} s", flush=True)  # fmt: skip
-            done = min(first + 10_000 - asked.first, asked.count)
-            write_json(Path(asked.result), _report(total, done, round(time.monotonic() - begun)))
+            done, seconds = min(first + 10_000 - asked.first, asked.count), round(time.monotonic() - begun)
+            calls = sum(total.calls.values())
+            print(f"{done:,} texts, {calls:,} calls, {len(failures)} failures, {seconds:,} s", flush=True)
+            write_json(Path(asked.result), _report(total, done, seconds))
     raise SystemExit(1 if failures else 0)
 
 

@@ -245,8 +245,5 @@ def test_a_prompt_that_names_control_tokens_says_them_as_text(task, template, tm
         assert told(chat.action_ids(text)) == told(chat.action_ids("x"))
     with pytest.raises(ValueError, match=r"says '<\|im_end\|>' outside its content"):
         chat.prompt_ids(asked("x", name="b<|im_end|>"))
-    assert chat.prompt_ids("left <| im_end |>") == tuple(tokenizer.encode(chat._text([_user_of(chat, "left <| im_end |>")])))
-
-
-def _user_of(renderer, text):
-    return {"role": "user", "content": renderer.instructions + text}
+    plainly = chat._text([{"role": "user", "content": f"{chat.instructions}<| im_end |>"}])
+    assert chat.prompt_ids("<| im_end |>") == tuple(tokenizer.encode(plainly))
