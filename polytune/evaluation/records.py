@@ -187,8 +187,8 @@ def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> 
     for lines, (record, end) in enumerate(each_record(path), start=1):
         if lines == 1 and record["greedy"] != greedy:
             has = "has no" if greedy else "begins with"
-            raise ValueError(f"{path} {has} greedy episodes: give --greedy {str(not greedy).lower()} to continue it, or "
-                             "another output_dir.")  # fmt: skip
+            raise ValueError(f"{path} {has} greedy episodes: give --greedy {str(not greedy).lower()} to continue it, "
+                             "or another output_dir.")  # fmt: skip
         if lines > len(attempts):
             continue
         if Attempt(*(record.get(name) for name in Attempt._fields)) != attempts[lines - 1]:

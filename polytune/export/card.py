@@ -229,8 +229,8 @@ def _evaluations(facts: CardFacts) -> list[str]:
         parts.append(
             f"{code(settings['task'])}{options}, split {code(str(settings['split']))}: {settings['n']} independent "
             f"samples of each of {settings['start_states']} start states, at most {settings['horizon']} turns, "
-            f"temperature {settings['temperature']:g}, seed {settings['seed']}; {settings['level']:.0%} intervals over start "
-            "states and samples. pass@k is the unbiased estimate 1 - C(n - c, k) / C(n, k)."
+            f"temperature {settings['temperature']:g}, seed {settings['seed']}; {settings['level']:.0%} intervals over "
+            "start states and samples. pass@k is the unbiased estimate 1 - C(n - c, k) / C(n, k)."
         )
         rows = [["measure", "this policy", "before fine-tuning", "difference, paired"]]
         for name, value in evaluation.measures.items():

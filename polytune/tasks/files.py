@@ -102,12 +102,15 @@ def _csv(place: Path) -> Rows:
     from datasets import Dataset
     from pandas import read_csv
     from pandas.errors import EmptyDataError, ParserError
+    from pyarrow import ArrowException
 
     try:
         return Dataset.from_pandas(read_csv(place, keep_default_na=False, na_values=[""]), preserve_index=False)
     except EmptyDataError:
         return []
-    except ParserError as error:
+    except UnicodeDecodeError:
+        raise
+    except (ParserError, ArrowException, ValueError) as error:  # columns of one name, values that no column holds
         raise ValueError(f"{place} is no CSV: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The beginning of the campaign of hostile strings (`tests/campaign/hostile.py`), and each kind that it found, by hand."""
+"""The beginning of the campaign of hostile strings (`tests/campaign/hostile.py`), and each kind found, by hand."""
 
 import json
 import sys
@@ -26,24 +26,28 @@ def test_the_first_strings_do_no_harm(tmp_path):
     """Each target, but for those that start a process or load packages, at least once."""
     readers = [target._replace(every=min(target.every, 20)) for target in hostile.targets(tmp_path)]
     readers = [target for target in readers if target.name not in SLOW]
-    found = hostile.through(readers, seed=1, first=0, count=1400)
+    found = hostile.through(readers, seed=1, first=0, count=350)
     assert found.failures == [] and {*found.calls} == {target.name for target in readers}
-    assert sum(found.refused.values()) > 20
+    assert sum(found.refused.values()) > 5
 
 
-def test_what_fails_is_found(tmp_path):
+def test_what_fails_is_found(monkeypatch):
     """A reader that raises, one that says two things, one that is slow."""
+    monkeypatch.setattr(hostile, "MOST_SECONDS", 0.02)
     said = iter(range(10**6))
 
     def slow(text):
         begun = time.thread_time()
-        while time.thread_time() - begun < 1.05:
+        while time.thread_time() - begun < 0.03:
             pass
 
-    for read, words in ((lambda text: text[10**6], "IndexError"), (lambda text: int("x"), "ValueError: invalid literal"),
-                        (lambda text: next(said), "says two things"), (slow, "took 1")):  # fmt: skip
+    for read, words in ((lambda text: text[10**6], "IndexError"), (lambda text: int("x"), "ValueError: invalid"),
+                        (lambda text: next(said), "says two things"), (slow, "took 0.0")):  # fmt: skip
         found = hostile.through([hostile.Target("it", read)], seed=0, first=0, count=1)
         assert len(found.failures) == 1 and words in found.failures[0]
+
+
+TWICE = [f'"{i % 60_000}": 1' for i in range(60_001)]
 
 
 @pytest.mark.parametrize(
@@ -51,9 +55,9 @@ def test_what_fails_is_found(tmp_path):
     [
         ("rows.jsonl", '{"prompt": %s}\n' % ("9" * 5000), r"line 1: a number of 5000 digits, 1000 at most"),
         ("rows.jsonl", '{"prompt": 1e999}\n', r"line 1: 1e999 is too large for a number"),
-        ("rows.json", '[{"prompt": "a\\ud800"}]', r"half of a character, \\\\ud800, is no text"),
+        ("rows.json", '[{"prompt": "a\\ud800"}]', r"half of a character, \\ud800, is no text"),
         ("rows.jsonl", "[" * 100_000 + "\n", "nested too deeply"),
-        ("rows.jsonl", "{%s}\n" % ", ".join(f'"{i % 60_000}": 1' for i in range(60_001)), "'0' stands twice"),
+        ("rows.jsonl", f"{{{', '.join(TWICE)}}}\n", "'0' stands twice"),
     ],
 )
 def test_json_that_is_refused_with_its_line(tmp_path, name, text, words):
@@ -80,7 +84,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, "its aliases make up more than 100,000 values"),
         ("a: &a [*a]", "an alias stands within its own anchor"),
-        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: " + "[" * 1100, "nested too deeply"),
         ("a: 2001-99-99", "is not valid YAML: month must be"),
         ("a: " + "9" * 5000, "is not valid YAML"),
         ("a: !!bool x", "is not valid YAML"),
@@ -112,9 +116,9 @@ def test_seed_ranges_that_no_memory_holds():
 
 def test_a_large_records_file_is_read_slim(tmp_path, monkeypatch):
     """The same analysis, less memory: equal signatures are one object, what was said is left out."""
-    one = {"policy": "a", "perturb": None, "start_seed": 3, "attempt": 0, "greedy": False, "success": True, "return": 1.0,
-           "turns": 2, "stop_reason": "success", "signature": [[1, 2]], "invalid_actions": 0, "logprob": -1.5,
-           "said": "ab", "actions": "left left"}  # fmt: skip
+    one = {"policy": "a", "perturb": None, "start_seed": 3, "attempt": 0, "greedy": False, "success": True,
+           "return": 1.0, "turns": 2, "stop_reason": "success", "signature": [[1, 2]], "invalid_actions": 0,
+           "logprob": -1.5, "said": "ab", "actions": "left left"}  # fmt: skip
     path = tmp_path / "records.jsonl"
     path.write_text("".join(json.dumps(one | {"attempt": i}) + "\n" for i in range(4)) + '{"cut')
     assert [record for record, _ in each_record(path)] == read_records(path) == read_records(path, texts=False)
