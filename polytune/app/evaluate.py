@@ -86,11 +86,10 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- summarise, plot, say it
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     more = provenance.origin(command("evaluate", argv))
-    more["policy_paths"] = {
-        name: private(str(Path(p).resolve()) if Path(p).is_dir() else p) for name, p in paths.items()
-    }
+    places = {name: str(Path(p).resolve()) if Path(p).is_dir() else p for name, p in paths.items()}
+    more["policy_paths"] = private(places)
     more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
-    everything = records.read_records(records_file)
+    everything = records.read_records(records_file, texts=bool(task.answer_end))
     records.check_repeats(everything)
     analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
 

@@ -102,9 +102,6 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
         f"from_records is {config.from_records!r}, and there is no {path}: name the output_dir of an evaluation, or "
         "its records.jsonl.",
     )
-    records = read_records(path)
-    require(bool(records), f"{path} has no whole record: nothing can be analysed.")
-    check_repeats(records)
     output_dir = _output_dir(path, config.output_dir)
     note = _note(path)
     if note:
@@ -115,6 +112,9 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     else:
         print(f"note: nothing beside {path} says which task this was: taken to be {task_config.task}")
     task = task_of(task_config)
+    records = read_records(path, texts=bool(task.answer_end))
+    require(bool(records), f"{path} has no whole record: nothing can be analysed.")
+    check_repeats(records)
     split = task_config.split or task.default_split
     starts = len(starts_of(task, task_config)[1]) if note else None
     sampled = note.get("settings", {}).get("evaluation", {})

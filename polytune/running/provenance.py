@@ -44,7 +44,7 @@ EVALUATION_FREE_FIELDS = (
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dataclasses as JSON, what JSON cannot hold as text, and ``CONTENT`` as it is; `polytune.privacy` holds for them."""
+    """Dataclasses as JSON without what is private, what JSON cannot hold as text, and ``CONTENT`` as it is."""
     found = {}
     for part, value in settings.items():
         if part == CONTENT:
