@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import test_ground_truth as tabular
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.methods import METHODS
@@ -85,6 +87,30 @@ def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_p
         for key, tensor in again.methods[name].state().items():
             assert torch.equal(tensor, first.methods[name].state()[key]), (name, key)
     assert again.env_steps == first.env_steps
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_reference_that_a_method_sets_is_in_the_checkpoint(policy, tmp_path):
+    """Nash Mirror Prox, the reference anew in each update: it is the policy before the last update, and comes back."""
+    more = {"num_updates": 3, "kl_coef": 0.5}
+    first = make(tmp_path / "run", ["nash_mirror_prox"], policy, **more)
+    first.methods["nash_mirror_prox"].every = 1
+    first.train()
+    held, before = first.ref_model.state_dict(), load_file(tmp_path / "run/checkpoint-2/model.safetensors")
+    assert all(torch.equal(held[name], tensor) for name, tensor in before.items())
+    shutil.rmtree(tmp_path / "run/checkpoint-3")
+    again = make(tmp_path / "run", ["nash_mirror_prox"], policy, **more)
+    again.methods["nash_mirror_prox"].every = 2  # so that the one of the checkpoint is used
+    again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-2"))
+    found = again.ref_model.state_dict()
+    renewed = load_file(tmp_path / "run/checkpoint-2/reference.safetensors")
+    assert (tmp_path / "run/checkpoint-2/reference.safetensors").is_file()
+    assert not (tmp_path / "run/checkpoint-1/reference.safetensors").is_file()
+    assert all(torch.equal(found[name], before[name]) for name in before) and renewed.keys() == found.keys()
+    with pytest.raises(ValueError, match="method 'salsa' gives the KL term a reference of its own.* leave the adapter"):
+        model, *others = policy
+        adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules="all-linear"))
+        make(tmp_path / "peft", ["salsa"], (adapted, *others))
 
 
 def test_a_demonstration_is_the_experts_episode_as_a_row(policy, tmp_path):
