@@ -71,9 +71,9 @@ def test_the_first_step_is_that_of_the_sum_over_pairs(method):
 
 @pytest.mark.parametrize("divergence", ["reverse", "js", "forward"])
 def test_f_dpo_learns_and_keeps_both_ways_to_win(divergence):
-    ends = [train(FDPO(divergence=divergence, beta=1.0), START, WINS, seed=s) for s in range(4)]
+    ends = [train(FDPO(divergence=divergence, beta=1.0), START, WINS, seed=s) for s in range(2)]
     assert all(end[:2].sum() > 0.8 for end in ends), ends
-    assert sum(end[:2].min().item() for end in ends) / 4 > 0.15
+    assert sum(end[:2].min().item() for end in ends) / 2 > 0.15
 
 
 def test_rpo_makes_successes_likelier_than_dpo_alone():
@@ -81,7 +81,8 @@ def test_rpo_makes_successes_likelier_than_dpo_alone():
         end = train(RPO(beta=0.1, nll=nll), (0.02, 0.02, 0.5, 0.46), WINS, seed=seed, updates=12)
         return end[:2].sum().item()
 
-    assert mean_over_seeds(lambda s: likelihood(1.0, s)) > 1.2 * mean_over_seeds(lambda s: likelihood(0.0, s))
+    imitating, plain = (mean_over_seeds(lambda s, nll=nll: likelihood(nll, s), seeds=2) for nll in (1.0, 0.0))
+    assert imitating > 1.2 * plain
 
 
 def test_a_group_without_pairs_teaches_nothing():
@@ -157,8 +158,10 @@ def test_the_base_is_born_again_once():
 
 
 def test_the_convex_kl_holds_the_policy():
-    kept = [mean_over_seeds(lambda s, kl=kl: train(ReMix(kl=kl, base=1.0), START, WINS, seed=s)[2:].sum().item())
-            for kl in (1.0, 0.0)]  # fmt: skip
+    def lost(kl, seed):
+        return train(ReMix(kl=kl, base=1.0), START, WINS, seed=seed, updates=30)[2:].sum().item()
+
+    kept = [mean_over_seeds(lambda s, kl=kl: lost(kl, s), seeds=2) for kl in (1.0, 0.0)]
     assert kept[0] > kept[1] + 0.05, kept
 
 
