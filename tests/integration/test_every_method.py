@@ -113,6 +113,23 @@ def test_a_reference_that_a_method_sets_is_in_the_checkpoint(policy, tmp_path):
         make(tmp_path / "peft", ["salsa"], (adapted, *others))
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_kl_pulls_towards_the_average_of_policies(policy, tmp_path):
+    """SALSA with a policy that begins elsewhere: the reference is the average, and the KL to it falls."""
+    other, tokenizer, _ = tabular.start_policy(TwoStep(), seed=1)
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    more = {"num_updates": 6, "kl_coef": 3.0, "save_updates": 6, "learning_rate": 3e-3}
+    trainer = make(tmp_path / "run", ["salsa"], policy, per_device_train_batch_size=64, **more)
+    trainer.methods["salsa"].others = str(tmp_path / "other")
+    trainer.train()
+    for name, tensor in trainer.ref_model.state_dict().items():
+        wanted = 0.5 * policy[0].state_dict()[name] + 0.5 * other.state_dict()[name]
+        torch.testing.assert_close(tensor, wanted)
+    kls = [line["kl"] for line in trainer.state.log_history if "kl" in line]
+    assert sum(kls[-2:]) < 0.7 * sum(kls[:2]), kls
+
+
 def test_a_demonstration_is_the_experts_episode_as_a_row(policy, tmp_path):
     trainer = make(tmp_path, ["demonstrations"], policy)
     row, world = trainer._demonstrated(0), TwoStep()
