@@ -163,8 +163,8 @@ def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # n
     replays = ["--methods", *WHOLE, "--num_updates", "3", "--method_args", "spear.share=0.25", "spear.warmup=0",
                "dph_rl.share=0.1", "dph_rl.family=all", "dph_rl.samples=2", "weighted_replay.share=0.1",
                "novelty.neighbours=2", "verl.stride=2", "alp.uniform=0.5", "early_stop.stretch=1.5",
-               "alp_gmm.window=4", "thr.p=0.1", "--set_normalise", "none", "--kl_reference", "pretrained", "--reward_shift", "1"]  # fmt: skip
-    replays += ["--use_cpu", "true"]
+               "alp_gmm.window=4", "thr.p=0.1"]  # fmt: skip
+    replays += ["--set_normalise", "none", "--kl_reference", "pretrained", "--reward_shift", "1", "--use_cpu", "true"]
     for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *replays):
         assert status == 0, text[-3000:]
     one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays)
