@@ -157,8 +157,12 @@ def test_other_weights_or_settings_begin_anew(reference, evaluate, walkers, tmp_
 
 
 def test_what_does_not_touch_the_records_keeps_them(reference, evaluate, tmp_path, monkeypatch):
+    """Nor does a field that came later than the note of the evaluation, at its default."""
     folder = tmp_path / "moved"
     shutil.copytree(reference, folder)
+    note = json.loads((folder / provenance.EVALUATION_RUN_FILE).read_text())
+    assert note["settings"]["evaluation"].pop("coreset") is False
+    (folder / provenance.EVALUATION_RUN_FILE).write_text(json.dumps(note))
     monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
     evaluate("--level", 0.8, "--max_branches", 7, output_dir=folder)
     wide, narrow = (summary_of(f)["policies"]["quick"]["pass@2"] for f in (reference, folder))

@@ -1,5 +1,5 @@
-"""Methods that look at an update as a whole: their hooks called by two processes, each with half of its trees, and by one
-with all of them; two threads that add up and gather as accelerate does. As programs: tests/integration/test_processes.py.
+"""Methods that look at an update as a whole: their hooks called by two processes, each with half of its trees, and by
+one with all of them; two threads that add up and gather as accelerate does. As programs: test_processes.py.
 """
 
 from concurrent.futures import ThreadPoolExecutor
