@@ -213,8 +213,12 @@ def sample_records(
     *,
     run_seed: int,
     on_episode: Callable[[], object],
+    vectors: Callable[[Sequence[Attempt], Sequence[Trajectory]], list[list[float]]] | None = None,
 ) -> list[dict[str, Any]]:
     """Make the attempts of one cohort in one batch; their records in order.
+
+    Args:
+        vectors: of attempts, one each; unset: records have none.
 
     Raises:
         ValueError: attempts repeat each other more often than their logprobs allow.
@@ -233,7 +237,11 @@ def sample_records(
         if attempt.attempt != GREEDY_ATTEMPT:
             groups.setdefault((attempt.part, attempt.start_seed), []).append(trajectory)
     _refuse(count_duplicates(groups.values()), cohort[0].policy)
-    return [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
+    records = [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
+    if vectors is not None:
+        for record, vector in zip(records, vectors(cohort, trajectories), strict=True):
+            record["vector"] = vector
+    return records
 
 
 def check_repeats(records: Sequence[Mapping[str, Any]]) -> None:
