@@ -152,8 +152,9 @@ def plan(
     world: World, only: Mapping[str, set[str]] | None = None, seeds: Sequence[int] | None = None
 ) -> Iterator[tuple[str, str, int]]:
     """(base, method, seed) of all runs that nothing refuses, seed by seed, so that what is done when it is stopped is
-    balanced; the bases first. ``only``: of each base the methods that are run; ``seeds``: unset, all of the world's."""
-    for seed in world.seeds if seeds is None else seeds:
+    balanced; the bases first. ``only``: of each base the methods that are run; ``seeds``: of the world's these alone.
+    """
+    for seed in (seed for seed in world.seeds if seeds is None or seed in seeds):
         for (base, name), method in world.laid.items():
             if isinstance(method, Method) and (name == BASE_ALONE or only is None or name in only[base]):
                 yield base, name, seed
