@@ -94,6 +94,11 @@ class World:
         return [self.laid[key] for key in self.laid if key[1] == BASE_ALONE]
 
     @property
+    def names(self) -> list[str]:
+        """Of the bases."""
+        return [base.name for base in self.bases]
+
+    @property
     def exact(self) -> bool:
         """Whether a policy's numbers are computed here, not sampled."""
         return isinstance(self.task, PathWorld)

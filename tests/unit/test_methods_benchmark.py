@@ -144,6 +144,8 @@ def test_a_stopped_benchmark_goes_on_with_what_is_missing(tmp_path, monkeypatch,
     with pytest.raises(KeyboardInterrupt):
         program.run_world(world, RunStore(path), None, [0, 1])
     first, stops = trained[:], False
+    program.run_world(world, RunStore(path), None, [0, 1], ["grpo"])
+    assert {folder.parts[-3] for folder in trained[4:]} == {"grpo"}
     program.run_world(world, RunStore(path), None, [0, 1])
     assert len(first) == 4 and len(trained) == 4 + 7 and len({*trained}) == 11  # 6 a seed, but for the refused one
     store = RunStore(path)
@@ -289,3 +291,9 @@ def test_a_damaged_result_is_refused(tmp_path):
 def test_fields_that_make_no_sense_are_refused(flags):
     with pytest.raises(UsageError):
         program.main(flags)
+
+
+def test_a_base_that_no_world_has_is_refused_before_any_run(tmp_path):
+    flags = ["--worlds", "bandit", "--methods", "nft", "--output_dir", tmp_path, "--keep", tmp_path / "x.json"]
+    with pytest.raises(ValueError, match="bases has 'ppo': bandit has grpo, poly_epo"):
+        program.main([*map(str, flags), "--page", str(tmp_path / "x.md"), "--bases", "ppo"])
