@@ -203,6 +203,11 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: 
         return model, tokenizer
     base = own_base(config.base_model, Path(config.output_dir), adapter)
     model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
+    require(
+        config.merge_adapter or not new,
+        f"merge_adapter is false, but {len(new)} words of task {task.name!r} are new to {config.base_model}: alone, an "
+        "adapter would stand on a base that lacks them, leave it true.",
+    )
     return adapt(model, adapter, new), tokenizer
 
 
