@@ -17,6 +17,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from polytune.policy.lean import make_lean
+
 #: name -> (hidden size, layers, heads, feed-forward size); parameters with FourRooms' vocabulary in the comment
 PRESETS: dict[str, tuple[int, int, int, int]] = {
     "tiny": (96, 3, 1, 288),  # 0.38 M
@@ -134,4 +136,5 @@ def build_tiny(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
+    make_lean(model)
     return model.eval(), tokenizer
