@@ -290,4 +290,4 @@ def test_an_adapter_alone_is_refused_where_its_base_would_lack_words(gpt2, call_
     with pytest.raises(SystemExit):
         call_recipe("pretrain", *TASK, *PRETRAIN, "--base_model", gpt2, "--use_peft", "true", "--merge_adapter",
                     "false", "--output_dir", tmp_path / "p")  # fmt: skip
-    assert "words of task 'sibling' are new to" in capsys.readouterr().err
+    assert "words of the task are new to the base model" in capsys.readouterr().err
