@@ -204,7 +204,7 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: 
         return model, tokenizer
     base = own_base(config.base_model, Path(config.output_dir), adapter)
     model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
-    return adapt(model, adapter, new), tokenizer
+    return adapt(model, adapter, new, alone=not config.merge_adapter), tokenizer
 
 
 def _demonstrations(task: Task, task_config: TaskConfig, config: PretrainConfig, said: str) -> tuple[Any, Any]:
@@ -277,33 +277,17 @@ def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):
 
     from polytune.trainer import CloningCollator, CloningTrainer
 
+    arguments = dict(
+        output_dir=config.output_dir, per_device_train_batch_size=config.batch_size, num_train_epochs=config.epochs,
+        learning_rate=config.learning_rate, lr_scheduler_type="cosine", warmup_steps=20, save_strategy="steps",
+        logging_steps=config.eval_every, save_steps=config.eval_every, save_total_limit=2, seed=config.seed,
+        report_to="none", remove_unused_columns=False, dataloader_pin_memory=False, disable_tqdm=not shows_bars(),
+    )  # fmt: skip
     return CloningTrainer(
-        model,
-        TrainingArguments(
-            output_dir=config.output_dir,
-            per_device_train_batch_size=config.batch_size,
-            num_train_epochs=config.epochs,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=20,
-            logging_steps=config.eval_every,
-            save_strategy="steps",
-            save_steps=config.eval_every,
-            save_total_limit=2,
-            seed=config.seed,
-            report_to="none",
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            disable_tqdm=not shows_bars(),
-        ),
-        train_dataset=data.train,
-        eval_dataset=data.held,
-        data_collator=CloningCollator(tokenizer.pad_token_id),
-        processing_class=tokenizer,
-        entropy_coef=config.entropy_coef,
-        teacherless_weight=config.teacherless_weight,
-        callbacks=[stop],
-    )
+        model, TrainingArguments(**arguments), train_dataset=data.train, eval_dataset=data.held,
+        data_collator=CloningCollator(tokenizer.pad_token_id), processing_class=tokenizer,
+        entropy_coef=config.entropy_coef, teacherless_weight=config.teacherless_weight, callbacks=[stop],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -113,12 +113,20 @@ def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, *, write
     return str(folder)
 
 
-def adapt(model: PreTrainedModel, adapter: AdapterConfig, new_tokens: Sequence[int] = ()) -> PreTrainedModel:
+def adapt(
+    model: PreTrainedModel, adapter: AdapterConfig, new_tokens: Sequence[int] = (), *, alone: bool = False
+) -> PreTrainedModel:
     """The model with the adapter that ``adapter`` asks for; itself without one. Raises as :func:`lora_config`.
 
     Args:
         new_tokens: ids whose embeddings are trained, too: words that the base has never seen.
+        alone: it will be saved without its base, which must then know all words.
     """
+    require(
+        not (alone and new_tokens),
+        f"merge_adapter is false, but {len(new_tokens)} words of the task are new to the base model: alone, an adapter "
+        "would stand on a base that lacks them, leave it true.",
+    )
     config = lora_config(adapter, model)
     if config is not None and new_tokens:
         config.trainable_token_indices = list(new_tokens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +18,8 @@ from polytune.tasks.base import Task
 
 #: the word after each observation; the next token is the policy's
 PROMPT_WORD = ">"
+#: prompts that stand for all where they are alike
+FEW_PROMPTS = 100
 
 
 class Renderer:
@@ -80,10 +83,11 @@ class Renderer:
 
     def check_prompts(self, seeds: Iterable[int], positions: int | None, longest: int) -> None:
         """ValueError that names the first start state of free text whose prompt and an answer of ``longest`` tokens do
-        not fit into ``positions`` (None: any do)."""
+        not fit into ``positions`` (None: any do). Of a task whose prompts are alike the first :data:`FEW_PROMPTS` are
+        looked at."""
         if positions is None or not self.free_text:
             return
-        for seed in seeds:
+        for seed in islice(seeds, FEW_PROMPTS if self.task.prompts_alike else None):
             tokens = len(self.prompt_ids(self.task.start(seed).observation()))
             if tokens + longest > positions:
                 raise ValueError(

@@ -181,6 +181,8 @@ class Task(ABC):
     """Splits without files: name -> seeds."""
     default_split: ClassVar[str] = "train"
     """The start states of an evaluation that names none."""
+    prompts_alike: ClassVar[bool] = False
+    """Whether prompts are about as long as each other, so that a few tell whether all fit a policy."""
     starts: ClassVar[str] = "start states"
     """What tables and messages call them."""
     perturbations: ClassVar[tuple[str, ...]] = ()

@@ -77,8 +77,10 @@ class DatasetTask(RowTask):
             place = test_path or path if split == "test" else path
             if not len(rows):
                 raise ValueError(f"{place} has no rows")
-            for column in filter(None, (prompt, reference, answer if split == "train" else None)):
-                reach(rows[0], column, place)
+            columns = {"prompt": prompt, "reference": reference, "answer": answer if split == "train" else None}
+            for option, column in columns.items():
+                if column is not None:
+                    _check_column(rows[0], column, place, option)
         self._check_overlap(found)
         self._grade_rows(
             found, reward=reward, signature=signature, solved_at=solved_at, max_tokens=max_tokens,
@@ -100,6 +102,14 @@ class DatasetTask(RowTask):
                 f"{again} of {len(asked)} test rows ask what training rows ask: what they show is not of unseen rows. "
                 "Give test_path, or the test split, rows of their own."
             )
+
+
+def _check_column(row: Mapping[str, Any], column: str, place: str, option: str) -> None:
+    """ValueError for a column that is not there, with the option that names another."""
+    try:
+        reach(row, column, place)
+    except ValueError as error:
+        raise ValueError(f"{error}: name the one that is meant, {option}=COLUMN in task_args") from error
 
 
 def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: bool = False):

@@ -173,6 +173,7 @@ class Maze(AnswerTask):
     answer_end = END
     default_split = "test"
     starts = "mazes"
+    prompts_alike = True
     solved_at = 1.0
     episode_class = MazeEpisode
     instructions = (

@@ -266,3 +266,28 @@ def test_an_adapter_learns_the_new_words_and_is_merged(gpt2, call_recipe, tmp_pa
     assert there and all((old[i] - new[i]).abs().max() > 1e-4 for i in there)
     assert not torch.equal(before.transformer.h[0].attn.c_attn.weight, model.transformer.h[0].attn.c_attn.weight)
     assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def test_an_adapter_alone_names_its_base(gpt2, call_recipe, tmp_path):
+    row = {"prompt": "2 3 = 5 :", "numbers": [2, 3], "target": 5, "answer": "2+3"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    base, begun = tmp_path / "base", AutoModelForCausalLM.from_pretrained(gpt2)
+    for part in (begun, PreTrainedTokenizerFast.from_pretrained(gpt2, pad_token="<|endoftext|>")):
+        part.save_pretrained(base)
+    call_recipe("pretrain", "--task", "dataset", "--task_args", f"path={tmp_path}/rows.jsonl", "answer=answer",
+                "max_tokens=4", "reward=polytune.tasks.rewards:reaches_target", *PRETRAIN, "--epochs", "20",
+                "--target_success", "1", "--base_model", base, "--use_peft", "true", "--merge_adapter", "false",
+                "--output_dir", tmp_path / "p")  # fmt: skip
+    settings = json.loads((tmp_path / "p/adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(base) and not (tmp_path / "p/model.safetensors").exists()
+    (tmp_path / "p/tokenizer.json").unlink()  # the base's own stands in for it
+    model, tokenizer = load_policy(tmp_path / "p")
+    ids = torch.tensor([tokenizer.encode("2 3 = 5 :")])
+    assert not torch.allclose(model(ids).logits, begun.eval()(ids).logits, atol=1e-4)
+
+
+def test_an_adapter_alone_is_refused_where_its_base_would_lack_words(gpt2, call_recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call_recipe("pretrain", *TASK, *PRETRAIN, "--base_model", gpt2, "--use_peft", "true", "--merge_adapter",
+                    "false", "--output_dir", tmp_path / "p")  # fmt: skip
+    assert "words of the task are new to the base model" in capsys.readouterr().err

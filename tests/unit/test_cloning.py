@@ -36,13 +36,14 @@ ROWS = [
 def make_trainer(folder, success=None, *, every=2, target=0.5, adapter=None, **fields):
     torch.manual_seed(0)
     model, tokenizer = build_tiny("tiny", WORDS)
+    model = adapt(model, adapter or AdapterConfig())
     stop = StopAtSuccess(success or (lambda model: 0.0), every, target)
     arguments = dict(
         output_dir=str(folder), per_device_train_batch_size=4, num_train_epochs=3, learning_rate=1e-2, save_steps=every,
         logging_steps=every, disable_tqdm=True, report_to="none", remove_unused_columns=False, use_cpu=True, seed=3,
     )  # fmt: skip
     trainer = CloningTrainer(
-        adapt(model, adapter or AdapterConfig()), TrainingArguments(**(arguments | fields)), train_dataset=Dataset.from_list(ROWS),
+        model, TrainingArguments(**(arguments | fields)), train_dataset=Dataset.from_list(ROWS),
         data_collator=CloningCollator(tokenizer.pad_token_id), processing_class=tokenizer, entropy_coef=0.1,
         callbacks=[stop],
     )  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 
 from polytune.policy import Renderer, build_tiny
 from polytune.policy.demonstrations import tokenize_lines
+from polytune.policy.rendering import FEW_PROMPTS
 from polytune.tasks import Step, load_task
 from polytune.tasks.conformance import faults, notes
 from polytune.tasks.maze import END, LINES_START, MOVES, Grid, maze_of
@@ -172,3 +173,18 @@ def test_lines_are_one_token_a_word_and_read_back():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         load_task("maze", **options)
+
+
+def test_a_few_prompts_tell_whether_a_million_fit():
+    """All have as many tokens; drawing every maze of the split took minutes."""
+    task = load_task("maze", size=7)
+    _, tokenizer = build_tiny("tiny", task.vocabulary(), spaced=False)
+    renderer, looked = Renderer(tokenizer, task), []
+    prompt = task.prompt
+    task.prompt = lambda seed: looked.append(seed) or prompt(seed)
+    renderer.check_prompts(task.splits["train"], 60 + task.max_action_tokens, task.max_action_tokens)
+    assert len(looked) == FEW_PROMPTS < len(task.splits["train"])
+    with pytest.raises(
+        ValueError, match="maze 0 of task 'maze' has 60 tokens, and an answer up to 180, but the policy"
+    ):
+        renderer.check_prompts(task.splits["train"], 239, task.max_action_tokens)
