@@ -50,7 +50,7 @@ def whole(job: Job) -> Path:
 
 
 def draw(job: Job, seed: int = SEED) -> list[Point]:
-    """The kills of a program, then its other signals: a random visit of each place, and a random moment of it."""
+    """The other signals of a program, then its kills: a random visit of each place, and a random moment of it."""
     source = random.Random(f"{seed} {job.name}")
     times = json.loads((whole(job) / "times.json").read_text())
     places = [place for place, kills in job.places.items() for _ in range(kills)]
@@ -62,7 +62,7 @@ def draw(job: Job, seed: int = SEED) -> list[Point]:
         after = round(source.uniform(0.0, times[place][count - 1]), 4)
         rank, family = source.randrange(job.processes), source.random() < 0.5 and number == signal.SIGKILL
         points.append(Point(job.name, place, count, after, int(number), rank, family and job.processes == 1))
-    return points
+    return points[-len(TOLD) :] + points[: -len(TOLD)]
 
 
 def end_and_continue(job: Job, point: Point) -> dict:
