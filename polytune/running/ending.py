@@ -26,7 +26,7 @@ PATIENCE = 4.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 CONTINUES = "the same command continues where it was."
 
-_held: list[int] = []
+_held: list[tuple[int, Path | None]] = []
 _says: Callable[[], str] | None = None
 _told: list[int] = []
 
@@ -61,13 +61,15 @@ def lock(folder: Path, *, what: str, name: str = LOCK_FILE) -> int:
 
 
 def hold(folder: str | Path, says: Callable[[], str] | None = None, *, name: str = LOCK_FILE) -> None:
-    """Hold a folder until :func:`let_go`; ``says``: what a program that ends in between leaves, in a sentence.
+    """Hold a folder until :func:`let_go`, which removes one that had to be made and has nothing in it; ``says``: what a
+    program that ends in between leaves, in a sentence.
 
     Raises:
         ValueError: another one holds it.
     """
     global _says
-    _held.append(lock(Path(folder), what="another program", name=name))
+    new = not Path(folder).exists()
+    _held.append((lock(Path(folder), what="another program", name=name), Path(folder) / name if new else None))
     _says = says
 
 
@@ -75,7 +77,11 @@ def let_go() -> None:
     """Whoever wants the folders may have them."""
     global _says
     while _held:
-        os.close(_held.pop())
+        descriptor, own = _held.pop()
+        if own is not None and own.parent.is_dir() and os.listdir(own.parent) == [own.name]:
+            own.unlink()
+            own.parent.rmdir()
+        os.close(descriptor)
     _says = None
 
 

@@ -36,6 +36,12 @@ def test_a_folder_is_held_by_one_and_free_when_that_one_is_gone(tmp_path):
     os.close(lock(tmp_path / "run", what="another", name=".evaluation.lock"))  # of another kind
     let_go()
     os.close(lock(tmp_path / "run", what="another"))
+    hold(tmp_path / "new")
+    let_go()
+    hold(tmp_path / "used")
+    (tmp_path / "used/run.json").touch()
+    let_go()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "used"]  # nothing came of the new one
 
 
 def test_where_nothing_can_be_locked_it_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
