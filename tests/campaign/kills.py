@@ -109,12 +109,12 @@ def _ended_badly(job: Job, point: Point, found: dict, said: str) -> str | None:
     if not found["struck"] or point.signal == signal.SIGKILL:
         slow = job.processes > 1 and found["struck"] and found["seconds"] > 60
         return f"the other process took {found['seconds']} s to end" if slow else None
+    if found["status"] == 0:
+        return None  # it was through, and what started it took its time
     if found["seconds"] > AT_ONCE + (10.0 if job.processes > 1 else 0.0):
         return f"it took {found['seconds']} s to end"
     if job.processes == 1 and "Traceback" in said:
         return "it ended with a traceback"
-    if found["status"] == 0:
-        return None  # it was through
     return None if "the same command continues" in said or "begins anew" in said else "it did not say how to go on"
 
 
