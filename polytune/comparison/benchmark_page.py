@@ -138,20 +138,17 @@ def method_table(world: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     for name in sorted(done, key=place):
         one = done[name]
         cells = [cell(one["differences"].get(m), "+") for m in titles]
-        notes = "; ".join([one["verdict"], *(f"{why}: {one[why]}" for why in ("budget", "failed") if why in one)])
-        rows.append([name, *cells, number(one["seconds_ratio"]), str(len(one["seeds"])), _escaped(notes)])
+        short = {"budget": "another budget", "failed": "a seed failed"}
+        notes = "; ".join([one["verdict"], *(told for why, told in short.items() if why in one)])
+        rows.append([name, *cells, number(one["seconds_ratio"]), str(len(one["seeds"])), notes])
     return markdown(rows) if len(rows) > 1 else "No run yet."
 
 
 def refused_table(own: Mapping[str, Any]) -> str:
-    """Methods that do not apply, in their own words, and those that failed."""
-    rows = [["does not apply", "why"]]
-    rows += [[name, _escaped(one["refused"])] for name, one in own["methods"].items() if "refused" in one]
-    rows += [
-        [f"{name} (failed)", _escaped(one["failed"])]
-        for name, one in own["methods"].items()
-        if "failed" in one and "differences" not in one
-    ]
+    """Methods that do not apply, in their own words, those that failed, and those that cost something else."""
+    rows = [["does not apply, or failed", "why"]]
+    for why, told in (("refused", ""), ("failed", " (failed)"), ("budget", " (budget)")):
+        rows += [[f"{name}{told}", _escaped(one[why])] for name, one in own["methods"].items() if why in one]
     return markdown(rows) if len(rows) > 1 else ""
 
 
