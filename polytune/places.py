@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from polytune.privacy import private
+
 PACKAGE = Path(__file__).resolve().parent
 RECIPES = (PACKAGE / "_recipes").resolve()
 DATA = (PACKAGE / "_data").resolve()
@@ -62,8 +64,8 @@ def start(program: str) -> list[str]:
 
 
 def command(program: str, arguments: Sequence[str]) -> list[str]:
-    """What a user gives to ``python`` to run a program again."""
-    return [*([f"recipes/{program}.py"] if IN_CHECKOUT else ["-m", f"polytune.app.{program}"]), *arguments]
+    """What a user gives to ``python`` to run a program again, nothing private in it."""
+    return private([*([f"recipes/{program}.py"] if IN_CHECKOUT else ["-m", f"polytune.app.{program}"]), *arguments])
 
 
 def runnable(text: str) -> str:

@@ -18,8 +18,8 @@ _NAME = re.compile(_CALLED, re.IGNORECASE)
 #: shorter values of environment variables are words such as "true"
 _SHORTEST = 8
 _FORMS = re.compile(r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})\b")
-_USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@:]*(?::[^\s/@]*)?@", re.IGNORECASE)
-_PARAMETER = re.compile(rf"([?&][\w-]*{_CALLED}[\w-]*=)[^\s&#\"']+", re.IGNORECASE)
+_USER = re.compile(r"(\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@:]{0,200}(?::[^\s/@]{0,200})?@", re.IGNORECASE)
+_PARAMETER = re.compile(rf"([?&][\w-]{{0,20}}{_CALLED}[\w-]{{0,20}}=)[^\s&#\"']+", re.IGNORECASE)
 
 
 def private(value: Any) -> Any:

@@ -18,6 +18,8 @@ import yaml
 from polytune.places import find_file
 
 EXTENDS = "extends"
+#: of a file, aliases written out
+MOST_VALUES = 100_000
 
 
 class OnceLoader(yaml.SafeLoader):
@@ -55,7 +57,10 @@ def _read(path: Path, readers: Sequence[Path], within: Path | None = None) -> di
         raise ValueError(f"config {str(path)!r}{by} does not exist.")
     try:
         own = yaml.load(path.read_text(), OnceLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        _check_size(own, set(), {})
+    except RecursionError as error:
+        raise ValueError(f"config {path}{by} is nested too deeply to be read.") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:  # of a date, a number, a tag
         raise ValueError(f"config {path}{by} is not valid YAML: {error}") from error
     if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
         raise ValueError(f"config {path}{by} must be a mapping of field names to values, got {type(own).__name__}.")
@@ -74,6 +79,21 @@ def _read(path: Path, readers: Sequence[Path], within: Path | None = None) -> di
     if "output_dir" in settings and "output_dir" not in own:
         own["output_dir"] = own_folder(path)
     return settings | own
+
+
+def _check_size(value: Any, above: set[int], known: dict[int, int]) -> int:
+    """How many values it is made of, aliases written out (``known``: of those counted before); ValueError for one that
+    holds itself, or grows too large in a message. ``above``: the values around it."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in above:
+        raise ValueError("an alias stands within its own anchor: write the value out")
+    if id(value) not in known:
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_check_size(part, above | {id(value)}, known) for part in parts)
+        if known[id(value)] > MOST_VALUES:
+            raise ValueError(f"its aliases make up more than {MOST_VALUES:,} values: write out those that are meant")
+    return known[id(value)]
 
 
 def own_folder(path: Path) -> str:

@@ -140,7 +140,9 @@ METHODS: dict[str, Entry] = {
     "nash_mirror_prox": Entry("polytune.methods.nash_mirror_prox:NashMirrorProx", "self-play on preferences"),
     "f_dpo": Entry("polytune.methods.f_dpo:FDPO", "successes preferred to failures, by any f-divergence"),
     "rpo": Entry("polytune.methods.rpo:RPO", "the same by DPO, with the successes' likelihood"),
-    "implicit_sft": Entry("polytune.methods.implicit_sft:ImplicitSFT", "imitates, held to the pretrained policy"),
+    "implicit_sft": Entry(
+        "polytune.methods.implicit_sft:ImplicitSFT", "imitates by an f-divergence to the pretrained policy"
+    ),
     "recall_extend": Entry("polytune.methods.recall_extend:RecallExtend", "imitates as demonstrations' entropy falls"),
     "dynamic_rewards": Entry(
         "polytune.methods.dynamic_rewards:DynamicRewards", "several rewards, more for a new front"

@@ -212,19 +212,22 @@ def start_processes() -> None:
     if started > 1 or "ACCELERATE_USE_CPU" not in os.environ or "LOCAL_RANK" in os.environ:
         return
     wanted = _asked_of_accelerate()
+    if wanted is None:
+        return
+    if sys.platform == "linux":  # when accelerate is killed, what it has started ends, too
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     if wanted < 2:
         return
     print(f"accelerate launch starts one process on CPUs: torchrun starts the {wanted} asked for.", flush=True)
     os.environ["ACCELERATE_USE_CPU"] = "true"
-    if sys.platform == "linux":  # when accelerate is killed, torchrun ends, too, and its processes with it
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(wanted)]
     module = getattr(sys.modules["__main__"].__spec__, "name", None)  # accelerate launch -m polytune.app.finetune
     os.execv(sys.executable, [*launcher, *(sys.argv if module is None else ["-m", module, *sys.argv[1:]])])
 
 
-def _asked_of_accelerate() -> int:
-    """``num_processes`` of the ``accelerate launch`` that started this process: its flag, or its configuration's."""
+def _asked_of_accelerate() -> int | None:
+    """``num_processes`` of the ``accelerate launch`` that started this process, its flag, or its configuration's; None:
+    something else has."""
     import psutil
     from accelerate.commands.config.config_args import default_config_file, load_config_from_file
     from accelerate.commands.launch import launch_command_parser
@@ -237,7 +240,7 @@ def _asked_of_accelerate() -> int:
     elif "launch" in words and any(name.startswith("accelerate") for name in names):
         words = words[words.index("launch") + 1 :]
     else:
-        return 1
+        return None
     asked = launch_command_parser().parse_args(words)
     if asked.num_processes is None and (asked.config_file or (os.path.isfile(default_config_file) and not asked.cpu)):
         return load_config_from_file(asked.config_file).num_processes

@@ -19,6 +19,7 @@ unseen answers there are. Texts from elsewhere are scored, too: --task triangle 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,10 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- summarise, plot, say it
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     more = provenance.origin(command("evaluate", argv))
-    more["policy_paths"] = {
-        name: private(str(Path(p).resolve()) if Path(p).is_dir() else p) for name, p in paths.items()
-    }
+    places = {name: str(Path(p).resolve()) if Path(p).is_dir() else p for name, p in paths.items()}
+    more["policy_paths"] = private(places)
     more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
-    everything = records.read_records(records_file)
+    everything = records.read_records(records_file, texts=bool(task.answer_end))
     records.check_repeats(everything)
     analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
 
@@ -98,12 +98,12 @@ def main(argv: Sequence[str]) -> None:
 def _without_sampling(task_config, config, argv: Sequence[str]) -> None:
     """Records of an earlier evaluation, or texts from elsewhere."""
     if config.from_records is not None:
-        unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code")
+        unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code", "coreset")
         refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
         from polytune.report.analysis import analyse_recorded
 
         return analyse_recorded(task_config, config, command("evaluate", argv))
-    unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report")
+    unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report", "coreset")
     refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
     refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))
     from polytune.report.creativity import score_file
@@ -139,6 +139,7 @@ def _policies(
 
 def _sample(tasks, renderers, generators, batches, done: int, config, output_dir: Path, seconds) -> None:
     """The cohorts that are not recorded yet, each written whole; ``seconds`` by policy grows along."""
+    from polytune.evaluation.chosen import attempt_vectors
     from polytune.evaluation.records import RECORDS_FILE, sample_records
     from polytune.running.provenance import record_seconds
 
@@ -148,8 +149,11 @@ def _sample(tasks, renderers, generators, batches, done: int, config, output_dir
             (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
             bar.describe(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
             start, generator = time.perf_counter(), generators.of(name, greedy=greedy or not config.temperature)
+            vectors = None
+            if config.coreset:
+                vectors = partial(attempt_vectors, generator.model, tasks[moved], renderers[name])
             lines = sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
-                                   on_episode=bar.advance)  # fmt: skip
+                                   on_episode=bar.advance, vectors=vectors)  # fmt: skip
             file.writelines(json.dumps(line) + "\n" for line in lines)
             file.flush()
             seconds[name] += time.perf_counter() - start

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from polytune.app.cli import parse, run, set_cpu_threads
-from polytune.config import require, require_integer, require_once
+from polytune.comparison.options import parse_seeds
+from polytune.config import require, require_once
 from polytune.places import RECIPES, command
 
 WORLDS = ["bandit", "two_step", "triangle", "fourrooms"]
@@ -41,8 +42,12 @@ class MethodsBenchmarkConfig:
         default_factory=lambda: ["fourrooms"],
         metadata={"help": "Worlds where a method runs only if it gained something in another one of the JSON."},
     )
-    seeds: int | None = field(
-        default=None, metadata={"help": "Run the first so many seeds of each world alone; unset: all of them."}
+    seeds: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Of each world's seeds only these are run: how many (3), a range (3-4), a list. Unset: all."},
+    )
+    bases: list[str] = field(
+        default_factory=list, metadata={"help": "Run over these bases alone (grpo, poly_epo). Unset: over all."}
     )
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
     output_dir: str = field(default="outputs/methods_benchmark", metadata={"help": "Where runs and their lines go."})
@@ -56,8 +61,8 @@ class MethodsBenchmarkConfig:
         for world in (*self.worlds, *self.winners_alone):
             require(world in WORLDS, f"worlds has {world!r}: the worlds are {', '.join(WORLDS)}.")
         require_once("worlds", self.worlds)
-        if self.seeds is not None:
-            require_integer("seeds", self.seeds, 1)
+        if self.seeds:
+            parse_seeds(self.seeds)
         require(0.0 < self.level < 1.0, f"level must lie between 0 and 1, got {self.level}.")
         require(self.keep.endswith(".json"), f"keep must name a .json file, got {self.keep!r}.")
 
@@ -69,7 +74,9 @@ def main(argv: Sequence[str]) -> None:
     from polytune.comparison import benchmark, benchmark_cells, benchmark_page
     from polytune.comparison.keep import check_folder
     from polytune.comparison.overlay import overlays
+    from polytune.comparison.run_store import BASE_ALONE
 
+    seeds = parse_seeds(config.seeds) if config.seeds else None
     check_folder(config.keep)
     check_folder(config.page, "page")
     set_cpu_threads(1)
@@ -80,6 +87,8 @@ def main(argv: Sequence[str]) -> None:
     try:
         for name in config.worlds:
             world = read_world(name, config)
+            for base in config.bases:
+                require((base, BASE_ALONE) in world.laid, f"bases has {base!r}: {name} has {', '.join(world.names)}.")
             world.lay(parse, laid)
             if not config.report_only:
                 benchmark.pretrain(world, benchmark.pretraining(recipe_of(name)), call)
@@ -88,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
             store = benchmark.open_store(world, kept)
             try:
                 if not config.report_only:
-                    run_world(world, store, only, config.seeds)
+                    run_world(world, store, only, seeds, config.bases)
             finally:
                 kept["worlds"][name] = benchmark_cells.world_summary(world, store, config.level, only)
                 kept["runs"][name] = benchmark.current_lines(world, store)
@@ -109,14 +118,15 @@ def recipe_of(name: str) -> Path:
     return RECIPES / "methods_benchmark" / f"{name}_compare.yaml"
 
 
-def run_world(world, store, only, seeds: int | None) -> None:
-    """Every run that is not done; one that is refused or fails is not tried with further seeds."""
+def run_world(world, store, only, seeds: Sequence[int] | None, bases: Sequence[str] = ()) -> None:
+    """Every run of these ``seeds`` (None: all) and ``bases`` (none: all) that is not done; what is refused or fails is
+    not tried with further seeds."""
     from polytune.comparison.benchmark import due, measure_start, run_one
     from polytune.running.run_queue import folder_lock
 
     with folder_lock(world.folder):
         measure_start(world, store, call)
-        planned, over = due(world, store, only, world.seeds[:seeds]), set()
+        planned, over = [key for key in due(world, store, only, seeds) if not bases or key[0] in bases], set()
         print(f"{world.name}: {len(planned)} runs to do", flush=True)
         began = time.monotonic()
         for number, (base, name, seed) in enumerate(planned, start=1):

@@ -29,7 +29,6 @@ from polytune.config import (
 )
 from polytune.errors import UsageError
 from polytune.places import command
-from polytune.privacy import private
 from polytune.tasks.base import Task
 from polytune.terminal import progress, shows_bars
 
@@ -144,7 +143,7 @@ def main(argv: Sequence[str]) -> None:
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
     made = command("pretrain", argv)
     provenance.record_run(output_dir, settings, made)
-    shown = None if task.answer_end is not None else _demonstrations(task, task_config, config, private(" ".join(made)))
+    shown = None if task.answer_end is not None else _demonstrations(task, task_config, config, " ".join(made))
     model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)

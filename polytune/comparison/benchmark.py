@@ -94,6 +94,11 @@ class World:
         return [self.laid[key] for key in self.laid if key[1] == BASE_ALONE]
 
     @property
+    def names(self) -> list[str]:
+        """Of the bases."""
+        return [base.name for base in self.bases]
+
+    @property
     def exact(self) -> bool:
         """Whether a policy's numbers are computed here, not sampled."""
         return isinstance(self.task, PathWorld)
@@ -152,8 +157,9 @@ def plan(
     world: World, only: Mapping[str, set[str]] | None = None, seeds: Sequence[int] | None = None
 ) -> Iterator[tuple[str, str, int]]:
     """(base, method, seed) of all runs that nothing refuses, seed by seed, so that what is done when it is stopped is
-    balanced; the bases first. ``only``: of each base the methods that are run; ``seeds``: unset, all of the world's."""
-    for seed in world.seeds if seeds is None else seeds:
+    balanced; the bases first. ``only``: of each base the methods that are run; ``seeds``: of the world's these alone.
+    """
+    for seed in (seed for seed in world.seeds if seeds is None or seed in seeds):
         for (base, name), method in world.laid.items():
             if isinstance(method, Method) and (name == BASE_ALONE or only is None or name in only[base]):
                 yield base, name, seed
@@ -197,7 +203,7 @@ def run_one(world: World, base: str, name: str, seed: int, call: Call) -> dict[s
         return line | {"failed": f"{type(error).__name__}: {_line(error, method.name)}"}
     shutil.rmtree(folder)
     steps = {"env_steps": int(last["rollout/env_steps"]), "gradient_steps": int(last["step"])}
-    return line | steps | {"cpu_seconds": _short(seconds)}
+    return line | steps | {"cpu_seconds": short(seconds)}
 
 
 def measure(world: World, run: Run, programs: Programs, call: Call) -> dict[str, float]:
@@ -212,7 +218,7 @@ def measure(world: World, run: Run, programs: Programs, call: Call) -> dict[str,
 
 
 def read_measures(run: Run, task: Task) -> dict[str, float]:
-    return {name: _short(fmean(own)) for name, own in read_figures(run, task).values.items()}
+    return {name: short(fmean(own)) for name, own in read_figures(run, task).values.items()}
 
 
 def exact_values(task: Task, folder: str | Path, n: int) -> dict[str, float]:
@@ -223,10 +229,11 @@ def exact_values(task: Task, folder: str | Path, n: int) -> dict[str, float]:
     values = {"success": exact.success_rate(world, table_S_A)}
     values |= {f"pass@{k}": exact.pass_at_k(world, table_S_A, k) for k in coverage_ks(n) if k > 1}
     values |= {WINNERS: exact.distinct_wins(world, table_S_A, n), "entropy": exact.path_entropy(world, table_S_A)}
-    return {name: _short(value) for name, value in values.items()}
+    return {name: short(value) for name, value in values.items()}
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """``value`` with few digits, for JSON."""
     return float(f"{value:.{DIGITS}g}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from polytune.comparison.benchmark import World
+from polytune.comparison.benchmark import World, short
 from polytune.comparison.figures import Figures, check_budgets, difference
 from polytune.comparison.methods import PRETRAINED, Method
 from polytune.comparison.run_store import BASE_ALONE, RunStore
@@ -76,7 +76,7 @@ def cell(world: World, store: RunStore, base: str, name: str, level: float, only
     if told := _budget_line(world, base, name, own, alone):
         found["budget"] = told
     found["differences"] = differences(own, alone, level)
-    found["seconds_ratio"] = fmean(line["cpu_seconds"] for line in own) / fmean(line["cpu_seconds"] for line in alone)
+    found["seconds_ratio"] = short(_seconds(own) / _seconds(alone))
     same = all(a["values"] == b["values"] for a, b in zip(own, alone, strict=True))
     return found | {"verdict": SAME if same else verdict(found["differences"], world.coverage)}
 
@@ -101,7 +101,8 @@ def _interval(values: Sequence[float], level: float, bounds: tuple[float, float]
     found = difference(np.array(values)[:, None], level, None, 0)
     if bounds is not None and found["low"] is not None:
         found |= {"low": max(found["low"], bounds[0]), "high": min(found["high"], bounds[1])}
-    return {name: found[name] for name in ("estimate", "low", "high", "resolved")}
+    ends = {end: None if found[end] is None else short(found[end]) for end in ("estimate", "low", "high")}
+    return ends | {"resolved": found["resolved"]}
 
 
 def _range(measure: str) -> tuple[float, float] | None:
@@ -115,8 +116,12 @@ def _means(lines: Sequence[Mapping[str, Any]], level: float) -> dict[str, Any]:
     values = {m: _interval([line["values"][m] for line in lines], level, _range(m)) for m in lines[0]["values"]}
     for own in values.values():
         own.pop("resolved")
-    costs = {name: fmean(line[name] for line in lines) for name in ("env_steps", "gradient_steps", "cpu_seconds")}
-    return {"measures": values, "cost": costs}
+    costs = {name: short(fmean(line[name] for line in lines)) for name in ("env_steps", "gradient_steps")}
+    return {"measures": values, "cost": costs | {"cpu_seconds": short(_seconds(lines))}}
+
+
+def _seconds(lines: Sequence[Mapping[str, Any]]) -> float:
+    return fmean(line["cpu_seconds"] for line in lines)
 
 
 def differences(

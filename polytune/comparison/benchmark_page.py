@@ -17,6 +17,8 @@ from polytune.running.provenance import origin, write_json, write_text
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 NAMES = {"grpo": "GRPO", "poly_epo": "Poly-EPO", PRETRAINED: "start policy"}
+#: names that a list tells before it counts them
+FEW = 12
 ORDER = {word: place for place, word in enumerate((GAINS, TRADES, OPEN, SAME, HARMS))}
 
 
@@ -98,7 +100,7 @@ def world_part(name: str, world: Mapping[str, Any], level: float) -> str:
         return "\n\n".join([*parts[:2], "Not run yet."])
     for base, own in world["bases"].items():
         parts += [f"### {name}, over {NAMES.get(base, base)}", method_table(world, own)]
-        parts += [text for text in (refused_table(own), missing_line(world, own)) if text]
+        parts += [text for text in (refused_table(own), missing_line(own)) if text]
     return "\n\n".join(parts)
 
 
@@ -157,10 +159,17 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def missing_line(world: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """What is still to be run."""
-    short = [f"{name} ({len(one['missing'])})" for name, one in own["methods"].items() if one.get("missing")]
-    left = [name for name, one in own["methods"].items() if "left_out" in one]
-    parts = [f"Runs that are missing: {', '.join(short)}."] if short else []
-    parts += [f"Not run here, for they gained nothing on the other worlds: {', '.join(left)}."] if left else []
-    return " ".join(parts)
+def missing_line(own: Mapping[str, Any]) -> str:
+    """What is still to be run, by seeds."""
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, one in own["methods"].items():
+        if one.get("missing") and "refused" not in one and "failed" not in one:
+            groups.setdefault(tuple(one["missing"]), []).append(name)
+    parts = []
+    for seeds, names in groups.items():
+        whose = ", ".join(names) if len(names) <= FEW else f"{len(names)} methods"
+        parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {whose}")
+    told = [f"Runs that are missing: {'; '.join(parts)}."] if parts else []
+    if left := [name for name, one in own["methods"].items() if "left_out" in one]:
+        told.append(f"Not run here, for they gained nothing on the other worlds: {', '.join(left)}.")
+    return " ".join(told)

@@ -35,7 +35,7 @@ def overlays(entries: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
         name = entry if row else Path(entry).stem
         require(name not in found, f"methods names {name!r} twice: give each method once.")
         found[name] = {"methods": [entry]} if row else read_recipe(entry, within=METHOD_RECIPES)
-        require(EXTENDS not in found[name], f"method {name!r} lays {EXTENDS!r} over a base: give it fields alone.")
+        found[name].pop("output_dir", None)  # the run's own
     return found
 
 

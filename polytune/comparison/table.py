@@ -7,6 +7,7 @@ from typing import Any
 
 from polytune.comparison.methods import PRETRAINED
 from polytune.evaluation.summary import counted
+from polytune.markdown import cell as in_table
 
 #: a measure's title where its name is not clear by itself
 TITLES = {
@@ -45,9 +46,10 @@ def title_of(measure: str, summary: dict[str, Any]) -> str:
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """Rows, the first being the header, as an aligned Markdown table."""
+    rows = [[in_table(text.replace("<", "&lt;")) for text in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 

@@ -46,6 +46,13 @@ class EvaluationConfig:
         metadata={"help": "Temperature of the whole distribution, never cut to a top-k or top-p. 0: with n 1 only."},
     )
     greedy: bool = field(default=True, metadata={"help": "Add one greedy episode of each start state."})
+    coreset: bool = field(
+        default=False,
+        metadata={
+            "help": "Record a vector of each attempt (the policy's mean hidden state), and report pass@k of the k of n "
+            "that are most unlike (leverage) beside that of k at random."
+        },
+    )
     level: float = field(default=0.95, metadata={"help": "Level of the intervals."})
     seed: int = field(default=0, metadata={"help": "Seed of the samples and of the bootstrap."})
     output_dir: str | None = field(

@@ -13,10 +13,12 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from polytune.evaluation.slim import SlimRecord
 from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes, signature_as_json
 from polytune.rollout.duplicates import Duplicates, count_duplicates, count_repeats
@@ -32,6 +34,8 @@ RECORDS_FILE = "records.jsonl"
 LOCK_FILE = ".evaluation.lock"
 #: what the name of a records file ends in whose text is packed
 PACKED = ".bz2"
+#: bytes of a records file from which on an analysis leaves out what was said
+LARGE = 256 * 2**20
 #: greedy attempts are numbered from here, apart from every sampled attempt
 GREEDY_ATTEMPT = -1
 
@@ -53,7 +57,7 @@ class Attempt(NamedTuple):
 def with_recorded(path: str | Path, perturbations: Sequence[str]) -> list[str]:
     """The perturbations of an evaluation: those that its records have already, in their order, then the others asked
     for. A records file only grows, so those it began with stay."""
-    had = dict.fromkeys(record["perturb"] for record in read_records(path) if record.get("perturb") is not None)
+    had = dict.fromkeys(record["perturb"] for record, _ in each_record(path) if record.get("perturb") is not None)
     return [*had, *(name for name in perturbations if name not in had)]
 
 
@@ -110,26 +114,52 @@ def _digest(trajectory: Trajectory) -> str:
     return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
 
 
-def read_records(path: str | Path) -> list[dict[str, Any]]:
+def is_large(path: str | Path) -> bool:
+    """Whether a records file is read slim, without what was said."""
+    return Path(path).exists() and Path(path).suffix != PACKED and Path(path).stat().st_size > LARGE
+
+
+def read_records(path: str | Path, *, texts: bool = True) -> list[Mapping[str, Any]]:
     """The whole lines of a records file, packed (``.bz2``) or not; a last line that a kill cut short is left out.
+
+    ``texts``: also of a large file (:func:`is_large`) keep what was said; its records are `SlimRecord`s without.
 
     Raises:
         ValueError: a line in the middle is not JSON, or lacks a field; a packed file is damaged.
     """
-    records = []
-    lines = read_packed(Path(path)).split(b"\n") if Path(path).exists() else []
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is not whole
+    if texts or not is_large(path):
+        return [record for record, _ in each_record(path)]
+    shared: dict[str, Any] = {}
+    return [SlimRecord(record, shared) for record, _ in each_record(path)]
+
+
+def each_record(path: str | Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """The whole lines of a records file one by one, each with the bytes up to its end. Raises as
+    :func:`read_records`."""
+    end = 0
+    for number, line in enumerate(_lines(Path(path)), start=1):
+        end += len(line)
         try:
             record = json.loads(line)
-            records.append(record)
             missing = FIELDS - record.keys()
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path} line {number} is not a JSON record: {error}. Remove the file to begin anew."
             ) from error
         if missing:
             raise ValueError(f"{path} line {number} lacks {', '.join(sorted(missing))}. Remove the file to begin anew.")
-    return records
+        yield record, end
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Lines with their ends; what follows the last end is not whole, and left out."""
+    if not path.exists():
+        return
+    if path.suffix == PACKED:
+        yield from (line for line in read_packed(path).splitlines(keepends=True) if line.endswith(b"\n"))
+        return
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n"))
 
 
 def read_packed(path: Path) -> bytes:
@@ -153,25 +183,25 @@ def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> 
     Raises:
         ValueError: the records are those of another evaluation.
     """
-    records, attempts = read_records(path), [attempt for batch in batches for attempt in batch]
-    greedy = attempts[0].attempt == GREEDY_ATTEMPT
-    if records and records[0]["greedy"] != greedy:
-        has = "has no" if greedy else "begins with"
-        raise ValueError(f"{path} {has} greedy episodes: give --greedy {str(not greedy).lower()} to continue it, or "
-                         "another output_dir.")  # fmt: skip
-    for record, attempt in zip(records, attempts, strict=False):
-        if Attempt(*(record.get(name) for name in Attempt._fields)) != attempt:
+    attempts = [attempt for batch in batches for attempt in batch]
+    greedy, ends = attempts[0].attempt == GREEDY_ATTEMPT, [0, *accumulate(map(len, batches))]
+    lines = done = whole = 0
+    for lines, (record, end) in enumerate(each_record(path), start=1):
+        if lines == 1 and record["greedy"] != greedy:
+            has = "has no" if greedy else "begins with"
+            raise ValueError(f"{path} {has} greedy episodes: give --greedy {str(not greedy).lower()} to continue it, "
+                             "or another output_dir.")  # fmt: skip
+        if lines > len(attempts):
+            continue
+        if Attempt(*(record.get(name) for name in Attempt._fields)) != attempts[lines - 1]:
             raise ValueError(f"{path} holds the records of another evaluation: choose another output_dir.")
-    if len(records) > len(attempts):
-        raise ValueError(f"{path} holds {len(records)} records, this evaluation makes {len(attempts)}: choose another "
+        if lines == ends[done + 1]:
+            done, whole = done + 1, end
+    if lines > len(attempts):
+        raise ValueError(f"{path} holds {lines} records, this evaluation makes {len(attempts)}: choose another "
                          "output_dir.")  # fmt: skip
-    done = lines = 0
-    while done < len(batches) and lines + len(batches[done]) <= len(records):
-        lines += len(batches[done])
-        done += 1
     if Path(path).exists():
-        whole = Path(path).read_bytes().split(b"\n")[:lines]
-        os.truncate(path, sum(len(line) + 1 for line in whole))
+        os.truncate(path, whole)
     return done
 
 
@@ -183,8 +213,12 @@ def sample_records(
     *,
     run_seed: int,
     on_episode: Callable[[], object],
+    vectors: Callable[[Sequence[Attempt], Sequence[Trajectory]], list[list[float]]] | None = None,
 ) -> list[dict[str, Any]]:
     """Make the attempts of one cohort in one batch; their records in order.
+
+    Args:
+        vectors: of attempts, one each; unset: records have none.
 
     Raises:
         ValueError: attempts repeat each other more often than their logprobs allow.
@@ -203,7 +237,11 @@ def sample_records(
         if attempt.attempt != GREEDY_ATTEMPT:
             groups.setdefault((attempt.part, attempt.start_seed), []).append(trajectory)
     _refuse(count_duplicates(groups.values()), cohort[0].policy)
-    return [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
+    records = [as_record(a, t, renderer) for a, t in zip(cohort, trajectories, strict=True)]
+    if vectors is not None:
+        for record, vector in zip(records, vectors(cohort, trajectories), strict=True):
+            record["vector"] = vector
+    return records
 
 
 def check_repeats(records: Sequence[Mapping[str, Any]]) -> None:

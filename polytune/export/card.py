@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from polytune.config import require
 from polytune.export.evaluations import Evaluation, Interval
 from polytune.export.licences import LICENCES_SAYING_NOTHING, check_licence
+from polytune.markdown import cell, code, quoted, words
 from polytune.privacy import private
 
 
@@ -114,13 +115,13 @@ def check_card(text: str) -> None:
 
 def _body(facts: CardFacts) -> str:
     kind = "LoRA adapter" if facts.base is not None else "causal language model"
-    origin = f"[{facts.base_id}](https://huggingface.co/{facts.base_id})" if facts.base_id else f"`{facts.begun_with}`"
+    origin = f"[{facts.base_id}](https://huggingface.co/{facts.base_id})" if facts.base_id else code(facts.begun_with)
     task = facts.task
     parts = [
-        f"# {facts.name}",
+        f"# {words(facts.name)}",
         f"A {kind}, fine-tuned by reinforcement learning from {origin}"
-        f"{f' (revision `{facts.base_revision}`)' if facts.base_revision else ''} on the task `{task['name']}` with "
-        "polytune, which scores *sets* of generations so that a policy keeps several ways to succeed.",
+        f"{f' (revision `{facts.base_revision}`)' if facts.base_revision else ''} on the task {code(task['name'])} "
+        "with polytune, which scores *sets* of generations so that a policy keeps several ways to succeed.",
         "## Load it",
         "Needs torch, transformers" + (" and peft" if facts.base is not None else "") + ", not polytune:",
         *_local(facts),
@@ -173,12 +174,9 @@ def snippet(facts: CardFacts) -> str:
     """Python that loads the export and prints one action."""
     revision = f', revision="{facts.base_revision}"' if facts.base is not None and facts.base_revision else ""
     options = [f"{name}={value!r}" for name, value in facts.sampling.items()]
-    at_home = any(place and private(place) != place for place in (facts.where, facts.base))
-    lines = [
-        *(["import os", ""] if at_home else []),
-        "import torch",
-        *(["from peft import PeftModel"] if facts.base is not None else []),
-    ]
+    hidden = any(place and private(place) != place for place in (facts.where, facts.base))
+    lines = ["import os", ""] if hidden else []
+    lines += ["import torch", *(["from peft import PeftModel"] if facts.base is not None else [])]
     lines += ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", f"name = {_place(facts.where)}"]
     if facts.base is None:
         lines += [f"model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.{facts.dtype})"]
@@ -206,13 +204,13 @@ def snippet(facts: CardFacts) -> str:
 
 
 def _task(task: dict[str, Any]) -> str:
-    lines = [f"`{task['name']}`, at most {task['horizon']} turns an episode."]
+    lines = [f"{code(task['name'])}, at most {task['horizon']} turns an episode."]
     if task["instructions"]:
-        lines.append("\n".join(f"> {line}".rstrip() for line in task["instructions"].strip().splitlines()))
+        lines.append(quoted(task["instructions"]))
     if task["actions"]:
-        lines.append("Actions: " + ", ".join(f"`{action}`" for action in task["actions"]) + ".")
+        lines.append("Actions: " + ", ".join(map(code, task["actions"])) + ".")
     if task["options"]:
-        lines.append("Options: " + ", ".join(f"`{option}`" for option in task["options"]) + ".")
+        lines.append("Options: " + ", ".join(map(code, task["options"])) + ".")
     return "\n\n".join(lines)
 
 
@@ -227,12 +225,12 @@ def _evaluations(facts: CardFacts) -> list[str]:
     parts = []
     for evaluation in facts.evaluations:
         settings = evaluation.settings
-        options = f" ({', '.join(settings['task_args'])})" if settings.get("task_args") else ""
+        options = f" ({', '.join(map(code, settings['task_args']))})" if settings.get("task_args") else ""
         parts.append(
-            f"`{settings['task']}`{options}, split `{settings['split']}`: {settings['n']} independent samples of each "
-            f"of {settings['start_states']} start states, at most {settings['horizon']} turns, temperature "
-            f"{settings['temperature']:g}, seed {settings['seed']}; {settings['level']:.0%} intervals over start "
-            "states and samples. pass@k is the unbiased estimate 1 - C(n - c, k) / C(n, k)."
+            f"{code(settings['task'])}{options}, split {code(str(settings['split']))}: {settings['n']} independent "
+            f"samples of each of {settings['start_states']} start states, at most {settings['horizon']} turns, "
+            f"temperature {settings['temperature']:g}, seed {settings['seed']}; {settings['level']:.0%} intervals over "
+            "start states and samples. pass@k is the unbiased estimate 1 - C(n - c, k) / C(n, k)."
         )
         rows = [["measure", "this policy", "before fine-tuning", "difference, paired"]]
         for name, value in evaluation.measures.items():
@@ -260,8 +258,8 @@ def _label(name: str) -> str:
 
 
 def _limits(facts: CardFacts) -> list[str]:
-    lines = [f"Trained on `{facts.task['name']}` alone, by its reward alone: it is no assistant, and says nothing of "
-             "other tasks or other prompts."]  # fmt: skip
+    lines = [f"Trained on {code(facts.task['name'])} alone, by its reward alone: it is no assistant, and says nothing "
+             "of other tasks or other prompts."]  # fmt: skip
     if not facts.evaluations:
         lines.append("How well it does is not measured.")
     elif not any("unseen" in str(e.settings["split"]) or "test" in str(e.settings["split"]) for e in facts.evaluations):
@@ -275,12 +273,12 @@ def _limits(facts: CardFacts) -> list[str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows)]
+    lines = ["| " + " | ".join(map(cell, cells)) + " |" for cells in (columns, ["---"] * len(columns), *rows)]
     return "\n".join(lines)
 
 
 def _value(value: Any) -> str:
-    return "-" if value is None else str(value)
+    return "-" if value is None else words(str(value))
 
 
 def _ends(value: Interval) -> str:

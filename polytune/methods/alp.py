@@ -5,9 +5,10 @@ rate changed most come more often.
 With chance 1 - ``uniform`` a start state that is due gives its turn to one of those that were met twice, drawn in
 proportion to ALP; else it keeps it. Progress and forgetting count alike.
 
-Source: the paper's teacher: ALP from the nearest old parameter, 20 % uniform (general knowledge, not read in code).
-Start states have no distance here, so each is its own nearest one, and no Gaussian mixture is fitted. Assumes that
-start states come back. Degenerate cases: while all ALP are 0, and with one start state, each keeps its turn.
+Source: the authors' code (teachDeepRL, alp_gmm.py): ALP from the nearest earlier parameters, 20 % uniform;
+``alp_gmm.py`` is that teacher as published, for start states that have parameters. Start states have no distance here,
+so each is its own nearest one, and no Gaussian mixture is fitted. Assumes that start states come back. Degenerate
+cases: while all ALP are 0, and with one start state, each keeps its turn.
 """
 
 from collections.abc import Sequence

@@ -6,9 +6,11 @@ This is the policy gradient of -coef sqrt(chi2(pi || pi_0)): grad E_pi[u] = 2 E_
 is 1 / (2 sqrt(chi2)); the derivation is ours. Unlike a KL it bounds how much reward a proxy can have wrong (say, a
 judge of diversity), since it weighs what the pretrained policy hardly did.
 
-Source: the abstract's penalty; over answers here, over occupancies there (general knowledge). coef, most, least are
-not established, so options. Needs ``kl_reference`` 'pretrained' with a kl_coef above 0, a tiny one will do, so that
-pi_0 is there. Assumes attempts sampled at pi. Degenerate case: at pi = pi_0 all u are 1, and all attempts lose alike.
+Source: the paper's penalty lambda sqrt(chi2), over occupancies there, and its reward, less lambda / sqrt(chi2) times
+the ratio, which there a discriminator estimates (read in a digest of the paper; its number is right); over answers
+here, whose ratio is known. coef, most, least are not established, so options. Needs ``kl_reference`` 'pretrained' with
+a kl_coef above 0, a tiny one will do, so that pi_0 is there. Assumes attempts sampled at pi. Degenerate case: at pi =
+pi_0 all u are 1, and all attempts lose alike.
 """
 
 import math

@@ -7,10 +7,11 @@ The pairs of a group are twice its variance of R - beta l, so a row costs (A_i -
 = R_i - mean R, and its gradient is -(A_i - beta (l_i - lbar)) grad log pi(y_i): REINFORCE that stops where pi ~ pi_old
 exp(R / beta). IPO is the case of two labels.
 
-Source: the paper's loss as told (general knowledge, agrees with its abstract). Here the reference is the policy that
-sampled, and lbar, which a minibatch does not have, is its value there, 0. Not established, so an option: ``beta``. A_i
-is the advantage that the run gives the row's first own token. Assumes one advantage a row (window -1, no critic) and
-loss_type 'dapo'. Degenerate case: beta 0 is REINFORCE without a clip.
+Source: the paper's loss as told; that its optimum is pi ~ reference exp(R / beta), whatever sampled, and that IPO and
+policy gradients are cases of it was read in digests of the paper, the loss itself was not. Here the reference is the
+policy that sampled, and lbar, which a minibatch does not have, is its value there, 0. Not established, so an option:
+``beta``. A_i is the advantage that the run gives the row's first own token. Assumes one advantage a row (window -1, no
+critic) and loss_type 'dapo'. Degenerate case: beta 0 is REINFORCE without a clip.
 """
 
 from dataclasses import dataclass

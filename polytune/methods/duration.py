@@ -1,12 +1,14 @@
-"""Weights by duration (RL for machine-learning engineering agents): slow actions are not under-trained.
+"""Weights by duration (RL for machine-learning engineering agents, arXiv 2509.01684): slow actions are not
+under-trained.
 
     A'_t = A_t d_t / mean d,   d_t: duration of action t, here its tokens, the mean over the update's own turns
 Where fast actions come round more often in the same time, a gradient by count favours them; weighed by what each took
 it is that of time spent. ``power`` makes less (0: nothing) or more of it.
 
-Source: the abstract, formula d_t / mean d (general knowledge). Durations there are seconds of a sandbox; a text
-world's actions take the time of their tokens. Assumes turns that differ in length. Degenerate case: actions of one
-token each leave all as it is.
+Source: arXiv 2509.01684: each gradient times the action's duration, since fast ones come back sooner (abstract, and a
+digest of the paper); the division by the mean, which leaves the learning rate as it is, is ours. Durations there are
+seconds of a sandbox; a text world's actions take the time of their tokens. Assumes turns that differ in length.
+Degenerate case: actions of one token each leave all as it is.
 """
 
 from dataclasses import dataclass

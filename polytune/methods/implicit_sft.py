@@ -1,4 +1,4 @@
-"""Imitation as learning an implicit reward (arXiv 2507.00018): a divergence that keeps hold of the pretrained policy.
+"""Imitation as learning an implicit reward (arXiv 2507.00018), by an f-divergence to the pretrained policy.
 
     loss += coef { - E_demo[f'(u)] + E_pi[f'(u) - f(u) / u] },   u = pi / pi_0 of a token
     pearson:    f = (u - 1)^2               -2 (u - 1)              and   u - 1/u

@@ -6,9 +6,11 @@ The second term is KL(pi || pi_old) per token in expectation over pi_old, never 
 solve each mirror step. ``step`` is the step size at the start of the run: the paper's on-policy one anneals from 1 to
 0.
 
-Source: the paper's on-policy loss as told (general knowledge, not read in code); its KL is exact over actions, here
-of the sampled token. Not established for language models, so options: ``step``, ``least``. Assumes loss_type 'dapo' and
-advantages of about unit size. Degenerate case: on the first step r = 1, and the gradient is that of REINFORCE.
+Source: the authors' code (mdpo_on): mean of A r less KL(pi || pi_old) / t, 5 gradient steps on each update, both as
+here but that its KL is exact over actions, here of the sampled token; that t anneals from 1 to 0 is the paper's as
+told, the code takes it as an input. Not established for language models, so options: ``step``, ``least``. Assumes
+loss_type 'dapo' and advantages of about unit size. Degenerate case: on the first step r = 1, and the gradient is that
+of REINFORCE.
 """
 
 from dataclasses import dataclass

@@ -72,7 +72,10 @@ class NashMirrorProx(Method):
             r_N = torch.tensor(returns, dtype=torch.float64)
             wins_N_N = ((r_N[:, None] - r_N).sign() + 1) / 2
         else:
-            wins_N_N = torch.tensor([[self._judge(a, b) for b in said] for a in said], dtype=torch.float64)
+            texts = sorted(set(said))  # equal answers are judged once
+            wins_K_K = torch.tensor([[self._judge(a, b) for b in texts] for a in texts], dtype=torch.float64)
+            place_N = torch.tensor([texts.index(text) for text in said])
+            wins_N_N = wins_K_K[place_N[:, None], place_N]
         wins_N_N.fill_diagonal_(0.0)
         return wins_N_N.sum(dim=1) / (len(said) - 1) - 0.5
 

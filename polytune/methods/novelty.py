@@ -1,4 +1,5 @@
-"""A novelty archive (as in STAX and SERENE): attempts unlike all that earlier updates did earn a bonus.
+"""A novelty archive (as in STAX, arXiv 2111.01919, and SERENE): attempts unlike all that earlier updates did earn a
+bonus.
 
     reward of an attempt, at its last turn, += coef nov / (mean nov of the update),   nov: mean distance of its phi
     to the ``neighbours`` nearest members of the archive
@@ -6,10 +7,11 @@ phi: mean last hidden state of its own tokens, projected at random to ``width`` 
 whole run. ``adds`` attempts of each update, drawn at random, join the archive; beyond ``size`` the oldest go. So the
 bonus remembers across updates, where RepExp compares within a group.
 
-Source: quality-diversity search: distance to k nearest members, about 5 added per generation (general knowledge);
-those papers learn phi with an autoencoder, here the policy's own states are taken, which drift as it learns. coef, k
-and width are not established, so options. Degenerate cases: an archive of fewer than ``neighbours`` members pays
-nothing; equal novelties pay coef each.
+Source: quality-diversity search: distance to the k nearest members, about 5 added per generation (general knowledge);
+the abstracts say that STAX learns phi on the fly, from observations, and that both alternate novelty with emitters,
+which optimise what was rewarded: not built, the run's own return does that; here phi is the policy's own states, which
+drift as it learns. coef, k and width are not established, so options. Degenerate cases: an archive of fewer than
+``neighbours`` members pays nothing; equal novelties pay coef each.
 """
 
 from dataclasses import dataclass

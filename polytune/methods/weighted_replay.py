@@ -4,10 +4,11 @@ often.
     chance of a remembered episode in proportion to exp(R / alpha);   advantage R - mean R of what is remembered
 R: its return. Drawn without repetition in an update; the loss is the clipped surrogate of replayed rows.
 
-Source: the paper weighs a dataset's trajectories by exp(return / alpha), baseline-corrected for the start state
-(general knowledge); the dataset here is the last ``size`` whole episodes of the run, and the correction takes R less
-the mean return of the start state (``corrected``). alpha and size are not established, so options. Assumes discount 1.
-Degenerate cases: alpha far above the spread of R draws evenly; before the second update nothing is remembered.
+Source: the authors' code (harness-offline-rl): a softmax of return / alpha, alpha 0.1, or of (return - V(s0)) / alpha,
+V a linear regression on the first observation, over transitions, so that a long trajectory comes more often; here over
+episodes. The dataset is the last ``size`` whole episodes of the run, and the correction takes R less the mean return of
+the start state (``corrected``). alpha and size are not established, so options. Assumes discount 1. Degenerate cases:
+alpha far above the spread of R draws evenly; before the second update nothing is remembered.
 """
 
 import math

@@ -12,6 +12,7 @@ system message, earlier rounds, and contents in parts where the template takes t
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
@@ -23,6 +24,8 @@ from polytune.tasks.base import Task
 from polytune.tasks.messages import Conversation, text_of
 
 THINKING_END = "</think>"
+#: in the place of a text in a message, as long as the template is at work
+_MARK = re.compile("\ue000([0-9]+)\ue001")
 
 
 class ChatRenderer(Renderer):
@@ -65,6 +68,8 @@ class ChatRenderer(Renderer):
                 f"{tokenizer.eos_token!r}."
             )
         self._closing_id = first[0]
+        printed = tokenizer.encode(self._opening + self._thought + closing, add_special_tokens=False)
+        self._control_by({first[0], *tokenizer.all_special_ids, *tokenizer.added_tokens_decoder.keys() & {*printed}})
         self.stop_ids = tuple(dict.fromkeys([self._closing_id, *self.stop_ids[:1]]))
 
     # ------------------------------------------------------------------ text to tokens
@@ -72,12 +77,15 @@ class ChatRenderer(Renderer):
     def prompt_ids(self, observation: str) -> tuple[int, ...]:
         """Token ids of the first message and the beginning of the assistant's."""
         if isinstance(observation, Conversation):
-            return self._encode(self._conversation(observation))
-        return self._encode(self._text([_user(self.instructions + observation)]))
+            kept, messages = self._kept_apart(self._messages(observation))
+            return self._ids(self._conversation(messages), kept)
+        kept, messages = self._kept_apart([_user(self.instructions + observation)])
+        return self._ids(self._text(messages), kept)
 
     def feedback_ids(self, observation: str, action_ids: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Token ids between two actions: the end of the answer unless ``action_ids`` has it, and the next message."""
-        ids = self._encode(self._between(observation))
+        kept, [message] = self._kept_apart([_user(observation)])
+        ids = self._ids(self._between(message["content"]), kept)
         return ids[1:] if action_ids and action_ids[-1] == self._closing_id else ids
 
     def action_ids(self, action: str) -> tuple[int, ...]:
@@ -118,17 +126,62 @@ class ChatRenderer(Renderer):
             strftime_now=self.today.strftime,  # in the place of the function of that name in templates
         )
 
-    def _conversation(self, asked: Conversation) -> str:
-        """A conversation up to the beginning of the answer, the instructions before its first user message.
-
-        Raises:
-            ValueError: the template refuses it, a role that it does not know, say.
-        """
+    def _messages(self, asked: Conversation) -> list[dict[str, Any]]:
+        """Those of a conversation, the instructions before its first user message."""
         messages = [message | {"content": self._content(message)} for message in asked.messages]
         first = next((message for message in messages if message["role"] == "user"), None)
         if self.instructions and first is not None:
             said = first["content"]
             first["content"] = self.instructions + said if isinstance(said, str) else [_part(self.instructions), *said]
+        return messages
+
+    def _kept_apart(self, messages: list[dict[str, Any]]) -> tuple[list[str], list[dict[str, Any]]]:
+        """Texts that name control tokens, and the messages with a mark in the place of each: only what the template
+        writes itself may be such a token.
+
+        Raises:
+            ValueError: anything but the content of a message names one.
+        """
+        kept: list[str] = []
+
+        def mark(text: str) -> str:
+            if self._control.search(text) is None and not _MARK.search(text):
+                return text
+            kept.append(text)
+            return f"\ue000{len(kept) - 1}\ue001"
+
+        def marked(content: Any) -> Any:
+            if isinstance(content, str):
+                return mark(content)
+            return [part | {"text": mark(part["text"])} for part in content] if isinstance(content, list) else content
+
+        for message in messages:
+            others = repr({name: value for name, value in message.items() if name != "content"})
+            if found := self._control.search(others):
+                raise ValueError(
+                    f"a message of the dataset says {found[0]!r} outside its content, where it would be the control "
+                    f"token of that name: {others[:80]}. Leave it out."
+                )
+        return kept, [m | {"content": marked(m["content"])} if "content" in m else m for m in messages]
+
+    def _ids(self, text: str, kept: list[str]) -> tuple[int, ...]:
+        """Token ids of what the template made, each mark's text as text."""
+        if not kept:
+            ids = self._cache.get(text)
+            if ids is None:
+                ids = self._cache[text] = tuple(self._tokens(text))
+            return ids
+        ids = []
+        for number, piece in enumerate(_MARK.split(text)):
+            ids += self._spelled(kept[int(piece)]) if number % 2 else self._tokens(piece)
+        return tuple(ids)
+
+    def _conversation(self, messages: list[dict[str, Any]]) -> str:
+        """A conversation up to the beginning of the answer.
+
+        Raises:
+            ValueError: the template refuses it, a role that it does not know, say.
+        """
         try:
             return self._text(messages)
         except Exception as error:  # a template is a program: whatever it raises, it does not suit

@@ -2,11 +2,13 @@
 
 An episode reads ``observation > action observation > action ...``, a task of free text ``prompt answer``, the answer
 ended by the task's ``answer_end`` or, where that is empty, by the end-of-sequence token. What the policy sampled is
-kept as token ids and never tokenised again; only the environment's text is.
+kept as token ids and never tokenised again; only the environment's text is. What a text says stays text: <|im_end|> in
+a prompt is so many characters, not the token that ends a message.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 
@@ -39,6 +41,7 @@ class Renderer:
         self._cache: dict[str, tuple[int, ...]] = {}
         self._texts: dict[tuple[int, ...], str] = {}
         self.free_text = task.answer_end is not None
+        self._control_by(tokenizer.all_special_ids)
         end = task.answer_end if self.free_text else "\n"
         ids = tokenizer.encode(end, add_special_tokens=False) if end else []
         known = len(ids) == 1 and ids[0] != tokenizer.unk_token_id
@@ -114,18 +117,66 @@ class Renderer:
         A stop token closes it, unless every action of the task is one token. Free text ends with its own
         ``answer_end``, or with the end-of-sequence token where that is empty.
         """
+        end = self.task.answer_end
+        if end and self._control.search(end) and action.endswith(end):
+            return (*self._encode(action.removesuffix(end)), *self.tokenizer.encode(end, add_special_tokens=False))
         if self.free_text:
-            return self._encode(action) + (() if self.task.answer_end else self.stop_ids[:1])
+            return self._encode(action) + (() if end else self.stop_ids[:1])
         one_token = all(len(self._encode(f" {word}")) == 1 for word in self.task.actions)
         return self._encode(f" {action}") + (() if one_token else self.stop_ids[:1])
+
+    def _control_by(self, ids: Iterable[int]) -> None:
+        """Set which tokens are the template's and the trainer's alone: ``ids`` and those that the tokenizer calls
+        special."""
+        added = self.tokenizer.added_tokens_decoder
+        special = {*ids, *(i for i, token in added.items() if token.special)}
+        words = {str(added[i]) if i in added else self.tokenizer.convert_ids_to_tokens(i) for i in special}
+        longest_first = sorted((word for word in words if len(word or "") > 1), key=lambda word: (-len(word), word))
+        self._control_ids = frozenset(special)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def _tokens(self, text: str, **options: bool) -> list[int]:
+        """What the tokenizer makes of a text; ValueError for one with half a character (a lone surrogate) in it."""
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False, **options)
+        except (TypeError, UnicodeEncodeError) as error:
+            half = re.search("[\ud800-\udfff]", text)
+            if half is None:
+                raise
+            raise ValueError(
+                f"the text {text.strip()[:80]!r} has half of a character, {half[0]!r}: leave it out of the task's text."
+            ) from error
+
+    def _spelled(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text, a control token's name in it as characters.
+
+        Raises:
+            ValueError: the tokenizer has no other tokens for it, or none for half a character.
+        """
+        if self._control.search(text) is None:
+            return tuple(self._tokens(text))
+        ids = self._tokens(text, split_special_tokens=True)
+        if self._control_ids.intersection(ids):  # names that the tokenizer's own vocabulary has: in two parts each
+            ids, begin = [], 0
+            for match in [*self._control.finditer(text), None]:
+                end = len(text) if match is None else match.start() + 1
+                ids += self._tokens(text[begin:end], split_special_tokens=True)
+                begin = end
+        if held := self._control_ids.intersection(ids) - {self.tokenizer.unk_token_id}:
+            names = ", ".join(repr(self.tokenizer.decode([i])) for i in sorted(held))
+            raise ValueError(
+                f"the text {text.strip()[:80]!r} says {names}, for which the tokenizer knows only the control token of "
+                "that name: leave it out of the task's text."
+            )
+        return tuple(ids)
 
     def _encode(self, text: str) -> tuple[int, ...]:
         ids = self._cache.get(text)
         if ids is None:
-            ids = tuple(self.tokenizer.encode(text, add_special_tokens=False))
+            ids = self._spelled(text)
             unknown = self.tokenizer.unk_token_id
             if unknown is not None and unknown in ids:
-                words = [w for w in text.split() if unknown in self.tokenizer.encode(w, add_special_tokens=False)]
+                words = [w for w in text.split() if unknown in self._spelled(w)]
                 raise ValueError(
                     f"the tokenizer does not know the word(s) {', '.join(map(repr, words[:5]))} of the task's text "
                     f"{text.strip()[:80]!r}: give the task the options that the policy was pretrained with "

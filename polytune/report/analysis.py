@@ -13,6 +13,7 @@ from typing import Any
 
 from polytune.config import TaskConfig, require
 from polytune.evaluation import perturbed
+from polytune.evaluation.chosen import chosen_table, has_vectors, summarise_chosen
 from polytune.evaluation.options import EvaluationConfig
 from polytune.evaluation.records import PACKED, RECORDS_FILE, check_repeats, read_records, under
 from polytune.evaluation.summary import as_table, counted, signature_table, summarise, verdict
@@ -54,6 +55,9 @@ def analyse(
         summary["policies"][name]["seconds"] = seconds[name]
     if moved:
         summary["perturbed"] = perturbed.summarise_perturbed(records, names, moved, **drawn)
+    if has_vectors(unmoved):
+        told = summarise_chosen(unmoved, names, ks=config.k, level=config.level, seed=config.seed)
+        summary["coreset"] = told
     summary |= more
     counts = summary["policies"][names[0]]["counts"]
     starts, samples = counts["start_states"], counts["samples_per_start_state"]
@@ -66,6 +70,8 @@ def analyse(
     plot_coverage(summary, unmoved, output_dir / "coverage.png", title=title)
     print(f"\n{title}\n\n{as_table(summary)}\n\n{signature_table(summary)}\n")
     print("\n".join(verdict(summary, task.starts)))
+    if "coreset" in summary:
+        print(f"\n{chosen_table(summary['coreset'])}")
     (output_dir / "perturbed.txt").unlink(missing_ok=True)
     if moved:
         text = perturbed.report(summary, task.starts)
@@ -102,9 +108,6 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
         f"from_records is {config.from_records!r}, and there is no {path}: name the output_dir of an evaluation, or "
         "its records.jsonl.",
     )
-    records = read_records(path)
-    require(bool(records), f"{path} has no whole record: nothing can be analysed.")
-    check_repeats(records)
     output_dir = _output_dir(path, config.output_dir)
     note = _note(path)
     if note:
@@ -115,6 +118,9 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     else:
         print(f"note: nothing beside {path} says which task this was: taken to be {task_config.task}")
     task = task_of(task_config)
+    records = read_records(path, texts=bool(task.answer_end))
+    require(bool(records), f"{path} has no whole record: nothing can be analysed.")
+    check_repeats(records)
     split = task_config.split or task.default_split
     starts = len(starts_of(task, task_config)[1]) if note else None
     sampled = note.get("settings", {}).get("evaluation", {})

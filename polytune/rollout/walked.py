@@ -1,7 +1,7 @@
 """Ways walked again: the snapshots of states that lie on a way, made anew from the start state.
 
-A snapshot is pickled, and unpickling runs whatever code the bytes name. So none is ever written to a disk: what a method
-remembers is the way (start state and turns), and who reads a checkpoint walks it. Worlds are deterministic
+A snapshot is pickled, and unpickling runs whatever code the bytes name. So none is ever written to a disk: what a
+method remembers is the way (start state and turns), and who reads a checkpoint walks it. Worlds are deterministic
 (`tasks/conformance.py`), so the snapshots are those that were there, byte for byte; a way on which the world shows or
 says anything else is refused. Ways with a common beginning walk it once.
 """
@@ -46,8 +46,9 @@ def snapshots_on(task: Task, renderer: Renderer, walks: Sequence[Walk]) -> list[
         walk = walks[index]
         if last is None or last[:2] != walk[:2]:
             places = [_begin(task, renderer, walk)]
-        shared = next((i for i, pair in enumerate(zip(walk.turns, places[1:], strict=False)) if pair[0] != pair[1].turn),
-                      min(len(walk.turns), len(places) - 1))  # fmt: skip
+        shared = 0
+        while shared < min(len(walk.turns), len(places) - 1) and walk.turns[shared] == places[shared + 1].turn:
+            shared += 1
         places = places[: shared + 1]
         episode = task.restore(places[-1].snapshot) if shared < len(walk.turns) else None
         for turn in walk.turns[shared:]:

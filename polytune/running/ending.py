@@ -8,8 +8,8 @@ is, which harms nothing: a kill at any moment does not. A folder has one program
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import platform
 import signal
 import sys
 import threading
@@ -26,7 +26,7 @@ PATIENCE = 4.0
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 CONTINUES = "the same command continues where it was."
 
-_held: list[int] = []
+_held: list[tuple[int, Path | None]] = []
 _says: Callable[[], str] | None = None
 _told: list[int] = []
 
@@ -40,32 +40,36 @@ def lock(folder: Path, *, what: str, name: str = LOCK_FILE) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        import fcntl
+
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         by = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
         os.close(descriptor)
         raise ValueError(
-            f"{folder} is in use: {what}{f' ({by})' if by else ''}, is at work there. Wait for it, end it, or choose "
-            "another output_dir."
+            f"{folder} is in use by {what}{f' ({by})' if by else ''}: wait for that to end, end it, or choose another "
+            "output_dir."
         ) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
+    except (ImportError, OSError) as error:  # not on Windows
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             os.close(descriptor)
             raise
-        say_warning(f"{folder} lies where nothing can be locked ({error.strerror}): give it to one program at a time.")
+        say_warning(f"{folder} lies where nothing can be locked ({error}): give it to one program at a time.")
     os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} of {os.uname().nodename}\n".encode(), 0)
+    os.pwrite(descriptor, f"process {os.getpid()} of {platform.node()}\n".encode(), 0)
     return descriptor
 
 
 def hold(folder: str | Path, says: Callable[[], str] | None = None, *, name: str = LOCK_FILE) -> None:
-    """Hold a folder until :func:`let_go`; ``says``: what a program that ends in between leaves, in a sentence.
+    """Hold a folder until :func:`let_go`, which removes one that had to be made and has nothing in it; ``says``: what a
+    program that ends in between leaves, in a sentence.
 
     Raises:
         ValueError: another one holds it.
     """
     global _says
-    _held.append(lock(Path(folder), what="another program", name=name))
+    new = not Path(folder).exists()
+    _held.append((lock(Path(folder), what="another program", name=name), Path(folder) / name if new else None))
     _says = says
 
 
@@ -73,7 +77,11 @@ def let_go() -> None:
     """Whoever wants the folders may have them."""
     global _says
     while _held:
-        os.close(_held.pop())
+        descriptor, own = _held.pop()
+        if own is not None and own.parent.is_dir() and os.listdir(own.parent) == [own.name]:
+            own.unlink()
+            own.parent.rmdir()
+        os.close(descriptor)
     _says = None
 
 
@@ -85,7 +93,8 @@ def what_is_left() -> str:
 @contextmanager
 def ends_when_told() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, the first of them; one that is ignored (nohup) stays so."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     if _interrupt in before.values() or threading.current_thread() is not threading.main_thread():
         yield
         return

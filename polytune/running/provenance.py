@@ -44,7 +44,7 @@ EVALUATION_FREE_FIELDS = (
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dataclasses as JSON, what JSON cannot hold as text, and ``CONTENT`` as it is; `polytune.privacy` holds for them."""
+    """Dataclasses as JSON without what is private, what JSON cannot hold as text, and ``CONTENT`` as it is."""
     found = {}
     for part, value in settings.items():
         if part == CONTENT:
@@ -169,6 +169,17 @@ def fingerprint(checkpoint: str | Path) -> str:
     return digest.hexdigest()[:16] if files else str(checkpoint)
 
 
+def _with_later_fields(
+    had: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Settings that were noted, with the defaults of those ``fields`` that came later."""
+    defaults = plain_defaults({part: value for part, value in settings.items() if part != CONTENT})
+    return {
+        part: {name: value for name, value in defaults.get(part, {}).items() if name in fields.get(part, {})} | values
+        for part, values in had.items()
+    }
+
+
 def set_aside_other_run(
     output_dir: str | Path, settings: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> dict[str, float]:
@@ -189,7 +200,8 @@ def set_aside_other_run(
         seconds = {name: float(before["seconds"][name]) for name in fingerprints}
         content = {CONTENT: fields[CONTENT]} if CONTENT in fields else {}
         other = changed(before["settings"].get(CONTENT, {}), content.get(CONTENT, {}))
-        same = not other and (before["settings"] | content, before["policies"]) == (fields, now["policies"])
+        had = _with_later_fields(before["settings"], settings, fields)
+        same = not other and (had | content, before["policies"]) == (fields, now["policies"])
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         same, other = False, []  # none, or one that cannot be read: whose records they are is not known
     if not (same and records.exists()):

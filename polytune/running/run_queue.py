@@ -173,7 +173,7 @@ def run_jobs(
             return Outcome(name, time.monotonic() - begun, error)
         return Outcome(name, time.monotonic() - begun)
 
-    descriptor = lock(folder, what="another comparison, or runs that it left behind")
+    descriptor = lock(folder, what="another comparison, or by runs that it left behind")
     with os.fdopen(descriptor), ends_when_told():
         launcher = Launcher(descriptor)
         pool = ThreadPoolExecutor(workers)

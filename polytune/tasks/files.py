@@ -7,11 +7,18 @@ twice in an object, NaN). CSV keeps every text as it is, "NA" and "None" too; an
 from __future__ import annotations
 
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 Rows = Sequence[dict[str, Any]]
+#: of a whole number in JSON
+MOST_DIGITS = 1000
+#: a surrogate, which JSON may write and which is text in pairs only
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_rows(place: Path) -> Rows:
@@ -52,16 +59,33 @@ def _loads(text: str, where: str) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
             raise ValueError(f"{where}: the name {twice!r} stands twice in one object: leave one out")
         return found
 
     def refuse(word: str) -> None:
         raise ValueError(f"{where}: {word} is no JSON: write null, or a number")
 
+    def whole(digits: str) -> int:
+        if len(digits) > MOST_DIGITS:
+            raise ValueError(f"{where}: a number of {len(digits)} digits, {MOST_DIGITS} at most: write it as text")
+        return int(digits)
+
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if math.isinf(number):
+            raise ValueError(f"{where}: {digits[:40]} is too large for a number: write it as text")
+        return number
+
     try:
-        return json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+        found = json.loads(text, object_pairs_hook=once, parse_constant=refuse, parse_int=whole, parse_float=finite)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where}: half of a character, \\u{ord(error.object[error.start]):04x}, is no text: leave it out"
+        ) from error
     except json.JSONDecodeError as error:
         near = text[max(0, error.pos - 20) : error.pos + 20].strip()
         raise ValueError(f"{where}: no JSON ({error.msg}) near {near!r}: mend it") from error
@@ -78,12 +102,15 @@ def _csv(place: Path) -> Rows:
     from datasets import Dataset
     from pandas import read_csv
     from pandas.errors import EmptyDataError, ParserError
+    from pyarrow import ArrowException
 
     try:
         return Dataset.from_pandas(read_csv(place, keep_default_na=False, na_values=[""]), preserve_index=False)
     except EmptyDataError:
         return []
-    except ParserError as error:
+    except UnicodeDecodeError:
+        raise
+    except (ParserError, ArrowException, ValueError) as error:  # columns of one name, values that no column holds
         raise ValueError(f"{place} is no CSV: {error}") from error
 
 

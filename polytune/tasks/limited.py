@@ -47,6 +47,8 @@ class LimitedProcess:
             ImportError: the process cannot begin.
         """
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self._end()  # killed between two questions
             process = self._process = self._process or self._begin()
             try:
                 process.stdin.write(json.dumps(question) + "\n")

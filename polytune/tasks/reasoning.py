@@ -30,7 +30,8 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 def final_answer(answer: str, row: Any = None) -> str | None:
     """What lies in the last <answer>...</answer>, else the whole text, stripped; None where that is empty."""
-    tagged = _TAGGED.findall(answer)
+    end = answer.rfind("</answer>")  # behind it each <answer> would look for an end to the end of the text
+    tagged = _TAGGED.findall(answer[: end + len("</answer>")]) if end >= 0 else []
     return (tagged[-1] if tagged else answer).strip() or None
 
 

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from polytune.places import DATA, find_file
-from polytune.tasks.base import Task
+from polytune.tasks.base import MAX_SEED, Task
 
 TRAIN_SEEDS_START = 0
 UNSEEN_SEEDS_START = 100_000
 DEMONSTRATION_SEEDS_START = 1_000_000
 """Demonstrations take their seeds from here upwards; the committed splits stay below."""
 
+#: of a range
+MOST_SEEDS = 10_000_000
 _RANGE = re.compile(r"seeds:(\d+)-(\d+)", re.ASCII)
 
 
@@ -78,9 +80,15 @@ def check_unseen(task: Task, seeds: Iterable[int], forbidden_hashes: Iterable[st
 
 def _seed_range(split: str) -> list[int]:
     match = _RANGE.fullmatch(split)
-    if match is None or int(match[1]) > int(match[2]):
-        raise ValueError(f'bad seed range {split!r}: write "seeds:FIRST-LAST" with FIRST <= LAST, both included')
-    return list(range(int(match[1]), int(match[2]) + 1))
+    if match is None or max(map(len, match.groups())) > 19 or int(match[1]) > int(match[2]):
+        raise ValueError(f'bad seed range {split[:60]!r}: write "seeds:FIRST-LAST" with FIRST <= LAST, both included')
+    first, last = map(int, match.groups())
+    if last > MAX_SEED or last - first >= MOST_SEEDS:
+        raise ValueError(
+            f"seed range {split!r} has {last - first + 1:,} seeds up to {last:,}: {MOST_SEEDS:,} at most, none above "
+            f"{MAX_SEED:,}"
+        )
+    return list(range(first, last + 1))
 
 
 def _split_file(task: Task, split: str, data_dir: str | Path | None) -> Path:

@@ -55,7 +55,7 @@ def check_vllm_mode(args: PolychromicConfig, generator: str) -> None:
     for name in ("vllm_server_host", "vllm_server_port"):
         require(
             args.vllm_server_base_url is None or name not in changed,
-            f"{name} has no effect beside vllm_server_base_url ({private(args.vllm_server_base_url)}): leave one of them.",
+            f"{name} has no effect beside vllm_server_base_url ({private(args.vllm_server_base_url)}): leave one out.",
         )
     require(args.vllm_server_timeout > 0, f"vllm_server_timeout must be above 0, got {args.vllm_server_timeout}.")
     if args.vllm_weights_dir is not None:

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import time
 from importlib.metadata import version
 
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--new", action="store_true", help="Forget what was tried before.")
     parser.add_argument("--only", nargs="+", default=[], help="Programs to try, `storage`, `engines` (unset: all).")
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored, here and below
     found = begin(asked.new)
     make_starts()
     trials = due(asked.only)

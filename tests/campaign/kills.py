@@ -50,7 +50,7 @@ def whole(job: Job) -> Path:
 
 
 def draw(job: Job, seed: int = SEED) -> list[Point]:
-    """The kills of a program, then its other signals: a random visit of each place, and a random moment of it."""
+    """The other signals of a program, then its kills: a random visit of each place, and a random moment of it."""
     source = random.Random(f"{seed} {job.name}")
     times = json.loads((whole(job) / "times.json").read_text())
     places = [place for place, kills in job.places.items() for _ in range(kills)]
@@ -62,7 +62,7 @@ def draw(job: Job, seed: int = SEED) -> list[Point]:
         after = round(source.uniform(0.0, times[place][count - 1]), 4)
         rank, family = source.randrange(job.processes), source.random() < 0.5 and number == signal.SIGKILL
         points.append(Point(job.name, place, count, after, int(number), rank, family and job.processes == 1))
-    return points
+    return points[-len(TOLD) :] + points[: -len(TOLD)]
 
 
 def end_and_continue(job: Job, point: Point) -> dict:
@@ -109,12 +109,12 @@ def _ended_badly(job: Job, point: Point, found: dict, said: str) -> str | None:
     if not found["struck"] or point.signal == signal.SIGKILL:
         slow = job.processes > 1 and found["struck"] and found["seconds"] > 60
         return f"the other process took {found['seconds']} s to end" if slow else None
+    if found["status"] == 0:
+        return None  # it was through, and what started it took its time
     if found["seconds"] > AT_ONCE + (10.0 if job.processes > 1 else 0.0):
         return f"it took {found['seconds']} s to end"
     if job.processes == 1 and "Traceback" in said:
         return "it ended with a traceback"
-    if found["status"] == 0:
-        return None  # it was through
     return None if "the same command continues" in said or "begins anew" in said else "it did not say how to go on"
 
 

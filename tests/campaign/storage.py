@@ -228,7 +228,7 @@ def two_at_once():
     log = (folder / "log").read_text()
     second = VINES.start(folder)
     status, text = second.wait(), (folder / "log").read_text()[len(log) :]
-    yield None if status == 1 and "run is in use: another program (process" in text and not told_once(text) else text
+    yield None if status == 1 and "run is in use by another program (process" in text and not told_once(text) else text
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     (folder / "run/.lock").write_text(f"process {os.getpid()} of {os.uname().nodename}\n")  # a process id of today's

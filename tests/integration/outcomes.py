@@ -15,23 +15,25 @@ ASIDE = ("training_args.bin", ".lock", "finetune.log", "evaluate.log", ".html")
 def read(folder):
     """Every file of a folder, by its path there: tensors, JSON without times, anything else as bytes."""
     return {
-        str(path.relative_to(folder)): _content(path)
+        str(path.relative_to(folder)): _content(path, str(Path(folder).resolve()))
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file() and not path.name.endswith(ASIDE) and path.name != "manifest.json"
     }
 
 
-def _content(path):
+def _content(path, folder):
+    """What a file holds; where it names the folder that it lies in, FOLDER."""
     if path.suffix == ".safetensors":
         return load_file(path)
     if path.suffix in (".pt", ".pth"):
         return torch.load(path, weights_only=False)
     if path.suffix == ".json":
-        return without_times(json.loads(path.read_text()))
+        return without_times(json.loads(path.read_text().replace(folder, "FOLDER")))
     if path.suffix == ".jsonl":
         return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
     if path.suffix == ".md":
-        return [line for line in path.read_text().splitlines() if not any(clock in line for clock in CLOCKS)]
+        lines = path.read_text().replace(folder, "FOLDER").splitlines()
+        return [line for line in lines if not any(clock in line for clock in CLOCKS)]
     return path.read_bytes()
 
 

@@ -10,11 +10,13 @@ from itertools import combinations
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 from walkers import save_walker
 
+from polytune.measures.coreset import coreset
 from polytune.running import provenance
 from polytune.tasks import load_task
 from polytune.tasks.grid import fourrooms
@@ -155,8 +157,12 @@ def test_other_weights_or_settings_begin_anew(reference, evaluate, walkers, tmp_
 
 
 def test_what_does_not_touch_the_records_keeps_them(reference, evaluate, tmp_path, monkeypatch):
+    """Nor does a field that came later than the note of the evaluation, at its default."""
     folder = tmp_path / "moved"
     shutil.copytree(reference, folder)
+    note = json.loads((folder / provenance.EVALUATION_RUN_FILE).read_text())
+    assert note["settings"]["evaluation"].pop("coreset") is False
+    (folder / provenance.EVALUATION_RUN_FILE).write_text(json.dumps(note))
     monkeypatch.setattr("polytune.evaluation.records.sample_episodes", forbidden)
     evaluate("--level", 0.8, "--max_branches", 7, output_dir=folder)
     wide, narrow = (summary_of(f)["policies"]["quick"]["pass@2"] for f in (reference, folder))
@@ -568,3 +574,24 @@ def test_a_perturbation_may_be_the_task_itself(evaluate, perturbed, tmp_path):
     """task_args perturb=... plays the perturbed start states alone: the same episodes."""
     alone = records_of(evaluate("--task_args", "perturb=start_room", "--max_branches", 6))
     assert [r | {"perturb": "start_room"} for r in alone] == records_of(perturbed)[96:]
+
+
+def test_attempts_are_chosen_for_being_unlike(evaluate, reference, walkers, tmp_path, capsys):
+    """Vectors beside the same records; a chosen set's pass@k from them, by hand; without --coreset none are there."""
+    states = range(41, 43)
+    folder = evaluate("--coreset", "true", "--k", 2, "--split", "seeds:41-42", output_dir=tmp_path / "coreset")
+    assert "pass@k of k attempts chosen for being unlike" in capsys.readouterr().out
+    found = records_of(folder)
+    plain = [record for record in records_of(reference) if record["start_seed"] in states]
+    assert all(len(record["vector"]) == 32 for record in found) and not any("vector" in record for record in plain)
+    strip = [{name: value for name, value in record.items() if name != "vector"} for record in found]
+    assert sorted(map(json.dumps, strip)) == sorted(map(json.dumps, plain))
+    told = summary_of(folder)["coreset"]
+    assert "coreset" not in summary_of(reference)
+    for name in walkers:
+        wins = []
+        for state in states:
+            own = [r for r in found if r["policy"] == name and r["start_seed"] == state and not r["greedy"]]
+            first, second = coreset(np.array([r["vector"] for r in own]), 2)
+            wins.append(own[first]["success"] or own[second]["success"])
+        assert told[name]["2"]["chosen"]["estimate"] == pytest.approx(mean(wins))

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import test_ground_truth as tabular
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 
 from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.methods import METHODS
@@ -92,6 +94,47 @@ def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_p
             held = {key: value for key, value in vars(first.methods[name]).items() if key in ("roots", "kept")}
             assert held and held == {key: vars(again.methods[name])[key] for key in held}
     assert again.env_steps == first.env_steps
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_reference_that_a_method_sets_is_in_the_checkpoint(policy, tmp_path):
+    """Nash Mirror Prox, the reference anew in each update: it is the policy before the last update, and comes back."""
+    more = {"num_updates": 3, "kl_coef": 0.5}
+    first = make(tmp_path / "run", ["nash_mirror_prox"], policy, **more)
+    first.methods["nash_mirror_prox"].every = 1
+    first.train()
+    held, before = first.ref_model.state_dict(), load_file(tmp_path / "run/checkpoint-2/model.safetensors")
+    assert all(torch.equal(held[name], tensor) for name, tensor in before.items())
+    shutil.rmtree(tmp_path / "run/checkpoint-3")
+    again = make(tmp_path / "run", ["nash_mirror_prox"], policy, **more)
+    again.methods["nash_mirror_prox"].every = 2  # so that the one of the checkpoint is used
+    again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-2"))
+    found = again.ref_model.state_dict()
+    renewed = load_file(tmp_path / "run/checkpoint-2/reference.safetensors")
+    assert (tmp_path / "run/checkpoint-2/reference.safetensors").is_file()
+    assert not (tmp_path / "run/checkpoint-1/reference.safetensors").is_file()
+    assert all(torch.equal(found[name], before[name]) for name in before) and renewed.keys() == found.keys()
+    with pytest.raises(ValueError, match="method 'salsa' gives the KL term a reference of its own.* leave the adapter"):
+        model, *others = policy
+        adapted = get_peft_model(copy.deepcopy(model), LoraConfig(target_modules="all-linear"))
+        make(tmp_path / "peft", ["salsa"], (adapted, *others))
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_kl_pulls_towards_the_average_of_policies(policy, tmp_path):
+    """SALSA with a policy that begins elsewhere: the reference is the average, and the KL to it falls."""
+    other, tokenizer, _ = tabular.start_policy(TwoStep(), seed=1)
+    other.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    more = {"num_updates": 6, "kl_coef": 3.0, "save_updates": 6, "learning_rate": 3e-3}
+    trainer = make(tmp_path / "run", ["salsa"], policy, per_device_train_batch_size=64, **more)
+    trainer.methods["salsa"].others = str(tmp_path / "other")
+    trainer.train()
+    for name, tensor in trainer.ref_model.state_dict().items():
+        wanted = 0.5 * policy[0].state_dict()[name] + 0.5 * other.state_dict()[name]
+        torch.testing.assert_close(tensor, wanted)
+    kls = [line["kl"] for line in trainer.state.log_history if "kl" in line]
+    assert sum(kls[-2:]) < 0.7 * sum(kls[:2]), kls
 
 
 def test_a_demonstration_is_the_experts_episode_as_a_row(policy, tmp_path):

@@ -1,5 +1,5 @@
-"""No file runs code when it is read: each kind of file that a run, a policy or a dataset may be made of, with a pickle in
-its place that would write a marker. The marker must not appear, and there is one error that says what lies there."""
+"""No file runs code when it is read: each kind of file that a run, a policy or a dataset may be made of, with a pickle
+in its place that would write a marker. The marker must not appear, and there is one error that says what lies there."""
 
 import copy
 import json

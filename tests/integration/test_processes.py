@@ -144,6 +144,15 @@ WHOLE = (
     "duration",
     "vas",
     "alp",
+    "d3s",
+    "thr",
+    "bnpo",
+    "mdpo",
+    "nft",
+    "chi_squared",
+    "f_dpo",
+    "early_stop",
+    "alp_gmm",
 )
 
 
@@ -153,8 +162,9 @@ def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # n
     methods take of a whole update, and what they remember of it, are those of one process."""
     replays = ["--methods", *WHOLE, "--num_updates", "3", "--method_args", "spear.share=0.25", "spear.warmup=0",
                "dph_rl.share=0.1", "dph_rl.family=all", "dph_rl.samples=2", "weighted_replay.share=0.1",
-               "novelty.neighbours=2", "verl.stride=2", "alp.uniform=0.5"]  # fmt: skip
-    replays += ["--use_cpu", "true"]
+               "novelty.neighbours=2", "verl.stride=2", "alp.uniform=0.5", "early_stop.stretch=1.5",
+               "alp_gmm.window=4", "thr.p=0.1"]  # fmt: skip
+    replays += ["--set_normalise", "none", "--kl_reference", "pretrained", "--reward_shift", "1", "--use_cpu", "true"]
     for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *replays):
         assert status == 0, text[-3000:]
     one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays)
@@ -180,8 +190,8 @@ def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # n
 @pytest.mark.slow
 def test_two_processes_temper_as_one(policy, tmp_path):  # noqa: F811
     """Temperatures by token: the same numbers and weights from two processes as from one."""
-    tempers = ["--methods", "ead", "--method_args", "ead.cutoff=0", "ead.tau_max=2", "--num_updates", "2",
-               "--use_cpu", "true"]  # fmt: skip
+    tempers = ["--methods", "ead", "b_star", "--method_args", "ead.cutoff=0", "ead.tau_max=2", "b_star.low=1",
+               "b_star.high=1.2", "b_star.steps=2", "--num_updates", "2", "--use_cpu", "true"]  # fmt: skip
     for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *tempers):
         assert status == 0, text[-3000:]
     one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *tempers)
@@ -189,8 +199,10 @@ def test_two_processes_temper_as_one(policy, tmp_path):  # noqa: F811
     outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
     for name, value in outcomes[0]["weights"].items():
         torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
-    for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
-        assert x["sampling/temperature_factor"] == y["sampling/temperature_factor"] == 2.0  # one token an action
+    for x, y, factor in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], (2.0, 2.4), strict=True):
+        found = [one["sampling/temperature_factor"] for one in (x, y)]
+        assert found == [pytest.approx(factor)] * 2  # one token an action; B-STaR's second temperature is 1.2
+        assert x["b_star/balance"] == pytest.approx(y["b_star/balance"], rel=2e-3)
         assert max(x["sampling/logprob_gap"], y["sampling/logprob_gap"]) < 1e-5
         for name in ("entropy", "kl", "grad_norm", "rollout/return"):
             assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name

@@ -49,7 +49,7 @@ class Bandit:
         update = Update(
             seed=number, trees=[tree], turns_mask_B_T=index_B_C == 0, turn_index_B_C=index_B_C,
             logprobs_B_C=logprobs_B_C, groups_G_N=[list(range(self.pulls))], record=told.__setitem__,
-            progress=progress, head=self.head, reference_B_C=reference_B_C,
+            progress=progress, head=self.head, reference_B_C=reference_B_C, score=self.score,
         )  # fmt: skip
         return update, told
 

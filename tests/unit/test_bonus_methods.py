@@ -13,6 +13,7 @@ from polytune.methods.b_star import BStaR
 from polytune.methods.beacons import Beacons
 from polytune.methods.chi_squared import ChiSquared
 from polytune.methods.duration import Duration
+from polytune.methods.dynamic_rewards import DynamicRewards, hypervolume
 from polytune.methods.efficiency import Efficiency
 from polytune.methods.f_dpg import FDPG
 from polytune.methods.hidden_signatures import HiddenSignatures
@@ -328,3 +329,57 @@ def test_the_pretrained_policy_must_be_at_hand(name):
         ValueError, match=f"method {name!r} reads the pretrained policy: set kl_reference to 'pretrained'"
     ):
         build_methods([name], {})[name].check(trainer, None, None)
+
+
+# ---------------------------------------------------------------- dynamic reward weights
+
+
+def test_hypervolumes_by_hand():
+    """In the plane, boxes of 2 x 1 and 1 x 3 that share 1 x 1; a point below 0 adds nothing; in space, times 2."""
+    assert hypervolume([]) == 0.0 and hypervolume([[3.0], [2.0]]) == 3.0
+    assert hypervolume([[2.0, 1.0], [1.0, 3.0]]) == pytest.approx(2 + 3 - 1)
+    assert hypervolume([[2.0, 1.0], [1.0, 3.0], [-1.0, 9.0], [1.0, 0.5]]) == pytest.approx(4.0)
+    assert hypervolume([[2.0, 1.0, 2.0], [1.0, 3.0, 2.0]]) == pytest.approx(8.0)
+    assert hypervolume([[2.0, 1.0, 1.0], [1.0, 3.0, 2.0]]) == pytest.approx(2 * 1 * 1 + 1 * 3 * 2 - 1 * 1 * 1)
+
+
+def turns_left(attempt):
+    return 10 - len(attempt.turns)
+
+
+def test_objectives_and_the_factor_by_hand():
+    """Returns 1, 0, 1, the first two alike: distinct 1/2, 1/2, 1. The front begins at the first update's means; the
+    second reaches .2 and .3 beyond it, the third nothing new."""
+    method = DynamicRewards(objectives="return/distinct", weights="3/1")
+    update, told = episodes_update([(1, 0.0, ""), (1, 1.0, "")], [(1, 0.0, "")], [(1, 1.0, "")])
+    for attempt, name in zip(update.trajectories, "aab", strict=True):
+        attempt.signature = name
+    bonus = method.reward(update)
+    paid = [0.5 * (0.75 * r + 0.25 * d) for r, d in ((1.0, 0.5), (0.0, 0.5), (1.0, 1.0))]
+    assert bonus[0].tolist() == pytest.approx([0.0, paid[0] - 1.0])
+    assert bonus[1].tolist() == pytest.approx([paid[1], 0.0]) and bonus[2, 0] == pytest.approx(paid[2] - 1.0)
+    assert told["dynamic_rewards/factor"] == 0.5 and method.front == [pytest.approx([2 / 3, 2 / 3])]
+    better = [2 / 3 + 0.2, 2 / 3 + 0.3]
+    assert method.factor(better) == pytest.approx(0.5 + 1.5 * math.tanh(0.06))
+    method.front.append(better)
+    assert method.factor([2 / 3 + 0.1, 2 / 3 + 0.3]) == 0.5
+    again = DynamicRewards(objectives="return/distinct")
+    again.restore(method.state())
+    assert again.factor([0.9, 0.9]) == method.factor([0.9, 0.9])
+    own = DynamicRewards(objectives=f"brief/{__name__}:turns_left", weights="1/0")
+    assert own.told(update.trajectories, [[0, 1, 2]]) == [[0.5, 8.0], [1.0, 9.0], [1.0, 9.0]]
+    wrong = [("objectives", "retrun/brief", "is one of return, distinct, brief"), ("weights", "1", "give each"),
+             ("weights", "0/0", "must not all be 0"), ("weights", "a/1", "give numbers")]  # fmt: skip
+    for name, value, words in wrong:
+        with pytest.raises(ValueError, match=words):
+            build_methods(["dynamic_rewards"], {"dynamic_rewards": {name: value}})
+
+
+def test_a_second_objective_keeps_a_second_way_to_win():
+    """Two arms win; distinct pays the one that fewer took, so both stay."""
+
+    def least(weights, seed):
+        return train(DynamicRewards(weights=weights), START, WINS, seed=seed, rate=1.0)[:2].min().item()
+
+    kept = [mean_over_seeds(lambda s, w=w: least(w, s), seeds=2) for w in ("1/1", "1/0")]
+    assert kept[0] > kept[1] + 0.05, kept

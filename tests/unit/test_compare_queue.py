@@ -71,7 +71,7 @@ def test_as_many_at_a_time_as_workers(tmp_path):
 
 def test_a_folder_has_one_queue(tmp_path):
     held = lock(tmp_path, what="another")
-    with pytest.raises(ValueError, match=f"{tmp_path} is in use: another comparison, or runs that it left behind"):
+    with pytest.raises(ValueError, match=f"{tmp_path} is in use by another comparison, or by runs that it left behind"):
         run_jobs({}, workers=1, folder=tmp_path, on_outcome=lambda outcome: None)
     os.close(held)
     assert run_jobs({}, workers=1, folder=tmp_path, on_outcome=lambda outcome: None) == {}

@@ -1,7 +1,9 @@
 """A folder has one program at a time, and one that is told to end does so once, and says what it leaves."""
 
 import errno
+import fcntl
 import os
+import platform
 import signal
 import threading
 import time
@@ -23,15 +25,23 @@ def test_a_folder_is_held_by_one_and_free_when_that_one_is_gone(tmp_path):
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     told = (tmp_path / "run/.lock").read_text()
-    assert told == f"process {child} of {os.uname().nodename}\n"
+    assert told == f"process {child} of {platform.node()}\n"
     # as after a start of the machine, when another process has that number
-    (tmp_path / "run/.lock").write_text(f"process {os.getppid()} of {os.uname().nodename}\n")
+    (tmp_path / "run/.lock").write_text(f"process {os.getppid()} of {platform.node()}\n")
     hold(tmp_path / "run")
-    with pytest.raises(ValueError, match=rf"run is in use: another \(process {os.getpid()} of .*Wait for it, end it"):
+    with pytest.raises(
+        ValueError, match=rf"run is in use by another \(process {os.getpid()} of .*\): wait for that to end"
+    ):
         lock(tmp_path / "run", what="another")
     os.close(lock(tmp_path / "run", what="another", name=".evaluation.lock"))  # of another kind
     let_go()
     os.close(lock(tmp_path / "run", what="another"))
+    hold(tmp_path / "new")
+    let_go()
+    hold(tmp_path / "used")
+    (tmp_path / "used/run.json").touch()
+    let_go()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "used"]  # nothing came of the new one
 
 
 def test_where_nothing_can_be_locked_it_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
@@ -41,10 +51,13 @@ def test_where_nothing_can_be_locked_it_says_so_and_goes_on(tmp_path, monkeypatc
 
         return flock
 
-    monkeypatch.setattr(ending.fcntl, "flock", refuse(errno.ENOLCK))
+    monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOLCK))
     os.close(lock(tmp_path, what="another"))
-    assert "nothing can be locked (No locks available): give it to one program at a time" in capsys.readouterr().out
-    monkeypatch.setattr(ending.fcntl, "flock", refuse(errno.EIO))
+    assert (
+        "nothing can be locked ([Errno 37] No locks available): give it to one program at a time"
+        in capsys.readouterr().out
+    )
+    monkeypatch.setattr(fcntl, "flock", refuse(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         lock(tmp_path, what="another")
 

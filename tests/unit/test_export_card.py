@@ -8,6 +8,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from polytune.app.cli import load_yaml
+from polytune.comparison.table import markdown
 from polytune.config import AdapterConfig, ObjectiveConfig, RolloutConfig
 from polytune.export.card import CardFacts, check_card, model_card, snippet
 from polytune.export.evaluations import Evaluation
@@ -156,3 +157,21 @@ def test_methods_of_a_run_are_told(monkeypatch):
     del run["objective"]["methods"], run["objective"]["method_args"]
     run["objective"]["ucb_coef"] = 0.2  # as runs before methods have it
     assert "Exploration bonus 0.2" in "\n".join(method(run))
+
+
+def test_what_users_named_is_no_markup_and_breaks_no_table():
+    """In every place of a card that a user's words come to."""
+    hostile = "a|b`c`\n<script>harm()</script> [d](javascript:harm()) *e* \u202ef"
+    evaluation = dataclasses.replace(MEASURED, settings=MEASURED.settings | {"task": hostile, "split": hostile,
+                                                                             "task_args": [hostile]})  # fmt: skip
+    text = model_card(facts(
+        name=hostile, begun_with=hostile, base=None, base_id=None, evaluations=[evaluation],
+        hyperparameters={"methods": [hostile], "model": hostile}, task={"name": hostile, "horizon": 1, "instructions":
+        hostile, "actions": [hostile], "options": [hostile]},
+    ))  # fmt: skip
+    body = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", text.split("---\n", 2)[2])  # without code
+    assert "<script>" not in body and "](javascript:" not in body.replace("\\[d\\](", "") and "\u202e" not in body
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
+    rows = markdown([["method", "x"], [hostile, "1"]]).splitlines()
+    assert len(rows) == 3 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}

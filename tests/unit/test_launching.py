@@ -27,7 +27,7 @@ ZERO2 = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": 
         ("python -m accelerate.commands.launch --cpu --num_processes 2 recipes/finetune.py", 2),
         ("python /bin/accelerate-launch --cpu recipes/finetune.py", 1),
         ("/bin/bash launch accelerate", 1),
-        ("make quickstart", 1),
+        ("make quickstart", None),
     ],
 )
 def test_what_accelerate_was_asked_for(words, number, monkeypatch):

@@ -34,8 +34,7 @@ def test_unset_every_recipe_and_every_other_row_is_laid():
     found = overlays()
     assert {path.stem for path in METHOD_RECIPES.glob("*.yaml")} <= {*found}
     assert {*METHODS} == {row for fields in found.values() for row in fields.get("methods", [])}
-    base = {"task", "model", "num_seeds", "num_updates", "max_env_steps", "learning_rate", "critic", "output_dir"}
-    assert all(fields and not base & {*fields} for fields in found.values())
+    assert all(fields and not {"task", "model", "output_dir"} & {*fields} for fields in found.values())
 
 
 def test_a_recipe_lays_its_fields_and_those_of_the_methods_that_it_extends():
@@ -142,9 +141,11 @@ def test_a_stopped_benchmark_goes_on_with_what_is_missing(tmp_path, monkeypatch,
     monkeypatch.setattr(program, "call", call)
     stops, path = True, world.folder / "runs.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        program.run_world(world, RunStore(path), None, 2)
+        program.run_world(world, RunStore(path), None, [0, 1])
     first, stops = trained[:], False
-    program.run_world(world, RunStore(path), None, 2)
+    program.run_world(world, RunStore(path), None, [0, 1], ["grpo"])
+    assert {folder.parts[-3] for folder in trained[4:]} == {"grpo"}
+    program.run_world(world, RunStore(path), None, [0, 1])
     assert len(first) == 4 and len(trained) == 4 + 7 and len({*trained}) == 11  # 6 a seed, but for the refused one
     store = RunStore(path)
     cell = benchmark_cells.cell(world, store, "poly_epo", "nft", 0.95)
@@ -259,7 +260,8 @@ def test_what_is_done_is_written_and_read_again(measured, tmp_path):
     text = page.read_text()
     assert text.startswith("# By hand\n") and text.endswith("\n\nAfter.\n") and "\nold\n" not in text
     assert "| clip_cov | harms: winners -.500 |" in text
-    assert "NoGradientError: nothing can be learnt (seed 0)" in text and "nft (5)" in text
+    assert "NoGradientError: nothing can be learnt (seed 0)" in text
+    assert "Runs that are missing: seeds 3, 4 of clip_cov; seeds 0, 1, 2, 3, 4 of nft." in text
     assert "| start policy | .500" in text
     again = benchmark_page.read_kept(keep)
     assert again == json.loads(json.dumps(kept)) and len(again["runs"]["bandit"]) == 12
@@ -285,7 +287,13 @@ def test_a_damaged_result_is_refused(tmp_path):
         benchmark_page.read_kept(tmp_path / "x.json")
 
 
-@pytest.mark.parametrize("flags", [["--worlds", "bandits"], ["--keep", "x.txt"], ["--seeds", "0"], ["--level", "1"]])
+@pytest.mark.parametrize("flags", [["--worlds", "bandits"], ["--keep", "x.txt"], ["--seeds", "x"], ["--level", "1"]])
 def test_fields_that_make_no_sense_are_refused(flags):
     with pytest.raises(UsageError):
         program.main(flags)
+
+
+def test_a_base_that_no_world_has_is_refused_before_any_run(tmp_path):
+    flags = ["--worlds", "bandit", "--methods", "nft", "--output_dir", tmp_path, "--keep", tmp_path / "x.json"]
+    with pytest.raises(ValueError, match="bases has 'ppo': bandit has grpo, poly_epo"):
+        program.main([*map(str, flags), "--page", str(tmp_path / "x.md"), "--bases", "ppo"])

@@ -179,3 +179,13 @@ class Opener:
     """All that opening and extending a branch reads of a generator."""
 
     epoch = 0
+
+
+def test_control_tokens_of_a_tiny_policy_are_characters_or_refused(task, words):
+    """Where the vocabulary has the characters; a tokenizer of words has none but the token itself."""
+    letters = build_tokenizer(["</a>", *"<>eosapdx"], spaced=False)
+    renderer = Renderer(letters, load_task("sibling", size="tiny"))
+    ids = renderer._encode("x<eos><pad>")
+    assert letters.decode(ids) == "x<eos><pad>" and not {*ids} & {*letters.all_special_ids}
+    with pytest.raises(ValueError, match="the tokenizer does not know the word.*'<eos>'|says '<eos>'"):
+        Renderer(build_tokenizer(words), task).prompt_ids("front=1 <eos>")

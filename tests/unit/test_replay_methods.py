@@ -10,6 +10,7 @@ from softmax_bandit import Bandit, advantages_of, mean_over_seeds, train
 from polytune.methods import Minibatch, build_methods
 from polytune.methods.demonstrations import Demonstrations
 from polytune.methods.hpt import HPT
+from polytune.methods.recall_extend import RecallExtend
 from polytune.methods.remix import ReMix
 from polytune.methods.row_buffer import Kept, numbered
 from polytune.methods.swarm import Swarm
@@ -156,3 +157,45 @@ def test_a_swarm_trains_on_what_others_left(tmp_path):
         ValueError, match="'.*/none', which has no checkpoint with remembered rows: run it with method 'w"
     ):
         build_methods(["swarm"], {"swarm": {"runs": f"{tmp_path}/none"}})
+
+
+# ---------------------------------------------------------------- RED: recall and extend
+
+
+def test_the_weight_of_demonstrations_by_hand():
+    """D from 2 to 1.5, H from 1 to 0.9: .25 / .1; cut to 1 and to most; a rise counts as a fall."""
+    method = RecallExtend(most=4.0)
+    assert method.weigh([], [2.0, 1.0]) == 1.0
+    assert method.weigh([2.0, 1.0], [1.5, 0.9]) == pytest.approx(2.5) == method.weigh([2.0, 1.0], [2.5, 0.9])
+    assert method.weigh([2.0, 1.0], [1.98, 0.9]) == 1.0 and method.weigh([2.0, 1.0], [1.0, 0.99]) == 4.0
+    assert method.weigh([2.0, 1.0], [1.9, 1.0]) == 4.0 and method.weigh([2.0, 1.0], [2.0, 1.0]) == 1.0
+
+
+def test_entropies_of_an_update_become_its_weight():
+    """Demonstrations of two own tokens, scored 1 and 3, then 1 and 2; rollouts of mean entropy 0.5, then 0.4. A start
+    state that is solved is not imitated."""
+    method, said = RecallExtend(coef=0.5, accuracy=0.75), [[1.0, 3.0], [1.0, 2.0], [1.0, 2.0]]
+    method.begin(beginning(range(2)))
+    for number, entropies in enumerate(said):
+        drawn = [row.prompt_ids[0] for row, _ in method.replay(9, 0.0)]
+        assert sorted(drawn) == ([0, 1] if number < 2 else [1])
+        update, told = update_of(tree(0, 3 if number else 0), tree(1, 1))
+        update.turn_index_B_C = torch.zeros(8, 2, dtype=torch.long)
+        update.probed = {"recall_extend/entropy": torch.full((8, 2), 0.5 if number == 0 else 0.4)}
+        update.score = lambda rows, told=entropies: [([-1.0, -1.0], told) for _ in rows]
+        method.learn(update)
+        if number == 1:
+            assert told["recall_extend/weight"] == pytest.approx((1 - 1.5 / 2) / (1 - 0.4 / 0.5))
+    ones = torch.ones(1, 2)
+    batch = Minibatch(logprobs_b_C=-ones, old_b_C=-ones, advantages_b_C=ones, set_deductions_b_C=None, mask_b_C=ones,
+                      epsilon=(0.2, 0.2), tensors={})  # fmt: skip
+    method.ratio = 3.0
+    assert method.replayed(batch).tolist() == [[1.5, 1.5]]
+    again = RecallExtend(coef=0.5, accuracy=0.75)
+    again.restore(method.state())
+    assert again.last == method.last == [1.5, pytest.approx(0.4)] and again.replay(9, 0.0) == method.replay(9, 0.0)
+
+
+def test_red_brings_in_what_was_hardly_tried():
+    start, rewards = (0.9, 0.099, 0.001), (0.0, 0.0, 1.0)
+    assert train(RecallExtend(coef=0.5), start, rewards, expert=2)[2] > 0.5 > train(None, start, rewards)[2]

@@ -9,21 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = [
-    "digests",
-    "errors",
-    "places",
-    "privacy",
-    "tables",
-    "config",
-    "recipe",
-    "lookup",
-    "terminal",
-    "helptext",
-    "tasks",
-]
-ROOMS += ["policy", "rollout", "objective", "methods", "measures", "running", "trainer", "run", "evaluation"]
-ROOMS += ["pictures", "comparison", "report", "export", "app"]
+ROOMS = ["digests", "errors", "markdown", "privacy", "places", "tables", "config", "recipe", "lookup", "terminal"]
+ROOMS += ["helptext", "tasks", "policy", "rollout", "objective", "methods", "measures", "running", "trainer", "run"]
+ROOMS += ["evaluation", "pictures", "comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import
 OWNED = {
     "trl": ("trainer/", "policy/chat.py", "app/plain_trl.py"),  # chat.py: TRL's training templates

@@ -29,7 +29,7 @@ def asking(tmp_path):
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(0.3 * torch.randn_like(weight))
-        server = VLLMServer(http.url, timeout=1.0)
+        server = VLLMServer(http.url, timeout=0.5)
         server.check(model, transfers=False)
         generator = VLLMServerGenerator(model, server=server, send=through_folder(server, tmp_path), temperature=1.0,
                                         max_action_tokens=2, stop_ids=(7,))  # fmt: skip
@@ -56,7 +56,7 @@ def test_samples_have_the_policys_logprobs_in_every_round(asking):
     ("fault", "line"),
     [
         ("error", r"refused /v1/completions \(500\): .*out of memory.*The run stops here; its checkpoints are intact"),
-        ("hang", r"did not answer /v1/completions within 1 s \(vllm_server_timeout\). The run stops here"),
+        ("hang", r"did not answer /v1/completions within 0.5 s \(vllm_server_timeout\). The run stops here"),
         ("gone", r"is gone \(/v1/completions: .*The run stops here; its checkpoints are intact"),
     ],
 )
@@ -64,7 +64,7 @@ def test_samples_have_the_policys_logprobs_in_every_round(asking):
 def test_a_fault_after_the_weights_have_come_is_one_error_in_time(asking, fault, line, due):
     """At the canary (``due`` 0), or among the samples."""
     _, http, generator = asking
-    http.fault, http.due, http.patience, begun = fault, due, 2.0, time.monotonic()
+    http.fault, http.due, http.patience, begun = fault, due, 1.0, time.monotonic()
     with pytest.raises(EngineError, match=line):
         sample(generator)
     assert http.syncs == 1 and time.monotonic() - begun < 5.0

@@ -13,9 +13,11 @@ from softmax_bandit import mean_over_seeds, train
 from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.methods import Beginning, build_methods
 from polytune.methods.alp import ALP
+from polytune.methods.alp_gmm import ALPGMM
 from polytune.methods.dph_rl import DPHRL, f_divergence
 from polytune.methods.judged_roots import JudgedRoots, least_alike
 from polytune.methods.knapsack import Knapsack, allot, value
+from polytune.methods.mixture import fit
 from polytune.methods.unsolved import Unsolved
 from polytune.methods.vas import VAS
 from polytune.rollout import Start, Trajectory, Tree, Turn
@@ -253,3 +255,73 @@ def test_the_judge_that_needs_no_model_takes_the_oddest_text():
 def test_wrong_options_are_named(name, options, words):
     with pytest.raises(ValueError, match=words):
         build_methods([name], {name: options})
+
+
+# ---------------------------------------------------------------- ALP-GMM
+
+
+def test_a_mixture_finds_the_clusters_that_made_the_points():
+    """Three clusters of known shares, means and spreads; their log likelihood by torch's own distributions; the AIC
+    takes three of one to six."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 6.0]], dtype=torch.float64)
+    sizes, spread = (60, 90, 150), (0.3, 0.5, 0.2)
+    points = torch.cat([m + s * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+                        for m, n, s in zip(means, sizes, spread, strict=True)])  # fmt: skip
+    found = {count: fit(points, count, torch.Generator().manual_seed(1)) for count in range(1, 7)}
+    assert min(found, key=lambda count: found[count].aic()) == 3
+    order = torch.cdist(means, found[3].means_J_D).argmin(dim=1)
+    assert (found[3].means_J_D[order] - means).abs().max() < 0.2
+    assert found[3].weights_J[order].tolist() == pytest.approx([0.2, 0.3, 0.5], abs=0.01)
+    variances = found[3].covariances_J_D_D[order].diagonal(dim1=1, dim2=2).mean(dim=1).sqrt().tolist()
+    assert variances == pytest.approx(spread, abs=0.05)
+    parts = torch.distributions.MultivariateNormal(found[3].means_J_D, found[3].covariances_J_D_D)
+    torchs = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(found[3].weights_J), parts)
+    assert found[3].log_likelihood == pytest.approx(torchs.log_prob(points).sum().item(), abs=1e-3)
+    assert found[3].aic() == pytest.approx(2 * (3 * 6 - 1) - 2 * found[3].log_likelihood)
+    [alone] = [fit(points, 1, torch.Generator())]
+    torch.testing.assert_close(alone.means_J_D[0], points.mean(dim=0))
+    torch.testing.assert_close(alone.covariances_J_D_D[0], torch.cov(points.T, correction=0) + 1e-6 * torch.eye(2))
+
+
+def test_progress_is_told_from_the_nearest_parameters():
+    """Start states 0, 10, 20 at 0, .5, 1; the third tree on counts, with the last result of the nearest state."""
+    method = ALPGMM(least=1, window=99)
+    method.begin(Beginning((0, 10, 20), None, None))
+    assert method.places_S_P.flatten().tolist() == [0.0, 0.5, 1.0]
+    for wins, state in ((1, 0), (4, 10), (2, 0), (0, 20), (3, 0)):
+        update, told = update_of(tree(state, wins))
+        method.learn(update)
+    assert [own[2] for own in method.seen] == [0.0, 0.0, pytest.approx(0.25), pytest.approx(1.0), pytest.approx(0.25)]
+    assert told["alp_gmm/progress"] == pytest.approx(1.5 / 5) and method.mixture is None
+    assert method.starts(due(0, 10, 20), 0) == due(0, 10, 20)
+
+
+def in_halves(state):
+    return (state % 2, state)
+
+
+def ragged(state):
+    return [0.0] * (state + 1)
+
+
+def test_the_teacher_goes_where_success_changes():
+    """Of 40 start states only those from 30 on make progress, and near those most trees grow once a mixture is there;
+    the state of a checkpoint gives the same mixture."""
+    method = ALPGMM(window=80, components=4, uniform=0.1)
+    method.begin(Beginning(tuple(range(40)), None, None))
+    rng = random.Random(0)
+    for _ in range(160):
+        state = rng.randrange(40)
+        method.learn(update_of(tree(state, rng.choice([0, 4]) if state >= 30 else 2))[0])
+    wanted = [Start(rng.randrange(40), attempt, None, 4) for attempt in range(400)]
+    drawn = Counter(start.start_state >= 30 for start in method.starts(wanted, 0))
+    assert drawn[True] > 0.6 * 400 > 0.4 * 400 > sum(start.start_state >= 30 for start in wanted)
+    again = ALPGMM(window=80, components=4, uniform=0.1)
+    again.restore(method.state())
+    assert again.starts(wanted, 0) == method.starts(wanted, 0) and torch.equal(again.mixture[1], method.mixture[1])
+    two = ALPGMM(parameters=f"{__name__}:in_halves")
+    two.begin(Beginning((0, 1, 4), None, None))
+    assert two.places_S_P.tolist() == [[0.0, 0.0], [1.0, 0.25], [0.0, 1.0]]
+    with pytest.raises(ValueError, match="must give each start state as many finite numbers"):
+        ALPGMM(parameters=f"{__name__}:ragged").begin(Beginning((0, 1), None, None))

@@ -1,0 +1,132 @@
+"""The beginning of the campaign of hostile strings (`tests/campaign/hostile.py`), and each kind found, by hand."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "campaign"))
+import hostile  # noqa: E402
+
+from polytune.evaluation.records import each_record, read_records  # noqa: E402
+from polytune.evaluation.slim import SlimRecord  # noqa: E402
+from polytune.privacy import private  # noqa: E402
+from polytune.recipe import read_recipe  # noqa: E402
+from polytune.tasks import load_task  # noqa: E402
+from polytune.tasks.files import read_rows  # noqa: E402
+from polytune.tasks.reasoning import final_answer  # noqa: E402
+from polytune.tasks.splits import load_split  # noqa: E402
+
+SLOW = {"rewards.math_verified", "reference", "rows .csv", "rows .parquet"}
+
+
+def test_the_first_strings_do_no_harm(tmp_path):
+    """Each target, but for those that start a process or load packages, at least once."""
+    readers = [target._replace(every=min(target.every, 20)) for target in hostile.targets(tmp_path)]
+    readers = [target for target in readers if target.name not in SLOW]
+    found = hostile.through(readers, seed=1, first=0, count=350)
+    assert found.failures == [] and {*found.calls} == {target.name for target in readers}
+    assert sum(found.refused.values()) > 5
+
+
+def test_what_fails_is_found(monkeypatch):
+    """A reader that raises, one that says two things, one that is slow."""
+    monkeypatch.setattr(hostile, "MOST_SECONDS", 0.02)
+    said = iter(range(10**6))
+
+    def slow(text):
+        begun = time.thread_time()
+        while time.thread_time() - begun < 0.03:
+            pass
+
+    for read, words in ((lambda text: text[10**6], "IndexError"), (lambda text: int("x"), "ValueError: invalid"),
+                        (lambda text: next(said), "says two things"), (slow, "took 0.0")):  # fmt: skip
+        found = hostile.through([hostile.Target("it", read)], seed=0, first=0, count=1)
+        assert len(found.failures) == 1 and words in found.failures[0]
+
+
+TWICE = [f'"{i % 60_000}": 1' for i in range(60_001)]
+
+
+@pytest.mark.parametrize(
+    "name, text, words",
+    [
+        ("rows.jsonl", '{"prompt": %s}\n' % ("9" * 5000), r"line 1: a number of 5000 digits, 1000 at most"),
+        ("rows.jsonl", '{"prompt": 1e999}\n', r"line 1: 1e999 is too large for a number"),
+        ("rows.json", '[{"prompt": "a\\ud800"}]', r"half of a character, \\ud800, is no text"),
+        ("rows.jsonl", "[" * 100_000 + "\n", "nested too deeply"),
+        ("rows.jsonl", f"{{{', '.join(TWICE)}}}\n", "'0' stands twice"),
+    ],
+)
+def test_json_that_is_refused_with_its_line(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    begun = time.thread_time()
+    with pytest.raises(ValueError, match=words):
+        read_rows(tmp_path / name)
+    assert time.thread_time() - begun < 1
+
+
+def test_json_that_is_text(tmp_path):
+    rows = [{"prompt": "\U0001f600 \x00 \u202e"}, {"prompt": 10**999}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (BOMB, "its aliases make up more than 100,000 values"),
+        ("a: &a [*a]", "an alias stands within its own anchor"),
+        ("a: " + "[" * 1100, "nested too deeply"),
+        ("a: 2001-99-99", "is not valid YAML: month must be"),
+        ("a: " + "9" * 5000, "is not valid YAML"),
+        ("a: !!bool x", "is not valid YAML"),
+        ("a: !!timestamp x", "is not valid YAML"),
+        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_is_refused(tmp_path, text, words):
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_long_texts_take_no_square_of_time():
+    begun = time.thread_time()
+    assert final_answer("<answer>" * 12_500) == "<answer>" * 12_500
+    assert final_answer("<answer>a</answer><answer> b </answer><answer>c") == "b"
+    for text in ("a." * 50_000, "&" + "token" * 20_000, "http://" + "a:" * 50_000, "&token" * 16_000):
+        assert private(text) == text
+    assert time.thread_time() - begun < 1
+
+
+def test_seed_ranges_that_no_memory_holds():
+    for text in ("seeds:0-99999999999", f"seeds:0-{'9' * 5000}", f"seeds:{2**63}-{2**63}"):
+        with pytest.raises(ValueError, match="seed range"):
+            load_split(load_task("bandit"), text)
+    assert len(load_split(load_task("bandit"), "seeds:5-10004")) == 10_000
+
+
+def test_a_large_records_file_is_read_slim(tmp_path, monkeypatch):
+    """The same analysis, less memory: equal signatures are one object, what was said is left out."""
+    one = {"policy": "a", "perturb": None, "start_seed": 3, "attempt": 0, "greedy": False, "success": True,
+           "return": 1.0, "turns": 2, "stop_reason": "success", "signature": [[1, 2]], "invalid_actions": 0,
+           "logprob": -1.5, "said": "ab", "actions": "left left"}  # fmt: skip
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps(one | {"attempt": i}) + "\n" for i in range(4)) + '{"cut')
+    assert [record for record, _ in each_record(path)] == read_records(path) == read_records(path, texts=False)
+    monkeypatch.setattr("polytune.evaluation.records.LARGE", 10)
+    slim = read_records(path, texts=False)
+    assert slim[1] == {name: value for name, value in one.items() if name != "actions"} | {"attempt": 1}
+    assert slim[0]["signature"] is slim[3]["signature"] and slim[0].get("actions") is None and "actions" not in slim[0]
+    assert list(SlimRecord({"policy": "a"}, {}).items()) == [("policy", "a")] and read_records(path) != slim
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(ValueError, match="line 1 is not a JSON record"):
+        read_records(path)
