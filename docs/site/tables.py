@@ -14,6 +14,7 @@ LABELS = {
     "ppo": "PPO",
     "ppo_ucb": "PPO + UCB",
     "grpo": "GRPO",
+    "maxrl": "MaxRL",
     "grpo_kl": "GRPO, KL to the pretrained policy",
     "pass_at_k": "pass@k policy optimisation †",
     "poly_epo": "Poly-EPO",
