@@ -106,7 +106,7 @@ def ends_when_told() -> Iterator[None]:
         _told.clear()
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if _told else handler)  # what ends is not disturbed once more
 
 
 def _interrupt(number, frame):

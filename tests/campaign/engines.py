@@ -123,7 +123,7 @@ def servers():
             return
         for fault, line in told.items():
             server.model.load_state_dict(server.begun)
-            server.fault, server.due, begun = fault, 400, time.monotonic()
+            server.fault, server.due, begun = fault, 100, time.monotonic()
             died = run(fault)
             bad = died.returncode != 1 or line not in died.stderr or "Traceback" in died.stderr
             if bad or "in stage 'training > update > scoring > rollouts'" not in died.stderr:

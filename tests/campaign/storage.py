@@ -157,7 +157,8 @@ def flips():
         problem = ends_equal_aside(run) if found is None else None
         path.write_bytes(content)
         yield problem if problem is None else f"a flip in {path.name} was not found, and {problem}"
-    yield None if check_manifest(newest) is None else "the checkpoint was not restored"
+    if check_manifest(newest) is not None:
+        yield "the checkpoint was not restored"
 
 
 def ends_equal_aside(run: Path) -> str | None:

@@ -69,20 +69,26 @@ def told(monkeypatch):
     monkeypatch.setattr(ending, "_leave", left.append)
     monkeypatch.setattr(ending, "_told", [])
     monkeypatch.setattr(ending, "PATIENCE", 0.05)
-    return left
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]  # the tests may run in the background
+    yield left
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_interrupts_once_and_what_stays_is_left(told, number):
-    before = signal.getsignal(number)
+    with ends_when_told():
+        pass
+    assert signal.getsignal(number) == signal.SIG_DFL  # nothing has come
     with pytest.raises(KeyboardInterrupt), ends_when_told(), ends_when_told():
         try:
             signal.raise_signal(number)
         finally:
             signal.raise_signal(number)  # while it ends: nothing more
             time.sleep(0.3)
+    signal.raise_signal(number)  # nor while the interpreter does
     assert told == ["interrupted; the same command continues where it was."]
-    assert signal.getsignal(number) == before
 
 
 def test_what_is_ignored_stays_ignored_and_threads_change_nothing(told):
