@@ -1,6 +1,6 @@
 """Long runs, measured: memory of many updates, many start states, a report of many runs, a large records file.
 
-    python tests/campaign/long_runs.py                          # make long-runs: 2,000 updates, 1,000 MB, an hour on a core
+    python tests/campaign/long_runs.py              # make long-runs: 2,000 updates, 1,000 MB, an hour on a core
     python tests/campaign/long_runs.py --parts records --megabytes 100
 
 Writes what it measured and the command to ``data/results/long_runs.json``; the status is 1 where something grows that
@@ -113,7 +113,7 @@ def report(folder: Path, count: int) -> dict[str, Any]:
     for number in range(count):
         line = dict.fromkeys(run_files.CURVES, 0.5 + 0.001 * number)
         lines = [{**line, "step": step, run_files.STEPS: 100.0 * step} for step in range(1, 501)]
-        own = run_files.RunFiles(f"method{number % methods}", folder, seed=number // methods, metrics=lines)
+        own = run_files.RunFiles(f"method{number % methods}", folder, number // methods, lines)
         by_method.setdefault(own.name, []).append(own)
     page, place = Page(f"{count} runs", "500 updates each"), folder / "report.html"
     parts.training(page, by_method, list(by_method))
@@ -144,9 +144,9 @@ def write_records(path: Path, megabytes: int) -> tuple[int, int]:
         for seed in range(starts):
             for attempt in range(samples):
                 won = (seed + attempt) % 3 == 0
-                own = {"start_seed": seed, "attempt": attempt, "success": won, "signature": [attempt % 4, 5], "return":
-                       float(won), "stop_reason": "success" if won else "horizon", "said": f"{seed * 64 + attempt:016x}",
-                       "logprob": -90.0 - attempt}  # fmt: skip
+                own = {"start_seed": seed, "attempt": attempt, "success": won, "signature": [attempt % 4, 5],
+                       "return": float(won), "stop_reason": "success" if won else "horizon",
+                       "said": f"{seed * 64 + attempt:016x}", "logprob": -90.0 - attempt}  # fmt: skip
                 file.write(json.dumps(one | own) + "\n")
     return starts, samples
 
