@@ -14,6 +14,7 @@ refused), a picture beside it, and the tables into ``page``.
 import contextlib
 import importlib
 import logging
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -122,9 +123,10 @@ def run_world(world, store, only, seeds: Sequence[int] | None, bases: Sequence[s
     """Every run of these ``seeds`` (None: all) and ``bases`` (none: all) that is not done; what is refused or fails is
     not tried with further seeds."""
     from polytune.comparison.benchmark import due, measure_start, run_one
-    from polytune.running.run_queue import folder_lock
+    from polytune.running.ending import lock
 
-    with folder_lock(world.folder):
+    held = lock(world.folder, what="another benchmark")
+    try:
         measure_start(world, store, call)
         planned, over = [key for key in due(world, store, only, seeds) if not bases or key[0] in bases], set()
         print(f"{world.name}: {len(planned)} runs to do", flush=True)
@@ -137,6 +139,8 @@ def run_world(world, store, only, seeds: Sequence[int] | None, bases: Sequence[s
             if "values" not in line:
                 over.add((base, name))
             print(f"{time.monotonic() - began:7.0f} s  {number}/{len(planned)}  {told(world, line)}", flush=True)
+    finally:
+        os.close(held)
 
 
 def told(world, line: dict[str, Any]) -> str:
