@@ -21,13 +21,14 @@ Methods run in the order in which the run names them. What a hook sees is one pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from polytune.config import require_number
+from polytune.meanings import Metric
 from polytune.rollout import Row, Start, Trajectory, Tree
 
 
@@ -170,10 +171,14 @@ class Minibatch:
 class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
     is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories. ``signs``: an example of
-    the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none."""
+    the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none.
+    ``logs``: what the figures mean that it records. ``family``: the page of the documentation on which it stands, where
+    its hooks do not say it (``polytune.app.pages``)."""
 
     needs_snapshots: ClassVar[bool] = False
     signs: ClassVar[Any] = None
+    logs: ClassVar[Mapping[str, Metric]] = {}
+    family: ClassVar[str] = ""
 
     def has(self, hook: str) -> bool:
         """Whether it writes this hook of its own."""

@@ -14,10 +14,12 @@ the first own token's. Degenerate case: rows whose advantage was 0 are not remem
 import math
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, require_option
 from polytune.methods.row_buffer import Kept, Kind, keep, numbered, pack_rows, unpack_rows
 from polytune.rollout import Row, trajectory_row
@@ -29,6 +31,9 @@ class ReMix(Method):
     share: float = 0.25
     most: float = 2.0
     until: float = 0.5
+    logs: ClassVar[dict[str, Metric]] = {
+        "remix/kept": Metric("rows that are remembered", "count", "above 0", "0: all advantages are 0"),
+    }
 
     def __post_init__(self) -> None:
         require_option("age", self.age, 1)

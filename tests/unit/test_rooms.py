@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["digests", "errors", "places", "tables", "config", "recipe", "lookup", "terminal", "helptext", "tasks"]
+ROOMS = [
+    "digests",
+    "errors",
+    "places",
+    "tables",
+    "meanings",
+    "config",
+    "recipe",
+    "lookup",
+    "terminal",
+    "helptext",
+    "tasks",
+]
 ROOMS += ["policy", "rollout", "objective", "methods", "measures", "running", "trainer", "run", "evaluation"]
 ROOMS += ["pictures", "comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import
