@@ -3,18 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 VLLM_VENV ?= .venv-vllm
 WORLDS_VENV ?= .venv-worlds
+DOCS_VENV ?= .venv-docs
 BIN := $(VENV)/bin
 OUT ?= outputs/quickstart
 TASK ?= fourrooms
 SCALE ?= cpu
 OLD ?= 0d2f666
-SOURCES := polytune recipes tests data conftest.py
+SOURCES := polytune recipes tests data docs conftest.py
 
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds smollm2 smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve smollm2 smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +80,19 @@ test-worlds: install ## run the tests of worlds that other packages bring (reaso
 	@$(MAKE) --no-print-directory $(WORLDS_VENV)/.installed || echo "the packages of polytune[worlds,textworld] cannot be had: their tests are skipped"
 	$$(test -e $(WORLDS_VENV)/.installed && echo $(WORLDS_VENV)/bin || echo $(BIN))/python -m pytest -rs tests/worlds
 
+$(DOCS_VENV)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(DOCS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/polytune_venv.pth"
+	$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_VENV)/.installed ## build the documentation into outputs/site; figures come from data/results
+	$(DOCS_VENV)/bin/python docs/site/figures.py
+	$(DOCS_VENV)/bin/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+
+docs-serve: docs ## show it at http://127.0.0.1:8000, and build again when a page changes
+	$(DOCS_VENV)/bin/mkdocs serve --config-file docs/site/mkdocs.yml
+
 smoke: install ## the main job end to end at its smallest, four minutes
 	rm -rf outputs/smoke
 	$(BIN)/python recipes/pretrain.py --config recipes/fourrooms/smoke_pretrain.yaml
@@ -121,5 +136,5 @@ bench-training: install ## environment steps a second of whole training loops, h
 	$(BIN)/python recipes/bench_training.py --old outputs/old_tree; status=$$?; git worktree remove --force outputs/old_tree; exit $$status
 
 clean: ## remove the environment, caches and outputs
-	rm -rf $(VENV) $(VLLM_VENV) $(WORLDS_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(WORLDS_VENV) $(DOCS_VENV) outputs build dist .pytest_cache .ruff_cache polytune.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
