@@ -172,13 +172,13 @@ class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
     is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories. ``signs``: an example of
     the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none.
-    ``logs``: what the figures mean that it records. ``family``: the page of the documentation on which it stands, where
-    its hooks do not say it (``polytune.app.pages``)."""
+    ``logs``: what the figures mean that it records. ``page``: that of the documentation on which it stands, where its
+    hooks do not say it (docs/site/families.py)."""
 
     needs_snapshots: ClassVar[bool] = False
     signs: ClassVar[Any] = None
     logs: ClassVar[Mapping[str, Metric]] = {}
-    family: ClassVar[str] = ""
+    page: ClassVar[str] = ""
 
     def has(self, hook: str) -> bool:
         """Whether it writes this hook of its own."""

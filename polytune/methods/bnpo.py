@@ -26,7 +26,7 @@ from polytune.methods.base import Method, Update, require_option
 @dataclass
 class BNPO(Method):
     most: float = 10.0
-    family: ClassVar[str] = "groups"
+    page: ClassVar[str] = "groups"
     logs: ClassVar[dict[str, Metric]] = {
         "bnpo/alpha": Metric("alpha of the Beta density", "", "1 or more"),
         "bnpo/beta": Metric("beta of the Beta density", "", "1 or more"),

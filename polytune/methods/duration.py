@@ -20,7 +20,7 @@ from polytune.methods.base import Method, Update, require_option
 @dataclass
 class Duration(Method):
     power: float = 1.0
-    family: ClassVar[str] = "tokens"
+    page: ClassVar[str] = "tokens"
 
     def __post_init__(self) -> None:
         require_option("power", self.power, 0.0)

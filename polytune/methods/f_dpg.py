@@ -14,7 +14,7 @@ advantage a row. Degenerate case: a group without success (target 'success') tea
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -37,6 +37,7 @@ class FDPG(Method):
     target: str = "success"
     beta: float = 1.0
     most: float = 5.0
+    page: ClassVar[str] = "losses"
 
     def __post_init__(self) -> None:
         require_choice("divergence", self.divergence, tuple(SLOPES))

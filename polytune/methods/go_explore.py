@@ -33,7 +33,7 @@ class GoExplore(Method):
     share: float = 0.5
     size: int = 5000
     needs_snapshots: ClassVar[bool] = True
-    family: ClassVar[str] = "bonuses"
+    page: ClassVar[str] = "bonuses"
     logs: ClassVar[dict[str, Metric]] = {
         "go_explore/rooted": Metric(
             "share of trees that began in a state of the archive",

@@ -26,7 +26,7 @@ from polytune.methods.base import Method, Update, require_option
 @dataclass
 class MRT(Method):
     coef: float = 1.0
-    family: ClassVar[str] = "objectives"
+    page: ClassVar[str] = "objectives"
     logs: ClassVar[dict[str, Metric]] = {
         "mrt/progress": Metric("mean bonus of a trajectory", "reward", "near 0: progress telescopes"),
     }

@@ -28,7 +28,7 @@ KEY_BYTES = 16
 @dataclass
 class UCB(Method):
     coef: float = 0.1
-    family: ClassVar[str] = "bonuses"
+    page: ClassVar[str] = "bonuses"
     logs: ClassVar[dict[str, Metric]] = {
         "ucb/bonus": Metric(
             "mean bonus of scored actions",

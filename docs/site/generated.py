@@ -1,0 +1,58 @@
+"""A hook of the site's build: pages made from the code join it, in the menu and on their section's index."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import families  # noqa: E402
+import reference  # noqa: E402
+from mkdocs.structure.files import File, Files  # noqa: E402
+
+#: on an index.md: in its place stand links to the section's generated pages
+MARK = "<!-- generated pages -->"
+
+
+@cache
+def pages() -> dict[str, str]:
+    """path -> Markdown."""
+    return dict([*families.pages(), *reference.pages()])
+
+
+def title(markdown: str) -> str:
+    """A page's first heading."""
+    return markdown.split("# ", 1)[1].split("\n", 1)[0]
+
+
+def lead(markdown: str) -> str:
+    """A page's first paragraph."""
+    return markdown.split("\n\n", 2)[1].replace("\n", " ")
+
+
+def on_config(config: Any) -> Any:
+    """Generated pages stand in the menu after those that are written."""
+    for section in config.nav:
+        for entries in section.values():
+            if isinstance(entries, list):
+                folder = entries[0].split("/")[0]
+                entries += [path for path in pages() if path.startswith(f"{folder}/") and path not in entries]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Each generated page is a file of the build alone."""
+    for path, markdown in pages().items():
+        files.append(File.generated(config, path, content=markdown))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """A list of generated pages where an index asks for it."""
+    folder = page.file.src_uri.split("/")[0]
+    own = {path: text for path, text in pages().items() if path.startswith(f"{folder}/")}
+    listed = [f"- [{title(text)}]({path.split('/')[-1]}): {lead(text)}" for path, text in own.items()]
+    return markdown.replace(MARK, "\n".join(listed))
