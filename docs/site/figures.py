@@ -63,6 +63,13 @@ def interval(cell: dict[str, float], digits: int = 3, *, sign: bool = False) -> 
     return f"{short(cell['estimate'], digits, sign=sign)} [{low}, {high}]"
 
 
+def whole(value: Any) -> str:
+    """258, or 258 [249, 267]."""
+    if isinstance(value, dict):
+        return f"{whole(value['estimate'])} [{whole(value['low'])}, {whole(value['high'])}]"
+    return f"{value:,.0f}"
+
+
 def _percent(value: Any, digits: int = 1) -> str:
     if isinstance(value, dict):
         return (
@@ -83,10 +90,11 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "": _plain,  # .673 [.580, .754]
     "2": lambda value: _plain(value, 2),
     "1": lambda value: _plain(value, 1),
-    "0": lambda value: f"{value:,.0f}",
+    "0": whole,
     "+": lambda value: _plain(value, sign=True),  # +.043 [.005, .080]
     "+2": lambda value: _plain(value, 2, sign=True),
     "%": _percent,  # 67.3 [58.0, 75.4]
+    "len": lambda value: str(len(value)),
     "estimate": lambda value: short(value["estimate"]),
     "estimate2": lambda value: short(value["estimate"], 2),
 }
@@ -94,8 +102,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 
 def figure(what: str) -> str:
     """The text of ``file:key:key`` or ``file:key:key, FORMAT``."""
-    path, _, style = (part.strip() for part in what.partition(", "))
-    return FORMATS[style](look_up(path))
+    path, _, style = what.rpartition(", ")
+    return FORMATS[style](look_up(path)) if path and style in FORMATS else FORMATS[""](look_up(what))
 
 
 def table(what: str) -> str:

@@ -2,12 +2,249 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-TABLES: dict[str, Callable[..., str]] = {}
+from figures import FORMATS, interval, look_up, short, whole
+
+LABELS = {
+    "pretrained": "pretrained",
+    "reinforce": "REINFORCE",
+    "reinforce_ucb": "REINFORCE + UCB",
+    "ppo": "PPO",
+    "ppo_ucb": "PPO + UCB",
+    "grpo": "GRPO",
+    "grpo_kl": "GRPO, KL to the pretrained policy",
+    "pass_at_k": "pass@k policy optimisation †",
+    "poly_epo": "Poly-EPO",
+    "poly_ppo": "Poly-PPO, sets over whole episodes",
+    "poly_ppo_equally_spaced": "Poly-PPO, vines as published",
+    "poly_ppo_ucb": "Poly-PPO + UCB, whole episodes",
+}
+SETTINGS = {
+    "base": "2e-4",
+    "lr1e-4": "1e-4",
+    "lr4e-4": "4e-4",
+    "iter4": "four passes",
+    "flat": "flat success",
+}
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def policies(path: str, *columns: str, **labels: str) -> str:
+    """A row for each policy of a comparison. columns: ``TITLE=MEASURE`` or ``TITLE=MEASURE, FORMAT``."""
+    found = look_up(f"{path}:policies")
+    titles, keys = zip(*(column.rsplit("=", 1) for column in columns), strict=True)
+    rows = [[labels.get(name, LABELS[name]), *(_cell(own, key) for key in keys)] for name, own in found.items()]
+    return markdown(["policy", *titles], rows)
+
+
+def differences(path: str, baseline: str, *columns: str) -> str:
+    """Paired differences of each method to ``baseline``; what is resolved is bold. columns: as of `policies`."""
+    found = look_up(f"{path}:differences:{baseline}")
+    titles, keys = zip(*(column.rsplit("=", 1) for column in columns), strict=True)
+    rows = []
+    for name, own in found.items():
+        cells = [_cell(own, f"{key}, +2" if "winning" in key else f"{key}, +") for key in keys]
+        resolved = [own[key]["low"] > 0 or own[key]["high"] < 0 for key in keys]
+        rows.append([LABELS[name], *(f"**{c}**" if sure else c for c, sure in zip(cells, resolved, strict=True))])
+    return markdown(["method", *titles], rows)
+
+
+def _cell(measures: Mapping[str, Any], key: str) -> str:
+    key, _, style = key.partition(", ")
+    return FORMATS[style](measures[key])
+
+
+def search(path: str = "fourrooms_levers") -> str:
+    """The search of every method's own fields: four measures of each setting; the largest area is bold."""
+    found = look_up(f"{path}:search:methods")
+    rows = []
+    for method in ("ppo", "grpo", "poly_epo", "poly_ppo", "poly_ppo_equally_spaced"):
+        own = found[method]
+        best = max(own, key=lambda name: own[name]["coverage_area"])
+        cells = []
+        for setting in SETTINGS:
+            run = own.get(setting)
+            keys = ("success", "pass@8", "pass@32", "coverage_area")
+            text = "not run" if run is None else " ".join(short(run[key]) for key in keys)
+            cells.append(f"**{text}**" if setting == best else text)
+        rows.append([LABELS[method], *cells])
+    return markdown(["success, pass@8, pass@32, area", *SETTINGS.values()], rows)
+
+
+def reproduction(path: str) -> str:
+    """The paper's Table 1 beside ours, in per cent."""
+    found, paper = look_up(path), look_up(f"{path}:published")
+    comparison, moved = found["comparison"], found["comparison"]["perturbed"]["start_room"]["policies"]
+    percent, gained = FORMATS["%"], comparison["differences"]["pretrained"]
+    rows = []
+    for name, own in comparison["policies"].items():
+        published, start = paper["success"].get(name), paper["success"]["pretrained"]
+        other = paper["perturbed"]["start_room"].get(name)
+        gain = name != "pretrained"
+        rows.append(
+            [
+                LABELS[name],
+                "" if published is None else percent(published),
+                percent(own["success"]),
+                "" if published is None or not gain else f"{100 * (published - start):+.1f}",
+                _signed_percent(gained[name]["success"]) if gain else "",
+                "" if other is None else percent(other),
+                percent(moved[name]["success"]),
+            ]
+        )
+    head = ["success, %", "paper", "ours", "gain: paper", "ours", "from another room: paper", "ours"]
+    return markdown(head, rows)
+
+
+def _signed_percent(cell: Mapping[str, float]) -> str:
+    estimate, low, high = (f"{100 * cell[key]:+.1f}" for key in ("estimate", "low", "high"))
+    return f"{estimate} [{low}, {high}]"
+
+
+def creativity() -> str:
+    """triangle and sibling at tiny size: validity, distinct valid and distinct unseen answers."""
+    found = [look_up(f"{name}_comparison:policies") for name in ("triangle", "sibling")]
+    named = LABELS | {"poly_epo": "Poly-EPO, over each group's std †", "poly_ppo": "Poly-PPO"}
+    rows = []
+    for name in found[0]:
+        cells = [
+            text
+            for own in found
+            for text in (
+                interval(own[name]["success"]),
+                *map(whole, (own[name]["distinct_valid"], own[name]["distinct_unseen"])),
+            )
+        ]
+        rows.append([named[name], *cells])
+    three = ("valid share", "distinct valid", "distinct unseen")
+    return markdown(["policy", *(f"{task}: {what}" for task in ("triangle", "sibling") for what in three)], rows)
+
+
+def arithmetic() -> str:
+    """The arithmetic data set: training and unseen problems."""
+    train, test = (look_up(f"arithmetic_one_seed:{split}:policies") for split in ("train", "test"))
+    named = LABELS | {"poly_epo": "Poly-EPO, over each group's std"}
+    one = FORMATS["1"]
+    rows = [
+        [named[name], *(FORMATS[""](train[name][key]) for key in ("success", "pass@8")),
+         one(train[name]["distinct_winning_signatures"]),
+         *(FORMATS[""](test[name][key]) for key in ("success", "pass@32"))]
+        for name in train
+    ]  # fmt: skip
+    head = [
+        "policy",
+        "training problems: success",
+        "pass@8",
+        "calculations in 32 answers",
+        "unseen: success",
+        "pass@32",
+    ]
+    return markdown(head, rows)
+
+
+#: case of speed.json -> the ratio that was aimed at
+AIMED = {"goto": 3, "goto_vines": 5, "fourrooms": 2.5, "triangle": 3, "large": 1}
+
+
+def speed() -> str:
+    """Steps of a CPU second before and now, and peak memory."""
+    rows = []
+    for name, aimed in AIMED.items():
+        case = look_up(f"speed:cases:{name}")
+        rates = [case[tree]["per_cpu_second"] for tree in ("old", "new")]
+        memory = " → ".join(f"{case[tree]['peak_mib']['median']:,.0f}" for tree in ("old", "new"))
+        ratio = f"{case['ratio_per_cpu_second']:.1f} ({aimed})"
+        once = "" if case["repeats"] > 1 else " (one run)"
+        rows.append([case["title"] + once, *map(_spread, rates), ratio, memory])
+    return markdown(["loop", "before", "now", "ratio (aimed at)", "peak memory, MiB"], rows)
+
+
+def _spread(rate: Mapping[str, float]) -> str:
+    digits = 1 if rate["median"] < 100 else 0
+    median, low, high = (f"{rate[key]:,.{digits}f}" for key in ("median", "min", "max"))
+    return median if low == high else f"{median} [{low}, {high}]"
+
+
+def branch_points() -> str:
+    """What groups that start at a share of the turns are worth."""
+    points = look_up("fourrooms_branch_points:points")
+    measures = {
+        "variance of success within a group": ("variance", 3),
+        "groups with signal": ("live", 2),
+        "mean set advantage (absolute)": ("advantage", 4),
+        "distinct room sets of 8": ("distinct", 1),
+    }
+    head = ["vines start after this share of the turns", *(f"{point['at']:.1g}" for point in points)]
+    rows = [[title, *(short(p[key], digits) for p in points)] for title, (key, digits) in measures.items()]
+    return markdown(head, rows)
+
+
+def generators() -> str:
+    """The two generators on CPUs: environment steps a second."""
+    rows = []
+    for size in look_up("generators_cpu:sizes"):
+        found = look_up(f"generators_cpu:sizes:{size}")
+        for work in ("episodes", "trees"):
+            own = found[work]
+            rates = [own[name]["env_steps_per_s"]["median"] for name in ("transformers", "vllm")]
+            reused = ""
+            if work == "trees":
+                reused = ", ".join(f"{100 * own[name]['reused_share']:.0f} %" for name in ("transformers", "vllm"))
+            parameters = f"{found['parameters'] / 1e6:.0f} M"
+            what = f"{work}, {found['turns']} turns"
+            rows.append([parameters, what, *(f"{rate:,.0f}" for rate in rates), short(own["ratio"], 2), reused])
+    head = ["parameters", "work", "transformers", "vLLM", "ratio", "prefixes reused: transformers, vLLM"]
+    return markdown(head, rows)
+
+
+def merges() -> str:
+    """Tokens of a turn in rollouts by the number of merges."""
+    found = look_up("word_merges:tokens_in_rollouts")
+    counts = ("0", "50", "100", "200")
+    rows = []
+    for task, title, key in (
+        ("fourrooms", "FourRooms, an observation with its `>`", "with_prompt_word"),
+        ("babyai-goto", "GoTo, an observation with its `>`", "with_prompt_word"),
+        ("babyai-goto", "GoTo, a whole turn", "whole_turn"),
+    ):
+        rows.append([title, *(f"{found[task][n][key]:.2f}" if n in found[task] else "" for n in counts)])
+    return markdown(["tokens in rollouts", *(f"{n} merges" for n in counts)], rows)
+
+
+def memory() -> str:
+    """What runs were measured to need: peak memory and rate, on CPUs."""
+    rows = []
+    for name in ("fourrooms", "goto", "large"):
+        case = look_up(f"speed:cases:{name}")
+        rate, peak = case["new"]["per_cpu_second"]["median"], case["new"]["peak_mib"]["median"]
+        size = "100 M" if name == "large" else "0.4 M"
+        rows.append([case["title"].removeprefix("100 M parameters, "), size, f"{peak:,.0f} MiB", f"{rate:,.0f}"])
+    for name, what in (
+        ("lora", "FourRooms, LoRA on SmolLM2-135M"),
+        ("critic_adapter", "the same, critic with its own adapter"),
+    ):
+        case = look_up(f"smollm2:cases:{name}")
+        rows.append([what, "135 M", f"{case['peak_mib']:,} MiB", f"{case['env_steps_per_cpu_second']:.1f}"])
+    return markdown(["run", "parameters", "peak memory", "environment steps a CPU second"], rows)
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "policies": policies,
+    "differences": differences,
+    "search": search,
+    "reproduction": reproduction,
+    "creativity": creativity,
+    "arithmetic": arithmetic,
+    "speed": speed,
+    "branch_points": branch_points,
+    "generators": generators,
+    "merges": merges,
+    "memory": memory,
+}
