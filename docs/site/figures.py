@@ -54,19 +54,23 @@ def short(value: float, digits: int = 3, *, sign: bool = False) -> str:
     """.673, 1.28, -.105; with ``sign`` +.043."""
     text = f"{value:{'+' if sign else ''}.{digits}f}"
     text = re.sub(r"^([+-]?)0\.", r"\1.", text)
-    return text.removeprefix("-") if re.fullmatch(r"-\.?0*", text) else text
+    return text[1:] if re.fullmatch(r"[+-]\.?0*", text) else text
+
+
+#: what stands between the ends of an interval: it is never broken into two lines
+COMMA = ",\N{NO-BREAK SPACE}"
 
 
 def interval(cell: dict[str, float], digits: int = 3, *, sign: bool = False) -> str:
     """An estimate with its interval: .673 [.580, .754]."""
     low, high = short(cell["low"], digits), short(cell["high"], digits)
-    return f"{short(cell['estimate'], digits, sign=sign)} [{low}, {high}]"
+    return f"{short(cell['estimate'], digits, sign=sign)} [{low}{COMMA}{high}]"
 
 
 def whole(value: Any) -> str:
     """258, or 258 [249, 267]."""
     if isinstance(value, dict):
-        return f"{whole(value['estimate'])} [{whole(value['low'])}, {whole(value['high'])}]"
+        return f"{whole(value['estimate'])} [{whole(value['low'])}{COMMA}{whole(value['high'])}]"
     return f"{value:,.0f}"
 
 

@@ -150,10 +150,13 @@ def intervals(policy: str = "pretrained") -> Figure:
     return figure
 
 
+PICTURES_MADE = (coverage, objectives, window, intervals)
+
+
 def main() -> None:
     """Draw them all."""
     PICTURES.mkdir(exist_ok=True)
-    for make in (coverage, objectives, window, intervals):
+    for make in PICTURES_MADE:
         path: Path = PICTURES / f"{make.__name__}.png"
         make().savefig(path, dpi=110)
         print(f"{path.relative_to(ROOT)}: drawn")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from figures import FORMATS, interval, look_up, short, whole
+from figures import COMMA, FORMATS, interval, look_up, short, whole
 
 LABELS = {
     "pretrained": "pretrained",
@@ -105,7 +105,7 @@ def reproduction(path: str) -> str:
 
 def _signed_percent(cell: Mapping[str, float]) -> str:
     estimate, low, high = (f"{100 * cell[key]:+.1f}" for key in ("estimate", "low", "high"))
-    return f"{estimate} [{low}, {high}]"
+    return f"{estimate} [{low}{COMMA}{high}]"
 
 
 def creativity() -> str:
@@ -169,7 +169,7 @@ def speed() -> str:
 def _spread(rate: Mapping[str, float]) -> str:
     digits = 1 if rate["median"] < 100 else 0
     median, low, high = (f"{rate[key]:,.{digits}f}" for key in ("median", "min", "max"))
-    return median if low == high else f"{median} [{low}, {high}]"
+    return median if low == high else f"{median} [{low}{COMMA}{high}]"
 
 
 def branch_points() -> str:
@@ -218,6 +218,70 @@ def merges() -> str:
     return markdown(["tokens in rollouts", *(f"{n} merges" for n in counts)], rows)
 
 
+def merges_success() -> str:
+    """Success of FourRooms' and GoTo's pretraining at equal steps, with and without merges; means over seeds."""
+    rows = []
+    for task, counts in (("fourrooms", ("0", "50")), ("babyai-goto", ("0", "100", "200"))):
+        for count in counts:
+            found = look_up(f"word_merges:{task}:word_merges_{count}")
+            runs = [own for name, own in found.items() if name.startswith("seed")]
+            steps = list(runs[0]["success_at_step"])
+            early = _mean(run["success_at_step"][steps[0]] for run in runs)
+            late = _mean(run["success_at_step"][steps[-1]] for run in runs)
+            unseen = "" if task != "fourrooms" else short(_mean(run["success_on_400_unseen_levels"] for run in runs))
+            loss, seconds = (_mean(run[key] for run in runs) for key in ("held_out_loss", "seconds"))
+            told = f"{'FourRooms' if task == 'fourrooms' else 'GoTo'}, {count} merges, {len(runs)} seed(s)"
+            rows.append([told, *map(short, (early, late)), unseen, short(loss), f"{seconds:.0f}"])
+    head = ["", "success early", "success at the end", "400 unseen levels", "held-out loss", "seconds"]
+    return markdown(head, rows)
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+#: preset -> the architecture before and now, as presets.json names them for speed and for success
+PRESETS = {
+    "tiny": ("qwen3 3x32", "llama 1x96", "qwen3_3_heads_of_32", "llama_1_head_of_96"),
+    "small": ("qwen3 4x32", "llama 2x64", "qwen3_4_heads_of_32", "llama_2_heads_of_64"),
+    "medium": ("qwen3 6x32", "llama 3x64", None, None),
+}
+
+
+def presets() -> str:
+    """Tokens a CPU second of the presets before and now, and success of FourRooms' pretraining."""
+    rows = []
+    for name, (old, new, *runs) in PRESETS.items():
+        speeds = [look_up(f"presets:speed:{name}:{which}") for which in (old, new)]
+        keys = ("forward_backward_tokens_a_cpu_second", "decoded_tokens_a_cpu_second")
+        pairs = [" → ".join(f"{own[key]:,}" for own in speeds) for key in keys]
+        success = ["", ""]
+        if all(runs):
+            found = [look_up(f"presets:fourrooms:{name}:{run}:summary") for run in runs]
+            success = [
+                " → ".join(short(own[f"success_at_{at}"]["mean"]) for own in found) for at in (57, 228)
+            ]  # fmt: skip
+        rows.append([f"{name}, {speeds[1]['parameters'] / 1e6:.1f} M", *pairs, *success])
+    head = ["preset", "training, tokens a CPU second", "decoding", "success after 57 steps", "after 228"]
+    return markdown(head, rows)
+
+
+def tutorial() -> str:
+    """The bandit of the tutorial: means over seeds."""
+    means = look_up("tutorial:means")
+    named = {
+        "pretrained": "pretrained",
+        "mean": "`mean` (standard RL)",
+        "polychromic": "`polychromic` (sets)",
+        "polychromic, exact gradient": "optimum of `polychromic`",
+    }
+    keys = ("red", "green", "blue", "success", "wins in 6", "without red")
+    rows = [[told, *(short(means[name][key], 2) for key in keys)] for name, told in named.items()]
+    head = ["policy", *keys[:4], "winning arms found in 6 pulls", "success if red stops paying"]
+    return markdown(head, rows)
+
+
 def memory() -> str:
     """What runs were measured to need: peak memory and rate, on CPUs."""
     rows = []
@@ -246,5 +310,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "branch_points": branch_points,
     "generators": generators,
     "merges": merges,
+    "merges_success": merges_success,
+    "presets": presets,
+    "tutorial": tutorial,
     "memory": memory,
 }
