@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -10,17 +11,35 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import families  # noqa: E402
+import notebooks  # noqa: E402
 import reference  # noqa: E402
+import trees  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 #: on an index.md: in its place stand links to the section's generated pages
 MARK = "<!-- generated pages -->"
 
 
+#: folder -> the section in whose menu its pages stand, where that is another one
+SHOWN_UNDER = {"notebooks": "learn"}
+
+
 @cache
 def pages() -> dict[str, str]:
-    """path -> Markdown."""
-    return dict([*families.pages(), *reference.pages()])
+    """path -> Markdown, or the HTML of a page that is whole."""
+    texts = {path: text for path, text, _ in notebooks.pages()}
+    return dict([*families.pages(), *reference.pages(), *trees.pages()]) | texts
+
+
+def pages_of(folder: str) -> list[str]:
+    """Those that a section's menu has."""
+    return [path for path in pages() if path.endswith(".md") and section_of(path) == folder]
+
+
+def section_of(path: str) -> str:
+    """The section to which a page belongs."""
+    folder = path.split("/")[0]
+    return SHOWN_UNDER.get(folder, folder)
 
 
 def title(markdown: str) -> str:
@@ -39,7 +58,7 @@ def on_config(config: Any) -> Any:
         for entries in section.values():
             if isinstance(entries, list):
                 folder = entries[0].split("/")[0]
-                entries += [path for path in pages() if path.startswith(f"{folder}/") and path not in entries]
+                entries += [path for path in pages_of(folder) if path not in entries]
     return config
 
 
@@ -47,12 +66,15 @@ def on_files(files: Files, config: Any) -> Files:
     """Each generated page is a file of the build alone."""
     for path, markdown in pages().items():
         files.append(File.generated(config, path, content=markdown))
+    for _, _, pictures in notebooks.pages():
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=picture))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """A list of generated pages where an index asks for it."""
     folder = page.file.src_uri.split("/")[0]
-    own = {path: text for path, text in pages().items() if path.startswith(f"{folder}/")}
-    listed = [f"- [{title(text)}]({path.split('/')[-1]}): {lead(text)}" for path, text in own.items()]
+    found = {path: pages()[path] for path in pages_of(folder)}
+    listed = [f"- [{title(text)}]({os.path.relpath(path, folder)}): {lead(text)}" for path, text in found.items()]
     return markdown.replace(MARK, "\n".join(listed))
