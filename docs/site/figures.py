@@ -67,11 +67,11 @@ def interval(cell: dict[str, float], digits: int = 3, *, sign: bool = False) -> 
     return f"{short(cell['estimate'], digits, sign=sign)} [{low}{COMMA}{high}]"
 
 
-def whole(value: Any) -> str:
-    """258, or 258 [249, 267]."""
+def whole(value: Any, *, sign: bool = False) -> str:
+    """258, or 258 [249, 267]; with ``sign`` +42 [26, 58]."""
     if isinstance(value, dict):
-        return f"{whole(value['estimate'])} [{whole(value['low'])}{COMMA}{whole(value['high'])}]"
-    return f"{value:,.0f}"
+        return f"{whole(value['estimate'], sign=sign)} [{whole(value['low'])}{COMMA}{whole(value['high'])}]"
+    return f"{value:+,.0f}" if sign else f"{value:,.0f}"
 
 
 def _percent(value: Any, digits: int = 1) -> str:
@@ -95,6 +95,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "2": lambda value: _plain(value, 2),
     "1": lambda value: _plain(value, 1),
     "0": whole,
+    "+0": lambda value: whole(value, sign=True),
     "+": lambda value: _plain(value, sign=True),  # +.043 [.005, .080]
     "+2": lambda value: _plain(value, 2, sign=True),
     "%": _percent,  # 67.3 [58.0, 75.4]

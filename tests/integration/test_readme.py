@@ -1,5 +1,6 @@
-"""The README is true: its commands run, its tree is the tree, its example task works as written."""
+"""The README and the pages of docs/ are true: their commands are understood, their examples work as written."""
 
+import ast
 import json
 import os
 import re
@@ -12,22 +13,22 @@ import warm
 import yaml
 
 from polytune import config
-from polytune.app import console, play
+from polytune.app import check_task, console, play
 from polytune.app.cli import QUIET_FLAGS, parse
 from polytune.app.pretrain import PretrainConfig
 from polytune.comparison.options import ComparisonConfig, ReproductionConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
 from polytune.evaluation.options import EvaluationConfig
 from polytune.export.options import ExportConfig
-from polytune.measures import pass_at_k
-from polytune.objective import set_advantages
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXT = "\n".join(path.read_text() for path in PAGES)
+OWN_TASK = (ROOT / "docs/how-to/own-task.md").read_text()
 FIELDS = {
     "pretrain.py": (TaskConfig, AdapterConfig, PretrainConfig),
     "finetune.py": (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, PolychromicConfig),
@@ -36,13 +37,15 @@ FIELDS = {
     "reproduce.py": (ReproductionConfig,),
     "export.py": (ExportConfig,),
 }
-#: folders of one file a row, named as folders
-ONE_FILE_A_ROW = ("diversity", "set_objectives", "credit", "methods")
-COMMANDS = [
-    line.split("#")[0].strip()
-    for line in README.splitlines()
-    if re.match(r" {4}(make|python|accelerate|torchrun|polytune)\b", line)
-]
+COMMANDS = list(
+    dict.fromkeys(
+        line.split("#")[0].strip()
+        for line in TEXT.splitlines()
+        if re.match(r" {4}(make|python|accelerate|torchrun|polytune)\b", line)
+    )
+)
+#: those within a sentence or a table: `make NAME`
+TARGETS = sorted({f"make {name}" for name in re.findall(r"`make ([a-z0-9-]+)`", TEXT)} - {*COMMANDS})
 DOORS = [c for c in COMMANDS if c.startswith("polytune")]
 
 
@@ -55,21 +58,32 @@ def recipe_and_flags(command):
     return Path(words[index]).name, words[index + 1 :]
 
 
-def write_example_objective(folder):
-    """The README's `my_objectives.py`."""
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def reliable" in block]
-    (folder / "my_objectives.py").write_text(code)
+def example(told, language="python"):
+    """The one block of code of the pages that has ``told`` in it; the README may show it a second time."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    [code] = {block for block in blocks if told in block}
+    return code
 
 
-def write_example_method(folder):
-    """The README's `my_methods.py`."""
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Forks" in block]
-    (folder / "my_methods.py").write_text(code)
+#: file of an example -> what stands in it
+EXAMPLES = {
+    "my_objectives.py": "def reliable",
+    "my_methods.py": "class Forks",
+    "my_rewards.py": "def right",
+    "corridor.py": "class CorridorEpisode",
+}
+
+
+def write_examples(folder):
+    """The examples' files, and the row of data that goes with the reward."""
+    for name, told in EXAMPLES.items():
+        (folder / name).write_text(example(told))
+    (folder / "mine.jsonl").write_text(example("What is 2 + 3?", "jsonl"))
 
 
 def corridor_yaml(**settings):
-    """The example's YAML as the README shows it, with some settings changed."""
-    [text] = [block for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if "task: corridor" in block]
+    """The example's YAML as its page shows it, with some settings changed."""
+    text = example("task: corridor", "yaml")
     fields = yaml.safe_load(text)
     fields["extends"] = os.path.normpath(ROOT / "recipes/corridor" / fields["extends"])
     return yaml.safe_dump(fields | {key: str(value) for key, value in settings.items()})
@@ -79,7 +93,7 @@ def test_there_are_commands():
     assert len(COMMANDS) >= 10
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+@pytest.mark.parametrize("command", [c for c in [*COMMANDS, *TARGETS] if c.startswith("make")])
 def test_make_targets_exist(command):
     target = command.split()[1]
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -98,8 +112,7 @@ def test_doors_exist(command):
 def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
     recipe, flags = recipe_and_flags(command)
     flags = [word for word in flags if word not in QUIET_FLAGS]
-    write_example_objective(tmp_path)
-    write_example_method(tmp_path)
+    write_examples(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     find = config.find_spec
     monkeypatch.setattr(config, "find_spec", lambda name: name == "vllm" or find(name))  # it need not be installed
@@ -122,8 +135,23 @@ def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
         check_run(parts[5], parts[3], parts[4])
 
 
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python data/")])
+def test_programs_of_data_exist(command):
+    assert (ROOT / command.split()[1]).is_file()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "check-task" in c and "textworld" not in c])
+def test_check_task_commands_find_nothing_wrong(command, tmp_path, monkeypatch, capsys):
+    write_examples(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    check_task.main([*shlex.split(command)[2:], "--seeds", "2"])
+    assert "nothing is wrong" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "polytune.app.play" in c or "polytune play" in c])
-def test_play_commands_are_understood(command):
+def test_play_commands_are_understood(command, tmp_path, monkeypatch):
+    write_examples(tmp_path)
+    monkeypatch.chdir(tmp_path)
     words = shlex.split(command)
     door = words[:2] == ["polytune", "play"]
     assert door or words[:3] == ["python", "-m", "polytune.app.play"]
@@ -131,26 +159,10 @@ def test_play_commands_are_understood(command):
     load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
 
 
-def test_tree_names_every_module_and_nothing_else():
-    tree = README.split("## The tree")[1].split("\n## ")[0]
-    named = set(re.findall(r"[\w/]+\.py", tree))
-    for path in (ROOT / "polytune").rglob("*.py"):
-        if path.name != "__init__.py" and path.parent.name not in ONE_FILE_A_ROW:
-            assert path.name in named, f"the README's tree does not name {path.relative_to(ROOT)}"
-    existing = {path.name for folder in ("polytune", "recipes", "data") for path in (ROOT / folder).rglob("*.py")}
-    assert named <= existing, f"the README's tree names {named - existing}, which do not exist"
-
-
-def test_numbers_in_the_readme():
-    row = set_advantages([1, 0, 0, 0, 0, 0, 0, 0], list("ABBBBCDE"), set_size=4)
-    assert str([round(x, 4) for x in row.tolist()]) in README
-    assert str(pass_at_k(num_samples=16, num_correct=3, k=4)) in README
-
-
 @pytest.mark.slow
 def test_the_example_objective_and_judge_work_as_written(tmp_path):
     """The example's file in the folder one runs from, its command, at a smaller size on an untrained policy."""
-    write_example_objective(tmp_path)
+    write_examples(tmp_path)
     task = load_task("fourrooms")
     for part in build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()]):
         part.save_pretrained(tmp_path / "policy")
@@ -170,8 +182,7 @@ def test_the_example_objective_and_judge_work_as_written(tmp_path):
 @pytest.mark.slow
 def test_the_example_task_works_as_written(tmp_path):
     """A newcomer's way: the example's code, its YAML, the three commands, at a smaller size."""
-    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    (tmp_path / "corridor.py").write_text(code)
+    write_examples(tmp_path)
     pretrained, finetuned = tmp_path / "pretrained", tmp_path / "poly_ppo"
     (tmp_path / "poly_ppo.yaml").write_text(
         corridor_yaml(task="corridor:Corridor", split="seeds:0-9", model=pretrained, output_dir=finetuned)
@@ -182,8 +193,7 @@ def test_the_example_task_works_as_written(tmp_path):
         "evaluate.py": ["--n", "2"],
     }
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    section = README.split("## Add a task")[1].split("\n## ")[0]
-    for command in [line.strip() for line in section.splitlines() if "recipes/" in line and line.startswith("    ")]:
+    for command in [line.strip() for line in OWN_TASK.splitlines() if "recipes/" in line and line.startswith("    ")]:
         recipe, flags = recipe_and_flags(command)
         text = " ".join(flags).replace("--task corridor", "--task corridor:Corridor")
         for shown, real in (("outputs/corridor/", f"{tmp_path}/"), ("recipes/corridor/", f"{tmp_path}/")):
@@ -192,3 +202,26 @@ def test_the_example_task_works_as_written(tmp_path):
         assert result.returncode == 0, f"{recipe}: {result.stderr[-2000:]}"
     assert (tmp_path / "evaluation" / "coverage.png").stat().st_size > 10_000
     assert len((tmp_path / "evaluation" / "records.jsonl").read_text().splitlines()) == 2 * 10 * 3
+
+
+@pytest.mark.slow
+def test_the_five_lines_of_python_train_and_measure(tmp_path):
+    """The README's program beside the example's file, at a smaller size."""
+    write_examples(tmp_path)
+    code = example("from polytune import evaluate, finetune, pretrain")
+    small = {
+        "max_env_steps=20000": "max_env_steps=400, num_updates=1, per_device_train_batch_size=17, "
+        "steps_per_generation=1, cpu_threads=1",
+        "num_demonstrations=200": "num_demonstrations=60, eval_episodes=8, epochs=2",
+        "policies=[start, sets]": "policies=[start, sets], n=2",
+    }
+    for shown, run in small.items():
+        assert shown in code
+        code = code.replace(shown, run)
+    (tmp_path / "five.py").write_text(code)
+    result = warm.run(tmp_path / "five.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    told = ast.literal_eval(result.stdout.splitlines()[-1])
+    assert list(told) == ["start", "sets"] and all(0 <= share <= 1 for share in told.values())
+    run = json.loads((tmp_path / "outputs/corridor/sets/run.json").read_text())
+    assert run["task"]["task"] == "corridor:Corridor" and (tmp_path / "outputs/corridor/both/coverage.png").is_file()

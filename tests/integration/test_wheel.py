@@ -28,8 +28,9 @@ def installed(tmp_path_factory):
     source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("environment")
     for name in ("polytune", "recipes", "data"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    for name in ("setup.cfg", "pyproject.toml", "docs/pypi.md", "LICENSE"):
+        (source / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     call([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), "."], source)
     venv.create(folder / "env")

@@ -134,8 +134,8 @@ def test_code_on_pages_can_be_read(name):
     for language, code in re.findall(r"^```(\w+)\n(.*?)^```$", PAGES[name], re.DOTALL | re.MULTILINE):
         if language == "python":
             compile(code, name, "exec")
-        if language == "json":
-            json.loads(code)
+        if language == "jsonl":
+            assert [json.loads(line) for line in code.splitlines()]
 
 
 @pytest.mark.parametrize("name", [name for name, text in PAGES.items() if ">>> " in text])
@@ -148,6 +148,13 @@ def test_examples_say_what_comes_out(name):
         want, _, rounded = example.want.partition("#")
         found = eval(example.source, space)
         assert ast.literal_eval(want.strip()) == ([round(x, 4) for x in found] if rounded else found)
+
+
+def test_the_wheels_description_needs_no_repository():
+    described = re.search(r"^long_description = file: (\S+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)[1]
+    assert not re.search(r"\]\((?!https://)|<img", PAGES[described]), (
+        "a relative link leads nowhere on an index of packages"
+    )
 
 
 @functools.cache

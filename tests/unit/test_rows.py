@@ -254,10 +254,10 @@ def test_every_row_says_what_it_is_and_brings_its_reference(table, find):
         assert row.says.format_map(dataclasses.asdict(ObjectiveConfig()))
 
 
-def test_the_readmes_branching_rule_is_one(tmp_path):
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    [code] = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "def surest" in block]
-    (tmp_path / "readme_rules.py").write_text(code)
-    rule = find_branching("readme_rules:SUREST")
+def test_the_pages_branching_rule_is_one(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs/how-to/own-objective.md").read_text()
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def surest" in block]
+    (tmp_path / "page_rules.py").write_text(code)
+    rule = find_branching("page_rules:SUREST")
     assert rule.needs_entropies and rule.foresees
     assert rule.turns(SeedView(3, entropies=[0.4, 0.3, 0.1]), 2) == [2, 1]

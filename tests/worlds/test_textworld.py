@@ -1,4 +1,4 @@
-"""The README's TextWorld environment: found, refused without a way to save it, played, restored, conforming."""
+"""The page's TextWorld environment: found, refused without a way to save it, played, restored, conforming."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ from polytune.tasks import load_task
 from polytune.tasks.conformance import faults
 
 pytest.importorskip("textworld", reason="textworld is not installed: make test-worlds")
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/gymnasium.md"
 
 
 @pytest.fixture(autouse=True)
 def example(tmp_path_factory, monkeypatch):
-    [code] = [c for c in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "class Quest" in c]
+    [code] = [c for c in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "class Quest" in c]
     folder = tmp_path_factory.getbasetemp()
     (folder / "textworld_env.py").write_text(code)
     monkeypatch.syspath_prepend(folder)

@@ -1,0 +1,41 @@
+"""The programs as functions: fields become flags, a class or a function its path, a wrong field is named."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import polytune
+from polytune.app import calls
+from polytune.measures import pass_at_k
+from polytune.tasks.grid.fourrooms import FourRooms
+
+
+def test_fields_are_written_as_flags():
+    assert calls._flag("use_peft", True) == ["--use_peft", "True"]
+    assert calls._flag("policies", [Path("a"), "b=c"]) == ["--policies", "a", "b=c"]
+    assert calls._flag("task_args", {"size": "tiny", "novelty": 0.5}) == ["--task_args", "size=tiny", "novelty=0.5"]
+    assert calls._flag("task", FourRooms) == ["--task", "polytune.tasks.grid.fourrooms:FourRooms"]
+    assert calls._flag("objective", pass_at_k) == ["--objective", "polytune.measures.passk:pass_at_k"]
+
+
+@pytest.mark.parametrize("made", [lambda answer, row: 1.0, type("Own", (), {"__module__": "__main__"})])
+def test_what_no_other_program_could_import_is_refused(made):
+    with pytest.raises(ValueError, match="put it at the top of a file of its own, my_task.py say"):
+        calls._flag("task", made)
+
+
+def test_a_field_that_is_none_is_left_out_and_a_wrong_one_is_named(tmp_path):
+    with pytest.raises(ValueError, match="unknown argument '--sede'; did you mean seed"):
+        polytune.pretrain(output_dir=tmp_path, sede=1, preset=None)
+    with pytest.raises(ValueError, match="target_success must lie in"):
+        polytune.pretrain(output_dir=tmp_path, target_success=2.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_polytune_alone_loads_nothing_and_has_no_other_names():
+    code = "import sys, polytune; print([m for m in ('torch', 'numpy', 'polytune.app') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    with pytest.raises(AttributeError, match="no attribute 'finetuned'"):
+        polytune.finetuned  # noqa: B018
