@@ -35,27 +35,27 @@ class Grown(NamedTuple):
 
 
 QUESTION = {
-    "path": "docs/trees/question.jsonl", "prompt": "messages", "reward": "planets:names_one",
-    "signature": "planets:named", "max_tokens": 32,
+    "path": "docs/trees/question.jsonl", "prompt": "messages", "reward": "planets:names_three",
+    "signature": "planets:named", "max_tokens": 16,
 }  # fmt: skip
 SHAPES: dict[str, Grown] = {
     "fourrooms": Grown(
         "FourRooms",
         "The quick start's pretrained policy looks for a goal in four rooms; vines leave its way at two turns. "
         "Colours are the sets of rooms that an attempt saw.",
-        "outputs/quickstart/pretrained", "fourrooms", {"horizon": 40}, 44, 0, {"num_rollout_states": 2},
+        "outputs/quickstart/pretrained", "fourrooms", {"horizon": 40}, 0, 0, {"num_rollout_states": 2},
     ),
     "goto": Grown(
         "BabyAI GoTo",
         "Nine rooms with doors, and a mission in words. The policy sees only what is before it.",
-        "outputs/reproduce/babyai-goto_cpu/pretrained", "babyai-goto", {"horizon": 100}, 0, 0,
+        "outputs/reproduce/babyai-goto_cpu/pretrained", "babyai-goto", {"horizon": 100}, 1, 0,
         {"num_rollout_states": 2},
     ),
     "answer": Grown(
         "An answer of a language model",
-        "SmolLM2-135M-Instruct answers a question at temperature .8; vines leave its answer between two tokens and go "
-        "on to its end anew. Signatures are the planets that they name.",
-        "outputs/smollm2", "dataset", QUESTION, 0, 0, {"num_rollout_states": 3, "branch_at": "token"}, 0.8,
+        "SmolLM2-135M-Instruct is asked for three planets, at temperature .6; vines leave its answer between two "
+        "tokens and go on to its end anew. A signature is the planets that were named.",
+        "outputs/smollm2", "dataset", QUESTION, 0, 0, {"num_rollout_states": 2, "branch_at": "token"}, 0.6,
     ),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Reward and signature of the question of `make trees`: an answer names a planet of the solar system."""
+"""Reward and signature of the question in docs/trees: an answer names three planets of the solar system."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-PLANET = re.compile(r"\b(Mercury|Venus|Earth|Mars|Jupiter|Saturn|Uranus|Neptune)\b")
+PLANET = re.compile(r"\b(?:Mercury|Venus|Earth|Mars|Jupiter|Saturn|Uranus|Neptune)\b")
 
 
-def names_one(answer: str, row: Mapping[str, Any]) -> float:
-    """1 if the answer ends as a sentence and names a planet, else 0."""
-    return float(named(answer, row) is not None and answer.rstrip().endswith((".", "!")))
+def names_three(answer: str, row: Mapping[str, Any]) -> float:
+    """1 if the answer names three different planets, no more and no less, else 0."""
+    return float(len(set(PLANET.findall(answer))) == 3)
 
 
 def named(answer: str, row: Mapping[str, Any]) -> str | None:
-    """The first planet that it names: its strategy."""
-    found = PLANET.search(answer)
-    return found[0] if found else None
+    """The planets that it names, in the order of the alphabet: its strategy; None for none."""
+    return ", ".join(sorted(set(PLANET.findall(answer)))) or None

@@ -1,5 +1,6 @@
 """Pages made from the code: every row, field and figure is on one, families are known, Markdown is whole."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,9 +13,13 @@ from polytune.tables import BRANCHING, CREDIT, DIVERSITY, METHODS, OBJECTIVES, S
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs/site"))
 
+sys.path.insert(0, str(ROOT / "docs/trees"))
+
 import families  # noqa: E402
+import planets  # noqa: E402
 import prose  # noqa: E402
 import reference  # noqa: E402
+import trees  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,7 @@ def test_papers_have_a_recipe_that_runs_them(pages):
 
 def test_pages_are_whole_markdown(pages):
     for path, text in pages.items():
+        assert all((ROOT / recipe).is_file() for recipe in re.findall(r"--config (recipes/\S+)", text)), path
         assert text.startswith("# ") and text.count("\n```") % 2 == 0, path
         assert all(len(line) for line in text.rstrip().split("\n\n")), path
 
@@ -87,6 +93,48 @@ def test_pages_are_whole_markdown(pages):
 )
 def test_docstrings_become_markdown(docstring, expected):
     assert prose.as_markdown(docstring) == expected
+
+
+@pytest.mark.parametrize("name", trees.SHAPES)
+def test_committed_trees_are_small_and_whole(name):
+    path = trees.TREES / f"{name}.json"
+    assert path.stat().st_size < trees.MOST_BYTES
+    found = json.loads(path.read_text())
+    assert found["name"] == trees.SHAPES[name].title
+    [tree] = found["trees"]
+    members = [member for group in tree["groups"] for member in group.get("members", group.get("answers"))]
+    assert (tree["map"] is None) == (name == "answer") and len(members) > 1
+    assert any(member["a"] for member in members), "a tree whose sets all tie shows nothing"
+
+
+def test_the_player_has_all_trees():
+    page, html = trees.pages()
+    assert page[0] == "learn/trees.md" and 'src="trees-player.html"' in page[1]
+    assert html[0] == "learn/trees-player.html" and all(f'"{own.title}"' in html[1] for own in trees.SHAPES.values())
+    assert "src=" not in html[1].split("<body>")[0], "it needs no other file"
+
+
+def test_the_question_of_the_answers_tree():
+    reward, signature = planets.names_three, planets.named
+    assert reward("Mars, Venus, Mars, Earth", {}) == 1 and signature("Venus, Mars", {}) == "Mars, Venus"
+    assert reward("Mars and Venus", {}) == 0 and signature("Pluto", {}) is None
+
+
+NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_with_what_they_showed(path):
+    notebook = json.loads(path.read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), "run from its beginning"
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert outputs and not any(output["output_type"] == "error" for output in outputs)
+    assert path.stat().st_size < 300_000 and "".join(notebook["cells"][0]["source"]).startswith("# ")
+
+
+def test_there_are_three_notebooks():
+    assert {path.stem for path in NOTEBOOKS} == {"vines", "honest_pass_at_k", "own_world"}
 
 
 def test_a_class_docstring_defines_names():
