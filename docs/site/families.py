@@ -46,13 +46,19 @@ FAMILIES: dict[str, Family] = {
         "A set of n members of a group is scored as one; the score becomes an advantage of each member.",
         {
             "Objectives": ("OBJECTIVES", "objective"),
-            "Diversity": ("DIVERSITY", "diversity"),
             "Credit": ("CREDIT", "credit"),
-            "Judges": ("JUDGES", "signature"),
         },
         ("polytune.objective.scores",),
-        ("objective", "set_", "num_sets", "diversity", "credit", "signature", "judge_", "collapse_"),
-        ("groups/", "advantages/set_"),
+        ("objective", "set_", "num_sets", "credit"),
+        ("groups/without_signal", "advantages/set_"),
+    ),
+    "diversity": Family(
+        "Diversity, signatures and judges",
+        "What makes two attempts different, and how different a set is.",
+        {"Diversity": ("DIVERSITY", "diversity"), "Judges": ("JUDGES", "signature")},
+        ("polytune.objective.judge",),
+        ("diversity", "signature", "judge_", "collapse_"),
+        ("groups/di", "groups/equal_signatures", "judge/"),
     ),
     "groups": Family(
         "Groups and baselines",
@@ -79,9 +85,10 @@ FAMILIES: dict[str, Family] = {
         ("critic", "value_coef", "vine_values", "gae_", "gamma"),
         ("critic/", "advantages/gae_"),
     ),
-    "tokens": Family(
-        "Token weights and entropy",
-        "Which tokens count, and what keeps the policy from becoming sure too early.",
+    "tokens": Family("Token weights", "Which tokens, turns and attempts count more than others."),
+    "entropy": Family(
+        "Entropy",
+        "What keeps the policy from becoming sure too early.",
         fields=("entropy_", "kl_", "epsilon"),
         figures=("entropy", "kl", "clip_ratio/region"),
     ),

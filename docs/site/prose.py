@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 
 #: the beginning of a line that says what a name, or a function, is
 DEFINED = re.compile(r"(?!Assumes|Source|Raises|Why)(``)?\w+(``)?(\([^)]*\))?( -> [^:]*)?(, (``)?\w+(``)?)*: ")
+#: a name, two blanks or more, what it is: a list that is laid out by hand
+LISTED = re.compile(r"\w+ {2,}\S")
 #: words that begin a sentence and say what kind of sentence it is
 LEADS = re.compile(r"(^|(?<=[.:] ))(Source|Assumes|Degenerate cases?|Not built|Raises|WARNING|Why)(?=[ :])")
 ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
@@ -34,7 +36,9 @@ def as_markdown(docstring: str, *, defines: bool = False) -> str:
         elif _indented(lines[0]):
             blocks.append(_fenced(_take(lines, _indented), "text"))
         else:
-            blocks.append(text(" ".join(_take(lines, _plain))))
+            taken = _take(lines, _plain)
+            listed = sum(bool(LISTED.match(line)) for line in taken) > 1
+            blocks.append(_fenced(taken, "text") if listed else text(" ".join(taken)))
     return "\n\n".join(blocks)
 
 
@@ -43,7 +47,8 @@ def text(words: str) -> str:
     words = words.replace("``", "`")
     parts = re.split(r"(`[^`]*`)", words)
     for i in range(0, len(parts), 2):
-        plain = re.sub(r"([*|\\])", r"\\\1", parts[i]).replace("<", "&lt;").replace("[^", r"\[^")
+        plain = re.sub(r"(?<![*\w])\*(\w+)\*(?![*\w])", r"<em>\1</em>", parts[i].replace("<", "&lt;"))
+        plain = re.sub(r"([*|\\])", r"\\\1", plain).replace("[^", r"\[^")
         plain = ARXIV.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", plain)
         parts[i] = LEADS.sub(r"\1**\2**", plain)
     joined = "".join(parts)

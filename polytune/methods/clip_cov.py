@@ -24,6 +24,7 @@ class ClipCov(Method):
     ratio: float = 2e-4
     low: float = 1.0
     high: float = 5.0
+    page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "clip_cov/share": Metric(
             "share of own tokens that are left out of the loss",

@@ -31,7 +31,7 @@ class EPO(Method):
     high: float = 2.0
     alpha: float = 0.1
     smooth: float = 1.0
-    page: ClassVar[str] = "tokens"
+    page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "epo/penalty": Metric(
             "mean penalty of own tokens outside the band",

@@ -24,7 +24,7 @@ from polytune.methods.clip_cov import covariance
 class KLCov(Method):
     share: float = 2e-3
     coef: float = 1.0
-    page: ClassVar[str] = "tokens"
+    page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "kl_cov/share": Metric(
             "share of own tokens that are held", "share", "at most share", "0: no token has a positive covariance"

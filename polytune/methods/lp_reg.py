@@ -30,7 +30,7 @@ class LpReg(Method):
     share: float = 0.01
     coef: float = 1.0
     most: float = 10.0
-    page: ClassVar[str] = "tokens"
+    page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "lp_reg/share": Metric(
             "share of own tokens that are held", "share", "0 to share", "0: no unlikely token had a negative advantage"

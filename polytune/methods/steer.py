@@ -26,6 +26,7 @@ from polytune.methods.base import Method, Minibatch, Seen, Update, require_optio
 class STEER(Method):
     least: float = 0.8
     floor: float = 0.02
+    page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "steer/weight": Metric(
             "mean weight of own tokens",

@@ -88,6 +88,8 @@ def test_pages_are_whole_markdown(pages):
         ("Formula:\n    x = 1\n    y\nso.", "Formula:\n\n```text\nx = 1\ny\n```\n\nso."),
         ("Args:\n    x, y: two\n        numbers.", "**Arguments:**\n\n- `x, y`: two numbers."),
         ("One.\n\n>>> 1 + 1\n2", "One.\n\n```python\n>>> 1 + 1\n2\n```"),
+        ("Kinds:\n\nhead    the one\nown     the other", "Kinds:\n\n```text\nhead    the one\nown     the other\n```"),
+        ("A *kind* of a*b.", "A <em>kind</em> of a\\*b."),
         ("It is 0. Assumes that x < 1.", "It is 0. **Assumes** that x &lt; 1."),
     ],
 )
