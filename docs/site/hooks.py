@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import tables  # noqa: E402, F401  (figures imports it when the folder is no lon
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 RESULTS = figures.RESULTS
+#: what a browser fetches by itself
+FETCHED = re.compile(
+    r"""<(?:script|img|iframe)\b[^>]*\bsrc="?https?:[^>]*>(?:</script>)?|<link\b[^>]*href="?https?:[^>]*>"""
+)
 
 
 def on_config(config: Any) -> Any:
@@ -34,3 +39,9 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Figures are read from the result files once more; the repository's ``../../data/`` is ``../data/`` here."""
     return figures.fill(markdown, page.file.src_uri).replace("](../../data/results/", "](../data/results/")
+
+
+def on_post_build(config: Any) -> None:
+    """Nothing is fetched from elsewhere: the theme's offline plugin adds a script of a CDN, for the search."""
+    for path in Path(config.site_dir).rglob("*.html"):
+        path.write_text(FETCHED.sub("", path.read_text()))
