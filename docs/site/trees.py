@@ -16,6 +16,10 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TREES = ROOT / "docs/trees"
+LEAD = (
+    "The buttons, the slider or the arrow keys go from turn to turn. Advantages are those that sets of four vines give; these "
+    "trees were not trained on."
+)
 #: of one tree's file
 MOST_BYTES = 300_000
 
@@ -86,7 +90,7 @@ def player() -> str:
     from polytune.report.page import Page, as_html
 
     page = Page("Trees of vines", "What was tried from one start state, and what it was credited.")
-    section = page.section("vines", "Step through", "The buttons, the slider or the arrow keys go from turn to turn.")
+    section = page.section("vines", "Step through", LEAD)
     section.parts.append(page.widget("vines", [json.loads((TREES / f"{name}.json").read_text()) for name in SHAPES]))
     return as_html(page)
 
