@@ -88,7 +88,7 @@ $(DOCS_VENV)/.installed: $(VENV)/.installed
 
 docs: $(DOCS_VENV)/.installed ## build the documentation into outputs/site; figures come from data/results
 	$(DOCS_VENV)/bin/python docs/site/figures.py
-	$(DOCS_VENV)/bin/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	$(DOCS_VENV)/bin/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 docs-serve: docs ## show it at http://127.0.0.1:8000, and build again when a page changes
 	$(DOCS_VENV)/bin/mkdocs serve --config-file docs/site/mkdocs.yml

@@ -127,11 +127,11 @@ def family_of(name: str) -> str:
     """The page of a row of METHODS: its own word, else by the first of its hooks that says it."""
     own, written = find("method", name, METHODS).page, {*hooks(name)}
     rules = (
-        ({"temperature"}, "sampling"),
-        ({"replay", "replayed"}, "replay"),
+        ({"temperature", "stop"}, "sampling"),
+        ({"replay", "replayed", "again"}, "replay"),
         ({"starts"}, "starts"),
         ({"reward"}, "bonuses"),
-        ({"loss"}, "losses"),
+        ({"loss", "reference"}, "losses"),
         ({"weight", "advantage", "probe"}, "tokens"),
         ({"turn_advantage"}, "groups"),
     )

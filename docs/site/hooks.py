@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import figures  # noqa: E402
 import menu  # noqa: E402
 import tables  # noqa: E402, F401  (figures imports it when the folder is no longer on the path)
+from mkdocs.exceptions import PluginError  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 RESULTS = figures.RESULTS
@@ -42,6 +43,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Nothing is fetched from elsewhere: the theme's offline plugin adds a script of a CDN, for the search."""
+    """The site needs no network: a page that would fetch something from elsewhere ends the build."""
     for path in Path(config.site_dir).rglob("*.html"):
-        path.write_text(FETCHED.sub("", path.read_text()))
+        if found := FETCHED.search(path.read_text()):
+            raise PluginError(f"{path} would fetch {found[0][:120]!r}: bring it along, or leave it out.")

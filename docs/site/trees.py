@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 TREES = ROOT / "docs/trees"
 LEAD = (
-    "The buttons, the slider or the arrow keys go from turn to turn. Advantages are those that sets of four vines give; these "
-    "trees were not trained on."
+    "The buttons, the slider or the arrow keys go from turn to turn. Advantages are what sets of four vines give; "
+    "nothing was trained on these."
 )
 #: of one tree's file
 MOST_BYTES = 300_000
