@@ -42,7 +42,7 @@ def run(path: Path) -> nbformat.NotebookNode:
 def _kept(output: nbformat.NotebookNode) -> nbformat.NotebookNode | None:
     """An output without what only a terminal shows: progress, notes of libraries on stderr, bars that move."""
     if output.output_type != "stream":
-        return output
+        return None if "<progress" in "".join(output.get("data", {}).get("text/html", "")) else output
     if output.name == "stderr":
         return None
     output.text = "".join(line.split("\r")[-1] for line in output.text.splitlines(keepends=True))
