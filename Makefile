@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures notebooks trees smollm2 smoke quickstart tutorial compare reproduce collapse-demo bench bench-critic bench-training clean
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures notebooks trees smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -131,6 +131,9 @@ compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 
 collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: three minutes on 2 cores, with a plot
 	$(BIN)/python recipes/pretrain.py --config recipes/creativity/triangle/demo_pretrain.yaml
 	$(BIN)/python recipes/compare.py --config recipes/creativity/triangle/demo_compare.yaml
+
+campaign: install ## kill every program at random points, fill and damage its disk; half an hour on 2 idle cores; continues when stopped
+	$(BIN)/python tests/campaign
 
 bench: install $(VLLM_VENV)/.installed ## speed, as ratios within one run; writes outputs/bench/{bench,generators}.json
 	$(BIN)/python recipes/bench.py

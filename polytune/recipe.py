@@ -39,16 +39,17 @@ class OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The fields of a recipe as a flat mapping, those of the recipes that it extends included.
+def read_recipe(path: str | Path, within: Path | None = None) -> dict[str, Any]:
+    """The fields of a recipe as a flat mapping, those of the recipes that it extends included; ``within``: of these
+    only such as lie in that folder, one after the other.
 
     Raises:
         ValueError: a file is missing, is not YAML, is no mapping of names to values, or extends itself.
     """
-    return _read(find_file(path), ())
+    return _read(find_file(path), (), within)
 
 
-def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
+def _read(path: Path, readers: Sequence[Path], within: Path | None = None) -> dict[str, Any]:
     """``readers``: the recipes that extend this one, the first one first."""
     by = f" (extended by {readers[-1]})" if readers else ""
     if not path.is_file():
@@ -65,10 +66,12 @@ def _read(path: Path, readers: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(name, str):
         raise ValueError(f"config {path} extends {name!r}: give the path of one YAML file.")
     other = path.parent / name if (path.parent / name).is_file() else find_file(name)
+    if within is not None and not other.resolve().is_relative_to(within.resolve()):
+        return own
     chain = [*readers, path]
     if other.resolve() in [reader.resolve() for reader in chain]:
         raise ValueError(f"config {path} extends {name}, which extends it in turn: leave one of them out.")
-    settings = _read(other, chain)
+    settings = _read(other, chain, within)
     if "output_dir" in settings and "output_dir" not in own:
         own["output_dir"] = own_folder(path)
     return settings | own

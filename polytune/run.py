@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
+from polytune.privacy import private
 from polytune.running.provenance import CONTENT, record_run, write_text
 from polytune.tasks.base import Task
 from polytune.trainer.config import PolychromicConfig
@@ -89,7 +90,7 @@ def as_yaml(settings: dict[str, Any]) -> str:
     head = (
         "# The fields of a run: `accelerate launch recipes/finetune.py --config` with this file does the same again.\n"
     )
-    return head + yaml.safe_dump({name: _plain(value) for name, value in settings.items()}, sort_keys=False)
+    return head + yaml.safe_dump({name: private(_plain(value)) for name, value in settings.items()}, sort_keys=False)
 
 
 def _plain(value: Any) -> Any:

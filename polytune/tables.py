@@ -117,6 +117,7 @@ METHODS: dict[str, Entry] = {
     ),
     "f_dpg": Entry("polytune.methods.f_dpg:FDPG", "towards the pretrained policy restricted to success"),
     "verl": Entry("polytune.methods.verl:VERL", "advantages by the rank of hidden states"),
+    "set_bonus": Entry("polytune.methods.set_bonus:SetBonus", "set advantages beside the critic's"),
     "step_grpo": Entry("polytune.methods.step_grpo:StepGRPO", "rewards compared step by step"),
     "duration": Entry("polytune.methods.duration:Duration", "long actions count more"),
     "b_star": Entry("polytune.methods.b_star:BStaR", "temperature by right and different answers"),
@@ -126,6 +127,25 @@ METHODS: dict[str, Entry] = {
     "hidden_signatures": Entry(
         "polytune.methods.hidden_signatures:HiddenSignatures", "sets scored by hidden states: diversity leverage"
     ),
+    "early_stop": Entry(
+        "polytune.methods.early_stop:EarlyStop", "rollouts that are far too long, or walk in circles, end"
+    ),
+    "context_rollouts": Entry(
+        "polytune.methods.context_rollouts:ContextRollouts", "attempts that read a hint, trained on without it"
+    ),
+    "critique_grpo": Entry(
+        "polytune.methods.critique_grpo:CritiqueGRPO", "failures tried again with a critique, trained on without it"
+    ),
+    "salsa": Entry("polytune.methods.salsa:SALSA", "the KL refers to an average of policies"),
+    "nash_mirror_prox": Entry("polytune.methods.nash_mirror_prox:NashMirrorProx", "self-play on preferences"),
+    "f_dpo": Entry("polytune.methods.f_dpo:FDPO", "successes preferred to failures, by any f-divergence"),
+    "rpo": Entry("polytune.methods.rpo:RPO", "the same by DPO, with the successes' likelihood"),
+    "implicit_sft": Entry("polytune.methods.implicit_sft:ImplicitSFT", "imitates, held to the pretrained policy"),
+    "recall_extend": Entry("polytune.methods.recall_extend:RecallExtend", "imitates as demonstrations' entropy falls"),
+    "dynamic_rewards": Entry(
+        "polytune.methods.dynamic_rewards:DynamicRewards", "several rewards, more for a new front"
+    ),
+    "alp_gmm": Entry("polytune.methods.alp_gmm:ALPGMM", "start states near parameters where success changes"),
     "flat_success": Entry("polytune.methods.flat_success:FlatSuccess", "a success returns the same whenever it comes"),
 }
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from polytune.app.cli import UsageError, parse, run, set_cpu_threads
 from polytune.app.fields import TRAINER
 from polytune.places import RECIPES, command
+from polytune.privacy import private
 from polytune.terminal import progress
 
 #: a learning rate at which no float32 weight moves
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
     task = task_of(task_config)
     _, seeds = starts_of(task, task_config, default_split="train")
     folder, kept = Path(args.output_dir), []
-    report = {"command": " ".join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
+    report = {"command": private(" ".join(command("bench_critic", argv))), "task": task.name, "horizon": task.horizon,
               "policy": policy_config.model, "threads": torch.get_num_threads(), "kinds": {},
               "ceiling": {}}  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from polytune.app.cli import UsageError, parse, run, set_cpu_threads
 from polytune.config import require_seed
 from polytune.places import command
+from polytune.privacy import private
 from polytune.terminal import progress
 
 TITLES = {
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         points.append({"at": k / (rollout.num_rollout_states + 1), **measures(groups, objective, config.seed)})
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    words = " ".join(command("branch_points", argv))
+    words = private(" ".join(command("branch_points", argv)))
     write_json(output_dir / "points.json", {"command": words, "titles": TITLES, "points": points})
     plot_points(points, TITLES, output_dir / "points.png")
     print(" | ".join(["at", *list(TITLES)[1:]]))

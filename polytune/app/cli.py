@@ -21,6 +21,7 @@ from polytune.helptext import program_help
 from polytune.lookup import did_you_mean
 from polytune.places import PACKAGE, RECIPES, at_home, find_file, recipe_name, recipes, runnable
 from polytune.recipe import read_recipe
+from polytune.running.ending import ends_when_told, let_go, what_is_left
 from polytune.terminal import is_quiet, quietened, say_error
 
 # Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
@@ -262,10 +263,15 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     asked = is_quiet() or any(word in QUIET_FLAGS for word in argv)
     helping = any(word in ("-h", "--help", "--help-all") for word in argv)
     try:
-        with quietened(asked and not helping):
-            _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
+        with ends_when_told(), quietened(asked and not helping):
+            try:
+                _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
+            except KeyboardInterrupt:
+                print(f"interrupted; {what_is_left()}", file=sys.stderr, flush=True)
+                raise
+            finally:
+                let_go()
     except KeyboardInterrupt:
-        print("interrupted; the same command continues where it was.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -326,7 +332,7 @@ def _run(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
             text = late
         else:
             raise
-        say_error(runnable(text))
+        say_error(runnable(text) + (processes.stage_of(error) if processes is not None else ""))
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
 
 

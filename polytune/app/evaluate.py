@@ -24,6 +24,7 @@ from typing import Any
 
 from polytune.app.cli import UsageError, parse, refuse_unused, run, set_cpu_threads
 from polytune.places import command
+from polytune.privacy import private
 from polytune.terminal import Bar
 
 #: where an evaluation goes that names no folder
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import GeneratorsInTurn
     from polytune.report import analysis
     from polytune.running import provenance
+    from polytune.running.ending import hold
     from polytune.running.identity import contents
     from polytune.tasks.splits import says_unseen
     from polytune.tasks.starts import starts_of, task_of
@@ -59,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
     tasks = perturbed.tasks_under(task, task_config, config.perturb, starts, seed=config.seed)
     models, renderers = _policies(task, starts, paths, task_config, policy_config, config)
     generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    hold(output_dir, name=records.LOCK_FILE)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
     settings[provenance.CONTENT] = contents(task)
     seconds = provenance.set_aside_other_run(
@@ -84,7 +86,9 @@ def main(argv: Sequence[str]) -> None:
     # ---------------------------------------------------------------- summarise, plot, say it
     asked = {"n": config.n, "temperature": config.temperature, "seed": config.seed, "task_args": task_config.task_args}
     more = provenance.origin(command("evaluate", argv))
-    more["policy_paths"] = {name: str(Path(p).resolve()) if Path(p).is_dir() else p for name, p in paths.items()}
+    more["policy_paths"] = {
+        name: private(str(Path(p).resolve()) if Path(p).is_dir() else p) for name, p in paths.items()
+    }
     more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
     everything = records.read_records(records_file)
     records.check_repeats(everything)

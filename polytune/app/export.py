@@ -14,6 +14,7 @@ from pathlib import Path
 
 from polytune.app.cli import parse, run, set_cpu_threads
 from polytune.places import command
+from polytune.privacy import private
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,8 +65,8 @@ def main(argv: Sequence[str]) -> None:
             evaluations=[evaluation for _, evaluation in measured],
             command=command("export", argv),
         )
-        (stage / "README.md").write_text(card.model_card(told))
-        write_json(stage / folder.EXPORT_FILE, facts.notes(told, policy))
+        (stage / "README.md").write_text(private(card.model_card(told)))
+        write_json(stage / folder.EXPORT_FILE, private(facts.notes(told, policy)))
     print(f"proved: {proved.tokens} logprobs of a fresh process within {proved.largest:.2g} nats of the trainer's "
           f"(tolerance {proved.tolerance:g}, {proved.precision})")  # fmt: skip
     print(f"exported {config.policy} as {'whole weights' if base is None else f'an adapter on {base}'}: {output_dir}")

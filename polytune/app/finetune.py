@@ -33,13 +33,15 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.pictures.tracking import check_trackers, start_trackers
     from polytune.run import RunConfig
-    from polytune.trainer import PolychromicTrainer, latest_checkpoint, supervise
+    from polytune.trainer import PolychromicTrainer, hold_run, latest_checkpoint, supervise
 
     job = RunConfig(*parts, given=tuple(given))
     job.check()
     task_config, policy_config, adapter, args = job.task, job.policy, job.adapter, job.trainer
     check_trackers(args.report_to)
     supervise(args)
+    if args.process_index == 0:
+        hold_run(args.output_dir)
     set_cpu_threads(policy_config.cpu_threads)
 
     # ---------------------------------------------------------------- task, start states, policy

@@ -29,6 +29,7 @@ from polytune.config import (
 )
 from polytune.errors import UsageError
 from polytune.places import command
+from polytune.privacy import private
 from polytune.tasks.base import Task
 from polytune.terminal import progress, shows_bars
 
@@ -55,6 +56,13 @@ class PretrainConfig:
             "help": "Begin with this causal LM (folder or Hub id, gpt2 say) instead of a preset; the words of a "
             "creativity task are added to its tokens."
         },  # fmt: skip
+    )
+    merge_adapter: bool = field(
+        default=True,
+        metadata={
+            "help": "With use_peft: save the adapter merged into its base; false: the adapter alone, small files that "
+            "name their base."
+        },
     )
     num_demonstrations: int | None = field(
         default=None,
@@ -119,12 +127,13 @@ def main(argv: Sequence[str]) -> None:
     from polytune.running import provenance
     from polytune.running.identity import contents
     from polytune.tasks.starts import task_of
-    from polytune.trainer import StopAtSuccess, latest_checkpoint
+    from polytune.trainer import StopAtSuccess, hold_run, latest_checkpoint
 
     task = task_of(task_config)
     config.word_merges = _word_merges(task, adapter, config)
     settings = {"task": task_config, "adapter": adapter, "pretrain": config, provenance.CONTENT: contents(task)}
     done = output_dir / "pretrain.json"
+    hold_run(output_dir)
     provenance.check_same_run(output_dir, settings, complete=done.exists())
     if done.exists():
         return print(f"{output_dir} is complete already: {done.read_text().strip()}")
@@ -135,7 +144,7 @@ def main(argv: Sequence[str]) -> None:
         shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
     made = command("pretrain", argv)
     provenance.record_run(output_dir, settings, made)
-    shown = None if task.answer_end is not None else _demonstrations(task, task_config, config, " ".join(made))
+    shown = None if task.answer_end is not None else _demonstrations(task, task_config, config, private(" ".join(made)))
     model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
@@ -150,7 +159,8 @@ def main(argv: Sequence[str]) -> None:
     held_out_loss = None if data.held is None else trainer.evaluate()["eval_loss"]
 
     # ---------------------------------------------------------------- save
-    trainer.model = merge(trainer.model)
+    if config.merge_adapter:
+        trainer.model = merge(trainer.model)
     trainer.save_model(str(output_dir))
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss, "word_merges": config.word_merges or 0}  # fmt: skip
@@ -165,6 +175,8 @@ def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> 
     before the expert acts."""
     from polytune.policy.tiny import sizes_of
 
+    if not adapter.use_peft:
+        refuse_unused(config, {"merge_adapter": "without use_peft there is no adapter"})
     if config.base_model is None:
         refuse_unused(adapter, {"use_peft": "weights that are random would stay so, name a --base_model"})
         sizes_of(config.preset)
@@ -246,8 +258,7 @@ def _lines(task: Task, renderer, config: PretrainConfig) -> Data:
     refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
     train = tokenize_lines(renderer, progress(task.training_lines(), "training lines", "line"))
     beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
-    # an evaluation's samples choose no policy
-    return Data(train, None, load_split(task, "train"), "training prompts", beginning)
+    return Data(train, None, load_split(task, "train"), "training prompts", beginning)  # not those of evaluations
 
 
 def _success(task: Task, renderer, checked: Sequence[int], config: PretrainConfig, model) -> float:

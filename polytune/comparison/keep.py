@@ -17,6 +17,8 @@ from polytune.running.provenance import origin
 
 #: fields that differ from run to run, or are nobody's business
 PER_RUN = {"seed", "output_dir", "logging_dir", "run_name", "hub_token"}
+#: what `polytune.privacy` made of the home folder
+_HOME = re.compile(r"(?<![\w.~/-])~(?=/)")
 _ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:[^\s/,;:'\"]+/)+[^\s,;:'\"]*")
 
 
@@ -46,7 +48,7 @@ def portable(value: Any, root: Path | None = None) -> Any:
         return str(path.relative_to(root)) if path.is_relative_to(root) else path.name
 
     if isinstance(value, str):
-        return _ABSOLUTE.sub(shorten, value)
+        return _ABSOLUTE.sub(shorten, _HOME.sub(os.path.expanduser("~"), value))
     if isinstance(value, Mapping):
         return {portable(str(key), root): portable(item, root) for key, item in value.items()}
     if isinstance(value, list | tuple):

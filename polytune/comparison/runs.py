@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from polytune.comparison.keep import portable
-from polytune.comparison.methods import PRETRAINED, Method
+from polytune.comparison.methods import PRETRAINED, Method, shared_flags
 from polytune.comparison.options import ComparisonConfig
-from polytune.config import require
+from polytune.config import PolicyConfig, TaskConfig, require
 from polytune.places import start
 from polytune.running.identity import changed
 from polytune.running.provenance import (
@@ -185,7 +185,7 @@ class Programs:
         """Whether a note says that what is to be sampled has been."""
         sampled = note["evaluated"][0] if note["evaluated"] else []
         (had, perturbed), (asked, wanted) = split_perturbations(sampled), split_perturbations(self.sampling())
-        return portable(had) == portable(asked) and wanted <= perturbed
+        return bool(had) and not _unlike_flags(portable(had), portable(asked)) and wanted <= perturbed
 
     def is_done(self, run: Run) -> bool:
         """Whether nothing of the run is left to do."""
@@ -223,17 +223,23 @@ def split_perturbations(words: Sequence[str]) -> tuple[list[str], set[str]]:
 
 
 def _unlike_flags(had: Sequence[str], now: Sequence[str]) -> list[str]:
-    """The flags of :meth:`Programs.sampling` that differ, with both values."""
-    values: list[dict[str, str]] = [{}, {}]
-    for words, own in zip((had, now), values, strict=True):
-        name = ""
-        for word in words:
-            if word.startswith("--"):
-                name, own[word] = word, ""
-            else:
-                own[name] = f"{own[name]} {word}".strip()
-    names = [name for name in {**values[0], **values[1]} if values[0].get(name) != values[1].get(name)]
-    return [f"it was sampled with {name} {values[0].get(name)}, now {values[1].get(name)}" for name in names]
+    """The flags of :meth:`Programs.sampling` that differ, with both values. One that ``had`` lacks, which came later,
+    stood at its default."""
+    before = _by_flag(shared_flags(TaskConfig(), PolicyConfig())) | _by_flag(had)
+    after = _by_flag(now)
+    names = [name for name in _by_flag([*had, *now]) if before.get(name) != after.get(name)]
+    return [f"it was sampled with {name} {before.get(name)}, now {after.get(name)}" for name in names]
+
+
+def _by_flag(words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, found[word] = word, ""
+        else:
+            found[name] = f"{found[name]} {word}".strip()
+    return found
 
 
 def read_note(run: Run) -> dict[str, Any]:

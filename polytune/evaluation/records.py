@@ -28,6 +28,8 @@ FIELDS = frozenset(
     {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
 )
 RECORDS_FILE = "records.jsonl"
+#: of an evaluation: its folder may be that of the run whose policy it measures
+LOCK_FILE = ".evaluation.lock"
 #: what the name of a records file ends in whose text is packed
 PACKED = ".bz2"
 #: greedy attempts are numbered from here, apart from every sampled attempt

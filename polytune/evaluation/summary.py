@@ -12,7 +12,15 @@ import numpy as np
 
 from polytune.measures.crossing import crossing, in_words
 from polytune.measures.intervals import mean_interval, paired_difference_interval, resolved_sign
-from polytune.measures.passk import coverage_area, coverage_ks, pass_at_k, pass_at_k_interval
+from polytune.measures.passk import (
+    LEAST_FOR_TAUS,
+    TAUS,
+    cover_at,
+    coverage_area,
+    coverage_ks,
+    pass_at_k,
+    pass_at_k_interval,
+)
 
 
 def _interval(values: tuple[float, float | None, float | None]) -> dict[str, float | None]:
@@ -71,6 +79,8 @@ def per_start_values(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dic
     for k in ks:
         columns[f"pass@{k}"] = [pass_at_k(cell["n"], cell["correct"], k) for cell in table.values()]
     columns["coverage_area"] = coverage_area(ks, np.transpose([columns[f"pass@{k}"] for k in ks])).tolist()
+    if all(cell["n"] >= LEAST_FOR_TAUS for cell in table.values()):
+        columns |= {f"cover@{tau}": [cover_at(c["n"], c["correct"], tau) for c in table.values()] for tau in TAUS}
     if all(cell["entropy"] is not None for cell in table.values()):
         columns["entropy"] = [cell["entropy"] for cell in table.values()]
     return columns

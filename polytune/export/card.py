@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from polytune.config import require
 from polytune.export.evaluations import Evaluation, Interval
 from polytune.export.licences import LICENCES_SAYING_NOTHING, check_licence
+from polytune.privacy import private
 
 
 @dataclass(frozen=True)
@@ -162,16 +163,27 @@ def _local(facts: CardFacts) -> list[str]:
             "and export again with `--base_model`, or export merged weights (`--merge`)."]  # fmt: skip
 
 
+def _place(path: str) -> str:
+    """A path or a Hub id as Python; whose home it lies in is not said."""
+    told = private(path)
+    return json.dumps(path) if told == path else f"os.path.expanduser({json.dumps(told)})"
+
+
 def snippet(facts: CardFacts) -> str:
     """Python that loads the export and prints one action."""
     revision = f', revision="{facts.base_revision}"' if facts.base is not None and facts.base_revision else ""
     options = [f"{name}={value!r}" for name, value in facts.sampling.items()]
-    lines = ["import torch", *(["from peft import PeftModel"] if facts.base is not None else [])]
-    lines += ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", f"name = {json.dumps(facts.where)}"]
+    at_home = any(place and private(place) != place for place in (facts.where, facts.base))
+    lines = [
+        *(["import os", ""] if at_home else []),
+        "import torch",
+        *(["from peft import PeftModel"] if facts.base is not None else []),
+    ]
+    lines += ["from transformers import AutoModelForCausalLM, AutoTokenizer", "", f"name = {_place(facts.where)}"]
     if facts.base is None:
         lines += [f"model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.{facts.dtype})"]
     else:
-        named = f"{json.dumps(facts.base)}{revision}"
+        named = f"{_place(facts.base)}{revision}"
         lines += [
             f"base = AutoModelForCausalLM.from_pretrained({named}, dtype=torch.{facts.dtype})",
             "model = PeftModel.from_pretrained(base, name)",
@@ -237,7 +249,8 @@ def _evaluations(facts: CardFacts) -> list[str]:
             parts.append(_table(["measure", f"under {moved}", f"{moved} - unperturbed, paired"], rows))
     parts.append(
         "Signatures tell strategies apart; distinct ones are counted among a start state's samples (winning: among "
-        "those that succeed). coverage_area is the mean of pass@k over log k, entropy is in nats per decision."
+        "those that succeed). coverage_area is the mean of pass@k over log k, cover@tau the share of start "
+        "states solved in at least a share tau of their samples, entropy is in nats per decision."
     )
     return parts
 

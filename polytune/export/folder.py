@@ -18,6 +18,7 @@ from polytune.config import require
 from polytune.export.source import ADAPTER_WEIGHTS, Source
 from polytune.policy.loading import ADAPTER_FILE, load_policy
 from polytune.running.checkpoints import SaveError
+from polytune.running.ending import hold
 
 #: marks an export, which a later one may replace
 EXPORT_FILE = "polytune.json"
@@ -72,8 +73,8 @@ def check_base(source: Source, *, merge: bool, base_model: str | None, push: str
 @contextlib.contextmanager
 def staged(output_dir: Path) -> Iterator[Path]:
     """An empty folder beside ``output_dir``, which becomes it at the end; removed when anything fails."""
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
     stage = output_dir.with_name(f".{output_dir.name}.exporting")
+    hold(output_dir.parent, name=f".{output_dir.name}.lock")
     old = output_dir.with_name(f".{output_dir.name}.replaced")
     if old.exists() and not output_dir.exists():  # an export was killed between the two renames
         os.rename(old, output_dir)
@@ -90,6 +91,7 @@ def staged(output_dir: Path) -> Iterator[Path]:
             os.rename(old, output_dir)
         for left in (stage, old):
             shutil.rmtree(left, ignore_errors=True)
+        output_dir.with_name(f".{output_dir.name}.lock").unlink(missing_ok=True)
 
 
 def write_policy(source: Source, stage: Path, base: str | None, *, trust_remote_code: bool) -> None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from polytune.export.proof import check_digests
+from polytune.places import at_home
 from polytune.policy.loading import CheckpointError, adapter_base, load_policy
 from polytune.running.checkpoints import check_manifest, checkpoints
 from polytune.running.provenance import RECORDED_FILE, RUN_FILE, of_run
@@ -49,7 +50,7 @@ class Source:
     @property
     def begun_with(self) -> str:
         """What the run began with."""
-        return self.run["policy"]["model"]
+        return at_home(self.run["policy"]["model"])
 
 
 def read_source(policy: str) -> Source:

@@ -74,6 +74,26 @@ def pass_at_k_interval(
     return estimate, min(low, estimate), max(high, estimate)
 
 
+#: the shares of cover@tau that are reported, and the fewest samples that can tell them apart
+TAUS, LEAST_FOR_TAUS = (0.2, 0.5, 0.8), 5
+
+
+def cover_at(num_samples: int, num_correct: int, tau: float) -> float:
+    """cover@tau of one problem: 1 when at least a share ``tau`` of its samples is correct, else 0 (arXiv 2510.08325).
+
+    Its mean over problems says how many are solved reliably, where pass@k for large k says how many are solved at all,
+    lucky guesses included: pass@k is a mean of cover@tau over tau that weighs small ones. Assumes independent samples.
+    The share of n samples stands for the true one, so a problem whose share is near tau may fall on either side.
+    Degenerate case: tau 1 asks for every sample. Raises ValueError as `pass_at_k`, and for tau outside (0, 1].
+    """
+    n, c = (_whole(name, v) for name, v in (("num_samples", num_samples), ("num_correct", num_correct)))
+    if not 0 < tau <= 1:
+        raise ValueError(f"tau must be above 0 and at most 1, got {tau}")
+    if not c <= n or n < 1:
+        raise ValueError(f"{c} correct of {n} samples")
+    return float(c >= tau * n * (1 - 1e-12))
+
+
 def coverage_ks(n: int) -> list[int]:
     """The k of a coverage curve: 1, 2, 4, ... and n itself. ValueError for n < 1.
 

@@ -2,10 +2,13 @@
 
 Before the first update ``begin``, with the policy that the run began with. The order of an update:
 
+    reference       which policy the KL term refers to
     wanted_rows     how many trees fit into a batch
     starts          before trees grow
     temperature     with which they then grow, and of all logprobs of the update
-    replay          when they have grown, into the rows that they leave
+    stop            after each turn of an episode that goes on
+    again           when they have grown, for episodes that go on from what they showed
+    replay          then, into the rows that they leave
     probe           while the fresh rows are scored, for numbers that only this pass can give
     reward          before sets and critic score the turns
     turn_advantage  once sets and critic have scored the turns, and both populations are scaled
@@ -29,7 +32,14 @@ import torch
 
 from polytune.config import require_number
 from polytune.meanings import Metric
-from polytune.rollout import Row, Start, Trajectory, Tree
+from polytune.rollout import Row, Start, Trajectory, Tree, Walk
+
+#: of a policy: name -> tensor
+Weights = Mapping[str, torch.Tensor]
+#: of a row's completion tokens: logprobs and entropies, 0 off its own ones
+Scored = tuple[list[float], list[float]]
+#: rows -> what the policy of this moment says of each, in this process
+Score = Callable[[Sequence[Row]], list[Scored]]
 
 
 class Beginning(NamedTuple):
@@ -39,11 +49,33 @@ class Beginning(NamedTuple):
     grow: trees from some starts, by the policy that the run began with, of all processes, in the order of the starts;
         their environment steps are paid from the run's budget. Every process must call it equally often.
     demonstrate: an expert's successful episode from a start state as a row, logprobs 0; None where there is none.
+    score: of the policy that the run began with.
     """
 
     start_states: Sequence[int]
     grow: Callable[[Sequence[Start]], list[Tree]]
     demonstrate: Callable[[int], Row | None]
+    score: Score | None = None
+
+
+class Grown(NamedTuple):
+    """What ``again`` gets.
+
+    trees: this process's, with the task's signatures.
+    grow: whole episodes from more starts, by the same policy, in this process; their environment steps are paid from
+        the run's budget. Nobody but the method sees them.
+    score: of any rows, by the same policy.
+    text: tokens of an observation or an action -> text.
+    gather, record, progress: as of :class:`Update`.
+    """
+
+    trees: Sequence[Tree]
+    grow: Callable[[Sequence[Start]], list[Tree]]
+    score: Score
+    text: Callable[[Sequence[int]], str] = str
+    gather: Callable[[list], list] = list
+    record: Callable[[str, float], None] = lambda name, value: None
+    progress: float = 0.0
 
 
 @dataclass
@@ -64,6 +96,7 @@ class Update:
     head: hidden states -> logits, as of :class:`Seen`.
     text: tokens of an observation or an action -> text.
     reference_B_C: logprobs of the policy that the run began with, where ``kl_reference`` is 'pretrained'.
+    score: of any rows, by the policy that sampled the update.
     """
 
     seed: int
@@ -81,6 +114,7 @@ class Update:
     head: Callable[[torch.Tensor], torch.Tensor] | None = None
     text: Callable[[Sequence[int]], str] = str
     reference_B_C: torch.Tensor | None = None
+    score: Score | None = None
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -194,6 +228,17 @@ class Method:
     def begin(self, beginning: Beginning) -> None:
         """Once in a run, before its first update; a resumed run has it in ``state``."""
 
+    @property
+    def sets_reference(self) -> bool:
+        """Whether ``reference`` may give weights in this run."""
+        return self.has("reference")
+
+    def reference(self, policy: Callable[[], Weights], progress: float) -> Weights | None:
+        """New weights for the policy that the KL term refers to, with kl_reference 'pretrained'; None: as it was. Every
+        process is asked at the beginning of each update and must give the same. ``policy``: gives the trained policy's
+        of now, which must not be changed. A checkpoint holds what was given last."""
+        return None
+
     def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
         """What grows in the place of the starts that are due in this process: each may get a root, another start state
         (``Start.instead``), or a number of seed trajectories of its own, as many in all as those that are due. An
@@ -209,10 +254,19 @@ class Method:
         made, below 1."""
         return 1.0
 
+    def stop(self, start_state: int, episode: Trajectory) -> bool:
+        """Whether an episode of the update's trees, or a vine, that has not ended ends here, as a failure. Asked after
+        each turn; its ``turns`` are its own ones so far, the last with what the world answered."""
+        return False
+
     def wanted_rows(self, rows: int) -> int:
         """How many of the ``rows`` that a process has in each update ``replay`` wants; as many trees grow as fit into
         the others. Rows that stay blank for another reason (``max_env_steps``) are offered in any case."""
         return 0
+
+    def again(self, grown: Grown) -> None:
+        """A second growth: more episodes, from start states whose prompts say more (``Start.hint``), say. What shall be
+        trained on is for ``replay`` to give. Every process is asked once an update."""
 
     def replay(self, room: int, progress: float) -> Sequence[tuple[Row, float | Sequence[float]]]:
         """Up to ``room`` earlier rows, and the advantage of each: one number for its own tokens, or one for each token
@@ -263,6 +317,11 @@ class Method:
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what ``state`` gave."""
+
+    def revisit(self, snapshots_on: Callable[[Sequence[Walk]], list[tuple[bytes, ...]]]) -> None:
+        """After ``restore``: make the snapshots anew that ``state`` must not hold (unpickling runs code).
+        ``snapshots_on(ways)`` walks ways from the start state: of each the snapshots before its turns and after the
+        last."""
 
 
 def require_option(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:

@@ -3,7 +3,8 @@
 A cell is what the policy saw in a state, at one start state. The archive holds the shortest way to each cell and how
 often it was seen. A start state that is due begins, with chance ``share``, in one of its cells, drawn with weight
     (visits + 1)^-1/2
-Return is a restored snapshot: exact, without a step (the paper's deterministic setting). The tokens on the way are a
+Return is a restored snapshot: exact, without a step (the paper's deterministic setting), of a resumed run made anew
+from the way. The tokens on the way are a
 prefix, on which nothing is trained. Cells by observation, and drawing among those of the due start state, are ours:
 each start state keeps its turns. Not built: the paper's second phase, imitation of the archive's best trajectories.
 
@@ -11,7 +12,7 @@ Assumes worlds of several turns whose observation says enough of the state. Dege
 and tasks of one answer begin in start states as before. Beyond ``size`` cells those seen most often are dropped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.ragged import pack, unpack
 from polytune.methods.ways import pack_ways, unpack_ways, way_of
-from polytune.rollout import Root, Start
+from polytune.rollout import Root, Start, Walk
 
 Cell = tuple[int, tuple[int, ...]]
 
@@ -110,25 +111,29 @@ class GoExplore(Method):
         update.record("go_explore/cells", len(self.roots))
 
     def state(self) -> dict[str, torch.Tensor]:
-        """start_states, visits (K,); ragged lists of the K roots: prompts, snapshots, actions, feedback."""
+        """start_states, visits (K,); ragged lists of the K roots: prompts, actions, feedback."""
         roots = list(self.roots.values())
         return {
             "start_states": torch.tensor([root.start_state for root in roots], dtype=torch.int64),
             "visits": torch.tensor([self.visits[cell] for cell in self.roots], dtype=torch.int64),
             **pack_ways([root.turns for root in roots]),
             **pack("prompts", [root.prompt_ids for root in roots]),
-            **pack("snapshots", [root.snapshot for root in roots]),
         }
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         self.roots, self.visits = {}, {}
         columns = [state[name].tolist() for name in ("start_states", "visits")]
-        for start_state, visits, way, prompt, snapshot in zip(
-            *columns, unpack_ways(state), unpack("prompts", state), unpack("snapshots", state), strict=True
+        for start_state, visits, way, prompt in zip(
+            *columns, unpack_ways(state), unpack("prompts", state), strict=True
         ):
-            root = Root(start_state, tuple(prompt), way, bytes(snapshot))
+            root = Root(start_state, tuple(prompt), way, b"")
             cell = (start_state, root.observation_ids)
             self.roots[cell], self.visits[cell] = root, visits
+
+    def revisit(self, snapshots_on: Callable[[Sequence[Walk]], list[tuple[bytes, ...]]]) -> None:
+        found = snapshots_on([Walk(*root[:3]) for root in self.roots.values()])
+        for cell, snapshots in zip(self.roots, found, strict=True):
+            self.roots[cell] = self.roots[cell]._replace(snapshot=snapshots[-1])
 
 
 def _length(root: Root) -> tuple:

@@ -11,7 +11,8 @@ entered ``uses`` times gives way to a new one.
 
 Why: by the law of total variance outcomes settle along an episode, so groups at equally spaced states of the policy's
 own episodes tie; half-open states on a way of the other outcome do not (entering along stored successes and failures:
-arXiv 2605.05112). Return is a restored snapshot, exact and without a step; the turns on the way are a prefix, on which
+arXiv 2605.05112). Return is a restored snapshot, exact and without a step (a resumed run
+makes them anew from the ways); the turns on the way are a prefix, on which
 nothing is trained. Straight lines, the halfway step and ways of one episode each are ours.
 
 Assumes worlds of several turns, each tree's attempts independent and begun in one state: ``num_rollout_states`` 0
@@ -19,7 +20,7 @@ Assumes worlds of several turns, each tree's attempts independent and begun in o
 solved, or never failed, begins there itself, as does one whose own p(0) is nearest to a half; share 0 changes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.ragged import pack, unpack
 from polytune.methods.ways import Way, pack_ways, unpack_ways, way_of
-from polytune.rollout import Root, Start, Trajectory, Tree, find_branching
+from polytune.rollout import Root, Start, Trajectory, Tree, Walk, find_branching
 
 HALF = 0.5
 #: start state, and whether the episode on the way succeeded
@@ -165,7 +166,7 @@ class OpenStates(Method):
 
     def state(self) -> dict[str, torch.Tensor]:
         """Of S start states: start_states, start_rates (S,). Of K ways: of (K,), successes, uses, their turns, ragged
-        prompts, places and rates; ragged snapshots of all their turns."""
+        prompts, places and rates."""
         ways = list(self.kept.values())
         integers = {
             "start_states": list(self.rates),
@@ -180,18 +181,21 @@ class OpenStates(Method):
             **pack("prompts", [kept.prompt_ids for kept in ways]),
             **pack("places", [list(kept.rates) for kept in ways]),
             **pack("rates", [list(kept.rates.values()) for kept in ways], torch.float64),
-            **pack("snapshots", [snapshot for kept in ways for snapshot in kept.snapshots], torch.uint8),
         }
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         self.rates = dict(zip(state["start_states"].tolist(), state["start_rates"].tolist(), strict=True))
-        snapshots, self.kept = iter(unpack("snapshots", state)), {}
+        self.kept = {}
         columns = [state[name].tolist() for name in ("of", "successes", "uses")]
         ragged = [unpack(name, state) for name in ("prompts", "places", "rates")]
         for of, success, uses, way, prompt, places, rates in zip(*columns, unpack_ways(state), *ragged, strict=True):
-            before = tuple(bytes(next(snapshots)) for _ in way)
             known = dict(zip(places, rates, strict=True))
-            self.kept[of, bool(success)] = Kept(tuple(prompt), way, before, uses, known)
+            self.kept[of, bool(success)] = Kept(tuple(prompt), way, (), uses, known)
+
+    def revisit(self, snapshots_on: Callable[[Sequence[Walk]], list[tuple[bytes, ...]]]) -> None:
+        found = snapshots_on([Walk(of, kept.prompt_ids, kept.way) for (of, _), kept in self.kept.items()])
+        for kept, snapshots in zip(self.kept.values(), found, strict=True):
+            kept.snapshots = snapshots[:-1]
 
 
 def _moved(before: float | None, now: float) -> float:

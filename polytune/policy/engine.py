@@ -115,7 +115,10 @@ class EngineGenerator:
     # ------------------------------------------------------------------ the contract
 
     def reset(self) -> None:
-        """Forget every branch: the weights have changed."""
+        """Forget every branch: the weights have changed, or will. Whether the engine still had those that it was sent
+        is asked before: a server that was started again in between has others, and samples from them without a word."""
+        if not self._stale:
+            self._check_kept()
         self.epoch, self._stale = self.epoch + 1, True
 
     def open(self, ids: Sequence[int], key: SampleKey, *, forkable: bool = False) -> EngineBranch:
@@ -198,6 +201,19 @@ class EngineGenerator:
         self.counters.prefilled += sampled - 1  # each sampled token but the last goes back in
         self.counters.sampled += sampled
         branch.known, branch.forked = len(branch.ids) + sampled - 1, False
+
+    def _check_kept(self) -> None:
+        """EngineError where the canary's scores are not those of the last synchronisation."""
+        if self._canary is None:
+            return
+        ids, _, sent_T = self._canary
+        gap = float((torch.tensor(self._score(ids)) - sent_T).abs().mean())
+        if not gap <= max(CANARY_WARNING.get(self.dtype, 1e-2), 2 * (self.canary_gap or 0.0)):
+            raise EngineError(
+                f"vLLM's logprobs are {gap:.3g} nats from those of the weights that it was sent for these rollouts: it "
+                "was started again, or something else has sent it weights. What it sampled is not learnt from. "
+                "The run stops here; its checkpoints are intact: give the same command again."
+            )
 
     @torch.no_grad()
     def _compare(self, ids: list[int]) -> None:

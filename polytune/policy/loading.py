@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from polytune.errors import ToldError
 from polytune.places import at_home
+from polytune.policy.lean import make_lean
+from polytune.policy.tensors import tensors_only
 from polytune.policy.weights import WeightsError, check_embeddings, check_finite, restore_trainable
 
 ADAPTER_FILE = "adapter_config.json"
@@ -148,7 +150,8 @@ def _load_adapter(
         if not local or any(list(Path(path).glob(pattern)) for pattern in VOCABULARY_FILES):
             tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left", revision=version)
         trains = {name: weight.requires_grad for name, weight in model.named_parameters()}
-        merged = PeftModel.from_pretrained(model, str(path), revision=version).merge_and_unload()
+        with tensors_only(path):
+            merged = PeftModel.from_pretrained(model, str(path), revision=version).merge_and_unload()
         restore_trainable(merged, trains)  # peft froze them
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"the adapter in {path} cannot be put on {base!r}: {error}") from error
@@ -176,12 +179,15 @@ def _load(
     more = {} if quantization is None else {"quantization_config": quantization}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left", **hub)
-        model, report = _load_weights(str(path), dtype=dtype, **hub, **more)
+        with tensors_only(path):
+            model, report = _load_weights(str(path), dtype=dtype, **hub, **more)
     except AssertionError as error:  # torch's embedding
         raise CheckpointError(
             f"checkpoint {str(path)!r} cannot be loaded: {error} (pad_token_id of its config.json, more than its "
             "embeddings): model.resize_token_embeddings(len(tokenizer)), and save both again."
         ) from error
+    except WeightsError as error:
+        raise CheckpointError(str(error)) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         code = "trust_remote_code" in str(error)
         raise CheckpointError(
@@ -254,6 +260,7 @@ def load_policy(
     )
     check_pad_token(tokenizer, path)
     _check_weights(model, path, tokenizer)
+    make_lean(model)
     return (model if device is None else model.to(device)).eval(), tokenizer
 
 
@@ -292,6 +299,7 @@ def load_base(
     """
     model, tokenizer = _load_any(path, dtype=dtype, **hub)
     _check_weights(model, path)
+    make_lean(model)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     known = tokenizer.get_vocab()

@@ -1,4 +1,4 @@
-"""Tiny policies: a Llama of 0.4 to 3 M parameters with a word-level tokenizer, saved as an ordinary checkpoint.
+"""Tiny policies: a Llama of 0.4 to 4 M parameters with a word-level tokenizer, saved as an ordinary checkpoint.
 
 The architecture is transformers' own ``LlamaForCausalLM``, so ``AutoModelForCausalLM`` and vLLM load what
 ``save_pretrained`` writes. Every word of the task is one token, hence one action is one sampled token; words that often
@@ -17,11 +17,14 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from polytune.policy.lean import make_lean
+
 #: name -> (hidden size, layers, heads, feed-forward size); parameters with FourRooms' vocabulary in the comment
 PRESETS: dict[str, tuple[int, int, int, int]] = {
     "tiny": (96, 3, 1, 288),  # 0.38 M
     "small": (128, 4, 2, 448),  # 0.98 M
     "medium": (192, 6, 3, 576),  # 2.9 M
+    "large": (256, 4, 4, 1024),  # 4.3 M; the size of MaxRL's policy for its maze
 }
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<bos>", "<eos>")
 
@@ -133,4 +136,5 @@ def build_tiny(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
+    make_lean(model)
     return model.eval(), tokenizer

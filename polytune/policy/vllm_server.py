@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from polytune.policy.engine import Answer, EngineBranch, EngineError, EngineGenerator, has_tied_head, merged_weights
+from polytune.privacy import private
 
 #: requests in flight; a server batches what it has
 CONCURRENCY = 64
@@ -58,6 +59,7 @@ class VLLMServer:
 
     def __init__(self, url: str, timeout: float):
         self.url, self.timeout = url.rstrip("/"), timeout
+        self.shown = private(self.url)  # what messages call it
         limits = httpx.Limits(max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY)
         self.http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits)
         self._wait()
@@ -71,16 +73,16 @@ class VLLMServer:
             response = self.http.request(method, path, **options)
         except httpx.TimeoutException as error:
             raise EngineError(
-                f"the vLLM server at {self.url} did not answer {path} within {self.timeout:g} s "
+                f"the vLLM server at {self.shown} did not answer {path} within {self.timeout:g} s "
                 f"(vllm_server_timeout). {INTACT}"
             ) from error
         except httpx.HTTPError as error:
             raise EngineError(
-                f"the vLLM server at {self.url} is gone ({path}: {type(error).__name__}: {error}). {INTACT}"
+                f"the vLLM server at {self.shown} is gone ({path}: {type(error).__name__}: {error}). {INTACT}"
             ) from error
         if response.status_code != 200:
             said = " ".join(response.text.split())[:600]
-            text = f"the vLLM server at {self.url} refused {path} ({response.status_code}): {said}"
+            text = f"the vLLM server at {self.shown} refused {path} ({response.status_code}): {said}"
             raise RefusedError(text, response.status_code)
         return response.json() if response.content else None
 
@@ -116,7 +118,7 @@ class VLLMServer:
         if positions is not None and positions > self.max_positions:
             lacks.append(f"--max-model-len {positions}")
         if lacks:
-            raise EngineError(f"the vLLM server at {self.url} needs other settings: start it with {' '.join(lacks)}.")
+            raise EngineError(f"the vLLM server at {self.shown} needs other settings: start it with {' '.join(lacks)}.")
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self.timeout
@@ -129,7 +131,7 @@ class VLLMServer:
                 reason = f"{type(error).__name__}: {error}"
             if time.monotonic() >= deadline:
                 raise EngineError(
-                    f"no vLLM server answers at {self.url} after {self.timeout:g} s (vllm_server_timeout; {reason}): "
+                    f"no vLLM server answers at {self.shown} after {self.timeout:g} s (vllm_server_timeout; {reason}): "
                     "start `trl vllm-serve` there, or set vllm_server_base_url."
                 )
             time.sleep(min(1.0, max(deadline - time.monotonic(), 0.0)))
@@ -141,7 +143,7 @@ class VLLMServer:
             if error.status != 404:
                 raise
             raise EngineError(
-                f"the vLLM server at {self.url} takes no weights: start it by `trl vllm-serve`, or with "
+                f"the vLLM server at {self.shown} takes no weights: start it by `trl vllm-serve`, or with "
                 "VLLM_SERVER_DEV_MODE=1 in its environment."
             ) from error
 
@@ -164,7 +166,7 @@ class VLLMServerGenerator(EngineGenerator):
         super().__init__(model, **options)
         self.server, self._send = server, send
         self.max_positions = server.max_positions
-        self.remedy = f"Does the server at {server.url} serve {getattr(model, 'name_or_path', '') or 'this model'!r}?"
+        self.remedy = f"Does the server at {server.shown} serve {getattr(model, 'name_or_path', '') or 'this model'!r}?"
         self._threads = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="vllm-server")
 
     def shutdown(self) -> None:
@@ -177,7 +179,7 @@ class VLLMServerGenerator(EngineGenerator):
             self._send(self.model)
             if not self.server.request("POST", "/reset_prefix_cache")["success"]:
                 raise EngineError(
-                    f"the vLLM server at {self.server.url} did not empty its prefix cache, which holds keys of older "
+                    f"the vLLM server at {self.server.shown} did not empty its prefix cache, which holds keys of older "
                     "weights: does another run use it? One server serves one run."
                 )
         if dist.is_initialized():
@@ -204,7 +206,10 @@ class VLLMServerGenerator(EngineGenerator):
     def _completion(self, ids: Sequence[int], **parameters: Any) -> dict[str, Any]:
         ids_only = {"return_token_ids": True, "return_tokens_as_token_ids": True}  # no text: no tokenizer is needed
         body = {"model": self.server.model, "prompt": list(ids), **ids_only, **parameters}
-        return self.server.request("POST", "/v1/completions", json=body)
+        try:
+            return self.server.request("POST", "/v1/completions", json=body)
+        except RefusedError as error:
+            raise RefusedError(f"{error}. {INTACT}", error.status) from error
 
 
 def through_folder(server: VLLMServer, folder: str | Path) -> Callable[[PreTrainedModel], None]:

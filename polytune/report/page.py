@@ -12,6 +12,7 @@ import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from polytune.privacy import private
 from polytune.report.charts import Spec
 from polytune.running.provenance import write_text
 
@@ -132,4 +133,4 @@ def as_html(page: Page) -> str:
 
 def write_page(page: Page, path: str | Path) -> None:
     """Write the page whole, or leave the old one."""
-    write_text(Path(path), as_html(page))
+    write_text(Path(path), private(as_html(page)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from polytune.places import at_home
 from polytune.report import charts
 from polytune.running.provenance import RUN_FILE
 from polytune.trainer.tree_log import TREES_FILE
@@ -73,7 +74,7 @@ class RunFiles:
 def read_run(name: str, folder: str | Path | None) -> RunFiles:
     """What a folder holds of a run, of a ``checkpoint-N`` up to there; a Hub id, a policy that no run of ours made, and
     None, an unknown one, hold nothing. What is damaged is left out from there on, and noted."""
-    run = RunFiles(name, Path(folder or os.devnull))
+    run = RunFiles(name, Path(at_home(str(folder or os.devnull))))
     last = None
     if (whole := run.folder.resolve()).name.startswith("checkpoint-"):
         run.folder, last = whole.parent, int(whole.name.rpartition("-")[2])

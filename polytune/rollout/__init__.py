@@ -5,15 +5,18 @@ from polytune.rollout.duplicates import Duplicates, count_duplicates
 from polytune.rollout.rows import Row, blank_row, trajectory_row, tree_rows
 from polytune.rollout.tree import Root, Trajectory, Tree, Turn, signature_as_json
 from polytune.rollout.vines import (
+    STOPPED,
     RolloutCounters,
     RolloutError,
     Start,
     grow_trees,
     sample_episodes,
 )
+from polytune.rollout.walked import Walk, snapshots_on
 
 __all__ = [
     "BRANCHING",
+    "STOPPED",
     "Branching",
     "Duplicates",
     "RolloutCounters",
@@ -25,12 +28,14 @@ __all__ = [
     "Trajectory",
     "Tree",
     "Turn",
+    "Walk",
     "blank_row",
     "count_duplicates",
     "find_branching",
     "grow_trees",
     "sample_episodes",
     "signature_as_json",
+    "snapshots_on",
     "trajectory_row",
     "tree_rows",
 ]

@@ -20,6 +20,7 @@ from polytune.policy.rendering import Renderer
 from polytune.rollout.branching import SeedView, find_branching
 from polytune.rollout.tree import Root, Trajectory, Tree, Turn
 from polytune.tasks.base import Episode, Task, as_strategy
+from polytune.tasks.messages import with_hint
 
 
 class RolloutError(ToldError, RuntimeError):
@@ -38,6 +39,11 @@ def _naming(task: Task, episode_seed: int, turn: int, doing: str) -> Iterator[No
         ) from error
 
 
+#: (start state, an episode that goes on, as far as it has come) -> whether it ends here
+Stops = Callable[[int, Trajectory], bool]
+#: why such an episode has ended
+STOPPED = "stopped"
+
 #: branch number of an episode of no tree, so that an evaluation never meets the random numbers of a rollout
 NO_TREE = -1
 
@@ -46,13 +52,15 @@ class Start(NamedTuple):
     """A start state, by its seed, and which attempt at it this is; together with the run seed they seed the samples.
 
     ``root``: a state reached earlier from that start state, in which the attempt begins; None: the start state itself.
-    ``num_seeds``: seed trajectories of its tree; None: the run's.
+    ``num_seeds``: seed trajectories of its tree; None: the run's. ``hint``: what the policy reads after the first
+    observation, and rows do not have; "": nothing.
     """
 
     start_state: int
     attempt: int
     root: Root | None = None
     num_seeds: int | None = None
+    hint: str = ""
 
     def instead(self, start_state: int) -> Start:
         """An attempt at another start state in the place of this one; no other attempt has its random numbers."""
@@ -78,6 +86,7 @@ class _Live:
     episode: Episode
     branch: Branch
     trajectory: Trajectory
+    prompt_ids: tuple[int, ...]
     keep_points: bool = False
     points: list[tuple[bytes, int]] = field(default_factory=list)
 
@@ -133,6 +142,7 @@ def grow_trees(
     counters: RolloutCounters | None = None,
     view_seeds: Callable[[list[Tree]], list[list[SeedView]]] | None = None,
     keep_snapshots: bool = False,
+    stops: Stops | None = None,
 ) -> list[Tree]:
     """Grow one tree of S * (1 + p * N) trajectories from each start state, or from its root.
 
@@ -143,6 +153,7 @@ def grow_trees(
             trajectory of each tree, for rules of ``rollout_states`` that need values or entropies.
         keep_snapshots: whole episodes, seed trajectories and vines of a rule with ``whole_episodes``, keep the snapshot
             before each of their turns.
+        stops: asked of every trajectory after each turn that did not end it; what it stops fails (``STOPPED``).
 
     Raises:
         RolloutError: the task raised, or returned a reward that is not finite.
@@ -165,7 +176,7 @@ def grow_trees(
             live = _open(
                 task, renderer, generator, start, key, forkable=branching, keep_points=branching or keep_snapshots
             )
-            tree.prompt_ids = start.root.prompt_ids if start.root else tuple(live.branch.ids)
+            tree.prompt_ids = live.prompt_ids
             tree.seeds.append(live.trajectory)
             tree.vines.append([])
             seeds.append((tree, s, start, live))
@@ -177,11 +188,11 @@ def grow_trees(
             generator.close([live.branch])
 
     for offset in range(0, len(seeds), max_branches):
-        _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep)
+        _run(task, renderer, generator, [s[-1] for s in seeds[offset : offset + max_branches]], counters, keep, stops)
     if branching:
         views = _views([live.trajectory for *_, live in seeds], task.horizon, rollout, view_seeds and view_seeds(trees))
         kept = keep_snapshots and rule.whole_episodes
-        _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept)
+        _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept, stops)
     return trees
 
 
@@ -208,7 +219,9 @@ def branch_points(trajectory: Trajectory, rollout: RolloutConfig) -> int:
     return len(trajectory.turns[0].action_ids) if rollout.branch_at == "token" else len(trajectory.turns)
 
 
-def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept) -> None:
+def _grow_vines(
+    task, renderer, generator, seeds, views, rollout, run_seed, max_branches, counters, kept, stops
+) -> None:
     """Fork N vines at each of the p rollout states of every seed trajectory and run them to their end; ``kept``: they
     keep snapshots."""
     per_seed = 1 + rollout.num_rollout_states * rollout.num_vines
@@ -226,7 +239,8 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
                 trajectory = Trajectory(parent=live.trajectory, branch_turn=turn, branch_token=token)
                 with _naming(task, start.start_state, turn, "while restoring a snapshot"):
                     episode = task.restore(snapshot)
-                vines.append(_Live(episode, generator.fork(live.branch, length + token, key), trajectory, kept))
+                branch = generator.fork(live.branch, length + token, key)
+                vines.append(_Live(episode, branch, trajectory, tree.prompt_ids, kept))
                 group.append(trajectory)
             tree.vines[s].append(group)
         generator.close([live.branch])
@@ -236,7 +250,7 @@ def _grow_vines(task, renderer, generator, seeds, views, rollout, run_seed, max_
         generator.close([live.branch])
 
     for offset in range(0, len(vines), max_branches):
-        _run(task, renderer, generator, vines[offset : offset + max_branches], counters, finished)
+        _run(task, renderer, generator, vines[offset : offset + max_branches], counters, finished, stops)
 
 
 def _open(task, renderer, generator, start: Start, key: SampleKey, *, forkable=False, keep_points=False) -> _Live:
@@ -245,12 +259,16 @@ def _open(task, renderer, generator, start: Start, key: SampleKey, *, forkable=F
         with _naming(task, start.start_state, len(root.turns), "while restoring a snapshot"):
             episode = task.restore(root.snapshot)
         ids = [*root.prompt_ids, *(i for turn in root.turns for i in (*turn.whole_ids, *turn.feedback_ids))]
-        return _Live(episode, generator.open(ids, key, forkable=forkable), Trajectory(root=root), keep_points)
+        branch = generator.open(ids, key, forkable=forkable)
+        return _Live(episode, branch, Trajectory(root=root), root.prompt_ids, keep_points)
     with _naming(task, start.start_state, 0, "at its start"):
         episode = task.start(start.start_state)
         observation = episode.observation()
-    prompt_ids = renderer.prompt_ids(observation)
-    return _Live(episode, generator.open(prompt_ids, key, forkable=forkable), Trajectory(), keep_points)
+    prompt_ids = read_ids = renderer.prompt_ids(observation)
+    if start.hint:
+        read_ids = renderer.prompt_ids(with_hint(observation, start.hint))
+    branch = generator.open(read_ids, key, forkable=forkable)
+    return _Live(episode, branch, Trajectory(), tuple(prompt_ids), keep_points)
 
 
 def _run(
@@ -260,6 +278,7 @@ def _run(
     cohort: Sequence[_Live],
     counters: RolloutCounters,
     finished: Callable[[_Live], None],
+    stops: Stops | None = None,
 ) -> None:
     """Run a cohort in lock-step to the end of every episode."""
     live = list(cohort)
@@ -271,7 +290,7 @@ def _run(
         samples = generator.sample([each.branch for each in live], [each.episode.turn for each in live])
         running = []
         for each, sample in zip(live, samples, strict=True):
-            done = _step(task, renderer, generator, each, sample)
+            done = _step(task, renderer, generator, each, sample, stops)
             if done:
                 counters.episodes += 1
                 counters.invalid_actions += each.trajectory.invalid_actions
@@ -282,7 +301,7 @@ def _run(
         live = running
 
 
-def _step(task, renderer, generator, live: _Live, sample) -> bool:
+def _step(task, renderer, generator, live: _Live, sample, stops: Stops | None) -> bool:
     """Give one sampled action to the world, store the turn, extend the branch. True when the episode has ended."""
     episode, trajectory = live.episode, live.trajectory
     shared = trajectory.branch_token if not trajectory.turns else 0
@@ -306,5 +325,10 @@ def _step(task, renderer, generator, live: _Live, sample) -> bool:
         trajectory.stop_reason, trajectory.signature = step.stop_reason, signature
     else:
         turn.feedback_ids = renderer.feedback_ids(observation, turn.whole_ids)
+        if stops is not None and stops(episode.seed, trajectory):
+            with _naming(task, episode.seed, turn_number, "when it was stopped"):
+                trajectory.signature = as_strategy(episode.signature(trajectory.first_turn))
+            trajectory.stop_reason, turn.feedback_ids = STOPPED, ()
+            return True
         generator.extend(live.branch, turn.feedback_ids)
     return step.done

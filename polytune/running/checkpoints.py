@@ -10,6 +10,8 @@ import json
 import os
 import re
 import shutil
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -18,12 +20,17 @@ from transformers.utils import logging
 
 from polytune.digests import file_digest
 from polytune.errors import ToldError
+from polytune.policy.tensors import ReadsTensors
 from polytune.policy.weights import not_finite
+from polytune.running.ending import hold
 
 logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
 STAGING = ".saving"
+VERSION_FILE = "polytune_version.json"
+#: of what a checkpoint holds; another number, where an older polytune could not go on with it or would not as it should
+FORMAT = 1
 
 
 class SaveError(ToldError, OSError):
@@ -35,9 +42,17 @@ def write_manifest(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     listing = {str(path.relative_to(folder)): [path.stat().st_size, file_digest(path)] for path in files}
     (folder / MANIFEST).write_text(json.dumps(listing, indent=1))
-    for path in [*files, folder / MANIFEST]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in [*files, folder / MANIFEST, folder]:
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file, or a folder's names, before anything else happens."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_manifest(folder: Path) -> str | None:
@@ -93,6 +108,11 @@ def newest(output_dir: str | Path) -> str:
     return f"{found[-1]} is intact: the same command continues from there."
 
 
+def hold_run(output_dir: str | Path) -> None:
+    """Hold a run's folder; ValueError where another one does. A program that is told to end names the checkpoint."""
+    hold(output_dir, partial(newest, output_dir))
+
+
 def save_error(what: str, output_dir: str | Path, error: Exception) -> SaveError:
     """The error for ``what`` that could not be written, naming the newest checkpoint that is whole."""
     last = latest_checkpoint(output_dir)
@@ -130,7 +150,28 @@ def check_space(output_dir: str | Path, model: torch.nn.Module, *, keep: int | N
         )
 
 
-class AtomicCheckpoints:
+def check_version(folder: str | Path) -> None:
+    """Refuse a checkpoint that this polytune would misread.
+
+    Raises:
+        ValueError: names the versions that wrote it and that reads it.
+    """
+    path = Path(folder) / VERSION_FILE
+    try:
+        told = json.loads(path.read_text())
+        written, by = int(told["format"]), str(told["polytune"])
+    except FileNotFoundError:
+        return  # of a time when there was one format
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}): remove {folder}.") from error
+    if written != FORMAT:
+        raise ValueError(
+            f"{folder} was written by polytune {by} (format {written}), and this is polytune {version('polytune')} "
+            f"(format {FORMAT}): continue the run with polytune {by}, or begin anew in another output_dir."
+        )
+
+
+class AtomicCheckpoints(ReadsTensors):
     """Mixin before a transformers ``Trainer``: the only change is how a checkpoint folder comes into being."""
 
     _staging = False
@@ -163,6 +204,7 @@ class AtomicCheckpoints:
             if final.exists():  # a damaged one that was passed over
                 self._discard(final)
             os.rename(staged, final)
+            _flush(output_dir)  # its name, before older ones lose theirs
             limit = self.args.save_total_limit
             past = [path for path in checkpoints(output_dir) if _number(path) <= self.state.global_step]
             for old in past[: -limit if limit else 0]:  # damaged ones that lie ahead count for nothing
@@ -208,3 +250,9 @@ class AtomicCheckpoints:
 
     def _save_extra_state(self, folder: Path) -> None:
         """Hook: write what the parent class does not save."""
+        (folder / VERSION_FILE).write_text(json.dumps({"format": FORMAT, "polytune": version("polytune")}))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """The parent's; the only change is that a checkpoint of another format is refused."""
+        check_version(resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)

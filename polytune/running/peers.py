@@ -22,6 +22,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from polytune.running.checkpoints import newest
+from polytune.running.watchdog import where
 
 #: seconds: between two looks at the parent; to learn who is gone after SIGTERM or an error; for an exit that hangs
 LOOK, SETTLE, EXIT = 1.0, 2.0, 30.0
@@ -166,7 +167,8 @@ class Peers:
     def _end(self, why: str) -> None:
         """Leave at once: the main thread may never come back from what it is doing."""
         sys.stdout.flush()
-        print(f"error: process {self.rank} stops: {why}. {newest(self.output_dir)}", file=sys.stderr, flush=True)
+        told = f"{why}. This one was in stage {where()!r}. {newest(self.output_dir)}"
+        print(f"error: process {self.rank} stops: {told}", file=sys.stderr, flush=True)
         if self._parent is not None:
             time.sleep(SETTLE)  # so that torchrun blames the process that died first, not this one
         os._exit(1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from polytune.running import watchdog
 from polytune.running.peers import Peers, keep_timeout
 from polytune.running.watchdog import Watchdog, stacks_on_demand
 
@@ -41,11 +42,17 @@ def settle() -> None:
 def release(failure: str | None) -> None:
     """The run is over for this process, with an error or without: nobody watches it any more, the others know why."""
     global _peers, _watchdog
-    peers, watchdog, _peers, _watchdog = _peers, _watchdog, None, None
-    if watchdog is not None:
-        watchdog.stop()
+    peers, own, _peers, _watchdog = _peers, _watchdog, None, None
+    if own is not None:
+        own.stop()
     if peers is not None:
         peers.leave(failure)
+
+
+def stage_of(error: BaseException) -> str:
+    """`` (in stage 'NAME')``, where an error came up in one, for the end of its line."""
+    found = watchdog.stage_of(error)
+    return f" (in stage {found!r})" if found else ""
 
 
 def waited_too_long(error: BaseException) -> str | None:

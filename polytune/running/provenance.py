@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from polytune.digests import file_digest
+from polytune.places import at_home
 from polytune.policy.loading import CheckpointError, adapter_base, weight_files
+from polytune.privacy import private
 from polytune.running.identity import changed
 
 RUN_FILE = "run.json"
@@ -42,14 +44,14 @@ EVALUATION_FREE_FIELDS = (
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Dataclasses as JSON, what JSON cannot hold as text, and ``CONTENT`` as it is."""
+    """Dataclasses as JSON, what JSON cannot hold as text, and ``CONTENT`` as it is; `polytune.privacy` holds for them."""
     found = {}
     for part, value in settings.items():
         if part == CONTENT:
             found[part] = dict(value)
             continue
         fields = value.to_dict() if hasattr(value, "to_dict") else dataclasses.asdict(value)
-        found[part] = json.loads(json.dumps(fields, default=str))
+        found[part] = private(json.loads(json.dumps(fields, default=str)))
     return found
 
 
@@ -58,6 +60,8 @@ def plain_defaults(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for part, value in settings.items():
         own = found[part] = {}
+        if part == CONTENT:
+            continue
         for one in dataclasses.fields(value):
             if one.default is not dataclasses.MISSING:
                 own[one.name] = one.default
@@ -87,7 +91,7 @@ def origin(command: Sequence[str]) -> dict[str, Any]:
     """How a result came about: the command and the versions it ran with."""
     packages = ("polytune", "torch", "transformers", "trl", "minigrid", "numpy")
     return {
-        "command": "python " + " ".join(command),
+        "command": private("python " + " ".join(command)),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
 
@@ -108,7 +112,7 @@ def other_settings(output_dir: str | Path, settings: Mapping[str, Any]) -> list[
     if not path.exists():
         return None
     try:
-        return differing_fields(json.loads(path.read_text()), plain(settings))
+        return differing_fields(private(json.loads(path.read_text())), plain(settings), plain_defaults(settings))
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): remove {output_dir} or choose another output_dir."
@@ -153,7 +157,7 @@ def fingerprint(checkpoint: str | Path) -> str:
     """Hash of a checkpoint's weights, configuration and tokenizer, of an adapter's base too; a Hub id stands for
     itself."""
     digest = hashlib.sha256()
-    folder = Path(checkpoint)
+    folder = Path(at_home(str(checkpoint)))
     files = [*weight_files(folder), *(p for p in sorted(folder.glob("*.bin")) if p.name != "training_args.bin")]
     if files:
         names = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -181,7 +185,7 @@ def set_aside_other_run(
     }
     now = {"settings": fields, "policies": [list(pair) for pair in fingerprints.items()]}
     try:
-        before = json.loads(path.read_text())
+        before = private(json.loads(path.read_text()))
         seconds = {name: float(before["seconds"][name]) for name in fingerprints}
         content = {CONTENT: fields[CONTENT]} if CONTENT in fields else {}
         other = changed(before["settings"].get(CONTENT, {}), content.get(CONTENT, {}))

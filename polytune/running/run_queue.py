@@ -6,25 +6,24 @@ has one queue at a time: the programs hold its lock, so that those of a queue th
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from polytune.running.ending import ends_when_told, lock
 from polytune.terminal import QUIET
 
-LOCK_FILE = ".lock"
 #: seconds between two looks at a program, and between two notes of the time it has taken
 GLANCE, NOTE = 0.2, 10.0
-#: seconds that a program has to end after SIGTERM
-GRACE = 10.0
+#: seconds that a program has to end after SIGTERM: fewer than the queue itself has
+GRACE = 3.0
 
 
 class JobFailed(RuntimeError):
@@ -124,46 +123,6 @@ def _end(process: subprocess.Popen, number: int) -> None:
             os.killpg(process.pid, number)
 
 
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[int]:
-    """Hold the folder for one queue; yields the descriptor that its programs inherit.
-
-    Raises:
-        ValueError: another queue, or programs that one left behind, are at work there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{folder} is in use: another comparison, or runs that it left behind, are at work there. Wait for "
-                "them, end them, or choose another output_dir."
-            ) from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt, as SIGINT does; one that is ignored (nohup) stays ignored."""
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run_attached(command: Sequence[str]) -> int:
     """Run a program in this terminal to its end and return its status. What tells this process to end ends it as well,
     and is passed on (KeyboardInterrupt) when it has ended: it may have runs of its own to end."""
@@ -215,8 +174,9 @@ def run_jobs(
             return Outcome(name, time.monotonic() - begun, error)
         return Outcome(name, time.monotonic() - begun)
 
-    with folder_lock(folder) as lock, signals_interrupt():
-        launcher = Launcher(lock)
+    descriptor = lock(folder, what="another comparison, or runs that it left behind")
+    with os.fdopen(descriptor), ends_when_told():
+        launcher = Launcher(descriptor)
         pool = ThreadPoolExecutor(workers)
         try:
             futures = [pool.submit(timed, name) for name in jobs]

@@ -19,6 +19,9 @@ from collections.abc import Callable, Hashable, Iterator
 
 from polytune.running.checkpoints import newest
 
+#: the attribute of an error that says its stage
+STAGE = "polytune_stage"
+
 _stages: list[str] = []
 _entries = 0
 _spent: dict[str, float] = {}
@@ -35,10 +38,25 @@ def stage(name: str) -> Iterator[None]:
     _entries += 1
     try:
         yield
+    except BaseException as error:
+        if not hasattr(error, STAGE):
+            setattr(error, STAGE, where())
+        raise
     finally:
         _book()
         _stages.pop()
         _entries += 1
+
+
+def where() -> str:
+    """The stage that this process is in, and those around it."""
+    return " > ".join(_stages) or "starting"
+
+
+def stage_of(error: BaseException) -> str | None:
+    """The stage in which an error came up, or what caused it; None: in none."""
+    cause = None if error.__cause__ is None else stage_of(error.__cause__)
+    return cause or getattr(error, STAGE, None)
 
 
 def _book() -> None:
@@ -134,13 +152,12 @@ class Watchdog:
                 due *= 2
 
     def _report(self, seconds: float, counters: Hashable) -> None:
-        where = " > ".join(_stages) or "starting"
         with tempfile.TemporaryFile() as file:  # one block, however many processes write to this terminal
             faulthandler.dump_traceback(file, all_threads=True)
             file.seek(0)
             stacks = file.read().decode(errors="replace")
         print(
-            f"watchdog: no progress for {seconds:.0f} s in stage {where!r} of {self.who} "
+            f"watchdog: no progress for {seconds:.0f} s in stage {where()!r} of {self.who} "
             f"({', '.join(map(str, counters)) or 'before the first update'}). "
             f"{newest(self.output_dir)} Nothing is ended; the stacks of all threads (hang_timeout {self.timeout:g}):\n"
             f"{stacks}watchdog: end of the stacks of {self.who}; the next after {2 * seconds:.0f} s.",

@@ -27,6 +27,7 @@ TASKS: dict[str, str | Callable[..., Task]] = {
     "triangle": "polytune.tasks.creativity.tasks:Triangle",
     "circle": "polytune.tasks.creativity.tasks:Circle",
     "line": "polytune.tasks.creativity.tasks:Line",
+    "maze": "polytune.tasks.maze:Maze",
     "dataset": "polytune.tasks.dataset:DatasetTask",
 }
 """Task name -> "package.module:ClassName", or the class itself. A new task is one row."""

@@ -118,7 +118,7 @@ def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: boo
             found = load_from_disk(path)
         else:
             found = load_dataset(path, subset)
-    except (ConnectionError, OSError, ValueError) as error:
+    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"dataset {path!r} cannot be loaded ({type(error).__name__}: {error}): give a file, a folder written by "
             "save_to_disk, or a Hub id."

@@ -29,6 +29,14 @@ class Conversation(str):
         return made
 
 
+def with_hint(observation: str, hint: str) -> str:
+    """An observation with a line more at its end, of a conversation in its last message."""
+    if not isinstance(observation, Conversation):
+        return f"{observation}\n{hint}"
+    *before, last = observation.messages
+    return Conversation.of([*before, {**last, "content": f"{text_of(last)}\n{hint}"}])
+
+
 def is_messages(value: Any) -> bool:
     """Whether a dataset's value is a list of messages (right ones or not)."""
     return isinstance(value, list) and bool(value) and all(isinstance(message, dict) for message in value)

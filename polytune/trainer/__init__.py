@@ -1,6 +1,6 @@
 """Training: Poly-PPO on TRL's ``GRPOTrainer``, the critic, behaviour cloning, atomic checkpoints."""
 
-from polytune.running.checkpoints import SaveError, check_space, latest_checkpoint
+from polytune.running.checkpoints import SaveError, check_space, hold_run, latest_checkpoint
 from polytune.running.processes import supervise
 from polytune.trainer.checks import check_run
 from polytune.trainer.cloning import CloningCollator, CloningTrainer, StopAtSuccess
@@ -20,6 +20,7 @@ __all__ = [
     "check_run",
     "check_space",
     "check_vllm_mode",
+    "hold_run",
     "latest_checkpoint",
     "supervise",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from polytune.running.provenance import write_text
-from polytune.terminal import duration, shows_bars
+from polytune.terminal import duration, say_warning, shows_bars
 
 #: what the line of an update shows: (metric, title, format)
 SHOWN = (
@@ -74,14 +74,18 @@ def replace_progress(trainer, steps_per_update: int) -> None:
 
 def keep_until(path: Path, step: int) -> list[dict]:
     """Drop the records of a JSONL file from the first one on that lies beyond ``step``, or that a kill cut short; a run
-    that goes on from a checkpoint writes them again. Returns those that stay."""
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    that goes on from a checkpoint writes them again. A line in the middle that a disk has damaged is left out, and
+    told. Returns those that stay."""
+    kept, lines = [], path.read_text(errors="replace").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-        except ValueError:
-            break
-        if record["step"] > step:
+            beyond = record["step"] > step
+        except (ValueError, TypeError, KeyError):
+            if number < len(lines):
+                say_warning(f"{path} line {number} is damaged and left out: {line[:40]!r}")
+            continue
+        if beyond:
             break
         kept.append(record)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -52,9 +53,10 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
     def __init__(self, *args, entropy_coef: float, teacherless_weight: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
         check_trainable(self.model)
-        self._packer, reason = find_packer(self.model)
+        policy = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        self._packer, reason = find_packer(policy)
         if self._packer is None:
-            say_warning(f"rows of {type(self.model).__name__} are padded, not packed: {reason}.")
+            say_warning(f"rows of {type(policy).__name__} are padded, not packed: {reason}.")
         self.entropy_coef, self.teacherless_weight = entropy_coef, teacherless_weight
         self.model_accepts_loss_kwargs = False
 

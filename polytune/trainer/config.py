@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from trl import GRPOConfig
 
 from polytune.config import RolloutConfig, require, require_choice, require_finite, require_integer, require_number
+from polytune.privacy import private
 from polytune.trainer.critic import KINDS
 from polytune.trainer.inherited import check_inherited, check_schedule
 
@@ -130,6 +132,10 @@ class PolychromicConfig(GRPOConfig):
         default=3.0, metadata={"help": "With vLLM: tokens are weighed by min(trainer's / sampler's probability, this)."}
     )
     top_k: int = field(default=0, metadata={"help": "Must stay 0: ratios assume samples of the whole distribution."})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What trackers and records are told of the run: no credentials, no home folder."""
+        return private(super().to_dict())
 
     def __post_init__(self) -> None:
         require_finite(self)

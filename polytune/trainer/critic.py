@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from polytune.digests import number_from
 from polytune.policy.packer import Packer
+from polytune.policy.tensors import tensors_only
 from polytune.trainer.scoring import length_chunks, packed_rows, rows_per_chunk
 
 CRITIC_FILE = "critic.safetensors"
@@ -246,7 +247,9 @@ class Critic(nn.Module):
     def load(self, folder: str | Path) -> None:
         """Raises ``FileNotFoundError`` when the checkpoint was written without a critic."""
         self.load_state_dict(load_file(Path(folder) / CRITIC_FILE))
-        self.optimiser.load_state_dict(torch.load(Path(folder) / OPTIMISER_FILE, map_location="cpu", weights_only=True))
+        with tensors_only(folder):
+            optimiser = torch.load(Path(folder) / OPTIMISER_FILE, map_location="cpu", weights_only=True)
+        self.optimiser.load_state_dict(optimiser)
 
 
 def copied_trunk(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from polytune.methods import Method, Minibatch, Seen, Update, build_methods
 from polytune.methods.behaviour_kl import BehaviourKL
 from polytune.methods.per_set import PerSetRows
 from polytune.objective import find_credit
+from polytune.rollout import snapshots_on
 from polytune.trainer.advantages import TurnAdvantages, sibling_groups, turn_rewards
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.scored import Reader
@@ -42,8 +44,11 @@ def save_methods(folder: Path, methods: Mapping[str, Method]) -> None:
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}, folder / METHODS_FILE)
 
 
-def load_methods(folder: Path, methods: Mapping[str, Method]) -> None:
-    """ValueError when the checkpoint holds other things of a method than it remembers now."""
+def load_methods(folder: Path, methods: Mapping[str, Method], snapshots_on: Callable | None = None) -> None:
+    """ValueError when the checkpoint holds other things of a method than it remembers now.
+
+    ``snapshots_on``: what makes snapshots anew (``Method.revisit``); None: of methods that have none.
+    """
     path = folder / METHODS_FILE
     found = load_file(path) if path.is_file() else {}
     for name, method in methods.items():
@@ -55,12 +60,15 @@ def load_methods(folder: Path, methods: Mapping[str, Method]) -> None:
             f"{', '.join(sorted(wanted))}: another version wrote it, so train from the start in another output_dir.",
         )
         method.restore(own)
+        if method.has("revisit"):
+            method.revisit(snapshots_on)
 
 
 class CallsMethods:
     """Mixin before a TRL trainer: calls the hooks of ``self.methods``. Without a method the loss is TRL's.
 
-    Expects ``_trees``, ``_rows``, ``_turn_index``, ``_sum``, ``_record`` and ``_draw_seed`` of the trainer, and of its
+    Expects ``_trees``, ``_rows``, ``_turn_index``, ``_sum``, ``_record``, ``_score_given`` and ``_draw_seed`` of the
+    trainer, and of its
     passes over rows: ``_scored_chunk`` is what they run, and the first one since ``_pass_logprobs`` was cleared leaves
     its logprobs there.
     """
@@ -143,6 +151,7 @@ class CallsMethods:
             head=self._logits,
             text=self.renderer.action_text,
             reference_B_C=output.get("ref_per_token_logps"),
+            score=self._score_given,
         )
 
     def _bonus(self, update: Update) -> torch.Tensor | float:
@@ -227,4 +236,4 @@ class CallsMethods:
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            load_methods(Path(checkpoint), self.methods)
+            load_methods(Path(checkpoint), self.methods, partial(snapshots_on, self.task, self.renderer))

@@ -41,7 +41,7 @@ from polytune.trainer.minibatches import WholeTrees
 from polytune.trainer.observed import ReadsRollouts
 from polytune.trainer.precision import MasterWeights
 from polytune.trainer.recorded import RecordsEpisodes
-from polytune.trainer.reference import HoldsReference
+from polytune.trainer.reference import HoldsReference, RenewsReference
 from polytune.trainer.replayed import ReplaysRows
 from polytune.trainer.rollouts import GrowsTrees
 from polytune.trainer.run_checks import check_fields, check_world
@@ -74,8 +74,8 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 class PolychromicTrainer(
     Timed, TempersTokens, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ReplaysRows, ScoresRows,
-    AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights, HoldsReference,
-    GRPOTrainer,
+    RenewsReference, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights,
+    HoldsReference, GRPOTrainer,
 ):  # fmt: skip
     """Set RL on vine trees; see the module docstring for what differs from ``GRPOTrainer``.
 

@@ -20,13 +20,20 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from trl.trainer import grpo_trainer
 
+from polytune.config import require
+from polytune.methods import Method
 from polytune.trainer.config import PolychromicConfig
+
+#: in a checkpoint, where a method gave the reference other weights
+REFERENCE_FILE = "reference.safetensors"
 
 
 def forward_kl(
@@ -55,12 +62,20 @@ def start_policy_as_reference(model: PreTrainedModel, args: PolychromicConfig, l
 
 
 class HoldsReference:
-    """Mixin before a TRL trainer with ``_pass_logprobs``: the only changes are which policy is the reference, and the
-    forward direction of the KL term."""
+    """Mixin before a TRL trainer with ``_pass_logprobs`` and ``methods``: the only changes are which policy is the
+    reference, at the beginning and once methods give it other weights, and the forward direction of the KL term."""
+
+    methods: dict[str, Method]
 
     def __init__(self, model: PreTrainedModel, args: PolychromicConfig, peft_config=None, **kwargs):
         with start_policy_as_reference(model, args, peft_config):
             super().__init__(model=model, args=args, peft_config=peft_config, **kwargs)
+        setting = ", ".join(repr(name) for name, method in self.methods.items() if method.sets_reference)
+        require(
+            not setting or (self.ref_model is not None and not self._is_sharded),
+            f"method {setting} gives the KL term a reference of its own, which must lie whole in memory: set "
+            "kl_reference to 'pretrained' and kl_coef above 0, leave the adapter (use_peft) out, do not shard weights.",
+        )
 
     def _compute_loss(self, model, inputs):
         if self.beta == 0.0 or self.args.kl_towards != "forward":
@@ -75,3 +90,36 @@ class HoldsReference:
         kl_B_C = forward_kl(self._pass_logprobs, old_B_C, inputs["ref_per_token_logps"], mask_B_C)
         self._record_mean("kl", kl_B_C, mask_B_C)
         return loss + beta * kl_B_C.sum() / self._normaliser(inputs["num_items_in_batch"])
+
+
+class RenewsReference:
+    """Mixin before :class:`HoldsReference` and what saves checkpoints: methods give the reference other weights (hook
+    ``reference``); without one nothing changes."""
+
+    methods: dict[str, Method]
+    _renewed = False  # the reference is not the policy that the run began with
+
+    def _renew_reference(self) -> None:
+        """What methods make of the reference at the beginning of an update."""
+        progress = self.state.global_step / self.args.max_steps
+        for method in self.methods.values():
+            given = method.reference(self._policy_weights, progress) if method.sets_reference else None
+            if given is not None:
+                self.accelerator.unwrap_model(self.ref_model).load_state_dict(given)
+                self._renewed = True
+
+    def _policy_weights(self) -> dict[str, torch.Tensor]:
+        return self.accelerator.unwrap_model(self.model).state_dict()
+
+    def _save_extra_state(self, folder: Path) -> None:
+        super()._save_extra_state(folder)
+        if self._renewed:
+            held = self.accelerator.unwrap_model(self.ref_model).state_dict()
+            save_file({name: tensor.detach().cpu().clone() for name, tensor in held.items()}, folder / REFERENCE_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        path = None if checkpoint is None else Path(checkpoint) / REFERENCE_FILE
+        if path is not None and path.is_file():
+            self.accelerator.unwrap_model(self.ref_model).load_state_dict(load_file(path))
+            self._renewed = True

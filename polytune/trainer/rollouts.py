@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
-from operator import itemgetter
 
 import torch
-from accelerate.utils import gather_object
 
 from polytune.config import RolloutConfig, require
-from polytune.methods import Beginning
 from polytune.rollout import (
     Duplicates,
     RolloutCounters,
@@ -21,7 +17,6 @@ from polytune.rollout import (
     Start,
     Trajectory,
     Tree,
-    Turn,
     blank_row,
     count_duplicates,
     find_branching,
@@ -30,22 +25,20 @@ from polytune.rollout import (
     tree_rows,
 )
 from polytune.running.watchdog import stage
-from polytune.tasks.demonstrations import act_out
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import sibling_groups
 from polytune.trainer.budget import grow_to_budget
+from polytune.trainer.method_growth import GrowsForMethods
 from polytune.trainer.replayed import wanted_rows
 from polytune.trainer.scoring import pad
 
 
-class GrowsTrees:
+class GrowsTrees(GrowsForMethods):
     """The part of a trainer that fills TRL's ``rollout_func``.
 
     Leaves ``self._trees`` and ``self._rows`` (those that were grown; the batch is filled with replayed rows after them,
     then with blank ones) and ``self._counters``. To TRL a replayed row looks like a blank one with text: no own token.
     """
-
-    _begun = False
 
     @stage("rollouts")
     def _roll_out(self, prompts: list[str]) -> dict[str, list]:
@@ -54,8 +47,10 @@ class GrowsTrees:
         self._counters = RolloutCounters()
         self._trees: list[Tree] = []
         with self.accelerator.autocast():  # rows are scored under it, too
+            self._renew_reference()
             self._begin_methods()
             self._grow_update(self._room(len(prompts)) * self.accelerator.num_processes)
+            self._grow_again()
         self.generator.reset()
         canary = getattr(self.generator, "canary_gap", None)
         if canary is not None:
@@ -77,43 +72,6 @@ class GrowsTrees:
             "env_mask": [row.own for row in self._rows] + [[0] * len(row.own) for row in others],
             "episode_return": returns + [0.0] * missing,
         }
-
-    def _begin_methods(self) -> None:
-        """Once in a run: what methods do with the policy that it begins with; the steps are paid from its budget."""
-        if self._begun or self.state.global_step:
-            return
-        self._begun = True
-        beginning = Beginning(tuple(self.schedule.start_states), self._grow_together, self._demonstrated)
-        for method in self.methods.values():
-            method.begin(beginning)
-        if self._counters.env_steps:
-            [steps] = self._sum([self._counters.env_steps])
-            self.env_steps += int(steps)
-            self._counters = RolloutCounters()
-            self.generator.reset()
-
-    def _grow_together(self, starts: Sequence[Start]) -> list[Tree]:
-        """The trees of all processes, each of which grew some; in the order of ``starts``."""
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        own = range(process, len(starts), processes)
-        whole = replace(self.rollout, num_rollout_states=0, num_vines=0)
-        trees = self._grow([starts[i] for i in own], whole)[0] if len(own) else []
-        for turn in (turn for tree in trees for trajectory in tree.trajectories() for turn in trajectory.turns):
-            turn.hidden, turn.entropies = None, ()
-        return [tree for _, tree in sorted(gather_object([*zip(own, trees, strict=True)]), key=itemgetter(0))]
-
-    def _demonstrated(self, start_state: int) -> Row | None:
-        """The expert's episode as a row, its logprobs 0; None where the expert does not succeed."""
-        try:
-            told = act_out(self.task, start_state)
-        except NotImplementedError as error:
-            raise ValueError(f"a method asks for demonstrations, but {error}.") from error
-        if not told["success"]:
-            return None
-        actions = [tuple(self.renderer.action_ids(action)) for action in told["actions"]]
-        seen = [self.renderer.feedback_ids(*pair) for pair in zip(told["observations"][1:], actions, strict=False)]
-        turns = [Turn(ids, (0.0,) * len(ids), 0.0, told) for ids, told in zip(actions, [*seen, ()], strict=True)]
-        return trajectory_row(self.renderer.prompt_ids(told["observations"][0]), Trajectory(turns=turns))
 
     def _room(self, rows: int) -> int:
         """Trees that this process has room for beside what methods want; refuses rows that would split one."""
@@ -178,8 +136,13 @@ class GrowsTrees:
             counters=self._counters,
             view_seeds=self._view_seeds if rule.needs_values or rule.needs_entropies else None,
             keep_snapshots=any(method.needs_snapshots for method in self.methods.values()),
+            stops=self._stops if rollout is None and any(m.has("stop") for m in self.methods.values()) else None,
         )
         return trees, self._counters.env_steps - before
+
+    def _stops(self, start_state: int, episode: Trajectory) -> bool:
+        """Whether a method stops an episode; each is asked."""
+        return any([method.stop(start_state, episode) for method in self.methods.values()])
 
     def _set_signatures(self, trees: list[Tree]) -> None:
         """Replace the task's signatures where ``signature`` asks for the actions or for a judge's clusters."""
@@ -261,18 +224,23 @@ class GrowsTrees:
             batch[f"{name}_mask"] = pad([torch.ones_like(x) for x in parts], 0, side).to(device)
         return batch
 
-    def _entropies(self, output: dict[str, torch.Tensor]) -> list[list[Sequence[float]]]:
-        """Of ``self._rows``, which are seed trajectories: row by row and turn by turn, those of its tokens."""
-        if self.observes:
-            return [[turn.entropies for turn in seed.turns] for tree in self._trees for seed in tree.seeds]
+    def _pass_over(self, output: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logprobs and entropies (B, C) of ``self._rows``, without gradients."""
         with torch.no_grad():
-            _, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
+            logprobs_B_C, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
                 self.accelerator.unwrap_model(self.model),
                 torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
                 torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
                 output["completion_ids"].size(1),
                 compute_entropy=True,
             )
+        return logprobs_B_C, entropies_B_C
+
+    def _entropies(self, output: dict[str, torch.Tensor]) -> list[list[Sequence[float]]]:
+        """Of ``self._rows``, which are seed trajectories: row by row and turn by turn, those of its tokens."""
+        if self.observes:
+            return [[turn.entropies for turn in seed.turns] for tree in self._trees for seed in tree.seeds]
+        _, entropies_B_C = self._pass_over(output)
         found: list[list[list[float]]] = []
         for row, data in zip(entropies_B_C.tolist(), self._rows, strict=True):
             turns: list[list[float]] = [[] for _ in range(max(data.turn_index) + 1)]

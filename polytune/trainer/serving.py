@@ -14,6 +14,7 @@ from polytune.policy import Generator, Renderer, build_generator
 from polytune.policy.engine import EngineError, merged_weights
 from polytune.policy.vllm_generator import EngineSettings
 from polytune.policy.vllm_server import VLLMServer, VLLMServerGenerator, through_folder
+from polytune.privacy import private
 from polytune.trainer.config import PolychromicConfig
 
 #: fields of an engine in this process -> the server's own flags
@@ -54,7 +55,7 @@ def check_vllm_mode(args: PolychromicConfig, generator: str) -> None:
     for name in ("vllm_server_host", "vllm_server_port"):
         require(
             args.vllm_server_base_url is None or name not in changed,
-            f"{name} has no effect beside vllm_server_base_url ({args.vllm_server_base_url}): leave one of them.",
+            f"{name} has no effect beside vllm_server_base_url ({private(args.vllm_server_base_url)}): leave one of them.",
         )
     require(args.vllm_server_timeout > 0, f"vllm_server_timeout must be above 0, got {args.vllm_server_timeout}.")
     if args.vllm_weights_dir is not None:
@@ -131,7 +132,7 @@ def over_nccl(server: VLLMServer, group_port: int, device: torch.device) -> Call
             client.update_named_params(announced, ((name, w.contiguous()) for name, w in merged_weights(model)))
         except Exception as error:  # TRL's client raises bare ones
             raise EngineError(
-                f"the weights did not reach the vLLM server at {server.url} over NCCL ({type(error).__name__}: "
+                f"the weights did not reach the vLLM server at {server.shown} over NCCL ({type(error).__name__}: "
                 f"{error}). Its machine must reach this one's port {group_port} (vllm_group_port); without NCCL "
                 "between them, set vllm_weights_dir."
             ) from error

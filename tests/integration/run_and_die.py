@@ -1,50 +1,137 @@
-"""Runs ``recipes/finetune.py`` and kills itself with SIGKILL at the n-th call of a named place.
+"""Runs a program and sends itself a signal at a named place, so that a test or the campaign can kill it where it wants.
 
-    python tests/integration/run_and_die.py PLACE N [arguments of recipes/finetune.py]
+    python tests/integration/run_and_die.py PLACE N PROGRAM.py [arguments]
 
-PLACE: rollout (a generator call), update (a backward pass), staged (a checkpoint half written), manifest (written, not
-renamed), renamed (renamed, old ones not removed yet), final (the policy is saved, the run's last act).
+The signal comes at the N-th time (1, 2, ...) that the program comes to PLACE. DIE in the environment says more, as
+JSON: ``after``, seconds from there, whatever the program does by then (unset: at once); ``signal`` (9); ``rank``, which
+of several processes (the first); ``note``, a file that is told when; ``family``, true: the programs that it has started
+die first. PLACE ``times`` ends nothing: ``note`` is told each time that the program comes to each of its places, and
+the seconds that it spends there.
 """
 
+import json
 import os
 import runpy
 import signal
 import sys
+import threading
+import time
+from importlib import import_module
 from pathlib import Path
 
-from polytune.policy import TransformersGenerator
-from polytune.running import checkpoints
-from polytune.trainer import PolychromicTrainer
+from polytune.app.cli import start_processes
 
+#: place -> (module, object within it, None for the module itself, what is called there)
 PLACES = {
-    "rollout": (TransformersGenerator, "sample"),
-    "update": (PolychromicTrainer, "_compute_loss"),
-    "staged": (PolychromicTrainer, "_save_optimizer_and_scheduler"),
-    "manifest": (checkpoints, "write_manifest"),
-    "renamed": (checkpoints, "checkpoints"),
-    "final": (PolychromicTrainer, "save_model"),
+    "finetune": {
+        "rollout": ("polytune.policy", "TransformersGenerator", "sample"),
+        "scoring": ("polytune.trainer.polychromic", None, "turn_advantages"),
+        "critic": ("polytune.trainer", "PolychromicTrainer", "_learn_values"),
+        "update": ("polytune.trainer", "PolychromicTrainer", "_compute_loss"),
+        "saving": ("polytune.trainer", "PolychromicTrainer", "_save_checkpoint"),
+        "staged": ("polytune.trainer", "PolychromicTrainer", "_save_optimizer_and_scheduler"),
+        "manifest": ("polytune.running.checkpoints", None, "write_manifest"),
+        "renamed": ("polytune.running.checkpoints", None, "checkpoints"),
+        "rotation": ("polytune.trainer", "PolychromicTrainer", "_discard"),
+        "final": ("polytune.trainer", "PolychromicTrainer", "save_policy"),
+    },
+    "pretrain": {
+        "demonstrations": ("polytune.tasks.demonstrations", None, "act_out"),
+        "listing": ("polytune.policy.demonstrations", None, "save_demonstrations"),
+        "update": ("polytune.trainer", "CloningTrainer", "training_step"),
+        "check": ("polytune.app.pretrain", None, "_success"),
+        "saving": ("polytune.trainer", "CloningTrainer", "_save_checkpoint"),
+        "staged": ("polytune.running.checkpoints", None, "write_manifest"),
+        "evaluation": ("polytune.trainer", "CloningTrainer", "evaluate"),
+        "final": ("polytune.trainer", "CloningTrainer", "save_model"),
+    },
+    "evaluate": {
+        "sampling": ("polytune.evaluation.records", None, "sample_records"),
+        "records": ("polytune.running.provenance", None, "record_seconds"),
+        "analysis": ("polytune.report.analysis", None, "analyse"),
+    },
+    "compare": {
+        "program": ("polytune.running.run_queue", "Launcher", "call"),
+        "tables": ("polytune.app.compare", None, "_write_up"),
+    },
+    "export": {
+        "weights": ("polytune.export.folder", None, "write_policy"),
+        "proof": ("polytune.export.proof", None, "prove"),
+        "card": ("polytune.export.facts", None, "gather"),
+    },
 }
 
 
-def arm(place: str, count: int) -> None:
-    owner, name = PLACES[place]
+def wrap(place, before):
+    """Have ``before`` called with the call that is to be made at a place, which it makes itself."""
+    module, holder, name = place
+    owner = import_module(module)
+    owner = owner if holder is None else getattr(owner, holder)
     original = getattr(owner, name)
+    setattr(owner, name, lambda *args, **kwargs: before(lambda: original(*args, **kwargs)))
+
+
+def arm(place, count, *, after=None, family=False, note=None, number=signal.SIGKILL):
     calls = 0
 
-    def wrapped(*args, **kwargs):
+    def come(call):
         nonlocal calls
         calls += 1
-        if calls == count:
-            if place == "manifest":
-                original(*args, **kwargs)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
+        if calls != count:
+            return call()
+        if after is not None:
+            threading.Thread(target=strike, args=(after,), daemon=True).start()
+            return call()
+        result = call() if place[2] == "write_manifest" else None  # written, not renamed
+        strike(0.0)
+        return result if place[2] == "write_manifest" else call()
 
-    setattr(owner, name, wrapped)
+    def strike(seconds):
+        time.sleep(seconds)
+        if note:
+            Path(note).write_text(json.dumps(time.time()))
+        if family:
+            import psutil
+
+            for child in psutil.Process().children(recursive=True):
+                child.kill()
+        os.kill(os.getpid(), number)
+
+    wrap(place, come)
+
+
+def note_times(places, note):
+    found = {name: [] for name in places}
+
+    def noted(name):
+        def come(call):
+            begun = time.perf_counter()
+            try:
+                return call()
+            finally:
+                found[name].append(time.perf_counter() - begun)
+                Path(note).write_text(json.dumps(found))
+
+        return come
+
+    for name, place in places.items():
+        wrap(place, noted(name))
+
+
+def main():
+    start_processes()  # of several that accelerate starts, each comes by here
+    place, count, program, *words = sys.argv[1:]
+    more = json.loads(os.environ.pop("DIE", "{}"))
+    places = PLACES[Path(program).stem]
+    if os.environ.get("RANK", "0") == str(more.pop("rank", 0)):
+        if place == "times":
+            note_times(places, more["note"])
+        else:
+            number = more.pop("signal", signal.SIGKILL)
+            arm(places[place], int(count), number=number, **more)
+    sys.argv = [program, *words]
+    runpy.run_path(program, run_name="__main__")
 
 
 if __name__ == "__main__":
-    arm(sys.argv[1], int(sys.argv[2]))
-    recipe = Path(__file__).resolve().parents[2] / "recipes/finetune.py"
-    sys.argv = [str(recipe), *sys.argv[3:]]
-    runpy.run_path(str(recipe), run_name="__main__")
+    main()

@@ -1,17 +1,17 @@
 """The critic's own adapter: its values, whose gradients go where, what is saved, resumed and refused."""
 
-import json
 import os
 import shutil
 
 import pytest
 import torch
 from doors import Doors
+from outcomes import assert_same, read
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from test_lora import LORA, base, tune  # noqa: F401 (fixtures)
 from test_processes import BATCH, RECIPE, by_hand
-from test_resume import CLOCKS, assert_same, command, run
+from test_resume import command, run
 from test_trainer import SETS, TREE, kept_values, rollouts_of
 from transformers import AutoModelForCausalLM
 
@@ -167,10 +167,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(call_recipe, make, tmp_path, one
             "critic": load_file(folder / "checkpoint-12/critic.safetensors"),
             "optimizer": torch.load(folder / "checkpoint-12/optimizer.pt", weights_only=True),
             "critic_optimizer": torch.load(folder / "checkpoint-12/critic_optimizer.pt", weights_only=True),
-            "metrics": [
-                {k: v for k, v in json.loads(line).items() if not any(clock in k for clock in CLOCKS)}
-                for line in (folder / "metrics.jsonl").read_text().splitlines()
-            ],
+            "metrics": read(folder)["metrics.jsonl"],
         }
         for folder in (whole, cut)
     ]

@@ -23,18 +23,22 @@ TOGETHER = [
     ["clip_cov", "kl_cov", "lp_reg", "steer", "thr", "d3s", "epo", "empg", "verl"],
     ["rec", "mdpo", "nft", "copg", "oreal", "bnpo"],
     ["spear", "dph_rl", "weighted_replay"],
-    ["remix", "demonstrations", "hpt", "swarm"],
-    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack"],
-    ["ucb", "rep_exp", "novelty", "beacons", "flat_success", "efficiency", "duration", "step_grpo"],
+    ["demonstrations", "hpt", "swarm", "recall_extend"],
+    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack", "early_stop", "alp_gmm"],
+    ["ucb", "rep_exp", "novelty", "beacons", "flat_success", "efficiency", "duration", "step_grpo", "dynamic_rewards"],
     ["ead", "b_star"],
-    ["chi_squared", "f_dpg"],
+    ["chi_squared", "f_dpg", "remix", "f_dpo", "rpo", "implicit_sft"],
+    ["salsa", "nash_mirror_prox"],
+    ["context_rollouts", "critique_grpo"],
 ]
 TOGETHER += [[name] for name in METHODS if not any(name in names for names in TOGETHER)]
 #: methods of vines; those that read the policy that the run began with
 VINES = ("mrt",)
-REFERENCE = ("chi_squared", "f_dpg")
+REFERENCE = ("chi_squared", "f_dpg", "remix", "f_dpo", "rpo", "implicit_sft", "salsa", "nash_mirror_prox")
 #: and those of sets whose diversity is told by vectors
 VECTORS = ("hidden_signatures",)
+#: and those that stand beside a critic
+CRITIC = ("set_bonus",)
 
 
 def recipe_of(name):
@@ -56,12 +60,14 @@ def make(folder, names, policy, **fields):
     objective = ObjectiveConfig(
         objective="polychromic" if {*names} & {*VECTORS} else "mean", set_size=2 if {*names} & {*VECTORS} else 1,
         diversity="leverage" if {*names} & {*VECTORS} else "distinct_fraction", set_scope="both" if {*names} & {*VINES}
-        else "seeds", window=-1, set_normalise="none", methods=names,
+        else "none" if {*names} & {*CRITIC} else "seeds", window=-1, set_normalise="none", methods=names,
         method_args=[option for name in names for option in recipe_of(name).get("method_args", [])],
     )  # fmt: skip
     defaults = dict(num_updates=2, save_updates=1, save_total_limit=3, per_device_train_batch_size=4 * SEEDS)
     if {*names} & {*REFERENCE}:
         defaults |= dict(kl_reference="pretrained", kl_coef=0.01)
+    if {*names} & {*CRITIC}:
+        defaults |= dict(critic="head")
     return tabular.make_trainer(
         folder, TwoStep(), (copy.deepcopy(model), *others), objective, rollout, **(defaults | fields)
     )
@@ -88,6 +94,9 @@ def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_p
     for name in names:
         for key, tensor in again.methods[name].state().items():
             assert torch.equal(tensor, first.methods[name].state()[key]), (name, key)
+        if first.methods[name].needs_snapshots:  # made anew from ways
+            held = {key: value for key, value in vars(first.methods[name]).items() if key in ("roots", "kept")}
+            assert held and held == {key: vars(again.methods[name])[key] for key in held}
     assert again.env_steps == first.env_steps
 
 

@@ -20,26 +20,6 @@ SIZE = [
     "--num_demonstrations", "24", "--epochs", "2", "--batch_size", "5", "--eval_every", "3", "--eval_episodes", "6",
     "--task_horizon", "30", "--target_success", "1.0",
 ]  # fmt: skip
-#: runs the recipe, arguments after the first two, and kills it at the n-th call of a place
-RUN_AND_DIE = """
-import os, runpy, signal, sys
-from polytune.tasks import demonstrations
-from polytune.trainer import CloningTrainer
-from polytune.running import checkpoints
-place, count = sys.argv[1], int(sys.argv[2])
-owner, name = {"demonstrations": (demonstrations, "act_out"), "step": (CloningTrainer, "training_step"),
-               "staged": (checkpoints, "write_manifest"), "final": (CloningTrainer, "evaluate")}[place]
-original, calls = getattr(owner, name), 0
-def wrapped(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == count:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args, **kwargs)
-setattr(owner, name, wrapped)
-sys.argv = sys.argv[3:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture
@@ -61,12 +41,10 @@ def outcome(folder):
     return load_file(folder / "model.safetensors"), json.loads((folder / "pretrain.json").read_text())
 
 
-@pytest.mark.parametrize(("place", "count"), [("demonstrations", 10), ("step", 5), ("final", 1)])
-def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, tmp_path_factory, place, count):
-    arguments = [place, str(count), str(ROOT / "recipes/pretrain.py"), *SIZE, "--output_dir", str(tmp_path)]
-    program = tmp_path_factory.mktemp("program") / "run_and_die.py"
-    program.write_text(RUN_AND_DIE)
-    killed = warm.run(program, *arguments, env=os.environ | {"OMP_NUM_THREADS": "1"})
+@pytest.mark.parametrize(("place", "count"), [("demonstrations", 10), ("update", 5), ("evaluation", 1)])
+def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, place, count):
+    arguments = [place, count, ROOT / "recipes/pretrain.py", *SIZE, "--output_dir", tmp_path]
+    killed = warm.run(ROOT / "tests/integration/run_and_die.py", *arguments, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "pretrain.json").exists()
     pretrain(tmp_path)

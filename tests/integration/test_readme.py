@@ -122,6 +122,7 @@ def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
         "bench_generators.py",
         "tutorial.py",
         "branch_points.py",
+        "methods_benchmark.py",
     ):  # fields of their own, run by tests of their own
         return
     if "recipes/corridor/poly_ppo.yaml" in flags:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import warm
 from doors import Doors
+from outcomes import assert_same, without_times
 from safetensors.torch import load_file
 
 from polytune.methods.ucb import UCB
@@ -20,9 +21,8 @@ from polytune.policy.rendering import PROMPT_WORD
 from polytune.trainer.hooks import load_methods
 
 ROOT = Path(__file__).resolve().parents[2]
+RECIPE, DIES = ROOT / "recipes/finetune.py", ROOT / "tests/integration/run_and_die.py"
 UPDATES = 4
-#: metrics that measure time, not the run
-CLOCKS = ("step_time", "runtime", "per_second", "seconds/", "speed/")
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,7 @@ def run_python(*arguments):
 
 def outcome(folder, *, rng=True):
     """Weights, critic, metrics without clocks, and the last checkpoint's optimiser, schedule, RNG and counters."""
-    metrics = [
-        {k: v for k, v in json.loads(line).items() if not any(clock in k for clock in CLOCKS)}
-        for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
+    metrics = [without_times(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     return {
         "weights": load_file(folder / "model.safetensors"),
@@ -80,28 +77,10 @@ def outcome(folder, *, rng=True):
     }
 
 
-def assert_same(a, b, where=""):
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}/{index}")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif hasattr(a, "shape"):
-        assert (a == b).all(), where
-    else:
-        assert a == b or (a != a and b != b), f"{where}: {a} != {b}"
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(policy, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
-    result = run_python(ROOT / "recipes/finetune.py", *command(policy, folder))
+    result = run_python(RECIPE, *command(policy, folder))
     assert result.returncode == 0, result.stderr[-3000:]
     found = outcome(folder)
     initial = load_file(policy / "model.safetensors")
@@ -125,11 +104,11 @@ def test_killed_again_and_again_ends_the_same(policy, uninterrupted, tmp_path):
         ("final", 2),
     ]
     for place, count in moments:
-        result = run(ROOT / "tests/integration/run_and_die.py", place, count, *command(policy, folder))
+        result = run(DIES, place, count, RECIPE, *command(policy, folder))
         assert result.returncode in (-signal.SIGKILL, 0), result.stderr[-3000:]
         if place != "final" and place != "renamed":
             assert result.returncode == -signal.SIGKILL, f"{place} {count} was never reached"
-    result = run_python(ROOT / "recipes/finetune.py", *command(policy, folder))
+    result = run_python(RECIPE, *command(policy, folder))
     assert result.returncode == 0, result.stderr[-3000:]
     assert_same(outcome(folder), uninterrupted)
 
@@ -137,12 +116,12 @@ def test_killed_again_and_again_ends_the_same(policy, uninterrupted, tmp_path):
 @pytest.mark.slow
 def test_a_truncated_newest_checkpoint_is_reported_and_passed_over(policy, uninterrupted, tmp_path):
     folder = tmp_path / "run"
-    died = run(ROOT / "tests/integration/run_and_die.py", "update", 14, *command(policy, folder))
+    died = run(DIES, "update", 14, RECIPE, *command(policy, folder))
     assert died.returncode == -signal.SIGKILL
     newest = max(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    result = run(ROOT / "recipes/finetune.py", *command(policy, folder))
+    result = run(RECIPE, *command(policy, folder))
     assert result.returncode == 0, result.stderr[-3000:]
     assert f"{newest} is damaged (model.safetensors has" in result.stderr
     assert "continuing from" in result.stdout
@@ -152,9 +131,9 @@ def test_a_truncated_newest_checkpoint_is_reported_and_passed_over(policy, unint
 @pytest.mark.slow
 def test_other_settings_do_not_continue_a_run(policy, tmp_path):
     folder = tmp_path / "run"
-    run(ROOT / "tests/integration/run_and_die.py", "update", 6, *command(policy, folder))
+    run(DIES, "update", 6, RECIPE, *command(policy, folder))
     kept = sorted(path.name for path in folder.glob("checkpoint-*"))
-    result = run(ROOT / "recipes/finetune.py", *command(policy, folder), "--kl_coef", "0.5")
+    result = run(RECIPE, *command(policy, folder), "--kl_coef", "0.5")
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert "kl_coef was 0.02, now 0.5" in result.stderr
     assert sorted(path.name for path in folder.glob("checkpoint-*")) == kept
@@ -164,11 +143,11 @@ def test_other_settings_do_not_continue_a_run(policy, tmp_path):
 def test_budget_and_visit_counts_resume_bit_for_bit(policy, tmp_path):
     """Steps left, tree size and N(s, a) are in the checkpoint; so is what ``uncertain`` asks the critic for."""
     flags = ["--max_env_steps", "600", "--methods", "ucb", "--rollout_states", "uncertain"]
-    whole = run(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "whole"), *flags)
+    whole = run(RECIPE, *command(policy, tmp_path / "whole"), *flags)
     assert whole.returncode == 0, whole.stderr[-3000:]
-    died = run(ROOT / "tests/integration/run_and_die.py", "update", 9, *command(policy, tmp_path / "cut"), *flags)
+    died = run(DIES, "update", 9, RECIPE, *command(policy, tmp_path / "cut"), *flags)
     assert died.returncode == -signal.SIGKILL
-    again = run_python(ROOT / "recipes/finetune.py", *command(policy, tmp_path / "cut"), *flags)
+    again = run_python(RECIPE, *command(policy, tmp_path / "cut"), *flags)
     assert again.returncode == 0 and "continuing from" in again.stdout, again.stderr[-3000:]
     assert_same(outcome(tmp_path / "whole"), outcome(tmp_path / "cut"))
     ucbs = [UCB(), UCB()]

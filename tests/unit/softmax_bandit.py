@@ -5,10 +5,11 @@ gradient descent on the clipped surrogate and what the methods make of it. Retur
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from polytune.methods import Beginning, Method, Minibatch, Seen, Update
+from polytune.methods import Beginning, Grown, Method, Minibatch, Seen, Update
 from polytune.rollout import Start, Trajectory, Tree, Turn
 
 EPSILON = (0.2, 0.2)
@@ -27,9 +28,9 @@ class Bandit:
     def head(self, hidden_d_H):
         return hidden_d_H.float() @ self.logits_V[None].float()
 
-    def tree(self, pulls):
+    def tree(self, pulls, logits_V=None):
         """Independent pulls; an arm's number is its token, and its signature."""
-        logprobs_V = self.logits_V.detach().log_softmax(0)
+        logprobs_V = (self.logits_V if logits_V is None else logits_V).detach().log_softmax(0)
         arms = torch.multinomial(logprobs_V.exp(), pulls, replacement=True, generator=self.generator).tolist()
         seeds = [
             Trajectory(
@@ -52,12 +53,22 @@ class Bandit:
         )  # fmt: skip
         return update, told
 
+    def score(self, rows):
+        """Logprobs and entropy of rows of one token."""
+        logprobs_V = self.logits_V.detach().log_softmax(0)
+        entropy = -(logprobs_V.exp() * logprobs_V).sum().item()
+        return [(logprobs_V[row.completion_ids].tolist(), [entropy]) for row in rows]
+
     @property
     def start_V(self):
         return self._start_V if hasattr(self, "_start_V") else self.logits_V.detach().log_softmax(0)
 
     def remember(self):
         self._start_V = self.logits_V.detach().log_softmax(0).clone()
+
+
+def grow_each(bandit, logits_V, starts):
+    return [bandit.tree(1, logits_V) for _ in starts]
 
 
 def arms_of(update):
@@ -111,8 +122,22 @@ def replay_of(method: Method, bandit: Bandit, replayed):
     return terms_R_C.mean()
 
 
-def train(method, probabilities, rewards, *, updates=60, passes=2, rate=0.5, pulls=16, seed=0, room=8, expert=None):
-    """Probabilities of the arms at the end, a tensor; ``expert``: the arm of demonstrations."""
+def train(
+    method,
+    probabilities,
+    rewards,
+    *,
+    updates=60,
+    passes=2,
+    rate=0.5,
+    pulls=16,
+    seed=0,
+    room=8,
+    expert=None,
+    hinted=None,
+):
+    """Probabilities of the arms at the end, a tensor; ``expert``: the arm of demonstrations; ``hinted``: probabilities
+    of attempts with a hint."""
     from polytune.rollout import Row
 
     method = Method() if method is None else method
@@ -126,10 +151,14 @@ def train(method, probabilities, rewards, *, updates=60, passes=2, rate=0.5, pul
     def demonstrate(state):
         return None if expert is None else Row([9], [expert], [1], [0.0], [0])
 
-    method.begin(Beginning((0,), grow, demonstrate))
+    method.begin(Beginning((0,), grow, demonstrate, bandit.score))
     for number in range(updates):
-        replayed = list(method.replay(room, number / updates))
         update, _ = bandit.update(number / updates, number)
+        if method.has("again"):
+            logs_V = None if hinted is None else torch.tensor(hinted).log()
+            grow_more = partial(grow_each, bandit, logs_V)
+            method.again(Grown(update.trees, grow_more, bandit.score))
+        replayed = list(method.replay(room, number / updates))
         advantages_B_C, sent = advantages_of(method, bandit, update)
         method.learn(update)
         for _ in range(passes):

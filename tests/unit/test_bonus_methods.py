@@ -18,6 +18,7 @@ from polytune.methods.f_dpg import FDPG
 from polytune.methods.hidden_signatures import HiddenSignatures
 from polytune.methods.mrt import MRT
 from polytune.methods.novelty import Novelty, novelties
+from polytune.methods.set_bonus import SetBonus
 from polytune.methods.step_grpo import StepGRPO
 from polytune.methods.verl import VERL, effective_rank, ranks
 from polytune.objective import set_advantages
@@ -247,6 +248,39 @@ def test_verl_raises_advantages_of_rising_rank_by_half_of_them_at_most():
     assert torch.equal(again.means, method.means)
 
 
+# ---------------------------------------------------------------- sets beside the critic
+
+
+def test_set_advantages_are_added_within_the_window():
+    shapes = [(3, 1.0, "a"), (2, 1.0, "a"), (1, 1.0, "b"), (2, 0.0, "c"), (1, 1.0, "a"), (1, 1.0, "a")]
+    update, told = episodes_update(*([(1, reward * (t == 0), "") for t in range(n)] for n, reward, _ in shapes))
+    for attempt, (_, _, signature) in zip(update.trajectories, shapes, strict=True):
+        attempt.signature = signature
+    update.groups_G_N = [range(4), range(4, 6)]  # the second is smaller than a set
+    critic = torch.arange(18, dtype=torch.float64).reshape(6, 3)
+    method = SetBonus(coef=0.5, window=0, set_size=3)
+    found = method.turn_advantage(update, critic.clone()) - critic
+    own_N = set_advantages([1.0, 1.0, 1.0, 0.0], ["a", "a", "b", "c"], 3)
+    std = ((own_N**2).sum().item() / 6) ** 0.5
+    assert found[:4, 0].tolist() == pytest.approx((0.5 * own_N / std).tolist())
+    assert found[:, 1:].abs().max() == 0 and found[4:].abs().max() == 0
+    assert told["set_bonus/scale_raw"] == pytest.approx(std)
+    method.window = -1
+    changed = method.turn_advantage(update, critic.clone()) - critic
+    assert changed[0].tolist() == pytest.approx([found[0, 0].item()] * 3)
+    assert changed[1].tolist() == pytest.approx([found[1, 0].item()] * 2 + [0])
+    update.groups_G_N = [range(2), range(4, 6)]  # all alike: nothing is added
+    method.set_size = 2
+    assert torch.equal(method.turn_advantage(update, critic.clone()), critic)
+
+
+def test_a_rare_way_to_win_keeps_its_mass_beside_the_critic():
+    start = (0.6, 0.1, 0.2, 0.1)
+    alone, beside = (mean_over_seeds(lambda seed, m=m: train(m, start, WINS, seed=seed)) for m in (None, SetBonus(1.0)))
+    assert beside[1] > 2 * alone[1], (alone, beside)
+    assert beside[:2].sum() > 0.9, beside
+
+
 # ---------------------------------------------------------------- B-STaR
 
 
@@ -277,6 +311,7 @@ def test_the_controller_tries_all_and_keeps_the_best():
         ("b_star", {"low": 2.0}, "high must be"),
         ("weighted_replay", {"corrected": 1}, "corrected must be of type bool, got 1"),
         ("novelty", {"neighbours": 0}, "neighbours must be"),
+        ("set_bonus", {"window": -2}, "window must be a number of turns or -1, got -2"),
         ("step_grpo", {"to_go": "yes"}, "to_go must be true or false"),
         ("verl", {"stride": 1.5}, "stride must be a whole number"),
     ],

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,10 @@ from safetensors import SafetensorError
 
 from polytune.running import checkpoints as module
 from polytune.running.checkpoints import (
+    FORMAT,
     MANIFEST,
     STAGING,
+    VERSION_FILE,
     AtomicCheckpoints,
     SaveError,
     check_manifest,
@@ -35,6 +38,11 @@ class PlainTrainer:
         self.model = torch.nn.Linear(2, 1)
         self.state = SimpleNamespace(global_step=0)
         self.fail: Exception | None = None
+
+        self.loaded: list[Path] = []
+
+    def _load_from_checkpoint(self, folder, model=None):
+        self.loaded.append(folder)
 
     def is_world_process_zero(self):
         return True
@@ -61,6 +69,7 @@ class Trainer(AtomicCheckpoints, PlainTrainer):
         self._save_checkpoint(None, None)
 
     def _save_extra_state(self, folder):
+        super()._save_extra_state(folder)
         (folder / "extra").mkdir()
         (folder / "extra/counters.json").write_text("{}")
 
@@ -257,3 +266,40 @@ def test_weights_that_are_not_finite_leave_the_checkpoints_alone(trainer):
         with pytest.raises(FloatingPointError, match=r"1 weights are not finite \(weight\).*checkpoint-1 is intact"):
             save()
     assert names(trainer) == ["checkpoint-1"] and not (Path(trainer.args.output_dir) / "model.safetensors").exists()
+
+
+def test_every_bit_of_a_checkpoint_counts(trainer):
+    trainer.save_at(1)
+    folder, draw = Path(trainer.args.output_dir) / "checkpoint-1", random.Random(0)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert {path.name for path in files} >= {MANIFEST, VERSION_FILE, "model.safetensors", "counters.json"}
+    for number in range(48):
+        path = files[number % len(files)]
+        content = path.read_bytes()
+        broken = bytearray(content)
+        broken[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        for damaged in (broken, content[: draw.randrange(len(content))]):
+            path.write_bytes(damaged)
+            assert check_manifest(folder) is not None, (path.name, damaged)
+        path.write_bytes(content)
+    assert check_manifest(folder) is None
+
+
+def test_a_checkpoint_of_another_format_is_refused_with_both_versions(trainer):
+    trainer.save_at(1)
+    folder = Path(trainer.args.output_dir) / "checkpoint-1"
+    trainer._load_from_checkpoint(folder)
+    assert trainer.loaded == [folder]
+    now = json.loads((folder / VERSION_FILE).read_text())
+    (folder / VERSION_FILE).write_text(json.dumps({"format": now["format"] + 1, "polytune": "9.9"}))
+    told = (
+        rf"written by polytune 9.9 \(format {FORMAT + 1}\), and this is polytune {now['polytune']} \(format {FORMAT}\)"
+    )
+    with pytest.raises(ValueError, match=told):
+        trainer._load_from_checkpoint(folder)
+    (folder / VERSION_FILE).write_text("[]")
+    with pytest.raises(ValueError, match=f"{VERSION_FILE} cannot be read"):
+        trainer._load_from_checkpoint(folder)
+    (folder / VERSION_FILE).unlink()  # of a time when none was written
+    trainer._load_from_checkpoint(folder)
+    assert trainer.loaded == [folder, folder]

@@ -10,7 +10,9 @@ from huggingface_hub import DatasetCard
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
+from polytune.config import AdapterConfig
 from polytune.policy import Renderer, build_tiny
+from polytune.policy.adapters import adapt
 from polytune.policy.demonstrations import (
     keep_successes,
     load_demonstrations,
@@ -31,7 +33,7 @@ ROWS = [
 ] * 4
 
 
-def make_trainer(folder, success=None, *, every=2, target=0.5, **fields):
+def make_trainer(folder, success=None, *, every=2, target=0.5, adapter=None, **fields):
     torch.manual_seed(0)
     model, tokenizer = build_tiny("tiny", WORDS)
     stop = StopAtSuccess(success or (lambda model: 0.0), every, target)
@@ -40,7 +42,7 @@ def make_trainer(folder, success=None, *, every=2, target=0.5, **fields):
         logging_steps=every, disable_tqdm=True, report_to="none", remove_unused_columns=False, use_cpu=True, seed=3,
     )  # fmt: skip
     trainer = CloningTrainer(
-        model, TrainingArguments(**(arguments | fields)), train_dataset=Dataset.from_list(ROWS),
+        adapt(model, adapter or AdapterConfig()), TrainingArguments(**(arguments | fields)), train_dataset=Dataset.from_list(ROWS),
         data_collator=CloningCollator(tokenizer.pad_token_id), processing_class=tokenizer, entropy_coef=0.1,
         callbacks=[stop],
     )  # fmt: skip
@@ -52,6 +54,20 @@ def test_collator_pads_and_labels_the_actions_alone():
     assert batch["input_ids"].tolist() == [[2, 5, 4, 6, 0, 0, 0], [2, 6, 4, 5, 7, 4, 6]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7]
     assert batch["labels"].tolist() == [[-100, -100, -100, 6, -100, -100, -100], [-100, -100, -100, 5, -100, -100, 6]]
+
+
+def test_rows_of_an_adapter_are_packed_and_their_loss_is_that_of_padded_ones(tmp_path, capsys):
+    trainer, _ = make_trainer(tmp_path, adapter=AdapterConfig(use_peft=True, lora_r=2))
+    torch.manual_seed(1)
+    for name, weight in trainer.model.named_parameters():
+        torch.nn.init.normal_(weight, std=0.1) if "lora_" in name else None
+    batch, packer = CloningCollator(0)(ROWS[:3]), trainer._packer
+    assert packer is not None and "padded" not in capsys.readouterr().err
+    packed = trainer.compute_loss(trainer.model, dict(batch))
+    trainer._packer = None
+    assert packed.item() == pytest.approx(trainer.compute_loss(trainer.model, dict(batch)).item(), rel=1e-5)
+    packed.backward()
+    assert all(w.grad is not None for n, w in trainer.model.named_parameters() if "lora_" in n)
 
 
 def test_loss_is_cross_entropy_of_the_actions_minus_the_entropy_bonus(tmp_path):

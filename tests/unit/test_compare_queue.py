@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from polytune.comparison.progress import Progress, duration, tell_failures
-from polytune.running.run_queue import JobFailed, Outcome, folder_lock, last_lines, run_jobs
+from polytune.running.ending import lock
+from polytune.running.run_queue import JobFailed, Outcome, last_lines, run_jobs
 
 SLOW = "import time; time.sleep(60)"
 
@@ -69,11 +70,11 @@ def test_as_many_at_a_time_as_workers(tmp_path):
 
 
 def test_a_folder_has_one_queue(tmp_path):
-    with folder_lock(tmp_path):
-        with pytest.raises(ValueError, match=f"{tmp_path} is in use"), folder_lock(tmp_path):
-            pass
-    with folder_lock(tmp_path):
-        pass
+    held = lock(tmp_path, what="another")
+    with pytest.raises(ValueError, match=f"{tmp_path} is in use: another comparison, or runs that it left behind"):
+        run_jobs({}, workers=1, folder=tmp_path, on_outcome=lambda outcome: None)
+    os.close(held)
+    assert run_jobs({}, workers=1, folder=tmp_path, on_outcome=lambda outcome: None) == {}
 
 
 QUEUE = """
@@ -131,8 +132,8 @@ def test_signals_end_the_programs_and_their_children(tmp_path, number):
     status = queue.wait(timeout=20)
     if number == signal.SIGKILL:  # nothing can end them then, but nobody starts the same runs beside them
         assert all(alive(pid) for pid in below)
-        with pytest.raises(ValueError, match="is in use"), folder_lock(tmp_path):
-            pass
+        with pytest.raises(ValueError, match="is in use"):
+            lock(tmp_path, what="another")
         for pid in below:
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(alive(pid) for pid in below))
@@ -140,8 +141,7 @@ def test_signals_end_the_programs_and_their_children(tmp_path, number):
     else:
         assert status == 130
         wait_until(lambda: not any(alive(pid) for pid in below))
-    with folder_lock(tmp_path):
-        pass
+    os.close(lock(tmp_path, what="another"))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(48.2, "48 s"), (89, "89 s"), (600, "10 min"), (11100, "3 h 05 min")])

@@ -364,7 +364,7 @@ def test_table_names_every_measure_once(tmp_path):
     summary = comparison.compare(pretrained, runs, baseline="a", level=0.95)
     assert comparison_table.measures_of(summary) == [
         "success", "mean_return", "pass@2", "pass@4", "pass@8", "coverage_area", "greedy_success",
-        "distinct_signatures", "distinct_winning_signatures", "entropy",
+        "distinct_signatures", "distinct_winning_signatures", "cover@0.2", "cover@0.5", "cover@0.8", "entropy",
     ]  # fmt: skip
     text = comparison_table.report(summary, "fourrooms")
     for line in text.splitlines():

@@ -17,6 +17,7 @@ from polytune.app import (
     bench_training,
     branch_points,
     fields,
+    methods_benchmark,
     pretrain,
     tutorial,
 )
@@ -55,7 +56,7 @@ class Kinds:
 CLASSES = (*LIGHT, EvaluationConfig, ComparisonConfig, ReproductionConfig, ExportConfig, PolychromicConfig, Kinds,
            pretrain.PretrainConfig, tutorial.TutorialConfig, bench.BenchConfig, branch_points.PointsConfig,
            bench_critic.CriticBenchConfig, bench_generators.GeneratorBenchConfig,
-           bench_training.BenchTrainingConfig)  # fmt: skip
+           bench_training.BenchTrainingConfig, methods_benchmark.MethodsBenchmarkConfig)  # fmt: skip
 
 
 def ours(cls, **more):

@@ -32,6 +32,11 @@ def walked(start_state, observations, root=None):
     return trajectory
 
 
+def snapshots_on(walks):
+    """Those that ``walked`` gives, made anew."""
+    return [tuple(f"{walk.start_state}-{i}".encode() for i in range(len(walk.turns) + 1)) for walk in walks]
+
+
 def tree_of(start_state, *seeds):
     return Tree(start_state=start_state, prompt_ids=(7, start_state), seeds=list(seeds), vines=[[]] * len(seeds))
 
@@ -84,6 +89,7 @@ def test_what_it_remembers_comes_back():
     method.learn(update_of([tree_of(0, walked(0, [1, 2, 9])), tree_of(1, walked(1, [5, 9]))])[0])
     again = GoExplore()
     again.restore(method.state())
+    again.revisit(snapshots_on)
     assert again.visits == method.visits and list(again.roots) == list(method.roots)
     told = [[(root.start_state, root.prompt_ids, root.snapshot, [(t.action_ids, t.feedback_ids) for t in root.turns])
              for root in own.roots.values()] for own in (method, again)]  # fmt: skip

@@ -166,6 +166,19 @@ def test_a_field_that_came_later_stands_at_its_default(bench):
         bench.kept.settle(bench.plan("third"))
 
 
+def test_a_flag_of_sampling_that_came_later_stands_at_its_default(bench, method):
+    for later, fits in (["--chat_date", "2026-01-01"], True), (["--max_branches", "7"], False):
+        other = Bench(method)
+        other.programs.shared += later
+        planned = other.plan("-".join(later))
+        if fits:
+            other.kept.settle(planned)
+            assert all(other.programs.is_done(run) for run in planned)
+        else:
+            with pytest.raises(ValueError, match="sampled with --max_branches 256, now 7"):
+                other.kept.settle(planned)
+
+
 @pytest.mark.parametrize("name", ["records.jsonl.bz2", "metrics.jsonl.bz2", "run.json", "comparison_run.json"])
 @pytest.mark.parametrize("damage", [None, 30])
 def test_damage_is_told_before_any_work(bench, name, damage):

@@ -17,8 +17,8 @@ def recorded(method):
         tree = ast.parse(inspect.getsource(own))
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "record":
-                assert isinstance(node.args[0], ast.Constant), f"{own.__name__} records a name that is no plain text"
-                names.add(node.args[0].value)
+                written = ast.unparse(node.args[0])  # f"{self.name}/rows" of a class that others derive from
+                names.add(ast.literal_eval(written.replace("{self.name}", getattr(method, "name", "")).lstrip("f")))
     return names
 
 

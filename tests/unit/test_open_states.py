@@ -1,17 +1,22 @@
 """Groups from states of kept episodes whose outcome is open: which are kept, which is chosen, what grows from there."""
 
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file
 from test_go_explore import update_of
 from test_rollout import Lab
 
 from polytune.config import RolloutConfig
 from polytune.methods import build_methods
+from polytune.methods.go_explore import GoExplore
 from polytune.methods.open_states import OpenStates, openest
 from polytune.methods.ways import way_of
-from polytune.rollout import Start, Trajectory, Tree, Turn, grow_trees, tree_rows
+from polytune.rollout import Start, Trajectory, Tree, Turn, grow_trees, snapshots_on, tree_rows
 from polytune.tasks import Episode, Task
+from polytune.trainer.hooks import METHODS_FILE, load_methods, save_methods
 
 
 def walked(actions, success, root=None):
@@ -106,6 +111,10 @@ def test_what_it_remembers_comes_back():
     method.learn(update_of([tree_of(3, walked("q", True, start.root), walked("r", False, start.root))])[0])
     again = OpenStates(share=1.0)
     again.restore(method.state())
+    again.revisit(
+        lambda walks: [tuple("".join(chr(t.action_ids[0]) for t in walk.turns[:i]).encode()
+                             for i in range(len(walk.turns) + 1)) for walk in walks]
+    )  # fmt: skip
     assert again.rates == method.rates and again.kept == method.kept and len(again.kept) == 2
     assert again.starts([Start(3, 0)], 0) == method.starts([Start(3, 0)], 0)
 
@@ -195,6 +204,29 @@ def test_vines_that_are_whole_episodes_lead_to_open_states_too(lock):
         lock.task, lock.renderer, lock.generator(), [Start(0, 0)], spaced, run_seed=0, keep_snapshots=True
     )
     assert [bool(t.snapshots) for t in tree.trajectories()] == [True] + 6 * [False]
+
+
+def test_snapshots_are_made_anew_from_the_ways_and_lie_in_no_checkpoint(lock, tmp_path):
+    """Byte for byte those that were there; a way that the world does not go is refused."""
+    method, explored = OpenStates(share=1.0), GoExplore()
+    for attempt in range(12):
+        trees = lock.grow(num_seeds=8, num_rollout_states=0, starts=[Start(0, attempt)], keep_snapshots=True)
+        for each in (method, explored):
+            each.learn(update_of(trees)[0])
+    assert len(method.kept) == 2 and len(explored.roots) == 3
+    save_methods(tmp_path, {"open": method, "cells": explored})
+    for tensor in load_file(tmp_path / METHODS_FILE).values():
+        assert b"PTSN" not in bytes(tensor.long().clamp(0, 255).tolist())
+    again, cells = OpenStates(share=1.0), GoExplore()
+    load_methods(tmp_path, {"open": again, "cells": cells}, partial(snapshots_on, lock.task, lock.renderer))
+    assert again.kept == method.kept and cells.roots == explored.roots and cells.visits == explored.visits
+    kept = method.kept[0, True]
+    kept.way = (kept.way[0], *(replace(turn, feedback_ids=kept.way[0].feedback_ids) for turn in kept.way[1:]))
+    save_methods(tmp_path, {"open": method, "cells": explored})
+    with pytest.raises(
+        ValueError, match="start state 0 does not go in turn 1 as the checkpoint's way says.*train from"
+    ):
+        load_methods(tmp_path, {"open": again}, partial(snapshots_on, lock.task, lock.renderer))
 
 
 def test_what_it_contradicts_is_refused():

@@ -14,6 +14,7 @@ from polytune.measures import (
     pass_at_k_interval,
 )
 from polytune.measures.intervals import t_quantile
+from polytune.measures.passk import cover_at
 
 
 def test_pass_at_k_counts_the_subsets_that_hold_a_success():
@@ -51,6 +52,20 @@ def test_pass_at_k_is_unbiased_and_exact_for_large_numbers():
 def test_pass_at_k_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         pass_at_k(*arguments)
+
+
+def test_cover_at_asks_for_a_share_of_the_samples():
+    assert [cover_at(5, c, 0.2) for c in range(6)] == [0, 1, 1, 1, 1, 1]
+    assert [cover_at(5, c, 0.8) for c in range(6)] == [0, 0, 0, 0, 1, 1]
+    assert [cover_at(10, c, 0.3) for c in (2, 3)] == [0, 1] and 3 < 0.1 * 3 * 10  # as floats
+    assert [cover_at(4, c, 1) for c in (3, 4)] == [0, 1]
+    for arguments, words in (
+        ((4, 5, 0.5), "5 correct of 4"),
+        ((0, 0, 0.5), "0 correct of 0"),
+        ((4, 1, 0), "tau must be"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            cover_at(*arguments)
 
 
 def test_coverage_ks():

@@ -13,6 +13,7 @@ ROOMS = [
     "digests",
     "errors",
     "places",
+    "privacy",
     "tables",
     "meanings",
     "config",

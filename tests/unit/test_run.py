@@ -1,5 +1,6 @@
 """The parts of a run: read, checked and written down as one."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def test_it_is_recorded_beside_every_field(tmp_path):
     assert (tmp_path / RUN_FILE).is_file()
     (tmp_path / "checkpoint-1").mkdir()
     check_same_run(tmp_path, read("--config", tmp_path / RUN_YAML).settings)
+    told = json.loads((tmp_path / RUN_FILE).read_text())
+    told["trainer"].pop("critic_passes"), told["objective"].pop("reward_shift")  # of a polytune without these fields
+    (tmp_path / RUN_FILE).write_text(json.dumps(told))
+    check_same_run(tmp_path, read("--config", tmp_path / RUN_YAML).settings)
+    with pytest.raises(ValueError, match="critic_passes was None, now 3"):
+        check_same_run(tmp_path, read("--config", tmp_path / RUN_YAML, "--critic_passes", 3).settings)
     with pytest.raises(ValueError, match="max_env_steps was 9000, now 9001"):
         check_same_run(tmp_path, read("--config", tmp_path / RUN_YAML, "--max_env_steps", 9001).settings)
 

@@ -223,6 +223,8 @@ def test_the_judge_chooses_among_texts_of_the_start_state():
     assert start.root.observation_ids == tuple(map(ord, "door"))
     again = JudgedRoots(share=1.0, judge=f"{__name__}:last")
     again.restore(method.state())
+    again.revisit(lambda walks: [(b"", method.roots[walk.start_state, walk.turns[-1].feedback_ids].snapshot)
+                                 for walk in walks])  # fmt: skip
     assert again.texts == method.texts and again.starts(due(0, 1), 0) == method.starts(due(0, 1), 0)
     wrong = JudgedRoots(share=1.0, judge=f"{__name__}:nonsense")
     wrong.restore(method.state())

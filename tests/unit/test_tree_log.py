@@ -64,3 +64,15 @@ def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint(tmp_path, torn):
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in (2, 4, 6)) + torn)
     assert keep_until(path, 4) == [{"step": 2}, {"step": 4}]
     assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
+
+
+def test_a_line_that_the_disk_has_damaged_is_told_and_the_others_stay(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"st\xffp": 2}\n[3]\n{"step": 4}\n{"step": 5}\n{"step": 6, "half')
+    assert keep_until(path, 5) == [{"step": 1}, {"step": 4}, {"step": 5}]
+    assert path.read_text() == '{"step": 1}\n{"step": 4}\n{"step": 5}\n'
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition("metrics.jsonl ")[2][:22] for line in told] == [
+        "line 2 is damaged and ",
+        "line 3 is damaged and ",
+    ]

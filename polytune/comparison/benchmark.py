@@ -1,0 +1,271 @@
+"""The benchmark of methods: worlds, what is laid over their bases, and the runs, one after another in this process.
+
+A world is recipes/methods_benchmark/NAME_compare.yaml, a comparison whose methods are the bases, and where its policy
+has to be trained first, NAME_pretrain.yaml. A run is trained by recipes/finetune.py and measured: a tabular world
+exactly, from the policy's table of probabilities, another one by recipes/evaluate.py, the means over its start states.
+Its folder is then removed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from polytune.comparison import methods
+from polytune.comparison.figures import read_figures, read_metrics
+from polytune.comparison.keep import portable
+from polytune.comparison.methods import PRETRAINED, Method
+from polytune.comparison.options import ComparisonConfig, parse_seeds
+from polytune.comparison.overlay import lay
+from polytune.comparison.run_store import BASE_ALONE, RunStore
+from polytune.comparison.runs import Programs, Run
+from polytune.config import PolicyConfig, TaskConfig
+from polytune.digests import short_digest
+from polytune.measures.passk import coverage_ks
+from polytune.pictures.tabular import action_table
+from polytune.policy import Renderer, load_policy
+from polytune.running.identity import contents
+from polytune.running.provenance import fingerprint
+from polytune.tasks import Task
+from polytune.tasks.creativity.tasks import CreativityTask
+from polytune.tasks.tabular import exact
+from polytune.tasks.tabular.worlds import PathWorld
+
+WINNERS, DISTINCT = "distinct_winning_signatures", "distinct_valid"
+#: fields of a run that do not decide what it finds
+FREE = ("model", "output_dir", "seed")
+#: runs a program of polytune.app in this process: name, words, log
+Call = Callable[[str, Sequence[str], Path], None]
+#: significant digits of a measured number
+DIGITS = 6
+
+
+@dataclass
+class World:
+    """One world with its bases and what is laid over them.
+
+    laid: (base, name) -> the method that a run of it is, or the line that refuses it; name BASE_ALONE: the base.
+    """
+
+    name: str
+    task_config: TaskConfig
+    policy_config: PolicyConfig
+    config: ComparisonConfig
+    task: Task
+    starts: Sequence[int]
+    laid: dict[tuple[str, str], Method | str] = field(default_factory=dict)
+    pretrained: str = ""
+
+    @classmethod
+    def read(cls, parse: Callable[..., tuple], recipe: Path, folder: Path) -> World:
+        """From its recipe, its runs in ``folder``, which its name is; ``parse``: ``polytune.app.cli.parse``.
+
+        Raises:
+            ValueError: the recipe or one of its bases is wrong.
+        """
+        parts = (TaskConfig, PolicyConfig, ComparisonConfig)
+        task_config, policy_config, config = parse(parts, ["--config", str(recipe)], description="")
+        model = folder / "pretrained" if pretraining(recipe).is_file() else policy_config.model
+        policy_config = replace(policy_config, model=str(model), cpu_threads=1)
+        config = replace(config, output_dir=str(folder))
+        bases = methods.read_methods(parse, config, task_config, policy_config)
+        methods.check_methods(bases, config, task_config, policy_config)
+        task, starts, _ = methods.check_starts(bases, config, task_config)
+        return cls(
+            folder.name, task_config, policy_config, config, task, starts, {(b.name, BASE_ALONE): b for b in bases}
+        )
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.output_dir)
+
+    @property
+    def seeds(self) -> list[int]:
+        return parse_seeds(self.config.seeds)
+
+    @property
+    def bases(self) -> list[Method]:
+        return [self.laid[key] for key in self.laid if key[1] == BASE_ALONE]
+
+    @property
+    def exact(self) -> bool:
+        """Whether a policy's numbers are computed here, not sampled."""
+        return isinstance(self.task, PathWorld)
+
+    @property
+    def coverage(self) -> str:
+        """The measure of distinct winners: a creativity task has one answer a prompt and counts over all of them."""
+        return DISTINCT if isinstance(self.task, CreativityTask) else WINNERS
+
+    def lay(self, parse: Callable[..., tuple], overlays: Mapping[str, Mapping[str, Any]]) -> None:
+        """Lay every method over every base; one that contradicts a base keeps the line that refuses it."""
+        for base in self.bases:
+            for name, fields in overlays.items():
+                path = lay(dict(fields), base.config, self.folder / "recipes" / f"{base.name}+{name}.yaml")
+                self.laid[base.name, name] = self._laid(parse, base, name, path)
+
+    def _laid(self, parse: Callable[..., tuple], base: Method, name: str, path: Path) -> Method | str:
+        own = f"{base.name}+{name}"
+        try:
+            [method] = methods.read_methods(
+                parse, replace(self.config, methods=[f"{own}={path}"]), self.task_config, self.policy_config
+            )
+            methods.check_methods([base, method], self.config, self.task_config, self.policy_config)
+            methods.check_task(method, self.task, self.starts)
+        except ValueError as error:
+            return _line(error, own, path)
+        return method
+
+    def programs(self) -> Programs:
+        return Programs(
+            self.policy_config.model,
+            methods.shared_flags(self.task_config, self.policy_config),
+            methods.override_flags(self.config.set),
+            self.config,
+            contents(self.task),
+        )
+
+    def identity(self, method: Method, base: Method) -> str:
+        """A digest of what decides a run beside its seed: its recipe, what all runs share, the policy that it begins
+        with, what is measured. Fields that nobody gave stand at their defaults and are left out."""
+        told = {name: value for name, value in method.yaml.items() if name not in FREE}
+        common = [self.config.set, self.config.n, self.config.evaluation_seed, self.task_config.task]
+        return short_digest(json.dumps([portable(told), common, self.pretrained, contents(self.task)],
+                                       sort_keys=True, default=str).encode())  # fmt: skip
+
+
+def _line(error: Exception, *own: object) -> str:
+    """What a refusal says, without the names that the benchmark itself gave."""
+    text = " ".join(str(error).split())
+    for word in own:
+        text = text.replace(f"method {word} ", "").replace(f"({word}): ", "")
+    return portable(text)
+
+
+def plan(
+    world: World, only: Mapping[str, set[str]] | None = None, seeds: Sequence[int] | None = None
+) -> Iterator[tuple[str, str, int]]:
+    """(base, method, seed) of all runs that nothing refuses, seed by seed, so that what is done when it is stopped is
+    balanced; the bases first. ``only``: of each base the methods that are run; ``seeds``: unset, all of the world's."""
+    for seed in world.seeds if seeds is None else seeds:
+        for (base, name), method in world.laid.items():
+            if isinstance(method, Method) and (name == BASE_ALONE or only is None or name in only[base]):
+                yield base, name, seed
+
+
+def pretraining(recipe: Path) -> Path:
+    """The recipe of the policy that a world begins with; no file where the world names one that is there."""
+    return recipe.with_name(recipe.name.replace("_compare", "_pretrain"))
+
+
+def pretrain(world: World, recipe: Path, call: Call) -> None:
+    """Train the policy that all runs of a world begin with, unless it is there."""
+    folder = Path(world.policy_config.model)
+    if not (folder / "config.json").is_file():
+        words = ["--config", str(recipe), "--output_dir", str(folder)]
+        call("pretrain", words, folder.with_suffix(".log"))
+    world.pretrained = fingerprint(folder)
+
+
+def run_one(world: World, base: str, name: str, seed: int, call: Call) -> dict[str, Any]:
+    """Train and measure one run; its line for the :class:`RunStore`. Anything that it raises is in the line."""
+    method = world.laid[base, name]
+    folder = world.folder / base / (name or "alone") / f"seed_{seed}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped
+    run, programs = Run(folder, method, seed), world.programs()
+    line = {
+        "base": base,
+        "method": name,
+        "seed": seed,
+        "identity": world.identity(method, world.laid[base, BASE_ALONE]),
+    }
+    began = time.process_time()
+    try:
+        call("finetune", programs.training(run)[4:], folder / "finetune.log")
+        seconds = time.process_time() - began
+        line |= {"values": measure(world, run, programs, call)}
+        last = read_metrics(folder / "metrics.jsonl")[-1]
+    except ValueError as error:
+        return line | {"refused": _line(error, method.name)}
+    except (Exception, SystemExit) as error:  # one run that fails does not end the others
+        return line | {"failed": f"{type(error).__name__}: {_line(error, method.name)}"}
+    shutil.rmtree(folder)
+    steps = {"env_steps": int(last["rollout/env_steps"]), "gradient_steps": int(last["step"])}
+    return line | steps | {"cpu_seconds": _short(seconds)}
+
+
+def measure(world: World, run: Run, programs: Programs, call: Call) -> dict[str, float]:
+    """The numbers of a policy: exact ones of a tabular world, elsewhere means over start states."""
+    if world.exact:
+        return exact_values(world.task, world.policy_config.model if run.method is None else run.folder, world.config.n)
+    call("evaluate", programs.evaluation(run)[4:], run.folder / "evaluate.log")
+    own = run.records
+    values = read_measures(run, world.task)
+    own.unlink()
+    return values
+
+
+def read_measures(run: Run, task: Task) -> dict[str, float]:
+    return {name: _short(fmean(own)) for name, own in read_figures(run, task).values.items()}
+
+
+def exact_values(task: Task, folder: str | Path, n: int) -> dict[str, float]:
+    """Success, pass@k up to ``n``, expected distinct winners among n samples, nats of an episode, without sampling."""
+    model, tokenizer = load_policy(str(folder))
+    world = exact.tabulate(task)
+    table_S_A = action_table(model, Renderer(tokenizer, task), world)
+    values = {"success": exact.success_rate(world, table_S_A)}
+    values |= {f"pass@{k}": exact.pass_at_k(world, table_S_A, k) for k in coverage_ks(n) if k > 1}
+    values |= {WINNERS: exact.distinct_wins(world, table_S_A, n), "entropy": exact.path_entropy(world, table_S_A)}
+    return {name: _short(value) for name, value in values.items()}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def due(
+    world: World,
+    store: RunStore,
+    only: Mapping[str, set[str]] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[tuple[str, str, int]]:
+    """The runs that are not done; those that were refused or failed are among them."""
+    found = []
+    for base, name, seed in plan(world, only, seeds):
+        line = store.find(base, name, seed, world.identity(world.laid[base, name], world.laid[base, BASE_ALONE]))
+        if line is None or "values" not in line:
+            found.append((base, name, seed))
+    return found
+
+
+def measure_start(world: World, store: RunStore, call: Call) -> None:
+    """The numbers of the policy that all runs begin with, once."""
+    identity = short_digest(f"{world.pretrained} {world.config.n} {world.config.evaluation_seed}".encode())
+    line = store.find(PRETRAINED, BASE_ALONE, 0, identity)
+    if line is None:
+        run = Run(world.folder / PRETRAINED)
+        values = measure(world, run, world.programs(), call)
+        store.add({"base": PRETRAINED, "method": BASE_ALONE, "seed": 0, "identity": identity, "values": values})
+
+
+def open_store(world: World, kept: Mapping[str, Any]) -> RunStore:
+    """The lines of a world: those of the result JSON, and those of its folder."""
+    if not world.pretrained and (Path(world.policy_config.model) / "config.json").is_file():
+        world.pretrained = fingerprint(world.policy_config.model)
+    lines = kept["runs"].get(world.name, [])
+    if not world.pretrained:  # a report on a machine that has no policy
+        world.pretrained = kept["worlds"].get(world.name, {}).get("policy", "")
+    return RunStore(world.folder / "runs.jsonl", lines)
+
+
+def current_lines(world: World, store: RunStore) -> list[dict[str, Any]]:
+    """The lines of runs that the benchmark has now, in the order of the plan."""
+    keys = [(PRETRAINED, BASE_ALONE, 0), *plan(world)]
+    return [store.runs[key] for key in keys if key in store.runs]

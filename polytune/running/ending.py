@@ -1,0 +1,118 @@
+"""How a program ends that is told to end, and what it holds until then.
+
+Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, once; what has not ended ``PATIENCE`` seconds later is left as it
+is, which harms nothing: a kill at any moment does not. A folder has one program at a time. Its lock is the system's
+(flock), which goes with the process that holds it, however that ends: there are no stale ones, whatever the file says.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from polytune.terminal import say_warning
+
+LOCK_FILE = ".lock"
+#: seconds that a program has to end by itself
+PATIENCE = 4.0
+#: file systems that have no locks
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+CONTINUES = "the same command continues where it was."
+
+_held: list[int] = []
+_says: Callable[[], str] | None = None
+_told: list[int] = []
+
+
+def lock(folder: Path, *, what: str, name: str = LOCK_FILE) -> int:
+    """A descriptor that holds a folder, which is made, until it is closed.
+
+    Raises:
+        ValueError: another program, or programs that one left behind, are at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        by = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise ValueError(
+            f"{folder} is in use: {what}{f' ({by})' if by else ''}, is at work there. Wait for it, end it, or choose "
+            "another output_dir."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            os.close(descriptor)
+            raise
+        say_warning(f"{folder} lies where nothing can be locked ({error.strerror}): give it to one program at a time.")
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} of {os.uname().nodename}\n".encode(), 0)
+    return descriptor
+
+
+def hold(folder: str | Path, says: Callable[[], str] | None = None, *, name: str = LOCK_FILE) -> None:
+    """Hold a folder until :func:`let_go`; ``says``: what a program that ends in between leaves, in a sentence.
+
+    Raises:
+        ValueError: another one holds it.
+    """
+    global _says
+    _held.append(lock(Path(folder), what="another program", name=name))
+    _says = says
+
+
+def let_go() -> None:
+    """Whoever wants the folders may have them."""
+    global _says
+    while _held:
+        os.close(_held.pop())
+    _says = None
+
+
+def what_is_left() -> str:
+    """What a program that ends now leaves, for its last line."""
+    return CONTINUES if _says is None else _says()
+
+
+@contextmanager
+def ends_when_told() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, the first of them; one that is ignored (nohup) stays so."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if _interrupt in before.values() or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        yield
+        _told.clear()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number, frame):
+    if _told:
+        return
+    _told.append(number)
+    last_words = f"interrupted; {what_is_left()}"
+    timer = threading.Timer(PATIENCE, _leave, (last_words,))
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt
+
+
+def _leave(last_words: str) -> None:
+    """What was told to end is still there: the main thread waits for something, or an exception was swallowed."""
+    if _told:
+        print(last_words, file=sys.stderr, flush=True)
+        os._exit(130)

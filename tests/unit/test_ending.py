@@ -1,0 +1,111 @@
+"""A folder has one program at a time, and one that is told to end does so once, and says what it leaves."""
+
+import errno
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from polytune.app.cli import run
+from polytune.policy.engine import EngineError
+from polytune.running import ending, processes
+from polytune.running.checkpoints import hold_run
+from polytune.running.ending import ends_when_told, hold, let_go, lock
+from polytune.running.watchdog import stage, stage_of
+
+
+def test_a_folder_is_held_by_one_and_free_when_that_one_is_gone(tmp_path):
+    child = os.fork()
+    if child == 0:  # it dies with the lock in its hand
+        lock(tmp_path / "run", what="another")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    told = (tmp_path / "run/.lock").read_text()
+    assert told == f"process {child} of {os.uname().nodename}\n"
+    # as after a start of the machine, when another process has that number
+    (tmp_path / "run/.lock").write_text(f"process {os.getppid()} of {os.uname().nodename}\n")
+    hold(tmp_path / "run")
+    with pytest.raises(ValueError, match=rf"run is in use: another \(process {os.getpid()} of .*Wait for it, end it"):
+        lock(tmp_path / "run", what="another")
+    os.close(lock(tmp_path / "run", what="another", name=".evaluation.lock"))  # of another kind
+    let_go()
+    os.close(lock(tmp_path / "run", what="another"))
+
+
+def test_where_nothing_can_be_locked_it_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
+    def refuse(number):
+        def flock(descriptor, how):
+            raise OSError(number, os.strerror(number))
+
+        return flock
+
+    monkeypatch.setattr(ending.fcntl, "flock", refuse(errno.ENOLCK))
+    os.close(lock(tmp_path, what="another"))
+    assert "nothing can be locked (No locks available): give it to one program at a time" in capsys.readouterr().out
+    monkeypatch.setattr(ending.fcntl, "flock", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        lock(tmp_path, what="another")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What would have left the process at once."""
+    left = []
+    monkeypatch.setattr(ending, "_leave", left.append)
+    monkeypatch.setattr(ending, "_told", [])
+    monkeypatch.setattr(ending, "PATIENCE", 0.05)
+    return left
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_interrupts_once_and_what_stays_is_left(told, number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), ends_when_told(), ends_when_told():
+        try:
+            signal.raise_signal(number)
+        finally:
+            signal.raise_signal(number)  # while it ends: nothing more
+            time.sleep(0.3)
+    assert told == ["interrupted; the same command continues where it was."]
+    assert signal.getsignal(number) == before
+
+
+def test_what_is_ignored_stays_ignored_and_threads_change_nothing(told):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ends_when_told():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    thread = threading.Thread(target=lambda: ends_when_told().__enter__())
+    thread.start()
+    thread.join()
+    assert told == []
+
+
+def test_the_last_line_names_the_checkpoint_and_the_folder_is_free(tmp_path, capsys, told):
+    (tmp_path / "checkpoint-8").mkdir()
+
+    def main(argv):
+        hold_run(tmp_path)
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as end:
+        run(main, [])
+    line = f"interrupted; {tmp_path}/checkpoint-8 is intact: the same command continues from there.\n"
+    assert end.value.code == 130 and capsys.readouterr().err == line
+    os.close(lock(tmp_path, what="another"))
+
+
+def test_an_error_says_its_stage(capsys):
+    def main(argv):
+        with stage("update"), stage("rollouts"):
+            raise EngineError("the engine is gone.")
+
+    assert processes.stage_of(ValueError()) == ""
+    with pytest.raises(SystemExit) as end:
+        run(main, [])
+    assert end.value.code == 1 and stage_of(end.value.__cause__) == "update > rollouts"
+    assert capsys.readouterr().err == "error: the engine is gone. (in stage 'update > rollouts')\n"
