@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs notebooks trees
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -98,6 +98,14 @@ docs: $(DOCS_VENV)/.installed ## build the documentation into outputs/site; figu
 
 docs-serve: docs ## show it at http://127.0.0.1:8000, and build again when a page changes
 	$(DOCS_VENV)/bin/mkdocs serve --config-file docs/site/mkdocs.yml
+
+notebooks: $(DOCS_VENV)/.installed ## run the notebooks of docs/notebooks, two minutes; KEEP=--keep writes into them what they show
+	$(DOCS_VENV)/bin/python docs/site/notebooks.py $(KEEP)
+
+trees: smollm2 ## grow the trees of docs/trees again; makes their policies where they are not there, half an hour
+	$(BIN)/python recipes/pretrain.py
+	$(BIN)/python recipes/pretrain.py --config recipes/reproduce/babyai-goto/cpu_pretrain.yaml
+	$(BIN)/python docs/site/trees.py
 
 docs-pictures: install ## draw the pictures of docs/pictures again, from data/results: seconds
 	$(BIN)/python docs/site/pictures.py

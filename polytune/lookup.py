@@ -184,6 +184,10 @@ def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str], write: Callable[[str], str] = repr) -> str:
-    """``did you mean 'a' or 'b'?``, the known names that are close to `name`; nothing where none is."""
+    """``did you mean 'a' or 'b'?``, the known names that are close to `name`; nothing where none is.
+
+    >>> did_you_mean("polycromic", ["polychromic", "mean"])
+    "did you mean 'polychromic'?"
+    """
     near = difflib.get_close_matches(name, list(known), n=3)
     return f"did you mean {' or '.join(map(write, near))}?" if near else ""

@@ -27,6 +27,7 @@ class OnceLoader(yaml.SafeLoader):
     error that names it and both lines."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As yaml has it; YAMLError for a key that comes twice."""
         first: dict[Any, int] = {}
         for key_node, _ in node.value:
             key, line = (key_node.tag, key_node.value), key_node.start_mark.line + 1

@@ -67,6 +67,7 @@ def seconds(call: Callable[[], object], repeats: int) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
+    """The least, the median and the largest of some measurements, in their unit."""
     return {"min": min(values), "median": statistics.median(values), "max": max(values)}
 
 

@@ -140,6 +140,7 @@ def rollouts(workload: str, task, renderer, generator, episodes: int, *, run_see
 
 
 def summary(rounds: Sequence[dict]) -> dict:
+    """Environment steps and tokens a second over rounds, and the share of prefix tokens that forks shared."""
     rates = [r["env_steps"] / r["seconds"] for r in rounds]
     return {"env_steps_per_s": {"min": min(rates), "median": median(rates), "max": max(rates)},
             "tokens_per_s": median(r["tokens"] / r["seconds"] for r in rounds),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from polytune.app.fields import add_arguments, part_of
+from polytune.app.fields import Part, add_arguments, part_of
 from polytune.errors import ToldError, UsageError
 from polytune.helptext import program_help
 from polytune.lookup import did_you_mean
@@ -101,7 +101,7 @@ def parse(
     known = [action.dest for action in parser._actions if action.dest != "help"]
     _add_common(parser, default_config)
     if _building:
-        raise _Built(parser)
+        raise _Built(parser, parts)
     settings = load_yaml(chosen.config) if chosen.config else {}
     if chosen.help_all or "-h" in flags or "--help" in flags:
         fields = [(p.heading, [a.name for a in p.arguments] if chosen.help_all else p.shown) for p in parts]
@@ -138,18 +138,27 @@ def flagged(words: Sequence[str], known: Sequence[str]) -> list[str]:
 
 def parser_of(main: Callable[[Sequence[str]], None]) -> argparse.ArgumentParser:
     """The parser that a program's ``main`` builds first; nothing else of the program is done."""
+    return _built_by(main)[0]
+
+
+def parts_of(main: Callable[[Sequence[str]], None]) -> list[Part]:
+    """The fields that a program's ``main`` takes, with the texts of all; nothing else of the program is done."""
+    return _built_by(main)[1]
+
+
+def _built_by(main: Callable[[Sequence[str]], None]) -> tuple[argparse.ArgumentParser, list[Part]]:
     _building.append(main)
     try:
         main([])
     except _Built as built:
-        return built.args[0]
+        return built.args
     finally:
         _building.pop()
     raise ValueError(f"{main} parsed nothing: a program begins with polytune.app.cli.parse.")
 
 
 class _Built(Exception):
-    """Carries a parser out of a program."""
+    """Carries a parser, and the parts that it was made from, out of a program."""
 
 
 _building: list[Callable] = []

@@ -116,6 +116,7 @@ def read_world(name: str, config: MethodsBenchmarkConfig):
 
 
 def recipe_of(name: str) -> Path:
+    """The comparison of a world of the benchmark."""
     return RECIPES / "methods_benchmark" / f"{name}_compare.yaml"
 
 

@@ -73,6 +73,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, ``~`` in paths written out."""
     options = build_parser().parse_args(list(argv))
     return argparse.Namespace(**{name: at_home(value) for name, value in vars(options).items()})
 
@@ -166,6 +167,7 @@ def note_training(options: argparse.Namespace, task: Task) -> None:
 
 
 def draw(options: argparse.Namespace, task: Task) -> None:
+    """Grow a tree and draw it over the map, into the file ``--vines``."""
     share_cores()
     from polytune.pictures.vine_plot import grow_and_draw
 

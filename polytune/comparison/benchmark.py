@@ -83,14 +83,17 @@ class World:
 
     @property
     def folder(self) -> Path:
+        """Where its runs lie."""
         return Path(self.config.output_dir)
 
     @property
     def seeds(self) -> list[int]:
+        """Those that every method runs."""
         return parse_seeds(self.config.seeds)
 
     @property
     def bases(self) -> list[Method]:
+        """The bases without a method."""
         return [self.laid[key] for key in self.laid if key[1] == BASE_ALONE]
 
     @property
@@ -128,6 +131,7 @@ class World:
         return method
 
     def programs(self) -> Programs:
+        """The command lines of its runs."""
         return Programs(
             self.policy_config.model,
             methods.shared_flags(self.task_config, self.policy_config),
@@ -218,6 +222,7 @@ def measure(world: World, run: Run, programs: Programs, call: Call) -> dict[str,
 
 
 def read_measures(run: Run, task: Task) -> dict[str, float]:
+    """The means of a run's figures over its start states, rounded."""
     return {name: short(fmean(own)) for name, own in read_figures(run, task).values.items()}
 
 

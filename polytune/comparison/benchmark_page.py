@@ -89,6 +89,7 @@ def _bases(worlds: Mapping[str, Any]) -> list[str]:
 
 
 def world_part(name: str, world: Mapping[str, Any], level: float) -> str:
+    """The part of the page that tells of one world."""
     seeds, samples = len(world["seeds"]), world["samples"]
     how = "computed from the policy's probabilities" if world["exact"] else f"{samples} samples of each start state"
     told = (

@@ -53,10 +53,12 @@ class Figures:
 
     @property
     def env_steps(self) -> int:
+        """Environment steps that the run's training took; 0 without metrics."""
         return int(self.metrics[-1]["rollout/env_steps"]) if self.metrics else 0
 
     @property
     def gradient_steps(self) -> int:
+        """Its optimiser steps; 0 without metrics."""
         return int(self.metrics[-1]["step"]) if self.metrics else 0
 
 

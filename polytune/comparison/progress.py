@@ -26,6 +26,7 @@ class Progress:
         self.bar.__exit__(*error)
 
     def tell(self, outcome: Outcome) -> None:
+        """Print the line of a run that has ended."""
         self.ended += 1
         left = len(self.runs) - self.ended
         text = f"{time.strftime('%H:%M:%S')} {outcome.name}: "

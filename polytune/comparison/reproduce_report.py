@@ -23,6 +23,7 @@ def percent(value: float | None, sign: str = "") -> str:
 
 
 def title_of(policy: str) -> str:
+    """What a report calls a policy."""
     return METHOD_TITLES.get(policy, policy)
 
 

@@ -43,14 +43,17 @@ class Run:
 
     @property
     def name(self) -> str:
+        """What people read."""
         return PRETRAINED if self.method is None else f"{self.method.name} seed {self.seed}"
 
     @property
     def policy_name(self) -> str:
+        """What records call its policy, without blanks."""
         return PRETRAINED if self.method is None else f"{self.method.name}_s{self.seed}"
 
     @property
     def records(self) -> Path:
+        """The file of its evaluation."""
         return self.folder / "evaluation" / "records.jsonl"
 
 
@@ -83,6 +86,7 @@ class Programs:
         self.pretrained = fingerprint(model)
 
     def training(self, run: Run) -> list[str]:
+        """The command line of a run's training."""
         own = ["--model", self.model, "--seed", str(run.seed), "--output_dir", str(run.folder)]
         config = ["--config", str(run.method.config)]
         return [*start("finetune"), *config, *self.shared, *self.overrides, *own]
@@ -93,6 +97,7 @@ class Programs:
         return [*self.shared, "--n", str(self.config.n), "--seed", str(self.config.evaluation_seed), *perturb]
 
     def evaluation(self, run: Run) -> list[str]:
+        """The command line of a run's evaluation."""
         path = self.model if run.method is None else run.folder
         own = ["--policies", f"{run.policy_name}={path}", "--level", str(self.config.level)]
         out = ["--output_dir", str(run.folder / "evaluation")]
@@ -165,10 +170,12 @@ class Programs:
         return run.method is None or (note["trained"] is not None and not note["laid_out"])
 
     def is_trained(self, run: Run) -> bool:
+        """Whether the policy in the run's folder is what its training left, or was laid there."""
         note = read_note(run)
         return note["laid_out"] or note["trained"] == fingerprint(run.folder)
 
     def is_evaluated(self, run: Run) -> bool:
+        """Whether the records are of that policy and of these samples."""
         note = read_note(run)
         policy = note["trained"] if note["laid_out"] else fingerprint(run.folder)
         policy = self.pretrained if run.method is None else policy
@@ -181,6 +188,7 @@ class Programs:
         return bool(had) and not _unlike_flags(portable(had), portable(asked)) and wanted <= perturbed
 
     def is_done(self, run: Run) -> bool:
+        """Whether nothing of the run is left to do."""
         return (run.method is None or self.is_trained(run)) and self.is_evaluated(run)
 
     def job(self, run: Run, then: Callable[[Run], object] = lambda run: None) -> Callable[[Launcher], None]:
@@ -247,4 +255,5 @@ def read_note(run: Run) -> dict[str, Any]:
 
 
 def write_note(run: Run, **changes: Any) -> None:
+    """Change fields of the note in a run's folder; the others stay."""
     write_json(run.folder / NOTE_FILE, read_note(run) | changes)

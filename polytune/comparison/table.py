@@ -165,6 +165,7 @@ def perturbed_tables(summary: dict[str, Any]) -> list[str]:
 
 
 def headline(summary: dict[str, Any]) -> str:
+    """One line over a table: seeds, start states, samples, what the intervals cover."""
     seeds = summary["seeds"]
     starts, samples = summary["starts"], counted(summary["samples_per_start_state"], "sample")
     over = f"seeds and {starts} (pretrained: over {starts})" if len(seeds) > 1 else f"{starts} alone: seeds differ, too"

@@ -96,6 +96,7 @@ def table(creativity: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def headline(task: CreativityTask, creativity: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line over a table of creativity: prompts, objects, what training shows of them."""
     prompts = next(iter(creativity.values()))["counts"]["generations"]
     structure = task.structure
     share = 100 * len(structure.seen) / structure.number_of_objects

@@ -38,6 +38,7 @@ def logprobs(model: torch.nn.Module, episode: dict, temperature: float) -> list[
 
 
 def main() -> None:
+    """Read the command line, score the episodes, write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("folder", "episodes", "result"):
         parser.add_argument(name, type=Path)

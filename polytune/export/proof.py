@@ -47,6 +47,7 @@ class Proof:
     precision: str
 
     def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
         return asdict(self)
 
 

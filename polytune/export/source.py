@@ -39,6 +39,7 @@ class Source:
 
     @property
     def run_folder(self) -> Path:
+        """The folder of the run that made the policy."""
         return of_run(self.folder, RUN_FILE).parent
 
     @property

@@ -57,6 +57,7 @@ class Counts:
 
     @property
     def valid(self) -> int:
+        """Generations that are valid, seen in training or not."""
         return sum(self.seen.values()) + sum(self.unseen.values())
 
 

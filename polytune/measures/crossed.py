@@ -53,6 +53,8 @@ class MeanSquares:
 
     @classmethod
     def of(cls, values_R_P: np.ndarray) -> "MeanSquares":
+        """Of values (R, P), one a run and start state: squares of runs, start states and what is left, over their
+        degrees of freedom. Assumes two of either at least."""
         runs, problems = values_R_P.shape
         mean = values_R_P.mean()
         run_R, problem_P = values_R_P.mean(axis=1) - mean, values_R_P.mean(axis=0) - mean

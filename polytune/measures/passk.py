@@ -19,6 +19,11 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Unbiased pass@k of one problem from whole numbers; the ratio is rounded once.
 
     Raises ValueError for a non-integer or negative argument, k < 1, k > num_samples, num_correct > num_samples.
+
+    >>> pass_at_k(num_samples=4, num_correct=1, k=2)
+    0.5
+    >>> [pass_at_k(16, 3, k) for k in (1, 14)]  # with 13 failures, 14 samples hold a success
+    [0.1875, 1.0]
     """
     n, c, k = (_whole(name, v) for name, v in (("num_samples", num_samples), ("num_correct", num_correct), ("k", k)))
     if k < 1:
@@ -50,6 +55,9 @@ def pass_at_k_interval(
     problems. A single problem leaves its samples only: the exact binomial interval of p (Clopper and Pearson 1934),
     carried through 1 - (1 - p)^k, which rises with p; it speaks about that problem alone.
     Raises ValueError as `pass_at_k` and `mean_interval`, and for shapes that differ.
+
+    >>> [round(x, 3) for x in pass_at_k_interval(16, [0, 1, 3, 16, 8, 2, 0, 5, 16, 1], 4)]  # ten problems, 16 samples
+    [0.534, 0.272, 0.779]
     """
     correct_P = np.atleast_1d(np.asarray(num_correct))
     samples_P = np.asarray(num_samples)
@@ -87,7 +95,11 @@ def cover_at(num_samples: int, num_correct: int, tau: float) -> float:
 
 
 def coverage_ks(n: int) -> list[int]:
-    """The k of a coverage curve: 1, 2, 4, ... and n itself. ValueError for n < 1."""
+    """The k of a coverage curve: 1, 2, 4, ... and n itself. ValueError for n < 1.
+
+    >>> coverage_ks(12)
+    [1, 2, 4, 8, 12]
+    """
     last = _whole("n", n)
     if last < 1:
         raise ValueError(f"n must be at least 1, got {last}")
@@ -98,6 +110,9 @@ def coverage_area(ks: ArrayLike, values: ArrayLike) -> Any:
     """Area under the coverage curve: the mean of pass@k over log2 k from the first to the last k, trapezoid rule.
 
     values: (..., ks). In [0, 1] as pass@k is; a single k gives its own value. ValueError for ks that do not rise.
+
+    >>> round(float(coverage_area([1, 2, 4], [0.2, 0.4, 0.8])), 3)  # trapezoids of height .3 and .6
+    0.45
     """
     logs_K, values_K = np.log2(np.asarray(ks, dtype=np.float64)), np.asarray(values, dtype=np.float64)
     steps = np.diff(logs_K)

@@ -14,9 +14,11 @@ cases: while all ALP are 0, and with one start state, each keeps its turn.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.rollout import Start
@@ -25,6 +27,11 @@ from polytune.rollout import Start
 @dataclass
 class ALP(Method):
     uniform: float = 0.2
+    logs: ClassVar[dict[str, Metric]] = {
+        "alp/progress": Metric(
+            "mean change of success rates between two trees of a start state", "share", "above 0", "0: nothing changes"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("uniform", self.uniform, 0.0, 1.0)

@@ -18,11 +18,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
 from polytune.lookup import find, is_path
+from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Update, require_option
 from polytune.methods.mixture import Mixture, fit
 from polytune.methods.solved import success_rate, whole_trees
@@ -36,6 +38,11 @@ class ALPGMM(Method):
     components: int = 10
     uniform: float = 0.2
     least: int = 5
+    logs: ClassVar[dict[str, Metric]] = {
+        "alp_gmm/progress": Metric(
+            "mean change of success rates among the start states met last", "share", "above 0", "0: nothing changes"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("uniform", self.uniform, 0.0, 1.0)

@@ -11,10 +11,12 @@ every method with temperatures. Degenerate cases: all scores 0: the lowest tempe
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 
 
@@ -25,6 +27,11 @@ class BStaR(Method):
     steps: int = 4
     hold: int = 8
     wanted: int = 8
+    logs: ClassVar[dict[str, Metric]] = {
+        "b_star/balance": Metric(
+            "balance of right and different answers at this temperature", "0 to 1", "rises", "0: nothing succeeds"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("low", self.low, 1e-3)

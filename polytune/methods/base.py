@@ -31,6 +31,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 
 from polytune.config import require_number
+from polytune.meanings import Metric
 from polytune.rollout import Row, Start, Trajectory, Tree, Walk
 
 #: of a policy: name -> tensor
@@ -204,10 +205,14 @@ class Minibatch:
 class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
     is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories. ``signs``: an example of
-    the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none."""
+    the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none.
+    ``logs``: what the figures mean that it records. ``page``: that of the documentation on which it stands, where its
+    hooks do not say it (docs/site/families.py)."""
 
     needs_snapshots: ClassVar[bool] = False
     signs: ClassVar[Any] = None
+    logs: ClassVar[Mapping[str, Metric]] = {}
+    page: ClassVar[str] = ""
 
     def has(self, hook: str) -> bool:
         """Whether it writes this hook of its own."""

@@ -11,10 +11,12 @@ Degenerate cases: a subgoal that stands in the first observation pays nothing; t
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 
 
@@ -22,6 +24,11 @@ from polytune.methods.base import Method, Update, require_option
 class Beacons(Method):
     goals: str = "goal"
     coef: float = 0.5
+    logs: ClassVar[dict[str, Metric]] = {
+        "beacons/bonus": Metric(
+            "mean bonus of an attempt", "reward", "above 0", "0: no subgoal is ever seen, see goals"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)

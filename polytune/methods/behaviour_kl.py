@@ -15,6 +15,8 @@ from polytune.methods.base import Method, Minibatch
 
 @dataclass
 class BehaviourKL(Method):
+    """The term as a loss of a minibatch; ``kl_coef`` with ``kl_reference: behaviour`` brings it."""
+
     coef: float
 
     def loss(self, batch: Minibatch) -> torch.Tensor:

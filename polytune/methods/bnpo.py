@@ -14,17 +14,23 @@ group, equal rates): alpha = beta = 1; groups at p of 0 or 1 have advantages of 
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 
 
 @dataclass
 class BNPO(Method):
     most: float = 10.0
+    page: ClassVar[str] = "groups"
+    logs: ClassVar[dict[str, Metric]] = {
+        "bnpo/alpha": Metric("alpha of the Beta density", "", "1 or more"),
+        "bnpo/beta": Metric("beta of the Beta density", "", "1 or more"),
+    }
 
     def __post_init__(self) -> None:
         require_option("most", self.most, 0.0)

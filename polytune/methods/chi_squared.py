@@ -15,11 +15,12 @@ pi_0 all u are 1, and all attempts lose alike.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 
 
@@ -43,6 +44,14 @@ class ChiSquared(Method):
     coef: float = 0.01
     most: float = 10.0
     least: float = 0.01
+    logs: ClassVar[dict[str, Metric]] = {
+        "chi_squared/chi2": Metric(
+            "chi-squared distance to the pretrained policy",
+            "",
+            "grows slowly, at least least",
+            "jumps: lower the learning rate, raise coef",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)

@@ -10,10 +10,12 @@ token lies between low and high, nothing changes.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, require_option
 
 
@@ -22,6 +24,15 @@ class ClipCov(Method):
     ratio: float = 2e-4
     low: float = 1.0
     high: float = 5.0
+    page: ClassVar[str] = "entropy"
+    logs: ClassVar[dict[str, Metric]] = {
+        "clip_cov/share": Metric(
+            "share of own tokens that are left out of the loss",
+            "share",
+            "about ratio",
+            "below: few tokens lie between low and high, widen them",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("ratio", self.ratio, 0.0, 1.0)

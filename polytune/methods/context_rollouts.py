@@ -27,6 +27,7 @@ import torch
 
 from polytune.config import require, require_choice
 from polytune.digests import number_from
+from polytune.meanings import Metric
 from polytune.methods.base import Grown, Method, Update, require_option
 from polytune.methods.row_buffer import Kept
 from polytune.rollout import Row, Start, Trajectory, Tree, trajectory_row
@@ -39,6 +40,12 @@ class ContextRollouts(Method):
     share: float = 0.125
     ratio: str = "plain"
     name: ClassVar[str] = "context_rollouts"
+    logs: ClassVar[dict[str, Metric]] = {
+        "context_rollouts/rows": Metric(
+            "rows that the second growth gave", "rows", "above 0", "0: nothing was to be tried again"
+        ),
+        "context_rollouts/advantage": Metric("mean advantage of those rows", "advantage"),
+    }
 
     def __post_init__(self) -> None:
         require_option("share", self.share, 0.0, 1.0)

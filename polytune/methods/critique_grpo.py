@@ -20,6 +20,7 @@ import torch
 
 from polytune.config import require
 from polytune.lookup import find, is_path
+from polytune.meanings import Metric
 from polytune.methods.base import Minibatch, require_option
 from polytune.methods.context_rollouts import ContextRollouts
 from polytune.rollout import Tree
@@ -31,6 +32,12 @@ class CritiqueGRPO(ContextRollouts):
     words: str = "{answer}"
     gamma: float = 0.1
     name: ClassVar[str] = "critique_grpo"
+    logs: ClassVar[dict[str, Metric]] = {
+        "critique_grpo/rows": Metric(
+            "rows that the second growth gave", "rows", "above 0", "0: nothing was to be tried again"
+        ),
+        "critique_grpo/advantage": Metric("mean advantage of those rows", "advantage"),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

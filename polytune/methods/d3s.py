@@ -13,9 +13,11 @@ groups that tie keep their first members, with advantages of 0; shares of 1 chan
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Seen, Update, require_option
 from polytune.methods.turns import padded
 
@@ -25,6 +27,9 @@ class D3S(Method):
     keep: float = 0.5
     keep_tokens: float = 0.5
     until: float = 1.0
+    logs: ClassVar[dict[str, Metric]] = {
+        "d3s/kept": Metric("share of own tokens that keep their advantage", "share", "grows to 1 over the share until"),
+    }
 
     def __post_init__(self) -> None:
         for name in ("keep", "keep_tokens", "until"):

@@ -12,10 +12,12 @@ its steps are not counted as the run's. Degenerate case: an expert that solves n
 import math
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Minibatch, Update, require_option
 from polytune.methods.row_buffer import Kept, Kind, pack_rows, unpack_rows
 from polytune.rollout import Row
@@ -26,6 +28,11 @@ class Demonstrations(Method):
     coef: float = 0.1
     episodes: int = 64
     share: float = 0.125
+    logs: ClassVar[dict[str, Metric]] = {
+        "demonstrations/logprob": Metric(
+            "mean log-probability of the expert's tokens", "nats a token", "rises", "falls: raise coef or share"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)

@@ -21,10 +21,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require, require_choice
+from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Minibatch, Update, require_option
 from polytune.methods.row_buffer import Kept, Kind, pack_rows, unpack_rows
 from polytune.methods.solved import success_rate
@@ -42,6 +44,17 @@ class DPHRL(Method):
     solved: float = 1.0
     share: float = 0.25
     family: str = "solved"
+    logs: ClassVar[dict[str, Metric]] = {
+        "dph_rl/divergence": Metric(
+            "mean divergence of rehearsed tokens from the pretrained policy",
+            "",
+            "grows slowly",
+            "grows fast: raise coef",
+        ),
+        "dph_rl/rehearsed": Metric(
+            "answers that are rehearsed", "count", "above 0", "0: the pretrained policy solved nothing, see solved"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_choice("divergence", self.divergence, DIVERGENCES)

@@ -12,6 +12,7 @@ Degenerate case: actions of one token each leave all as it is.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,7 @@ from polytune.methods.base import Method, Update, require_option
 @dataclass
 class Duration(Method):
     power: float = 1.0
+    page: ClassVar[str] = "tokens"
 
     def __post_init__(self) -> None:
         require_option("power", self.power, 0.0)

@@ -18,12 +18,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require, require_number
 from polytune.lookup import find, is_path
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
 from polytune.rollout import Trajectory
 
@@ -34,6 +35,9 @@ KNOWN = ("return", "distinct", "brief")
 class DynamicRewards(Method):
     objectives: str = "return/distinct"
     weights: str = "1/1"
+    logs: ClassVar[dict[str, Metric]] = {
+        "dynamic_rewards/factor": Metric("factor on the weights of the rewards in this update", "factor", "1 or above"),
+    }
 
     def __post_init__(self) -> None:
         self.names = [name.strip() for name in str(self.objectives).split("/")]

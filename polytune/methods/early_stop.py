@@ -15,10 +15,12 @@ without it. Degenerate cases: stretch so large that no horizon is reached, and r
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.ragged import pack, unpack
 from polytune.methods.solved import whole_trees
@@ -31,6 +33,14 @@ class EarlyStop(Method):
     least: int = 1
     repeats: int = 3
     size: int = 16
+    logs: ClassVar[dict[str, Metric]] = {
+        "early_stop/stopped": Metric(
+            "share of rollouts that were ended early",
+            "share",
+            "below .2",
+            "above: the limit is too short for the policy",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("stretch", self.stretch, 1.0)

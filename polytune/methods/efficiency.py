@@ -12,11 +12,13 @@ Degenerate case: one answer is worth 1 or -1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
 from polytune.lookup import find, said
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.rollout import Trajectory, Tree
 
@@ -26,6 +28,9 @@ class Efficiency(Method):
     separator: str = ";"
     grade: str = ""
     coef: float = 1.0
+    logs: ClassVar[dict[str, Metric]] = {
+        "efficiency/bonus": Metric("mean change of an attempt's reward", "reward"),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)

@@ -12,9 +12,11 @@ cases: where all entropies are equal, g is 1 and the bonus of all turns but the 
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Seen, Update, require_option
 from polytune.methods.turns import turn_entropies
 
@@ -24,6 +26,14 @@ class EMPG(Method):
     k: float = 1.0
     k_next: float = 1.0
     zeta: float = 0.1
+    logs: ClassVar[dict[str, Metric]] = {
+        "empg/range": Metric(
+            "largest less least entropy of a turn in the update",
+            "nats",
+            "above .1",
+            "near 0: turns do not differ, and the method does nothing",
+        ),
+    }
 
     def __post_init__(self) -> None:
         for name in ("k", "k_next", "zeta"):

@@ -14,10 +14,12 @@ episode. Degenerate cases: before the first update there is no band; coef 0 does
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Seen, Update, require_option
 from polytune.methods.turns import turn_entropies, turn_means
 
@@ -29,6 +31,15 @@ class EPO(Method):
     high: float = 2.0
     alpha: float = 0.1
     smooth: float = 1.0
+    page: ClassVar[str] = "entropy"
+    logs: ClassVar[dict[str, Metric]] = {
+        "epo/penalty": Metric(
+            "mean penalty of own tokens outside the band",
+            "nats",
+            "near 0",
+            "grows: entropy leaves its history, raise coef or lower the learning rate",
+        ),
+    }
 
     def __post_init__(self) -> None:
         for name in ("coef", "low", "high", "alpha", "smooth"):

@@ -15,7 +15,7 @@ a row. Degenerate case: a group without success (target 'success') teaches nothi
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -38,6 +38,7 @@ class FDPG(Method):
     target: str = "success"
     beta: float = 1.0
     most: float = 5.0
+    page: ClassVar[str] = "losses"
 
     def __post_init__(self) -> None:
         require_choice("divergence", self.divergence, tuple(SLOPES))

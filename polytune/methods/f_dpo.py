@@ -21,6 +21,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from polytune.config import require, require_choice
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, require_option
 from polytune.methods.chi_squared import log_ratios, pretrained_at_hand
 from polytune.methods.rec import mean_over_tokens
@@ -36,6 +37,9 @@ class FDPO(Method):
     most: float = 10.0
     nll: float = 0.0
     name: ClassVar[str] = "f_dpo"
+    logs: ClassVar[dict[str, Metric]] = {
+        "f_dpo/pairs": Metric("pairs of a success and a failure", "count", "above 0", "0: no group has both"),
+    }
 
     def __post_init__(self) -> None:
         require_choice("divergence", self.divergence, DIVERGENCES)

@@ -8,15 +8,20 @@ left as it is.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 
 
 @dataclass
 class FlatSuccess(Method):
     value: float = 1.0
+    logs: ClassVar[dict[str, Metric]] = {
+        "flat_success/bonus": Metric("mean bonus of a trajectory", "reward", "0 to value"),
+    }
 
     def __post_init__(self) -> None:
         require_option("value", self.value, 0.0)

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.ragged import pack, unpack
 from polytune.methods.ways import pack_ways, unpack_ways, way_of
@@ -33,6 +34,18 @@ class GoExplore(Method):
     share: float = 0.5
     size: int = 5000
     needs_snapshots: ClassVar[bool] = True
+    page: ClassVar[str] = "bonuses"
+    logs: ClassVar[dict[str, Metric]] = {
+        "go_explore/rooted": Metric(
+            "share of trees that began in a state of the archive",
+            "share",
+            "near share after a few updates",
+            "0: the archive has no state of the start states that are due",
+        ),
+        "go_explore/cells": Metric(
+            "cells in the archive", "count", "rises, at most size", "at size at once: observations hardly repeat"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("share", self.share, 0.0, 1.0)

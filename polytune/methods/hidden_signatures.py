@@ -24,6 +24,7 @@ from polytune.methods.rep_exp import project
 class HiddenSignatures(Method):
     width: int = 32
     scale: float = 1.0
+    page: ClassVar[str] = "diversity"
     signs: ClassVar[tuple[float, ...]] = (0.0,)
 
     def __post_init__(self) -> None:

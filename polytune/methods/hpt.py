@@ -11,9 +11,11 @@ start state without demonstration only loses its failed attempts.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Update, require_option
 from polytune.methods.demonstrations import Demonstrations
 from polytune.methods.row_buffer import Kept
@@ -25,6 +27,12 @@ class HPT(Demonstrations):
     coef: float = 1.0
     episodes: int = 1024
     gate: int = 0
+    logs: ClassVar[dict[str, Metric]] = {
+        **Demonstrations.logs,
+        "hpt/failing": Metric(
+            "start states that are imitated", "count", "falls", "rises: the policy forgets, raise coef"
+        ),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

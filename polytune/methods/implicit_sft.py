@@ -20,12 +20,13 @@ first update. log u is cut to [-most, most]. Assumes as ``demonstrations``, and 
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
 from polytune.config import require_choice
+from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Minibatch, Update, require_option
 from polytune.methods.chi_squared import pretrained_at_hand
 from polytune.methods.demonstrations import Demonstrations
@@ -47,6 +48,12 @@ TERMS = {
 class ImplicitSFT(Demonstrations):
     divergence: str = "pearson"
     most: float = 3.0
+    logs: ClassVar[dict[str, Metric]] = {
+        **Demonstrations.logs,
+        "implicit_sft/logprob": Metric(
+            "mean log-probability of the expert's tokens", "nats a token", "rises", "falls: raise coef or share"
+        ),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,11 +10,12 @@ last of the share are all held.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, require_option
 from polytune.methods.clip_cov import covariance
 
@@ -23,6 +24,12 @@ from polytune.methods.clip_cov import covariance
 class KLCov(Method):
     share: float = 2e-3
     coef: float = 1.0
+    page: ClassVar[str] = "entropy"
+    logs: ClassVar[dict[str, Metric]] = {
+        "kl_cov/share": Metric(
+            "share of own tokens that are held", "share", "at most share", "0: no token has a positive covariance"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("share", self.share, 0.0, 1.0)

@@ -15,11 +15,12 @@ attempts, so trees without roots. Degenerate cases: one start state, or no p kno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.rollout import Start
@@ -29,6 +30,11 @@ from polytune.rollout import Start
 class Knapsack(Method):
     low: int = 2
     high: int = 128
+    logs: ClassVar[dict[str, Metric]] = {
+        "knapsack/most": Metric(
+            "largest number of attempts that a start state got", "attempts", "between num_seeds and high"
+        ),
+    }
 
     def __post_init__(self) -> None:
         for name in ("low", "high"):

@@ -13,11 +13,12 @@ policy that sampled, so that log pi < log q holds at tokens whose distribution t
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Seen, Update, require_option
 
 DROPPED = -1e4
@@ -29,6 +30,12 @@ class LpReg(Method):
     share: float = 0.01
     coef: float = 1.0
     most: float = 10.0
+    page: ClassVar[str] = "entropy"
+    logs: ClassVar[dict[str, Metric]] = {
+        "lp_reg/share": Metric(
+            "share of own tokens that are held", "share", "0 to share", "0: no unlikely token had a negative advantage"
+        ),
+    }
 
     def __post_init__(self) -> None:
         for name, highest in (("kappa", 1.0), ("share", 1.0), ("coef", math.inf), ("most", math.inf)):

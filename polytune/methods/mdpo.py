@@ -14,10 +14,11 @@ of REINFORCE.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, require_option
 from polytune.methods.rec import mean_over_tokens
 
@@ -26,6 +27,10 @@ from polytune.methods.rec import mean_over_tokens
 class MDPO(Method):
     step: float = 1.0
     least: float = 0.05
+    logs: ClassVar[dict[str, Metric]] = {
+        "mdpo/step": Metric("step size t", "", "falls from step to least"),
+        "mdpo/kl": Metric("mean KL to the last policy", "nats a token", "below .1", "above: lower step"),
+    }
 
     def __post_init__(self) -> None:
         require_option("step", self.step, 1e-6)

@@ -14,17 +14,22 @@ reward is told again.
 
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 
 
 @dataclass
 class MRT(Method):
     coef: float = 1.0
+    page: ClassVar[str] = "objectives"
+    logs: ClassVar[dict[str, Metric]] = {
+        "mrt/progress": Metric("mean bonus of a trajectory", "reward", "near 0: progress telescopes"),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)

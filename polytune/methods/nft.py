@@ -12,11 +12,12 @@ and loss_type 'dapo'. Degenerate case: without mixed groups nothing is learnt.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require_choice
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, require_option
 from polytune.methods.rec import mean_over_tokens
 
@@ -28,6 +29,14 @@ class NFT(Method):
     weigh: str = "failures"
     negatives: float = 1.0
     floor: float = 1.0
+    logs: ClassVar[dict[str, Metric]] = {
+        "nft/mixed": Metric(
+            "share of own tokens in groups with both outcomes",
+            "share",
+            "above .3",
+            "below: nothing is learnt, larger groups or other start states",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_choice("weigh", self.weigh, WEIGHTS)

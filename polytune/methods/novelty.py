@@ -15,10 +15,12 @@ drift as it learns. coef, k and width are not established, so options. Degenerat
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Seen, Update, require_option
 from polytune.methods.rep_exp import project
 
@@ -30,6 +32,11 @@ class Novelty(Method):
     adds: int = 5
     size: int = 2048
     width: int = 32
+    logs: ClassVar[dict[str, Metric]] = {
+        "novelty/distance": Metric(
+            "mean distance of an attempt to the archive", "", "above 0", "falls to 0: nothing is new"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)

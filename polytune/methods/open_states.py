@@ -28,6 +28,7 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.ragged import pack, unpack
 from polytune.methods.ways import Way, pack_ways, unpack_ways, way_of
@@ -49,6 +50,7 @@ class Kept:
     rates: dict[int, float] = field(default_factory=dict)
 
     def root(self, start_state: int, turn: int) -> Root:
+        """Where a group begins that goes on before turn ``turn``."""
         return Root(start_state, self.prompt_ids, self.way[:turn], self.snapshots[turn])
 
 
@@ -71,6 +73,27 @@ class OpenStates(Method):
     share: float = 0.5
     uses: int = 8
     needs_snapshots: ClassVar[bool] = True
+    logs: ClassVar[dict[str, Metric]] = {
+        "open_states/rooted": Metric(
+            "share of groups that began in mid-episode",
+            "share",
+            "near share",
+            "far below: start states have no success or no failure yet",
+        ),
+        "open_states/kept": Metric("start states with a kept way", "count", "rises"),
+        "open_states/success": Metric(
+            "success rate of those groups",
+            "share",
+            ".3 to .7",
+            "outside: the estimate lags behind the policy, larger groups",
+        ),
+        "open_states/mixed": Metric(
+            "share of those groups with both outcomes",
+            "share",
+            "above that of the others, see groups/equal_rewards",
+            "below: the states are not open",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("share", self.share, 0.0, 1.0)

@@ -18,6 +18,8 @@ from polytune.methods.base import Method, Minibatch
 
 @dataclass
 class PerSetRows(Method):
+    """The difference as a loss of a minibatch's rows; no option, ``credit: per_set`` brings it."""
+
     def loss(self, batch: Minibatch) -> torch.Tensor:
         extra_b_C = per_set_correction(batch.ratio_b_C, batch.advantages_b_C, batch.set_deductions_b_C, *batch.epsilon)
         return (batch.mask_b_C * extra_b_C * batch.weight).sum()

@@ -21,11 +21,12 @@ and the gradient is that of REINFORCE.
 import math
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require, require_choice
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, require_option
 
 REGIONS = ("none", "one_side", "two_side", "ring")
@@ -52,6 +53,14 @@ class REC(Method):
     tau: float = 0.0
     shift: float = 0.0
     balance: bool = False
+    logs: ClassVar[dict[str, Metric]] = {
+        "rec/inside": Metric(
+            "share of own tokens inside the region",
+            "share",
+            "above .8",
+            "below: the policy leaves the one that sampled, lower the learning rate",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_choice("region", self.region, REGIONS)

@@ -14,9 +14,11 @@ moves for that, too. Degenerate case: where H does not move at all, the weight i
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Minibatch, Seen, Update, require_option
 from polytune.methods.demonstrations import Demonstrations
 from polytune.methods.row_buffer import Kept
@@ -28,6 +30,12 @@ from polytune.rollout import Row
 class RecallExtend(Demonstrations):
     most: float = 7.0
     accuracy: float = 1.0
+    logs: ClassVar[dict[str, Metric]] = {
+        **Demonstrations.logs,
+        "recall_extend/weight": Metric(
+            "weight of the imitation", "weight", "falls as the demonstrations' entropy does"
+        ),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

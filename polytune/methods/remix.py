@@ -21,11 +21,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, Weights, require_option
 from polytune.methods.chi_squared import pretrained_at_hand
 from polytune.methods.rec import mean_over_tokens
@@ -41,6 +42,15 @@ class ReMix(Method):
     until: float = 0.5
     kl: float = 0.0
     base: float = 0.5
+    logs: ClassVar[dict[str, Metric]] = {
+        "remix/kl": Metric(
+            "convex KL to the reference and the last policy",
+            "nats a token",
+            "grows slowly",
+            "above .1: lower the learning rate",
+        ),
+        "remix/kept": Metric("rows that are remembered", "count", "above 0", "0: all advantages are 0"),
+    }
 
     def __post_init__(self) -> None:
         require_option("age", self.age, 1)

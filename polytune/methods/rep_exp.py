@@ -14,10 +14,12 @@ Degenerate cases: attempts that are all alike get 0, and so does a group of one.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Seen, Update, require_option
 
 
@@ -26,6 +28,14 @@ class RepExp(Method):
     coef: float = 0.01
     damping: float = 0.01
     width: int = 32
+    logs: ClassVar[dict[str, Metric]] = {
+        "rep_exp/bonus": Metric(
+            "mean bonus of an attempt",
+            "reward",
+            "0 to coef",
+            "0: no group has a success, or all hidden states are alike",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)

@@ -12,6 +12,7 @@ and degenerates as ``f_dpo``.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from polytune.meanings import Metric
 from polytune.methods.f_dpo import FDPO
 
 
@@ -20,6 +21,9 @@ class RPO(FDPO):
     divergence: str = "reverse"
     nll: float = 1.0
     name: ClassVar[str] = "rpo"
+    logs: ClassVar[dict[str, Metric]] = {
+        "rpo/pairs": Metric("pairs of a success and a failure", "count", "above 0", "0: no group has both"),
+    }
 
     def says(self) -> str:
         return (

@@ -35,6 +35,7 @@ class SALSA(Method):
 
     @property
     def folders(self) -> list[str]:
+        """Folders of the other policies."""
         return [folder for folder in str(self.others or "").split(":") if folder]
 
     def says(self) -> str:

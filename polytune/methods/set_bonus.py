@@ -13,11 +13,12 @@ critic. Degenerate cases: coef 0 is PPO; a group whose sets all score alike adds
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require, require_integer
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.objective import SPREAD, polychromic_window, score_groups
 
@@ -29,6 +30,14 @@ class SetBonus(Method):
     objective: str = "polychromic"
     diversity: str = "distinct_fraction"
     set_size: int = 4
+    logs: ClassVar[dict[str, Metric]] = {
+        "set_bonus/scale_raw": Metric(
+            "standard deviation of the bonus before anything divides it",
+            "reward",
+            "above 0",
+            "0: no set tells its members apart",
+        ),
+    }
 
     def __post_init__(self) -> None:
         self._gamma = 1.0

@@ -17,12 +17,13 @@ import math
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean, median
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.config import require, require_choice
 from polytune.digests import number_from
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.row_buffer import Kept, Kind, keep, pack_rows, unpack_rows
 from polytune.rollout import Row, Trajectory, signature_as_json, trajectory_row
@@ -37,6 +38,15 @@ class SPEAR(Method):
     max_age: int = 10
     size: int = 2048
     history: int = 10240
+    logs: ClassVar[dict[str, Metric]] = {
+        "spear/kept": Metric("successes that are remembered", "count", "above 0", "0: nothing has succeeded"),
+        "spear/baseline": Metric(
+            "median of the mean returns of the groups seen last",
+            "reward",
+            "rises",
+            "at the largest return: nothing is replayed any more",
+        ),
+    }
 
     def __post_init__(self) -> None:
         for name, most in (("coef", math.inf), ("warmup", 1.0), ("share", 1.0)):
@@ -78,9 +88,11 @@ class SPEAR(Method):
 
     @property
     def baseline(self) -> float:
+        """P50: median of the mean returns of the groups seen last; 0 before there is one."""
         return median(self.means or [0.0])
 
     def gamma(self, progress: float) -> float:
+        """The weight of replayed rows at a share of the run."""
         return (
             self.coef if progress >= self.warmup else self.coef * (1 - math.cos(math.pi * progress / self.warmup)) / 2
         )
@@ -100,6 +112,7 @@ class SPEAR(Method):
         update.record("spear/baseline", self.baseline)
 
     def kind(self, start_state: int, episode: Trajectory) -> Kind:
+        """What makes two successes one of a kind: start state, and a number of signature or actions."""
         told = signature_as_json(episode.signature) if self.key == "signature" else None
         told = [turn.whole_ids for turn in episode.turns] if told is None else told
         return start_state, number_from(repr(told).encode(), 7)

@@ -13,10 +13,12 @@ everywhere is weighed less than ``least`` would; all advantages 0 give weights o
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Seen, Update, require_option
 
 
@@ -24,6 +26,15 @@ from polytune.methods.base import Method, Minibatch, Seen, Update, require_optio
 class STEER(Method):
     least: float = 0.8
     floor: float = 0.02
+    page: ClassVar[str] = "entropy"
+    logs: ClassVar[dict[str, Metric]] = {
+        "steer/weight": Metric(
+            "mean weight of own tokens",
+            "weight",
+            "least to 1",
+            "near least: every token would change the entropy, lower the learning rate",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("least", self.least, 0.0, 1.0)

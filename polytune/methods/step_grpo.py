@@ -9,7 +9,7 @@ of one answer it is GRPO.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -21,6 +21,7 @@ from polytune.methods.base import Method, Update, require_option
 class StepGRPO(Method):
     to_go: bool = True
     eps: float = 1e-6
+    page: ClassVar[str] = "groups"
 
     def __post_init__(self) -> None:
         require(isinstance(self.to_go, bool), f"to_go must be true or false, got {self.to_go!r}.")

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from statistics import fmean
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Update, require_option
 from polytune.methods.row_buffer import Kept, Kind, pack_rows, unpack_rows
 from polytune.rollout import Row
@@ -32,6 +34,9 @@ REMEMBER = ("weighted_replay", "spear")
 class Swarm(Method):
     runs: str = ""
     share: float = 0.5
+    logs: ClassVar[dict[str, Metric]] = {
+        "swarm/pool": Metric("rows of other runs", "count", "above 0", "0: see runs"),
+    }
 
     def __post_init__(self) -> None:
         require_option("share", self.share, 0.0, 1.0)

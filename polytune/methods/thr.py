@@ -15,9 +15,11 @@ are left as they are.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Seen, Update, require_option
 
 
@@ -25,6 +27,11 @@ from polytune.methods.base import Method, Seen, Update, require_option
 class THR(Method):
     p: float = -0.1
     beta: float = 1.0
+    logs: ClassVar[dict[str, Metric]] = {
+        "thr/kept": Metric(
+            "share of the tokens of mixed groups that keep an advantage", "share", ".2 to 1", "near 0: lower beta"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("p", self.p, -1.0, 1.0)

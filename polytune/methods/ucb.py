@@ -13,10 +13,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.rollout import Trajectory, Tree
 
@@ -26,6 +28,21 @@ KEY_BYTES = 16
 @dataclass
 class UCB(Method):
     coef: float = 0.1
+    page: ClassVar[str] = "bonuses"
+    logs: ClassVar[dict[str, Metric]] = {
+        "ucb/bonus": Metric(
+            "mean bonus of scored actions",
+            "advantage",
+            "falls as pairs are seen again",
+            "as large as advantages/*_scale_applied: lower coef",
+        ),
+        "ucb/visited": Metric(
+            "pairs of observation and action seen so far",
+            "count",
+            "rises, ever more slowly",
+            "rises steadily: observations never repeat, and the bonus tells nothing apart",
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)
@@ -53,6 +70,7 @@ class UCB(Method):
         return bonus_B_T
 
     def add(self, keys: Iterable[bytes]) -> None:
+        """Count pairs."""
         self.counts.update(keys)
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -12,10 +12,12 @@ training on some start states reaches others. Degenerate case: where all or none
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Update, require_option
 from polytune.rollout import Start
 
@@ -24,6 +26,14 @@ from polytune.rollout import Start
 class Unsolved(Method):
     samples: int = 8
     wins: int = 0
+    logs: ClassVar[dict[str, Metric]] = {
+        "unsolved/open": Metric(
+            "start states that are trained on",
+            "count",
+            "above 0",
+            "0: all were solved before training, and each keeps its turn",
+        ),
+    }
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 1), ("wins", 0)):

@@ -14,9 +14,11 @@ state, each keeps its turn.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import ClassVar
 
 import torch
 
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.objective import find_diversity
@@ -29,6 +31,11 @@ class VAS(Method):
     learnability: float = 0.8
     variety: float = 0.2
     diversity: str = "distinct_fraction"
+    logs: ClassVar[dict[str, Metric]] = {
+        "vas/score": Metric(
+            "mean score of the start states met", "score", "above 0", "0: outcomes do not vary anywhere"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("share", self.share, 0.0, 1.0)
@@ -54,6 +61,7 @@ class VAS(Method):
         return start.instead(random.choices(states, weights)[0])
 
     def score(self, successes: float, signatures: Sequence) -> float:
+        """Of a start state, from its success rate and its attempts' signatures."""
         return self.learnability * successes * (1 - successes) + self.variety * self.measure.of_set(signatures)
 
     def learn(self, update: Update) -> None:

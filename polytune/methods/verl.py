@@ -14,10 +14,12 @@ a row. Degenerate cases: an advantage of 0 stays 0; the first update, which has 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Seen, Update, require_option
 
 EPS = 1e-8
@@ -29,6 +31,11 @@ class VERL(Method):
     kappa: float = 2.0
     momentum: float = 0.3
     stride: int = 40
+    logs: ClassVar[dict[str, Metric]] = {
+        "verl/rank": Metric(
+            "mean effective rank of an attempt's hidden states", "", "above 1", "near 1: answers are too short to tell"
+        ),
+    }
 
     def __post_init__(self) -> None:
         require_option("gain", self.gain, 0.0)

@@ -15,10 +15,12 @@ import math
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean
+from typing import ClassVar
 
 import torch
 
 from polytune.config import require
+from polytune.meanings import Metric
 from polytune.methods.base import Method, Update, require_option
 from polytune.methods.row_buffer import Kept, Kind, keep, numbered, pack_rows, unpack_rows
 from polytune.methods.solved import whole_trees
@@ -31,6 +33,9 @@ class WeightedReplay(Method):
     size: int = 512
     share: float = 0.25
     corrected: bool = True
+    logs: ClassVar[dict[str, Metric]] = {
+        "weighted_replay/kept": Metric("episodes that are remembered", "count", "rises to size"),
+    }
 
     def __post_init__(self) -> None:
         require_option("alpha", self.alpha, 1e-6)

@@ -16,6 +16,9 @@ def gae(rewards_B_T: Any, values_B_T: Any, mask_B_T: Any, gamma: float = 1.0, la
     """Advantages (B, T), float64, 0 where the mask is 0. Rows are padded on the right; padding may hold anything.
 
     Raises ValueError for shapes that differ or are not (B, T), a mask with a gap, gamma or lam outside [0, 1].
+
+    >>> gae([[0.0, 1.0]], [[0.5, 0.75]], [[1, 1]], lam=1.0)  # the return less the value
+    tensor([[0.5000, 0.2500]], dtype=torch.float64)
     """
     _check_fraction("gamma", gamma)
     _check_fraction("lam", lam)
@@ -32,7 +35,11 @@ def gae(rewards_B_T: Any, values_B_T: Any, mask_B_T: Any, gamma: float = 1.0, la
 
 
 def returns_to_go(rewards_B_T: Any, mask_B_T: Any, gamma: float = 1.0) -> torch.Tensor:
-    """Discounted sum of the rewards from each turn on, (B, T) float64, 0 in padding: the critic's target."""
+    """Discounted sum of the rewards from each turn on, (B, T) float64, 0 in padding: the critic's target.
+
+    >>> returns_to_go([[1.0, 2.0, 9.0]], [[1, 1, 0]], gamma=0.5)
+    tensor([[2., 2., 0.]], dtype=torch.float64)
+    """
     _check_fraction("gamma", gamma)
     mask_B_T = _right_padded(mask_B_T)
     rewards_B_T = _masked("rewards", rewards_B_T, mask_B_T)

@@ -23,6 +23,7 @@ class Groups:
 
     @property
     def num_members(self) -> int:
+        """N, the same in every group."""
         return self.rewards_P_N.shape[1]
 
 

@@ -44,7 +44,8 @@ class Scaling(Row):
         return self.shift_and_size(1.0, 1.0)[0] != 0
 
     def apply(self, values: torch.Tensor, mean: float, std: float, least: float = MIN_STD) -> torch.Tensor:
-        """`values` scaled, given the mean and std of their population. ValueError for no two finite numbers."""
+        """`values` (...) scaled, in their shape, given the mean and std of their population. ValueError for no two
+        finite numbers."""
         found = self.shift_and_size(mean, std)
         require(
             isinstance(found, tuple) and len(found) == 2 and all(isinstance(x, int | float) for x in found)

@@ -75,6 +75,11 @@ def set_advantages(
     Raises ValueError for a negative reward where the objective takes none (`polychromic`), set_size < 1 or > N, shapes
     that differ, a NaN or infinite reward, an unhashable signature, an unknown name, a num_sets that is no positive int
     or "all", an enumeration that is too large, and an objective or a diversity of your own whose output does not fit.
+
+    Two successes that are alike, one of its own kind, and a failure:
+
+    >>> [round(x, 3) for x in set_advantages([1, 1, 1, 0], ["A", "A", "B", "C"], set_size=2).tolist()]
+    [0.0, 0.0, 0.167, -0.167]
     """
     scores = score_groups(
         rewards,

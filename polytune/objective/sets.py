@@ -62,7 +62,11 @@ def check_enumerable(num_members: int, set_size: int) -> int:
 
 
 def all_sets(num_members: int, set_size: int) -> torch.Tensor:
-    """Every set of `set_size` of `num_members` members as indices (C(N, n), n); ValueError beyond MAX_SETS."""
+    """Every set of `set_size` of `num_members` members as indices (C(N, n), n); ValueError beyond MAX_SETS.
+
+    >>> all_sets(3, 2).tolist()
+    [[0, 1], [0, 2], [1, 2]]
+    """
     count = check_enumerable(num_members, set_size)
     flat = itertools.chain.from_iterable(itertools.combinations(range(num_members), set_size))
     return torch.from_numpy(np.fromiter(flat, dtype=np.int64, count=count * set_size)).reshape(count, set_size)

@@ -122,14 +122,17 @@ class EngineGenerator:
         self.epoch, self._stale = self.epoch + 1, True
 
     def open(self, ids: Sequence[int], key: SampleKey, *, forkable: bool = False) -> EngineBranch:
+        """As ``Generator`` says; nothing is asked of the engine yet."""
         if not ids:
             raise ValueError("a branch needs at least one token to begin with.")
         return EngineBranch(key=key, ids=list(ids), epoch=self.epoch)
 
     def extend(self, branch: EngineBranch, ids: Sequence[int]) -> None:
+        """As ``Generator`` says."""
         branch.ids.extend(ids)
 
     def fork(self, branch: EngineBranch, length: int, key: SampleKey) -> EngineBranch:
+        """As ``Generator`` says; what is shared is the engine's business."""
         if not 0 < length <= len(branch.ids):
             raise ValueError(f"cannot fork at token {length}: the branch has {len(branch.ids)} tokens.")
         self._check_current(branch)
@@ -138,10 +141,12 @@ class EngineGenerator:
         )
 
     def close(self, branches: Iterable[EngineBranch]) -> None:
+        """As ``Generator`` says; an engine holds nothing of a branch."""
         for branch in branches:
             branch.closed = True
 
     def sample(self, branches: Sequence[EngineBranch], turns: Sequence[int]) -> list[Sample]:
+        """As ``Generator`` says; the policy's weights are sent before, where they have changed."""
         for branch in branches:
             self._check_current(branch)
             if branch.closed:

@@ -63,6 +63,7 @@ class TokenCounters:
     recomputed: int = 0
 
     def as_dict(self) -> dict[str, int]:
+        """For logs and checkpoints."""
         return {name: getattr(self, name) for name in ("sampled", "prefilled", "reused", "recomputed")}
 
 

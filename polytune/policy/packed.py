@@ -44,9 +44,15 @@ class Attends(Protocol):
     reads_R: torch.Tensor | None
 
     def attend(
-        self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None,
+        self,
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
         dropout: float,
-    ) -> tuple[torch.Tensor, None]: ...  # fmt: skip
+    ) -> tuple[torch.Tensor, None]:
+        """The attention of one layer: outputs (1, Q, heads, d) of queries (1, heads, Q, d)."""
 
 
 class Segment(NamedTuple):

@@ -148,6 +148,7 @@ LEAST = 16
 
 
 def round_up(tokens: int) -> int:
+    """The length of a cache that holds so many tokens: grown in steps of 32."""
     return (tokens // 32 + 1) * 32 + 1  # one spare slot at the end for padding
 
 

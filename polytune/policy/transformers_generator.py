@@ -97,9 +97,11 @@ class TransformersGenerator:
         return CachedBranch(key=key, ids=list(ids), forkable=forkable, epoch=self.epoch)
 
     def extend(self, branch: CachedBranch, ids: Sequence[int]) -> None:
+        """As ``Generator`` says; the tokens run with the next ``sample``."""
         branch.ids.extend(ids)
 
     def fork(self, branch: CachedBranch, length: int, key: SampleKey) -> CachedBranch:
+        """As ``Generator`` says; keys and values of the prefix are shared."""
         if not 0 < length <= len(branch.ids):
             raise ValueError(f"cannot fork at token {length}: the branch has {len(branch.ids)} tokens.")
         self._check_current(branch)
@@ -118,6 +120,7 @@ class TransformersGenerator:
         return fork
 
     def close(self, branches: Iterable[CachedBranch]) -> None:
+        """As ``Generator`` says; a cache that forks still need stays."""
         for branch in branches:
             branch.closed = True
             branch.points.clear()
@@ -127,6 +130,7 @@ class TransformersGenerator:
 
     @torch.inference_mode()
     def sample(self, branches: Sequence[CachedBranch], turns: Sequence[int]) -> list[Sample]:
+        """As ``Generator`` says, all branches in one pass a token."""
         for branch in branches:
             self._check_current(branch)
             if branch.closed:

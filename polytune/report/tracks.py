@@ -56,6 +56,7 @@ class Signatures:
         return -1 if value is None else self.names.index(json.dumps(value))
 
     def labels(self) -> list[str]:
+        """What people read, in the order of the numbers."""
         return [signature_label(json.loads(name)) for name in self.names]
 
 

@@ -40,6 +40,7 @@ class Duplicates:
 
     @property
     def alarm(self) -> bool:
+        """Whether chance hardly explains so many."""
         return self.chance < ALARM
 
     def __str__(self) -> str:

@@ -71,6 +71,7 @@ class Trajectory:
 
     @property
     def success(self) -> bool:
+        """Whether it ended because the task was solved."""
         return self.stop_reason == "success"
 
     @property

@@ -44,6 +44,7 @@ class Outcome:
 
     @property
     def log(self) -> Path | None:
+        """The file with what a failed program said; None of one that went well."""
         return getattr(self.error, "log", None)
 
 

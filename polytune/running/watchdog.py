@@ -84,12 +84,14 @@ class Watched:
     """Mixin before a transformers ``Trainer``: names the stages of a run, and gives the watchdog its counters."""
 
     def train(self, *args, **kwargs):
+        """The parent's, as a stage."""
         read_progress(self._progress)
         with stage("training"):
             return super().train(*args, **kwargs)
 
     @stage("update")
     def training_step(self, *args, **kwargs):
+        """The parent's, as a stage."""
         return super().training_step(*args, **kwargs)
 
     @stage("saving a checkpoint")
@@ -98,6 +100,7 @@ class Watched:
 
     @stage("saving the policy")
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The parent's, as a stage."""
         super().save_model(output_dir, _internal_call)
 
     def _progress(self) -> tuple[str, ...]:
@@ -127,9 +130,11 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
+        """Begin to watch, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
+        """End the thread, and what it has ordered."""
         self._stop.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()

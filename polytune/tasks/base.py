@@ -104,6 +104,7 @@ class Episode(ABC):
 
     @property
     def done(self) -> bool:
+        """Whether it is over: solved, out of turns, or ended by the world."""
         return self.stop_reason is not None
 
     def step(self, action: str) -> Step:
@@ -250,6 +251,7 @@ class Task(ABC):
         return perturb, self.check_seed(perturb_seed)
 
     def check_seed(self, seed: Any) -> int:
+        """The seed itself; ValueError unless it is an int in 0..2**63 - 1."""
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
             raise ValueError(f"a seed of task {self.name!r} must be an int in 0..2**63 - 1, got {seed!r}")
         return seed

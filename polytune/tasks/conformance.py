@@ -75,6 +75,7 @@ def _difference(one: Sequence[Any], other: Sequence[Any]) -> str:
 
 
 def it_describes_itself(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Name, actions and instructions are there."""
     for name in ("name", "actions", "instructions"):
         if not isinstance(getattr(task, name, None), tuple if name == "actions" else str):
             yield f"{name} is {getattr(task, name, None)!r}: a task has a name, a tuple of words, and instructions"
@@ -92,6 +93,7 @@ def it_describes_itself(task: Task, seeds: Sequence[int]) -> Iterator[str]:
 
 
 def its_vocabulary_has_all_words(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Every word of observations and actions is in it, in a fixed order."""
     if task.answer_end is not None:
         return
     words = task.vocabulary()
@@ -114,6 +116,7 @@ def its_vocabulary_has_all_words(task: Task, seeds: Sequence[int]) -> Iterator[s
 
 
 def it_shows_text(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Observations are text, and not empty."""
     for seed in seeds:
         text = task.start(seed).observation()
         if not isinstance(text, str) or not text.strip():
@@ -121,6 +124,7 @@ def it_shows_text(task: Task, seeds: Sequence[int]) -> Iterator[str]:
 
 
 def same_seed_and_actions_give_the_same_outputs(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Nothing but seed and actions decides."""
     for seed in seeds:
         texts = _texts(task, random.Random(seed), LONGEST)
         first, second = task.start(seed), task.start(seed)
@@ -135,6 +139,7 @@ def same_seed_and_actions_give_the_same_outputs(task: Task, seeds: Sequence[int]
 
 
 def a_restored_episode_goes_on_as_the_original(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """A snapshot holds all of the state, and its episodes share none."""
     for seed in seeds:
         draw = random.Random(seed)
         original = task.start(seed)
@@ -154,6 +159,7 @@ def a_restored_episode_goes_on_as_the_original(task: Task, seeds: Sequence[int])
 
 
 def signatures_cover_a_part(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """A signature is of the turns from a given one on, and refuses others."""
     for seed in seeds:
         episode = task.start(seed)
         _play(episode, _texts(task, random.Random(seed), LONGEST // 2))
@@ -168,6 +174,7 @@ def signatures_cover_a_part(task: Task, seeds: Sequence[int]) -> Iterator[str]:
 
 
 def only_actions_are_actions(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Text beside an action is none."""
     if task.answer_end is not None:
         return
     for action in task.actions:
@@ -181,6 +188,7 @@ def only_actions_are_actions(task: Task, seeds: Sequence[int]) -> Iterator[str]:
 
 
 def other_text_spends_a_turn(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Text that is no action costs a turn and changes nothing."""
     if task.answer_end is not None:
         return
     for seed in seeds:
@@ -194,6 +202,7 @@ def other_text_spends_a_turn(task: Task, seeds: Sequence[int]) -> Iterator[str]:
 
 
 def an_episode_ends(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Within the horizon, with finite rewards."""
     for seed in seeds[:5]:
         draw, episode = random.Random(seed), task.start(seed)
         while not episode.done and episode.turn <= task.horizon:
@@ -227,12 +236,14 @@ CHECKS: tuple[Check, ...] = (
 
 
 def start_states_differ(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Seeds begin in more than one state."""
     levels = {task.start_hash(seed) for seed in seeds}
     if len(levels) == 1 and len(seeds) > 1:
         yield f"all of {len(seeds)} seeds begin in one and the same state: does _begin use self.seed?"
 
 
 def its_expert_succeeds(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Where there is an expert, it solves start states within the horizon."""
     won = 0
     for seed in seeds[:10]:
         episode = task.start(seed)
@@ -248,6 +259,7 @@ def its_expert_succeeds(task: Task, seeds: Sequence[int]) -> Iterator[str]:
 
 
 def it_gives_signatures(task: Task, seeds: Sequence[int]) -> Iterator[str]:
+    """Trajectories can be told apart."""
     if not task.gives_signatures:
         yield "it gives no signatures: set objectives need _place (or signature=actions, or a judge)"
 

@@ -55,6 +55,7 @@ class Game:
 
     @property
     def total_reward(self) -> float:
+        """What the episode has earned so far, not discounted."""
         return sum(taken.step.reward for taken in self.past)
 
     def summary(self) -> str:

@@ -47,10 +47,12 @@ class Grid(NamedTuple):
 
     @property
     def goal(self) -> int:
+        """The place in the far corner."""
         return (self.size - 2) * (self.size + 1)
 
     @property
     def start(self) -> int:
+        """The place in the first corner."""
         return self.size + 1
 
     def after(self, place: int, move: str) -> int | None:

@@ -66,6 +66,7 @@ class GroupStatistics:
     distinct_winning: int = 0
 
     def add(self, group: Sequence[Trajectory], rewards: Sequence[float], signal: bool, diversity: float) -> None:
+        """Count one group: its members, their rewards, whether sets tell them apart, the mean diversity of its sets."""
         distinct = len({trajectory.signature for trajectory in group} - {None})
         equal_rewards, equal_signatures = len(set(rewards)) == 1, distinct <= 1
         self.groups += 1

@@ -52,6 +52,7 @@ class Timed:
     _at_log: tuple[float, dict[str, float], list[float]] | None = None
 
     def train(self, *args, **kwargs):
+        """The parent's; its clock starts with the first rollouts."""
         self._at_log = None
         return super().train(*args, **kwargs)
 
@@ -61,6 +62,7 @@ class Timed:
         return super()._generate_and_score_completions(inputs)
 
     def log(self, logs, *args, **kwargs):
+        """The parent's, with the update's speed."""
         if self._at_log is not None and self._metrics["train"].get("rollout/env_steps"):
             for name, value in self._speed().items():
                 self._record(name, value)

@@ -240,6 +240,7 @@ class Critic(nn.Module):
             yield part.of_rows(rows_b)
 
     def save(self, folder: str | Path) -> None:
+        """Write weights and optimiser into a checkpoint's folder; ``load`` takes them back."""
         save_file({k: v.contiguous().clone() for k, v in self.state_dict().items()}, Path(folder) / CRITIC_FILE)
         torch.save(self.optimiser.state_dict(), Path(folder) / OPTIMISER_FILE)
 

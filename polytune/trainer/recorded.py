@@ -54,6 +54,7 @@ class RecordsEpisodes:
             self._recorded = choose(trees)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The parent's, and the episodes beside the weights."""
         super().save_model(output_dir, _internal_call)
         with self._whole_weights():  # every process gathers, one scores
             if self._recorded:

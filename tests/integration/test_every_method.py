@@ -3,6 +3,7 @@ for bit. Those that can share a run do, which costs a second; a row that nobody 
 Options are those of its recipe."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from polytune.config import ObjectiveConfig, RolloutConfig
+from polytune.meanings import METRICS
 from polytune.methods import METHODS
 from polytune.recipe import read_recipe
 from polytune.tasks.tabular.worlds import TwoStep
@@ -80,6 +82,10 @@ def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_p
     remembered = {name: {*first.methods[name].state()} for name in names}
     first.train()
     assert {name: {*first.methods[name].state()} for name in names} == remembered
+    logged = {
+        figure for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines() for figure in json.loads(line)
+    }
+    assert logged <= {*METRICS}.union(*(method.logs for method in first.methods.values())), "see test_logged_figures.py"
     shutil.rmtree(tmp_path / "run/checkpoint-2")
     kept, before = first.model.state_dict(), policy[0].state_dict()
     assert any(not torch.equal(tensor, before[key]) for key, tensor in kept.items())

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ["digests", "errors", "markdown", "privacy", "places", "tables", "config", "recipe", "lookup", "terminal"]
+ROOMS = [
+    "digests",
+    "errors",
+    "markdown",
+    "privacy",
+    "places",
+    "tables",
+    "meanings",
+    "config",
+    "recipe",
+    "lookup",
+    "terminal",
+]
 ROOMS += ["helptext", "tasks", "policy", "rollout", "objective", "methods", "measures", "running", "trainer", "run"]
 ROOMS += ["evaluation", "pictures", "comparison", "report", "export", "app"]
 #: packages that only one room, or one module, may import

@@ -43,7 +43,7 @@ class ScoredSets:
         return self._score(members_S_m)
 
     def member_mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Mean over the sets of each member of values (S,) or (S, n), as (N,); NaN for a member in no set."""
+        """Mean over the sets of each member of `values` (S,) or (S, n), as (N,); NaN for a member in no set."""
         values_S_n = values if values.ndim == 2 else values[:, None].expand_as(self.members_S_n)
         index = self.members_S_n.reshape(-1)
         sums_N = torch.zeros(self.num_members, dtype=torch.float64).index_add_(0, index, values_S_n.reshape(-1))

@@ -18,7 +18,11 @@ from polytune.objective.diversity.edit_distance import normalised_edit_distances
 
 
 def similarity_matrix(signatures: Signatures) -> torch.Tensor:
-    """K of N signatures, (N, N) float64 in [0, 1]; 0 in the rows and columns of None."""
+    """K of N signatures, (N, N) float64 in [0, 1]; 0 in the rows and columns of None.
+
+    >>> similarity_matrix([frozenset({"red", "blue"}), frozenset({"red"}), None])[0].tolist()
+    [1.0, 0.5, 0.0]
+    """
     matrix = torch.zeros(len(signatures), len(signatures), dtype=torch.float64)
     kinds: dict[str, list[int]] = {}
     for index, signature in enumerate(signatures):
@@ -31,7 +35,11 @@ def similarity_matrix(signatures: Signatures) -> torch.Tensor:
 
 
 def vendi_fraction(matrix_S_n_n: torch.Tensor) -> torch.Tensor:
-    """V / n of each set, (S,)."""
+    """V / n of each set, (S,).
+
+    >>> vendi_fraction(torch.stack([torch.ones(2, 2), torch.eye(2)])).tolist()  # alike, unlike
+    [0.5, 1.0]
+    """
     eigenvalues_S_n = torch.linalg.eigvalsh(matrix_S_n_n).clamp(min=0)
     weight_S_1 = eigenvalues_S_n.sum(dim=1, keepdim=True)
     entropy_S = torch.special.entr(eigenvalues_S_n / weight_S_1.clamp(min=1e-300)).sum(dim=1)

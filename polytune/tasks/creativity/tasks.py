@@ -88,20 +88,28 @@ class CreativityTask(AnswerTask):
 
 
 class Sibling(CreativityTask):
+    """Two siblings and their parent."""
+
     name = "sibling"
     structure_class = Siblings
 
 
 class Triangle(CreativityTask):
+    """Three edges that close."""
+
     name = "triangle"
     structure_class = Triangles
 
 
 class Circle(CreativityTask):
+    """Edges in a ring."""
+
     name = "circle"
     structure_class = Circles
 
 
 class Line(CreativityTask):
+    """Edges in a line."""
+
     name = "line"
     structure_class = Lines

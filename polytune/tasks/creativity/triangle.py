@@ -99,6 +99,7 @@ class Triangles(Structure):
 
 
 def write(*edges: tuple[int, int]) -> str:
+    """Edges as an answer."""
     return SEPARATOR.join(f"<a_{u}><a_{v}>" for u, v in edges) + END
 
 

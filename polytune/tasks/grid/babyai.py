@@ -104,6 +104,7 @@ class BabyAIEpisode(GridEpisode):
 
     @property
     def mission(self) -> str:
+        """In the level's words."""
         return self.env.mission
 
     def observation(self) -> str:
@@ -196,6 +197,7 @@ class BabyAI(Task):
 
     @property
     def instructions(self) -> str:
+        """What a language model is told, the mission's kind included."""
         return (
             "You are in a building of nine rooms of 6 x 6 cells on a grid, joined by doors. The first line names "
             f"your mission: {self.asks} You see only what is in front of you: up to 6 cells ahead and 3 to either "
@@ -225,18 +227,24 @@ class BabyAI(Task):
 
 
 class BabyAIGoTo(BabyAI):
+    """Go to an object."""
+
     name = "babyai-goto"
     level = LeanGoTo
     asks = "go to an object, that is, stand right before it and face it."
 
 
 class BabyAIPickup(BabyAI):
+    """Pick up an object."""
+
     name = "babyai-pickup"
     level = LeanPickup
     asks = "pick up an object."
 
 
 class BabyAISynthSeq(BabyAI):
+    """Several instructions in a sequence."""
+
     name = "babyai-synthseq"
     level = LeanSynthSeq
     default_horizon = 130
@@ -247,6 +255,8 @@ class BabyAISynthSeq(BabyAI):
 
 
 class BabyAIBossLevel(BabyAI):
+    """All kinds of instructions, in sequences."""
+
     name = "babyai-bosslevel"
     level = LeanBossLevel
     default_horizon = 150

@@ -47,6 +47,7 @@ class LazyView:
     `gen_obs_grid` still computes the view when somebody looks."""
 
     def gen_obs(self) -> dict:
+        """Nothing: text is made when it is asked for."""
         return {}
 
 

@@ -57,10 +57,12 @@ class World:
 
     @property
     def rewards_O(self) -> np.ndarray:
+        """Return of each outcome, (O,)."""
         return np.array([outcome.reward for outcome in self.outcomes])
 
     @property
     def success_O(self) -> np.ndarray:
+        """1 for outcomes that succeed, else 0, (O,)."""
         return np.array([outcome.success for outcome in self.outcomes], dtype=float)
 
 
@@ -136,6 +138,7 @@ def path_probabilities(world: World, probs_S_A: np.ndarray) -> np.ndarray:
 
 
 def success_rate(world: World, probs_S_A: np.ndarray) -> float:
+    """Chance of a success under action probabilities (S, A)."""
     return float(path_probabilities(world, probs_S_A) @ world.success_O)
 
 
