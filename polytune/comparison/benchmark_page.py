@@ -42,20 +42,26 @@ def write_all(kept: Mapping[str, Any], keep: str, page: str, level: float, comma
     told = {"title": "The methods of the field, each alone over two bases", "level": level, **origin(command)}
     write_json(Path(keep), portable({**told, **kept}))
     plot_gains(kept["worlds"], Path(keep).with_suffix(".png"), level=level, names=NAMES)
-    write_page(Path(page), tables(kept["worlds"], level))
+    worlds, of_world = kept["worlds"], {name: page_of(Path(page), name) for name in kept["worlds"]}
+    links = "All differences: " + ", ".join(f"[{name}]({path.name})" for name, path in of_world.items()) + "."
+    parts = [reading(worlds), *(world_part(name, world, level) for name, world in worlds.items()), links]
+    write_page(Path(page), "\n\n".join(parts))
+    for name, path in of_world.items():
+        title = f"# Methods side by side: {name}\n[What was run, and how to read it]({Path(page).name}).\n\n"
+        write_page(path, world_tables(name, worlds[name]), title)
 
 
-def write_page(path: Path, text: str) -> None:
-    """Put ``text`` between the marks of a page, which keeps what is written around them."""
+def page_of(page: Path, world: str) -> Path:
+    """Where the differences of one world stand, beside the page of all."""
+    return page.with_name(f"{page.stem}-{world.replace('_', '-')}{page.suffix}")
+
+
+def write_page(path: Path, text: str, title: str = "") -> None:
+    """Put ``text`` between the marks of a page, which keeps what is written around them; a new one has ``title``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    before, begin, rest = (path.read_text() if path.is_file() else "").partition(BEGIN)
+    before, begin, rest = (path.read_text() if path.is_file() else title).partition(BEGIN)
     after = rest.partition(END)[2] if begin else "\n"
     write_text(path, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
-
-
-def tables(worlds: Mapping[str, Any], level: float) -> str:
-    """The reading, then each world's tables."""
-    return "\n\n".join([reading(worlds), *(world_part(name, world, level) for name, world in worlds.items())])
 
 
 def reading(worlds: Mapping[str, Any]) -> str:
@@ -89,18 +95,21 @@ def _bases(worlds: Mapping[str, Any]) -> list[str]:
 
 
 def world_part(name: str, world: Mapping[str, Any], level: float) -> str:
-    """The part of the page that tells of one world."""
+    """What was run in one world, and what the bases did."""
     seeds, samples = len(world["seeds"]), world["samples"]
     how = "computed from the policy's probabilities" if world["exact"] else f"{samples} samples of each start state"
     told = (
         f"{seeds} seeds, {world['env_steps']:,} environment steps and {world['gradient_steps']:,} gradient steps a "
         f"run, learning rate {world['learning_rate']:g}; {how}; {100 * level:.4g} % intervals over seeds."
     )
-    parts = [f"## {name}", told, base_table(world)]
-    if world[PRETRAINED] is None:
-        return "\n\n".join([*parts[:2], "Not run yet."])
-    for base, own in world["bases"].items():
-        parts += [f"### {name}, over {NAMES.get(base, base)}", method_table(world, own)]
+    return "\n\n".join([f"## {name}", told, "Not run yet." if world[PRETRAINED] is None else base_table(world)])
+
+
+def world_tables(name: str, world: Mapping[str, Any]) -> str:
+    """The differences of all methods in one world, by base."""
+    parts = [] if world[PRETRAINED] is not None else ["Not run yet."]
+    for base, own in world["bases"].items() if world[PRETRAINED] is not None else ():
+        parts += [f"## {name}, over {NAMES.get(base, base)}", method_table(world, own)]
         parts += [text for text in (refused_table(own), missing_line(own)) if text]
     return "\n\n".join(parts)
 

@@ -260,9 +260,11 @@ def test_what_is_done_is_written_and_read_again(measured, tmp_path):
     text = page.read_text()
     assert text.startswith("# By hand\n") and text.endswith("\n\nAfter.\n") and "\nold\n" not in text
     assert "| clip_cov | harms: winners -.500 |" in text
-    assert "NoGradientError: nothing can be learnt (seed 0)" in text
-    assert "Runs that are missing: seeds 3, 4 of clip_cov; seeds 0, 1, 2, 3, 4 of nft." in text
-    assert "| start policy | .500" in text
+    assert "| start policy | .500" in text and "[bandit](page-bandit.md)" in text
+    of_world = (tmp_path / "docs/page-bandit.md").read_text()
+    assert of_world.startswith("# Methods side by side: bandit\n") and "(page.md)" in of_world
+    assert "NoGradientError: nothing can be learnt (seed 0)" in of_world
+    assert "Runs that are missing: seeds 3, 4 of clip_cov; seeds 0, 1, 2, 3, 4 of nft." in of_world
     again = benchmark_page.read_kept(keep)
     assert again == json.loads(json.dumps(kept)) and len(again["runs"]["bandit"]) == 12
     assert (tmp_path / "result.png").stat().st_size > 10_000
@@ -276,7 +278,8 @@ def test_what_is_done_is_written_and_read_again(measured, tmp_path):
 def test_a_world_without_runs_says_so_and_has_no_picture(tmp_path):
     world = a_world(tmp_path, ["clip_cov"])
     summary = {"bandit": benchmark_cells.world_summary(world, RunStore(tmp_path / "none"), 0.95, None)}
-    assert "Not run yet." in benchmark_page.tables(summary, 0.95)
+    assert "Not run yet." in benchmark_page.world_part("bandit", summary["bandit"], 0.95)
+    assert benchmark_page.world_tables("bandit", summary["bandit"]) == "Not run yet."
     plot_gains(summary, tmp_path / "none.png", level=0.95, names={})
     assert not (tmp_path / "none.png").exists()
 
