@@ -21,6 +21,7 @@ LABELS = {
     "poly_ppo": "Poly-PPO, sets over whole episodes",
     "poly_ppo_equally_spaced": "Poly-PPO, vines as published",
     "poly_ppo_ucb": "Poly-PPO + UCB, whole episodes",
+    "set_bonus": "PPO, sets beside the critic",
 }
 SETTINGS = {
     "base": "2e-4",
