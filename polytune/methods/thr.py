@@ -22,6 +22,9 @@ import torch
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Seen, Update, require_option
 
+#: share of tau within which a token ties with it, and counts as not above: rounding must not decide
+TIE = 1e-5
+
 
 @dataclass
 class THR(Method):
@@ -62,7 +65,7 @@ class THR(Method):
             tau = self.beta * min(float(influence_d[member_d == i].mean()) for i in wins_N.nonzero()[:, 0].tolist())
             old_d = advantages_B_C[rows][own_N_C]
             thr_d = old_d.sign() * influence_d
-            factor_d = (thr_d.abs() > tau) * (1 + thr_d.sign() * self.p)
+            factor_d = (thr_d.abs() > tau + TIE * abs(tau)) * (1 + thr_d.sign() * self.p)
             new_N_C = advantages_B_C[rows]
             new_N_C[own_N_C] = old_d * factor_d.to(old_d)
             changed_B_C[rows] = new_N_C

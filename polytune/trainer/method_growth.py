@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 
 from accelerate.utils import gather_object
@@ -53,7 +54,7 @@ class GrowsForMethods:
         methods = [method for method in self.methods.values() if method.has("again")]
         if methods:
             progress = self.state.global_step / self.args.max_steps
-            say = self.renderer.action_text
+            say = partial(self.renderer.tokenizer.decode, skip_special_tokens=True)  # a hint's text is no control token
             grown = Grown(self._trees, self._grow_whole, self._score_given, say, gather_object, self._record, progress)
             for method in methods:
                 method.again(grown)

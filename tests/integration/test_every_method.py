@@ -60,7 +60,8 @@ def make(folder, names, policy, **fields):
     model, *others = policy
     rollout = RolloutConfig(1, 1, SEEDS - 1) if {*names} & {*VINES} else RolloutConfig(SEEDS, 0, 0)
     objective = ObjectiveConfig(
-        objective="polychromic" if {*names} & {*VECTORS} else "mean", set_size=2 if {*names} & {*VECTORS} else 1,
+        objective="polychromic" if {*names} & {*VECTORS, *CRITIC} else "mean", set_size=2 if {*names} & {*VECTORS} else
+        4 if {*names} & {*CRITIC} else 1,
         diversity="leverage" if {*names} & {*VECTORS} else "distinct_fraction", set_scope="both" if {*names} & {*VINES}
         else "none" if {*names} & {*CRITIC} else "seeds", window=-1, set_normalise="none", methods=names,
         method_args=[option for name in names for option in recipe_of(name).get("method_args", [])],
