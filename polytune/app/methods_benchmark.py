@@ -126,8 +126,7 @@ def run_world(world, store, only, seeds: Sequence[int] | None, bases: Sequence[s
     from polytune.comparison.benchmark import due, measure_start, run_one
     from polytune.running.ending import lock
 
-    held = lock(world.folder, what="another benchmark")
-    try:
+    with os.fdopen(lock(world.folder, what="another benchmark")):
         measure_start(world, store, call)
         planned, over = [key for key in due(world, store, only, seeds) if not bases or key[0] in bases], set()
         print(f"{world.name}: {len(planned)} runs to do", flush=True)
@@ -140,8 +139,6 @@ def run_world(world, store, only, seeds: Sequence[int] | None, bases: Sequence[s
             if "values" not in line:
                 over.add((base, name))
             print(f"{time.monotonic() - began:7.0f} s  {number}/{len(planned)}  {told(world, line)}", flush=True)
-    finally:
-        os.close(held)
 
 
 def told(world, line: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from polytune.evaluation.records import Attempt
+from polytune.evaluation.summary import as_interval
 from polytune.measures.coreset import coreset
 from polytune.measures.intervals import mean_interval, paired_difference_interval
 from polytune.measures.passk import coverage_ks, pass_at_k
@@ -68,7 +69,7 @@ def summarise_chosen(
             told = (mean_interval(chosen, level, seed=seed), mean_interval(random, level, seed=seed),
                     paired_difference_interval(random, chosen, level, seed))  # fmt: skip
             summary[policy][k] = {
-                name: dict(zip(("estimate", "low", "high"), map(float, values), strict=True))
+                name: as_interval(tuple(map(float, values)))
                 for name, values in zip(("chosen", "random", "difference"), told, strict=True)
             }
     return summary

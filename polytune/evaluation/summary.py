@@ -23,7 +23,8 @@ from polytune.measures.passk import (
 )
 
 
-def _interval(values: tuple[float, float | None, float | None]) -> dict[str, float | None]:
+def as_interval(values: tuple[float, float | None, float | None]) -> dict[str, float | None]:
+    """(estimate, low, high) by name."""
     return dict(zip(("estimate", "low", "high"), values, strict=True))
 
 
@@ -182,11 +183,11 @@ def _measures(
     for name, values in columns.items():
         if name == "success" or name.startswith("pass@"):
             k = 1 if name == "success" else int(name.removeprefix("pass@"))
-            found[name] = _interval(pass_at_k_interval(n, correct, k, **drawn))
+            found[name] = as_interval(pass_at_k_interval(n, correct, k, **drawn))
         elif len(values) == 1 and bounds[name] is None:
-            found[name] = _interval((values[0], None, None))  # one start state says nothing about others
+            found[name] = as_interval((values[0], None, None))  # one start state says nothing about others
         else:
-            found[name] = _interval(mean_interval(values, bounds=bounds[name], **drawn))
+            found[name] = as_interval(mean_interval(values, bounds=bounds[name], **drawn))
     return found
 
 
@@ -210,9 +211,9 @@ def _differences(
     for name, values in first.items():
         own = second[name]
         if len(values) == 1 and bounds[name] is None:
-            found[name] = _interval((own[0] - values[0], None, None))
+            found[name] = as_interval((own[0] - values[0], None, None))
         else:
-            found[name] = _interval(paired_difference_interval(values, own, bounds=bounds[name], **drawn))
+            found[name] = as_interval(paired_difference_interval(values, own, bounds=bounds[name], **drawn))
     return found
 
 
@@ -220,7 +221,7 @@ def _signature_coverage(table: dict[int, dict[str, Any]], ks: Sequence[int], **d
     """Distinct signatures, and winning ones, among k samples of a start state: an interval for each k."""
     return {
         name: {
-            k: _interval(mean_interval(values, bounds=(0.0, max(1.0, *values)), **drawn))
+            k: as_interval(mean_interval(values, bounds=(0.0, max(1.0, *values)), **drawn))
             for k, values in _signatures_at(table, name, ks).items()
         }
         for name in ("signatures", "winning_signatures")

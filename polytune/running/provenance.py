@@ -173,7 +173,7 @@ def _with_later_fields(
     had: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Settings that were noted, with the defaults of those ``fields`` that came later."""
-    defaults = plain_defaults({part: value for part, value in settings.items() if part != CONTENT})
+    defaults = plain_defaults(settings)
     return {
         part: {name: value for name, value in defaults.get(part, {}).items() if name in fields.get(part, {})} | values
         for part, values in had.items()

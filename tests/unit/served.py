@@ -72,7 +72,21 @@ class Served(ThreadingHTTPServer):
             return told
 
 
-class Handler(BaseHTTPRequestHandler):
+class Answers(BaseHTTPRequestHandler):
+    """Replies in JSON, without a log."""
+
+    def answer(self, status, content):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+class Handler(Answers):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
@@ -112,13 +126,3 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"choices": [{"prompt_logprobs": told}]})
         choice = {"token_ids": [token for token, _ in told], "logprobs": {"token_logprobs": [p for _, p in told]}}
         return self.answer(200, {"choices": [choice], "usage": {}})
-
-    def answer(self, status, content):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass

@@ -34,7 +34,7 @@ def unequal_zip(argv):
     """A bug within polytune: a built-in raises ValueError in one of its frames."""
     from polytune.evaluation import summary
 
-    summary._interval((1.0, 2.0))
+    summary.as_interval((1.0, 2.0))
 
 
 def foreign_value_error(argv):

@@ -1,12 +1,12 @@
 """``vllm_mode``: fields without an effect are refused, and a server that could not be given weights, before a start."""
 
-import json
 import threading
 from contextlib import nullcontext
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 from peft import LoraConfig, get_peft_model
+from served import Answers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from polytune.policy.engine import EngineError
@@ -62,17 +62,9 @@ def test_what_no_mode_reads_is_refused(args, name):
 def answering(answers):
     """A server whose paths answer with (status, JSON)."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answers):
         def do_GET(self):
-            status, content = answers[self.path.partition("?")[0]]
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
+            self.answer(*answers[self.path.partition("?")[0]])
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
