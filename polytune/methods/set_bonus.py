@@ -2,13 +2,14 @@
 
     A_t = GAE_t (as scaled) + coef * s_i / std(s)     in the first turn and the next ``window`` of attempt i (-1: all)
 
-with s_i the set advantage of attempt i in its group (``objective``, ``diversity``, ``set_size``; all sets, credit
-`mean`, so a group's sum to 0) and std(s) that of all attempts of the update. A turn keeps what the critic says of it,
-and an attempt that adds a new way to sets that succeed is favoured as a whole. Source: our own; in Poly-PPO (arXiv
-2509.25424, Algorithm 1) every turn of the window has the same advantage, so within it nothing tells a good turn from a
-bad one. Assumes independent attempts from one state, rewards of at least 0 where the objective is a product, and a
-critic. Degenerate cases: coef 0 is PPO; a group whose sets all score alike adds nothing; so does one smaller than
-``set_size``; where all of s is alike nothing is added.
+with coef going from ``coef`` to ``coef_end`` in a straight line over the run, s_i the set advantage of attempt i in
+its group (``objective``, ``diversity``, ``set_size``; all sets, credit `mean`, so a group's sum to 0) and std(s) that
+of all attempts of the update. A turn keeps what the critic says of it, and an attempt that adds a new way to sets
+that succeed is favoured as a whole. Source: our own; in Poly-PPO (arXiv 2509.25424, Algorithm 1) every turn of the
+window has the same advantage, so within it nothing tells a good turn from a bad one. With ``coef_end`` 0 sets widen
+the policy first, and the critic alone sharpens what they found. Assumes independent attempts from one state, rewards
+of at least 0 where the objective is a product, and a critic. Degenerate cases: coef 0 is PPO; a group whose sets all
+score alike adds nothing; so does one smaller than ``set_size``; where all of s is alike nothing is added.
 """
 
 from collections import defaultdict
@@ -26,6 +27,7 @@ from polytune.objective import SPREAD, polychromic_window, score_groups
 @dataclass
 class SetBonus(Method):
     coef: float = 0.5
+    coef_end: float | None = None
     window: int = -1
     objective: str = "polychromic"
     diversity: str = "distinct_fraction"
@@ -42,6 +44,8 @@ class SetBonus(Method):
     def __post_init__(self) -> None:
         self._gamma = 1.0
         require_option("coef", self.coef, 0.0)
+        if self.coef_end is not None:
+            require_option("coef_end", self.coef_end, 0.0)
         require_integer("set_size", self.set_size, 1)
         require(
             isinstance(self.window, int) and self.window >= -1,
@@ -49,10 +53,16 @@ class SetBonus(Method):
         )
 
     def says(self) -> str:
+        falls = "" if self.coef_end is None else f", by the end of the run {self.coef_end:g} times,"
         return (
             f"**sets beside the critic**: {self.coef:g} times the set advantage ({self.objective}, sets of "
-            f"{self.set_size}) is added to the critic's."
+            f"{self.set_size}){falls} is added to the critic's."
         )
+
+    def coef_at(self, progress: float) -> float:
+        """The coefficient once a share ``progress`` of the run's updates is made."""
+        end = self.coef if self.coef_end is None else self.coef_end
+        return self.coef + (end - self.coef) * progress
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
         require(
@@ -80,8 +90,9 @@ class SetBonus(Method):
         update.record("set_bonus/scale_raw", std)
         if std <= SPREAD * max(update.gather([largest])):
             return advantages_B_T
+        coef = self.coef_at(update.progress)
         window = None if self.window == -1 else self.window
         for row, attempt in enumerate(attempts):
             inside = polychromic_window(len(attempt.turns), window)
-            advantages_B_T[row, : len(inside)][inside] += self.coef * added_B[row] / std
+            advantages_B_T[row, : len(inside)][inside] += coef * added_B[row] / std
         return advantages_B_T

@@ -270,6 +270,9 @@ def test_set_advantages_are_added_within_the_window():
     changed = method.turn_advantage(update, critic.clone()) - critic
     assert changed[0].tolist() == pytest.approx([found[0, 0].item()] * 3)
     assert changed[1].tolist() == pytest.approx([found[1, 0].item()] * 2 + [0])
+    update.progress, method.coef_end = 0.75, 0.1
+    falling = method.turn_advantage(update, critic.clone()) - critic
+    assert falling[0, 0].item() == pytest.approx(found[0, 0].item() * 0.2 / 0.5)
     update.groups_G_N = [range(2), range(4, 6)]  # all alike: nothing is added
     method.set_size = 2
     assert torch.equal(method.turn_advantage(update, critic.clone()), critic)
@@ -312,6 +315,7 @@ def test_the_controller_tries_all_and_keeps_the_best():
         ("b_star", {"low": 2.0}, "high must be"),
         ("weighted_replay", {"corrected": 1}, "corrected must be of type bool, got 1"),
         ("novelty", {"neighbours": 0}, "neighbours must be"),
+        ("set_bonus", {"coef_end": -0.5}, "coef_end must be"),
         ("set_bonus", {"window": -2}, "window must be a number of turns or -1, got -2"),
         ("step_grpo", {"to_go": "yes"}, "to_go must be true or false"),
         ("verl", {"stride": 1.5}, "stride must be a whole number"),
