@@ -199,7 +199,8 @@ SAMPLING: dict[str, Metric] = {
         "above: stale weights, another temperature, or a sampler that cuts the distribution; above .1 the run stops",
     ),
     "sampling/canary_gap": Metric(
-        "mean distance of the logprobs of one branch from the trainer's, asked of vLLM once it has new weights",
+        "mean distance of the logprobs of one branch, the first that this process sampled, from the trainer's, asked "
+        "of vLLM once it has new weights",
         _NATS,
         "below .05",
         "above: the engine has not got the new weights",

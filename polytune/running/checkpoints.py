@@ -109,8 +109,14 @@ def newest(output_dir: str | Path) -> str:
 
 
 def hold_run(output_dir: str | Path) -> None:
-    """Hold a run's folder; ValueError where another one does. A program that is told to end names the checkpoint."""
+    """Hold a run's folder; ValueError where another one does. A program that is told to end names the checkpoint.
+
+    What safetensors was writing when a program was killed (``.tmp`` and six letters) goes.
+    """
     hold(output_dir, partial(newest, output_dir))
+    for torn in Path(output_dir).glob(".tmp??????"):
+        if torn.is_file():
+            torn.unlink()
 
 
 def save_error(what: str, output_dir: str | Path, error: Exception) -> SaveError:

@@ -142,8 +142,15 @@ def servers():
 
 
 def _but_where(outcome: dict) -> dict:
-    """An outcome without the records of the folder's own name."""
-    return {name: content for name, content in outcome.items() if name not in ("run.json", "run.yaml")}
+    """An outcome without the records of the folder's own name, and without the gap of the canary: each process has its
+    own, the branch that it sampled first."""
+    return {name: _without_gap(content) for name, content in outcome.items() if name not in ("run.json", "run.yaml")}
+
+
+def _without_gap(content):
+    if isinstance(content, dict):
+        return {name: _without_gap(own) for name, own in content.items() if name != "sampling/canary_gap"}
+    return [_without_gap(own) for own in content] if isinstance(content, list) else content
 
 
 def told_to_end_twice():

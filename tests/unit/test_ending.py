@@ -4,11 +4,14 @@ import errno
 import fcntl
 import os
 import platform
+import random
 import signal
 import threading
 import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from polytune.app.cli import run
 from polytune.policy.engine import EngineError
@@ -116,6 +119,28 @@ def test_the_last_line_names_the_checkpoint_and_the_folder_is_free(tmp_path, cap
     line = f"interrupted; {tmp_path}/checkpoint-8 is intact: the same command continues from there.\n"
     assert end.value.code == 130 and capsys.readouterr().err == line
     os.close(lock(tmp_path, what="another"))
+
+
+def test_what_a_killed_writer_of_weights_left_goes_with_the_next_start(tmp_path):
+    """Written here by safetensors itself, in a child that dies at a random moment of it."""
+    for _ in range(40):
+        child = os.fork()
+        if child == 0:
+            for number in range(10_000):
+                save_file({"a": np.zeros(200_000)}, tmp_path / f"model-{number % 2}.safetensors")
+            os._exit(1)
+        time.sleep(random.uniform(0.01, 0.03))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if list(tmp_path.glob(".tmp*")):
+            break
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".tmp")], "no kill hit a write"
+    (tmp_path / ".tmpfolder").mkdir()
+    (tmp_path / "own.tmp").touch()
+    hold_run(tmp_path)
+    let_go()
+    own = {".lock", ".tmpfolder", "own.tmp"}
+    assert {path.name for path in tmp_path.iterdir()} - {"model-0.safetensors", "model-1.safetensors"} == own
 
 
 def test_an_error_says_its_stage(capsys):
