@@ -84,6 +84,10 @@ CASES = {
 }  # fmt: skip
 #: hidden size, layers, heads and feed-forward size of the large policy
 LARGE = (768, 12, 12, 2688)
+GOTO_80_STEPS = (
+    "--config recipes/reproduce/babyai-goto/cpu_pretrain.yaml --num_demonstrations 1600 --epochs 1 --eval_every 80 "
+    "--eval_episodes 128 --target_success 1.0"
+)
 PRETRAINING, PROCESSES = "pretraining", "processes"
 
 
@@ -167,13 +171,9 @@ def measure_trl(here: Path, folder: Path, goto: dict) -> dict:
 
 def measure_pretraining(trees: dict[str, Path], folder: Path) -> dict:
     """Cloning of GoTo by each tree's own recipe: 1,600 demonstrations, 80 steps, an evaluation at the end, once."""
-    flags = (
-        "--config recipes/reproduce/babyai-goto/cpu_pretrain.yaml --cpu_threads 1 --num_demonstrations 1600 --epochs 1 "
-        "--eval_every 80 --eval_episodes 128 --target_success 1.0"
-    )
-    found: dict = {"command": f"recipes/pretrain.py {flags}"}
+    found: dict = {"command": f"recipes/pretrain.py {GOTO_80_STEPS}"}
     for tree, path in trees.items():
-        found[tree] = pretrain(path, flags, folder / tree / PRETRAINING)
+        found[tree] = pretrain(path, GOTO_80_STEPS, folder / tree / PRETRAINING)
         told = json.loads((folder / tree / PRETRAINING / "pretrain.json").read_text())
         found[tree] |= {name: told[name] for name in ("steps", "success") if name in told}
         print(f"pretraining of GoTo, 80 steps, {tree}: {found[tree]['cpu_seconds']:,.0f} seconds of a core", flush=True)

@@ -1,11 +1,13 @@
 """Recipes that extend others: whose value counts, where they go, what is refused."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from polytune.app.cli import UsageError, load_yaml
+from polytune.app import bench_training
+from polytune.app.cli import UsageError, load_yaml, parser_of
 from polytune.recipe import own_folder, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,3 +90,17 @@ def test_a_key_that_comes_twice_is_one_error_at_any_level(text, said, tmp_path):
 def test_a_merged_mapping_may_be_overridden(tmp_path):
     (tmp_path / "own.yaml").write_text("base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\n")
     assert read_recipe(tmp_path / "own.yaml")["own"] == {"x": 1, "y": 3}
+
+
+def commands_of_the_speed_benchmark():
+    found = [("pretrain", bench_training.GOTO_80_STEPS)]
+    for case in bench_training.CASES.values():
+        found += [("pretrain", case.pretrain), ("finetune", f"{case.finetune} --save_updates 100 --cpu_threads 1")]
+    return [one for one in found if one[1]]
+
+
+@pytest.mark.parametrize(("program", "flags"), commands_of_the_speed_benchmark())
+def test_the_speed_benchmark_asks_for_what_its_programs_know(program, flags):
+    main = importlib.import_module(f"polytune.app.{program}").main
+    own, unknown = parser_of(main).parse_known_args(flags.split())
+    assert not unknown and (own.config is None or (ROOT / own.config).is_file())
