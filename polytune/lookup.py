@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec, PathFinder
@@ -70,7 +71,9 @@ def find(kind: str, name: Any, table: Mapping[str, Entry]) -> Any:
         return name
     path = table[name].path if name in table else name
     if ":" not in path:
-        raise ValueError(f'{unknown(kind, name, table)}; one of your own is named by its path, "package.module:name"')
+        module, dot, attribute = path.rpartition(".")
+        own = f"{module}:{attribute}" if dot else "package.module:name"
+        raise ValueError(f'{unknown(kind, name, table)}; one of your own is named by its path, "{own}"')
     module_name, _, attribute = path.partition(":")
     try:
         found = module = import_own(module_name)
@@ -157,6 +160,14 @@ def _place(error: BaseException) -> str:
     return "" if isinstance(error, SyntaxError) or not files else files[0]
 
 
+def _own_line(function: Callable, error: BaseException) -> str:
+    """`` (FILE, line N)``: the last line of the file of ``function`` that was on the way to ``error``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    own = [frame for frame in frames if frame.filename == file]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
 def is_path(name: Any) -> bool:
     """Whether `name` is the path of a user's own object."""
     return isinstance(name, str) and ":" in name
@@ -172,15 +183,19 @@ def said(kind: str, name: Any, function: Callable) -> Callable:
         try:
             return function(*arguments)
         except Exception as error:  # a user's code may raise anything
-            raise ValueError(f"{kind} {name!r} raised {type(error).__name__}: {error}") from error
+            told = f"{kind} {name!r} raised {type(error).__name__}: {error}{_own_line(function, error)}"
+            raise ValueError(told) from error
 
     return call
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
     """The message for a name that is none of the known ones."""
+    known = sorted(known)
+    if not known:
+        return f"unknown {kind} {name!r}; none is built in"
     near = did_you_mean(str(name), known)
-    return f"unknown {kind} {name!r};{near and ' '}{near} known: {', '.join(sorted(known))}"
+    return f"unknown {kind} {name!r};{near and ' '}{near} known: {', '.join(known)}"
 
 
 def did_you_mean(name: str, known: Iterable[str], write: Callable[[str], str] = repr) -> str:

@@ -64,8 +64,9 @@ def start(program: str) -> list[str]:
 
 
 def command(program: str, arguments: Sequence[str]) -> list[str]:
-    """What a user gives to ``python`` to run a program again, nothing private in it."""
-    return private([*([f"recipes/{program}.py"] if IN_CHECKOUT else ["-m", f"polytune.app.{program}"]), *arguments])
+    """What a user gives to ``python`` to run a program again from the same folder, nothing private in it."""
+    launcher = [f"recipes/{program}.py"] if Path("recipes").resolve() == RECIPES else ["-m", f"polytune.app.{program}"]
+    return private([*launcher, *arguments])
 
 
 def runnable(text: str) -> str:

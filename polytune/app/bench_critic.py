@@ -12,6 +12,7 @@ the updates when they pass over all others many times, at the best pass. Seconds
 
 import copy
 import math
+import shlex
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
     task = task_of(task_config)
     _, seeds = starts_of(task, task_config, default_split="train")
     folder, kept = Path(args.output_dir), []
-    report = {"command": " ".join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
+    report = {"command": shlex.join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
               "policy": policy_config.model, "threads": torch.get_num_threads(), "kinds": {},
               "ceiling": {}}  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

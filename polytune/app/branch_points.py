@@ -10,6 +10,7 @@ a trajectory, on average: Var(outcome) = E[Var(outcome | state)] + Var(E[outcome
 is not open any more. Vines from late states are cheap, and say little. Writes points.json and points.png.
 """
 
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
         points.append({"at": k / (rollout.num_rollout_states + 1), **measures(groups, objective, config.seed)})
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    words = " ".join(command("branch_points", argv))
+    words = shlex.join(command("branch_points", argv))
     write_json(output_dir / "points.json", {"command": words, "titles": TITLES, "points": points})
     plot_points(points, TITLES, output_dir / "points.png")
     print(" | ".join(["at", *list(TITLES)[1:]]))

@@ -18,7 +18,8 @@ from polytune.app.play import run
 from polytune.config import TaskConfig
 from polytune.errors import UsageError
 from polytune.helptext import tool_parser
-from polytune.tasks.conformance import CHECKS, faults, notes
+from polytune.tasks.conformance import CHECKS, faults, notes, shown_answers
+from polytune.tasks.rows import RowTask
 from polytune.tasks.starts import task_of
 
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str]) -> None:
     wrong = faults(task, options.seeds)
     for note in notes(task, options.seeds):
         print(f"note: {note}")
+    if not wrong and isinstance(task, RowTask) and (told := shown_answers(task, options.seeds)):
+        print(f"note: {told}")
     for fault in wrong:
         print(f"wrong: {fault}")
     if wrong:

@@ -61,7 +61,10 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = find_file(path)
     if not path.is_file():
-        raise UsageError(f"config {str(path)!r} does not exist; the recipes are {', '.join(recipes())}.")
+        beside = [str(path.with_name(one.name)) for one in path.parent.glob("*.y*ml")]
+        near = did_you_mean(str(path), dict.fromkeys([*beside, *recipes()]), write=str)
+        folders = sorted({str(Path(name).parent) for name in recipes()})
+        raise UsageError(f"config {str(path)!r} does not exist; {near or 'recipes lie in ' + ', '.join(folders)}")
     try:
         return read_recipe(path)
     except ValueError as error:

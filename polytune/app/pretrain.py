@@ -78,7 +78,10 @@ class PretrainConfig:
         },  # fmt: skip
     )
     entropy_coef: float = field(default=0.01, metadata={"help": "Weight of the entropy regulariser."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "AdamW's learning rate, cosine to zero."})
+    learning_rate: float = field(
+        default=1e-3,
+        metadata={"help": "AdamW's: up for 20 steps (a tenth of a run of fewer than 200), then cosine to zero."},
+    )
     batch_size: int = field(default=32, metadata={"help": "Episodes in a batch."})
     epochs: int = field(default=20, metadata={"help": "Passes over the demonstrations at most."})
     target_success: float = field(
@@ -164,7 +167,7 @@ def main(argv: Sequence[str]) -> None:
     summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss, "word_merges": config.word_merges or 0}  # fmt: skip
     provenance.write_json(done, summary)
-    more = "num_demonstrations" if task.answer_end is None else "the training lines (task_args lines=...)"
+    more = "num_demonstrations" if task.answer_end is None else "learning_rate, or give more training lines"
     told = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
     print(f"saved {output_dir}: success {stop.last:.3f} on {data.where}, target {config.target_success} {told}")
 
@@ -277,11 +280,13 @@ def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):
 
     from polytune.trainer import CloningCollator, CloningTrainer
 
+    steps = config.epochs * -(-len(data.train) // config.batch_size)
     arguments = dict(
         output_dir=config.output_dir, per_device_train_batch_size=config.batch_size, num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate, lr_scheduler_type="cosine", warmup_steps=20, save_strategy="steps",
-        logging_steps=config.eval_every, save_steps=config.eval_every, save_total_limit=2, seed=config.seed,
-        report_to="none", remove_unused_columns=False, dataloader_pin_memory=False, disable_tqdm=not shows_bars(),
+        learning_rate=config.learning_rate, lr_scheduler_type="cosine", warmup_steps=min(20, steps // 10),
+        save_strategy="steps", logging_steps=config.eval_every, save_steps=config.eval_every, save_total_limit=2,
+        seed=config.seed, report_to="none", remove_unused_columns=False, dataloader_pin_memory=False,
+        disable_tqdm=not shows_bars(),
     )  # fmt: skip
     return CloningTrainer(
         model, TrainingArguments(**arguments), train_dataset=data.train, eval_dataset=data.held,

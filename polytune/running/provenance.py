@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -91,7 +92,7 @@ def origin(command: Sequence[str]) -> dict[str, Any]:
     """How a result came about: the command and the versions it ran with."""
     packages = ("polytune", "torch", "transformers", "trl", "minigrid", "numpy")
     return {
-        "command": private("python " + " ".join(command)),
+        "command": private("python " + shlex.join(command)),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
 

@@ -11,11 +11,13 @@ import contextlib
 import math
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from polytune.tasks.base import Episode, ExpertError, Task
+from polytune.tasks.rows import RowTask
 
 LONGEST = 60
 """Turns of an episode that are played."""
@@ -32,9 +34,29 @@ def notes(task: Task, num_seeds: int = 20) -> list[str]:
     return _told(NOTES, task, num_seeds)
 
 
+def shown_answers(task: RowTask, num_seeds: int = 20) -> str | None:
+    """What the answers earn that training rows show; None where they show none."""
+    seeds = task.splits["train"][:num_seeds]
+    answers = [(seed, answer) for seed in seeds for answer in task.shown(seed)]
+    if not answers:
+        return None
+    earned = [task.earned(answer, seed) for seed, answer in answers]
+    ways = Counter(str(task.strategy(answer, seed)) for seed, answer in answers)
+    solved = sum(reward >= task.solved_at for reward in earned)
+    told = f"{solved} of the {len(answers)} answers that {len(seeds)} training rows show are solved"
+    if solved < len(answers):
+        (seed, answer), reward = next(
+            (one, reward) for one, reward in zip(answers, earned, strict=True) if reward < task.solved_at
+        )
+        told += f"; {answer[:60]!r} of row {seed} earns {reward:g}"
+    ways_told = ", ".join(f"{way[:30]} {count}" for way, count in ways.most_common(5))
+    return f"{told}; {len(ways)} signatures: {ways_told}{', ...' if len(ways) > 5 else ''}"
+
+
 def _told(checks: Sequence[Check], task: Task, num_seeds: int) -> list[str]:
-    """The first fault of each check; what a check runs into is one, too."""
-    found = []
+    """The first fault of each check; what a check runs into is one, too, once."""
+    found: list[str] = []
+    met = set()
     for check in checks:
         try:
             found += [fault for _, fault in zip(range(1), check(task, range(num_seeds)), strict=False)]
@@ -42,7 +64,10 @@ def _told(checks: Sequence[Check], task: Task, num_seeds: int) -> list[str]:
             frames = traceback.extract_tb(error.__traceback__)
             own = [frame for frame in frames if Path(frame.filename).name != Path(__file__).name] or frames
             place = f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
-            found.append(f"{check.__name__.replace('_', ' ')}: {type(error).__name__}: {error} ({place})")
+            told = str(error) if ", line " in str(error) else f"{type(error).__name__}: {error} ({place})"
+            if told not in met:
+                found.append(f"{check.__name__.replace('_', ' ')}: {told}")
+            met.add(told)
     return found
 
 

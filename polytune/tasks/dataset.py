@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polytune.places import find_file
-from polytune.tasks.files import read_rows
+from polytune.tasks.files import check_there, read_rows
 from polytune.tasks.rows import RowTask, reach
 from polytune.terminal import say_warning
 
@@ -123,6 +123,7 @@ def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: boo
     place = find_file(path)
     if place.is_file():
         return read_rows(place)
+    check_there(path, place)
     try:
         if place.is_dir() and any((place / name).exists() for name in ("dataset_dict.json", "state.json")):
             found = load_from_disk(path)

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from polytune.lookup import did_you_mean
+
 Rows = Sequence[dict[str, Any]]
 #: of a whole number in JSON
 MOST_DIGITS = 1000
@@ -23,11 +25,10 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 def read_rows(place: Path) -> Rows:
     """The rows of a file. Raises ValueError that names the file, the line where there is one, and what is wrong."""
-    readers = {".json": _json, ".jsonl": _lines, ".csv": _csv, ".parquet": _parquet}
-    if place.suffix not in readers:
-        raise ValueError(f"a dataset file ends in {', '.join(readers)}, got {place.name!r}")
+    if place.suffix not in READERS:
+        raise ValueError(f"a dataset file ends in {', '.join(READERS)}, got {place.name!r}")
     try:
-        return readers[place.suffix](place)
+        return READERS[place.suffix](place)
     except UnicodeDecodeError as error:
         raise ValueError(f"{place} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
 
@@ -124,3 +125,16 @@ def _parquet(place: Path) -> Rows:
             return Dataset(read_table(file))
     except (ArrowException, OSError) as error:
         raise ValueError(f"{place} is no parquet file: {error}") from error
+
+
+#: ending -> what reads such a file
+READERS = {".json": _json, ".jsonl": _lines, ".csv": _csv, ".parquet": _parquet}
+
+
+def check_there(path: str, place: Path) -> None:
+    """ValueError for what can only be meant as a file or folder, and is not there."""
+    if place.exists() or not (place.suffix in READERS or path.startswith((".", "/", "~"))):
+        return
+    beside = place.parent.iterdir() if place.parent.is_dir() else ()
+    near = did_you_mean(place.name, [one.name for one in beside])
+    raise ValueError(f"dataset {path!r}: there is no such file{near and '; '}{near}")

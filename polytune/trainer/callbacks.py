@@ -27,8 +27,13 @@ SHOWN = (
 
 def update_line(logs: dict, update: int, updates: int) -> str:
     """One update in a line; the rest is in ``metrics.jsonl``."""
-    cells = [f"{title} {logs[name]:{form}}" for name, title, form in SHOWN if logs.get(name) is not None]
+    cells = [f"{title} {shown(logs[name], form)}" for name, title, form in SHOWN if logs.get(name) is not None]
     return f"update {update}/{updates}: " + ", ".join(cells)
+
+
+def shown(value: float, form: str) -> str:
+    """A number of an update's line; a rate below 10 keeps its decimals."""
+    return f"{value:.2g}" if form == ",.0f" and 0 < value < 10 and value != int(value) else f"{value:{form}}"
 
 
 class UpdateLines(ProgressCallback):

@@ -1,11 +1,13 @@
 """`polytune check-task`: each way in which a world can be wrong, told in words; the right ones pass."""
 
+import json
 import random
 import re
 
 import pytest
 
 from polytune.app import check_task
+from polytune.app.cli import UsageError, load_yaml
 from polytune.app.play import run
 from polytune.tasks import Episode, Task, load_task
 from polytune.tasks.conformance import faults, notes
@@ -152,3 +154,41 @@ def test_the_program_says_so_and_ends_with_a_status(capsys, tmp_path, monkeypatc
         assert run(check_task.main, [name]) == 2
         told = capsys.readouterr().err
         assert words in told and told.count("\n") == 1, told
+
+
+def test_a_newcomers_own_data(capsys, tmp_path, monkeypatch):
+    """What shown answers earn; a fault of an own function once, with its line; names that are nearly right."""
+    rows = [{"prompt": f"Write {n} twice.", "n": n, "answers": [f"{n} {n}", f"{n},{n}"]} for n in range(5)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "twice.py").write_text(
+        "def reward(answer, row):\n    return float(answer.split() == [str(row['n'])] * 2)\n\n\n"
+        "def way(answer, row):\n    return 'comma' if ',' in answer else 'space'\n\n\n"
+        "def whole(answer, row):\n    if not answer:\n        return 0.0\n    return float(int(answer))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    def check(path="train.jsonl", reward="twice:reward"):
+        words = [f"path={path}", f"reward={reward}", "signature=twice:way", "answer=answers", "max_tokens=8"]
+        status = run(check_task.main, ["dataset", "--task_args", *words, "--seeds", "4"])
+        return status, capsys.readouterr()
+
+    status, said = check()
+    told = "4 of the 8 answers that 4 training rows show are solved; '0,0' of row 0 earns 0; 2 signatures: "
+    assert status == 0 and f"{told}space 4, comma 4" in said.out, said
+    status, said = check(reward="twice:whole")
+    line = f"({tmp_path / 'twice.py'}, line 12)"
+    assert status == 1 and said.out.count("wrong: ") == said.out.count("invalid literal") == said.out.count(line) == 1
+    for given, words in (
+        ({"path": "trian.jsonl"}, "'trian.jsonl': there is no such file; did you mean 'train.jsonl'?"),
+        ({"path": "./nothing"}, "'./nothing': there is no such file"),
+        ({"reward": "twice.reward"}, "unknown reward 'twice.reward'; none is built in; one of your own is named by its "
+                                     'path, "twice:reward"'),
+    ):  # fmt: skip
+        status, said = check(**given)
+        assert status == 2 and words in said.err, said.err
+
+
+def test_a_config_that_is_not_there_names_its_neighbour(tmp_path):
+    (tmp_path / "sets.yaml").touch()
+    with pytest.raises(UsageError, match=r"set.yaml' does not exist; did you mean .*/sets.yaml\?"):
+        load_yaml(tmp_path / "set.yaml")

@@ -195,7 +195,7 @@ def test_a_bad_value_is_one_clear_error(tmp_path, text, words):
 def test_unknown_flag_and_missing_file_name_the_fix():
     with pytest.raises(UsageError, match="did you mean.*learning_rate"):
         finetune("--learning_rat", "1")
-    with pytest.raises(UsageError, match="does not exist; the recipes are .*quickstart.yaml"):
+    with pytest.raises(UsageError, match="does not exist; recipes lie in .*recipes/fourrooms"):
         finetune(config="nowhere.yaml")
 
 

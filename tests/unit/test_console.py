@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import runpy
+import shlex
 import shutil
 import signal
 import struct
@@ -23,6 +24,8 @@ from polytune import places, terminal
 from polytune.app import console
 from polytune.app.cli import UsageError, parser_of, run
 from polytune.helptext import reflow
+from polytune.places import command
+from polytune.running.provenance import origin
 from polytune.tables import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -332,3 +335,12 @@ def test_an_interrupt_while_it_loads_is_one_line(after, tmp_path):
     # ends so when an exec of its own was interrupted, a dataclass' say, whatever became of the exception
     assert process.returncode in (130, 1, -signal.SIGINT), told
     assert len(told.strip().splitlines()) == 1 and "Traceback" not in told
+
+
+def test_a_command_can_be_given_again_in_its_folder_as_a_shell_reads_it(tmp_path, monkeypatch):
+    words = ["--task_args", "answer_end=<|im_end|>", "reward=a:b"]
+    monkeypatch.chdir(ROOT)
+    assert origin(command("finetune", words))["command"].startswith("python recipes/finetune.py --task_args 'answer")
+    monkeypatch.chdir(tmp_path)
+    told = origin(command("finetune", words))["command"]
+    assert shlex.split(told) == ["python", "-m", "polytune.app.finetune", *words]

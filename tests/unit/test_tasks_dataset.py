@@ -82,7 +82,7 @@ def test_test_rows_have_seeds_of_their_own(path, tmp_path):
 @pytest.mark.parametrize("options, words", [
     ({}, "needs path: add path="),
     ({"reward": ""}, "needs reward: add reward="),
-    ({"path": "/none.jsonl"}, "'/none.jsonl' cannot be loaded"),
+    ({"path": "/none.jsonl"}, "'/none.jsonl': there is no such file"),
     ({"prompt": "question"}, "has no column 'question'; its columns are prompt, numbers, target, reference"),
     ({"reward": "polytune.tasks.rewards:reaches_targe"}, "has no 'reaches_targe'; did you mean 'reaches_target'"),
     ({"reward": "nowhere:f"}, "cannot import 'nowhere'"),
