@@ -234,6 +234,12 @@ COSTS: dict[str, Metric] = {
     "seconds/saving": Metric("of the checkpoint before this update", _SECONDS),
     "speed/env_steps_per_second": Metric("environment steps a second, of the whole loop", "1/s", "does not fall"),
     "speed/tokens_per_second": Metric("tokens run a second, rollouts and update", "1/s", "does not fall"),
+    "speed/peak_memory": Metric(
+        "most memory that the main process has held since it began: of its GPU, on CPUs resident",
+        "GiB",
+        "level after a few updates",
+        "rises: a leak; close to what there is: smaller per_device_train_batch_size, gradient_checkpointing",
+    ),
     "speed/limit_share": Metric(
         "share of the arithmetic that the machine could have done",
         _SHARE,

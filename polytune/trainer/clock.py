@@ -10,8 +10,10 @@ matrices reaches here in the type that the policy computes in.
 
 from __future__ import annotations
 
+import sys
 import time
 
+import psutil
 import torch
 
 from polytune.running.watchdog import seconds_by_stage
@@ -38,6 +40,18 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - begin)
     return 2 * SIZE**3 / best
+
+
+def peak_memory(device: torch.device) -> float:
+    """GiB that this process has held at most: of the GPU where the policy is on one, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**30
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KiB elsewhere
 
 
 class Timed:
@@ -80,6 +94,7 @@ class Timed:
         prefilled, computed, distinct = self._sum(own)
         found = {metric: spent.get(stage, 0.0) - stages.get(stage, 0.0) for stage, metric in STAGES.items()}
         found["speed/env_steps_per_second"] = steps / seconds
+        found["speed/peak_memory"] = peak_memory(self.accelerator.device)
         if computed:  # rows that run one by one are not counted
             if self._peak is None:
                 self._peak = peak_flops(self.accelerator.device, self.forward_dtype)

@@ -142,6 +142,7 @@ def test_metrics_say_where_the_time_goes(tmp_path):
             all(line[name] >= 0 for name in STAGES.values()) and line["seconds/update"] > 0 < line["seconds/rollouts"]
         )
         assert (line["seconds/saving"] > 0) == (number > 0), "of the checkpoint before"
+        assert 0.1 < lines[0]["speed/peak_memory"] <= line["speed/peak_memory"] < 16
         assert 0 < line["speed/limit_share"] < 1 and line["speed/tokens_per_second"] > 0
         assert 0 < line["update/tokens_distinct"] <= line["update/tokens_computed"]
     steps = [line["rollout/env_steps"] for line in lines]
