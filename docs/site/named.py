@@ -160,8 +160,8 @@ def page() -> str:
     """The tables, part by part."""
     blocks = [
         "# Every method by its name",
-        "Where each published method is, with the lines of its file, the tests of its formula and of the effect that it "
-        "promises, and what [the benchmark](benchmark.md) says of it so far.",
+        "Where each published method is, with the lines of its file, the tests of its formula and of the effect that "
+        "it promises, and what [the benchmark](benchmark.md) says of it so far.",
         f"Benchmark: {', '.join(WORLDS.values())}, over {' / '.join(BASES.values())}; *not resolved* is no verdict.",
     ]
     head = ("method", "run by", "file", "lines", "test of the formula", "test of the effect", *WORLDS.values())

@@ -4,4 +4,15 @@ from polytune.methods.base import Apart, Beginning, Grown, Method, Minibatch, Se
 from polytune.methods.table import build_methods
 from polytune.tables import METHODS
 
-__all__ = ["METHODS", "Apart", "Beginning", "Grown", "Method", "Minibatch", "Seen", "Update", "build_methods", "require_option"]
+__all__ = [
+    "METHODS",
+    "Apart",
+    "Beginning",
+    "Grown",
+    "Method",
+    "Minibatch",
+    "Seen",
+    "Update",
+    "build_methods",
+    "require_option",
+]

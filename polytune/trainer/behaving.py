@@ -67,9 +67,7 @@ class SamplesApart:
                     own.copy_(before)
             self.generator.reset()
 
-    def _take_for_own(
-        self, output: dict[str, torch.Tensor], scored_B_C: torch.Tensor, own_B_C: torch.Tensor
-    ) -> None:
+    def _take_for_own(self, output: dict[str, torch.Tensor], scored_B_C: torch.Tensor, own_B_C: torch.Tensor) -> None:
         """Fresh tokens have the trained policy's logprobs, as if it had sampled them."""
         sampled_B_C = output["sampling_per_token_logps"]
         output["sampling_per_token_logps"] = torch.where(own_B_C, scored_B_C.to(sampled_B_C.dtype), sampled_B_C)

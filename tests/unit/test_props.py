@@ -46,7 +46,7 @@ def remembering(bandit, **options):
 
 
 def test_what_was_sampled_too_often_becomes_unlikelier_and_what_seldom_likelier():
-    """Expected total variation of the counts of two batches of 16 from the policy's probabilities, over 60 first ones."""
+    """Mean total variation of the counts of two batches of 16 from the policy's probabilities, over 60 first ones."""
     wanted, distances = LOGITS.softmax(0), []
     for seed in range(60):
         bandit = Bandit(LOGITS.clone(), (1.0, 0.0, 0.0, 0.0), seed=seed)
