@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 
+import torch
 from accelerate.utils import gather_object
 
 from polytune.methods import Beginning, Grown

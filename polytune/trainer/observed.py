@@ -4,8 +4,8 @@ The transformers generator computes the logprob of every token that it samples, 
 comes from, with the weights that the update begins with. Those are the old logprobs, what rules of ``rollout_states``
 ask for, and what a critic on the policy's features reads. In float32 they are a scoring pass's numbers to rounding
 (mean difference below 1e-6 nats). Under bfloat16 autocast a step with the cache rounds otherwise than a pass over rows
-(about 6e-4 nats a token), so there the pass stays; so it does for methods that probe hidden states of all tokens, and where another policy samples
-(``behaving.py``).
+(about 6e-4 nats a token), so there the pass stays; so it does for methods that probe hidden states of all tokens, and
+where another policy samples (``behaving.py``).
 """
 
 from __future__ import annotations

@@ -198,11 +198,10 @@ def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # n
 def test_two_processes_imitate_match_and_sample_apart_as_one(tmp_path):
     """Methods that take the place of advantages, imitate an expert, or change the policy that samples: a world that has
     an expert, no critic."""
-    world, policy = TwoStep(), tmp_path / "policy"
-    model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *world.vocabulary()])
-    model.save_pretrained(policy)
-    tokenizer.save_pretrained(policy)
-    options = ["--config", ROOT / "recipes/tabular/two_step_grpo.yaml", "--model", policy, "--split", "seeds:0-3",
+    start, (model, tokenizer) = tmp_path / "start", build_tiny("tiny", [PROMPT_WORD, *TwoStep().vocabulary()])
+    model.save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    options = ["--config", ROOT / "recipes/tabular/two_step_grpo.yaml", "--model", start, "--split", "seeds:0-3",
                "--num_seeds", "4", "--set_normalise", "none", "--num_updates", "3", "--steps_per_generation", "1", "--learning_rate", "1e-3",
                "--kl_reference", "pretrained", "--kl_coef", "1e-9", "--disable_tqdm", "true", "--cpu_threads", "1",
                "--use_cpu", "true", "--methods", *APART, "--method_args", "hpt.gate=1", "recall_extend.accuracy=0.9",

@@ -48,7 +48,7 @@ Mirror Prox, Lite PPO, f-DPO, RPO, Tulu 3 RLVR, MaxRL, SetPO, Unsolved problems 
 
 
 def test_every_method_that_was_asked_for_has_its_file_tests_and_line(pages):
-    """None is missing: a row or a recipe, a test of the formula, one of the effect, a verdict; or why it is not here."""
+    """None is missing: a row or a recipe, tests of formula and effect, a verdict; or why it is not here."""
     every = [one for part in named.PARTS.values() for one in part]
     assert {" ".join(name.split()) for name in WANTED.split(",")} <= {one.name for one in every}
     assert {*METHODS} <= {one.run for one in every}

@@ -176,9 +176,9 @@ def test_pairs_are_the_variance_of_the_group():
 
 
 def test_copg_in_a_worked_group_to_the_pretrained_policy():
-    """Three attempts, beta 1/2: R (1, 0, 1/2), log pi (-1, -2, -1.5), log pi_0 (-1.4, -1.8, -2): l = (.4, -.2, .5), R - l
-    / 2 = (.8, .1, .25), of mean .3833, so the slopes are minus (.4167, -.2833, -.1333). Over 2 beta times 2 / 3 they are
-    those of the sum over pairs / (k - 1), each times k / (k - 1): the leave-one-out contrast."""
+    """Three attempts, beta 1/2: R (1, 0, 1/2), log pi (-1, -2, -1.5), log pi_0 (-1.4, -1.8, -2): l = (.4, -.2, .5), R -
+    l / 2 = (.8, .1, .25), of mean .3833, so the slopes are minus (.4167, -.2833, -.1333). Times 2 beta k / (k - 1) they
+    are those of the sum over pairs / (k - 1): the leave-one-out contrast."""
     logs, reference = torch.tensor([[-1.0], [-2.0], [-1.5]]), torch.tensor([[-1.4], [-1.8], [-2.0]])
     r, method, sent = torch.tensor([1.0, 0.0, 0.5]), CoPG(beta=0.5, to="pretrained"), {}
     update = Update(seed=0, trees=[], turns_mask_B_T=torch.ones(3, 1), turn_index_B_C=torch.zeros(3, 1).long(),
@@ -370,8 +370,9 @@ def test_empg_by_hand():
 def test_empg_is_finite_where_episodes_end_early_and_turns_are_nearly_alike():
     """A range of 1e-4 at entropies of .5: the missing turn's 0 lies 5,000 ranges below."""
     index = torch.tensor([[0, 1], [0, -1]])
+    probed = {"empg/entropy": torch.tensor([[0.5, 0.5001], [0.5, 0.0]])}
     update = Update(seed=0, trees=[], turns_mask_B_T=index >= 0, turn_index_B_C=index, logprobs_B_C=torch.zeros(2, 2),
-                    scored_B_T=index >= 0, probed={"empg/entropy": torch.tensor([[0.5, 0.5001], [0.5, 0.0]])})  # fmt: skip
+                    scored_B_T=index >= 0, probed=probed)  # fmt: skip
     found = EMPG(zeta=0.1).turn_advantage(update, torch.zeros(2, 2, dtype=torch.float64))
     clear, mean = 0.1 * math.exp(-1), 0.1 * math.exp(-1) / 3
     torch.testing.assert_close(found, torch.tensor([[clear - mean, -mean], [-mean, 0.0]]).double(), atol=1e-5, rtol=0)
