@@ -202,7 +202,8 @@ def test_two_processes_imitate_match_and_sample_apart_as_one(tmp_path):
     model.save_pretrained(start)
     tokenizer.save_pretrained(start)
     options = ["--config", ROOT / "recipes/tabular/two_step_grpo.yaml", "--model", start, "--split", "seeds:0-3",
-               "--num_seeds", "4", "--set_normalise", "none", "--num_updates", "3", "--steps_per_generation", "1", "--learning_rate", "1e-3",
+               "--num_seeds", "4", "--set_normalise", "none", "--num_updates", "3", "--steps_per_generation", "1",
+               "--learning_rate", "1e-3",
                "--kl_reference", "pretrained", "--kl_coef", "1e-9", "--disable_tqdm", "true", "--cpu_threads", "1",
                "--use_cpu", "true", "--methods", *APART, "--method_args", "hpt.gate=1", "recall_extend.accuracy=0.9",
                "props.most_kl=1", "props.epochs=2", "--per_device_train_batch_size"]  # fmt: skip
