@@ -14,7 +14,7 @@ from polytune.tables import METHODS
 
 ROOT = PACKAGE.parent
 KEPT = ROOT / "data/results/methods_benchmark.json"
-WORLDS = {"bandit": "bandit", "two_step": "two-step tree"}
+WORLDS = {"bandit": "bandit", "two_step": "two-step tree", "triangle": "triangle"}
 BASES = {"grpo": "GRPO", "poly_epo": "Poly-EPO"}
 
 
