@@ -42,8 +42,8 @@ RepExp, RepExp as diversity, RepExp as chooser, DPH-RL, SubPO, Clip-Cov, KL-Cov,
 Go-Explore, Intelligent Go-Explore, SPEAR, EPO, VERL, EMPG, InfiGUI, Novelty archive, B-STaR, Words as Beacons, BC on
 demonstrations, D3S, ALP-GMM, Trajectory weighting, Swarm sharing, Early stopping, Context-conditioned rollouts,
 Duration weights, Step-GRPO, REC, RED (REC family), OPMD, AsymRE, BNPO, MDPO, ReMix, NFT, CoPG, OREAL, MRT, Dynamic
-reward weights, HPT, Critique-GRPO, f-DPG, Chi-squared guard, SALSA, Implicit-reward SFT, RED (recall-extend), L2M, PROPS,
-Nash Mirror Prox, Lite PPO, f-DPO, RPO, Tulu 3 RLVR, MaxRL, SetPO, Unsolved problems only
+reward weights, HPT, Critique-GRPO, f-DPG, Chi-squared guard, SALSA, Implicit-reward SFT, RED (recall-extend), L2M,
+PROPS, Nash Mirror Prox, Lite PPO, f-DPO, RPO, Tulu 3 RLVR, MaxRL, SetPO, Unsolved problems only
 """
 
 
