@@ -19,14 +19,14 @@ from polytune.config import require
 from polytune.methods import Apart, Method
 
 
-def behaving(methods: Mapping[str, Method]) -> list[Method]:
+def behaving(methods: Mapping[str, Method]) -> dict[str, Method]:
     """Those with the hook."""
-    return [method for method in methods.values() if method.has("behave")]
+    return {name: method for name, method in methods.items() if method.has("behave")}
 
 
 def check_behaving(methods: Mapping[str, Method], generator: str) -> None:
     """ValueError for a sampler that reads other weights than those that train."""
-    told = ", ".join(repr(name) for name, method in methods.items() if method.has("behave"))
+    told = ", ".join(map(repr, behaving(methods)))
     require(
         not told or generator == "transformers",
         f"method {told} changes the weights that sample, which generator {generator!r} holds as a copy: set generator "
@@ -42,6 +42,14 @@ class SamplesApart:
 
     methods: dict[str, Method]
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        told = ", ".join(map(repr, behaving(self.methods)))
+        require(
+            not told or not self._is_sharded,
+            f"method {told} changes the weights that sample, which must lie whole in memory: do not shard (FSDP2).",
+        )
+
     @property
     def _behaves(self) -> bool:
         return bool(behaving(self.methods))
@@ -52,12 +60,11 @@ class SamplesApart:
         if not self._behaves:
             yield
             return
-        require(not self._is_sharded, "a method changes the weights that sample, and FSDP2 shards them: leave one out.")
         weights = [own for own in self.accelerator.unwrap_model(self.model).parameters() if own.requires_grad]
         kept = [own.detach().clone() for own in weights]
         apart = Apart(weights, lambda rows: self._pass_over_given(rows, graph=True)[0], self._record)
         try:
-            for method in behaving(self.methods):
+            for method in behaving(self.methods).values():
                 method.behave(apart)
             self.generator.reset()
             yield

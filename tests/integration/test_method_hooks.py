@@ -125,7 +125,7 @@ class Uniform(Method):
         self.logprobs = apart.logprobs(self.rows)
 
 
-def test_another_policy_samples_and_what_it_sampled_counts_as_the_trained_ones(tmp_path):
+def test_another_policy_samples_and_what_it_sampled_counts_as_the_trained_ones(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, objective=replace(SETS, methods=[own("Uniform")]), kl_coef=0.0, model_seed=3)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     output, trees, _ = rollouts_of(trainer)
@@ -145,6 +145,9 @@ def test_another_policy_samples_and_what_it_sampled_counts_as_the_trained_ones(t
     assert (logprobs[mask] - uniform).abs().max() > 1e-3
     with pytest.raises(ValueError, match="changes the weights that sample, which generator 'vllm' holds as a copy"):
         check_behaving(trainer.methods, "vllm")
+    monkeypatch.setattr(type(trainer), "_is_sharded", True)
+    with pytest.raises(ValueError, match="'test_method_hooks:Uniform' changes .* do not shard"):
+        make_trainer(tmp_path, objective=replace(SETS, methods=[own("Uniform")]), kl_coef=0.0)
 
 
 def test_a_loss_is_a_mean_over_the_tokens_of_the_update(tmp_path):
