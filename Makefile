@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs notebooks trees
+.PHONY: help install style quality test test-fast test-methods test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs notebooks trees
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ quality: install ## check format and lint
 
 test: install ## run the tests (no hub, no GPU)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-methods: install ## every method on FourRooms: two updates, stopped and resumed; `make test` has a third of them
+	POLYTUNE_EVERY_METHOD=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/integration/test_every_method.py -k fourrooms
 
 # of the unit tests, those of whole worlds take most of the time
 WORLDS := babyai babyai_reader phrases tasks_conformance creativity_tasks creativity_graders maths fourrooms arithmetic_data

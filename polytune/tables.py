@@ -110,6 +110,7 @@ METHODS: dict[str, Entry] = {
     "hpt": Entry("polytune.methods.hpt:HPT", "imitates where it fails, reinforces elsewhere"),
     "weighted_replay": Entry("polytune.methods.weighted_replay:WeightedReplay", "good episodes come back more often"),
     "remix": Entry("polytune.methods.remix:ReMix", "rows of the policies before, truncated ratios"),
+    "props": Entry("polytune.methods.props:PROPS", "samples what the rows of the last update had too little of"),
     "novelty": Entry("polytune.methods.novelty:Novelty", "bonus for what no earlier update did"),
     "beacons": Entry("polytune.methods.beacons:Beacons", "bonus for subgoals in words"),
     "chi_squared": Entry(

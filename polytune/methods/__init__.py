@@ -1,7 +1,18 @@
 """Published methods beside the set objective, and the loss's own terms: one file a method, one row of METHODS."""
 
-from polytune.methods.base import Beginning, Grown, Method, Minibatch, Seen, Update, require_option
+from polytune.methods.base import Apart, Beginning, Grown, Method, Minibatch, Seen, Update, require_option
 from polytune.methods.table import build_methods
 from polytune.tables import METHODS
 
-__all__ = ["METHODS", "Beginning", "Grown", "Method", "Minibatch", "Seen", "Update", "build_methods", "require_option"]
+__all__ = [
+    "METHODS",
+    "Apart",
+    "Beginning",
+    "Grown",
+    "Method",
+    "Minibatch",
+    "Seen",
+    "Update",
+    "build_methods",
+    "require_option",
+]

@@ -3,6 +3,7 @@
 Before the first update ``begin``, with the policy that the run began with. The order of an update:
 
     reference       which policy the KL term refers to
+    behave          what policy samples, where that is not the trained one
     wanted_rows     how many trees fit into a batch
     starts          before trees grow
     temperature     with which they then grow, and of all logprobs of the update
@@ -76,6 +77,19 @@ class Grown(NamedTuple):
     gather: Callable[[list], list] = list
     record: Callable[[str, float], None] = lambda name, value: None
     progress: float = 0.0
+
+
+class Apart(NamedTuple):
+    """What ``behave`` gets: the policy that will sample, at first the trained one.
+
+    weights: those that train, to be changed in place, alike in every process.
+    logprobs: of rows, (b, C) with gradients of ``weights``, 0 off own tokens.
+    record: as of :class:`Update`.
+    """
+
+    weights: Sequence[torch.nn.Parameter]
+    logprobs: Callable[[Sequence[Row]], torch.Tensor]
+    record: Callable[[str, float], None] = lambda name, value: None
 
 
 @dataclass
@@ -238,6 +252,10 @@ class Method:
         process is asked at the beginning of each update and must give the same. ``policy``: gives the trained policy's
         of now, which must not be changed. A checkpoint holds what was given last."""
         return None
+
+    def behave(self, apart: Apart) -> None:
+        """Change the weights that sample this update's trees; they are put back once the trees have grown. What was
+        sampled counts as the trained policy's own: its logprobs are the old ones, no ratio corrects for it."""
 
     def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
         """What grows in the place of the starts that are due in this process: each may get a root, another start state

@@ -55,6 +55,7 @@ class EMPG(Method):
         least = min(update.gather([float(own.min())]))
         most = max(update.gather([float(own.max())]))
         scaled_B_T = (entropy_B_T - least) / (most - least) if most > least else torch.zeros_like(entropy_B_T)
+        scaled_B_T = torch.where(mask_B_T, scaled_B_T, 0.0)  # beyond an episode's end they may be of any size
         factor_B_T = (-self.k * scaled_B_T).exp()
         next_B_T = torch.zeros_like(factor_B_T)
         next_B_T[:, :-1] = (-self.k_next * scaled_B_T[:, 1:]).exp() * mask_B_T[:, 1:]

@@ -7,10 +7,11 @@ Z: the mean over the group of w pi_0 / pi. Target 'success' is the pretrained po
 keeps its share, so that right strategies stay as likely among each other as they were. grad D_f = E_pi[f'(t) grad log
 pi].
 
-Source: the authors' code (naver/disco): -f' as pseudo-reward, f' of js and tv as above, weighed by pi / proposal, a
-moving average of 1024 of them as baseline and of Z; here the group's means, since each group has a prompt of its own.
-log t is cut to [-most, most]. Needs the pretrained policy as ``chi_squared`` does. Assumes whole answers, one advantage
-a row. Degenerate case: a group without success (target 'success') teaches nothing.
+Source: the authors' code (naver/disco; the paper's number and title agree, of its text the abstract was read): -f' as
+pseudo-reward, f' of js and tv as above, weighed by pi / proposal, a moving average of 1024 of them as baseline and of
+Z; here the group's means, since each group has a prompt of its own. log t is cut to [-most, most]. Needs the pretrained
+policy as ``chi_squared`` does. Assumes whole answers, one advantage a row. Degenerate case: a group without success
+(target 'success') teaches nothing.
 """
 
 import math

@@ -30,8 +30,8 @@ from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update, Weights, require_option
 from polytune.methods.chi_squared import pretrained_at_hand
 from polytune.methods.rec import mean_over_tokens
-from polytune.methods.row_buffer import Kept, Kind, keep, numbered, pack_rows, unpack_rows
-from polytune.rollout import Row, trajectory_row
+from polytune.methods.row_buffer import Kept, Kind, first_advantages, fresh_rows, keep, numbered, pack_rows, unpack_rows
+from polytune.rollout import Row
 
 
 @dataclass
@@ -98,8 +98,7 @@ class ReMix(Method):
         return -weight_b_C * batch.advantages_b_C * batch.logprobs_b_C
 
     def advantage(self, update: Update, advantages_B_C: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-        first_B = update.own_B_C.int().argmax(dim=1, keepdim=True)
-        self._of_rows = advantages_B_C.gather(1, first_B)[:, 0].tolist()
+        self._of_rows = first_advantages(update, advantages_B_C)
         if self.kl > 0:
             tensors["remix/base"] = update.reference_B_C
         return advantages_B_C
@@ -118,12 +117,7 @@ class ReMix(Method):
 
     def learn(self, update: Update) -> None:
         self.updates += 1
-        found, row = [], 0
-        for tree in update.trees:
-            for trajectory in tree.trajectories():
-                if (value := self._of_rows[row]) != 0:
-                    found.append(Kept((tree.start_state, 0), value, trajectory_row(tree.prompt_ids, trajectory), 0))
-                row += 1
+        found = [own for own in fresh_rows(update, self._of_rows) if own.value != 0]
         found, since = numbered(update.gather(found), self.updates), self.updates - self.age + 1
         self.buffer = keep(self.buffer, found, since=since, size=len(self.buffer) + len(found))
         update.record("remix/kept", len(self.buffer))

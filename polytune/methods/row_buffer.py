@@ -1,12 +1,13 @@
 """Rows that a method remembers for replay: of each kind the newest, the oldest first."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
+from polytune.methods.base import Update
 from polytune.methods.ragged import pack, unpack
-from polytune.rollout import Row
+from polytune.rollout import Row, trajectory_row
 
 Kind = tuple[int, int]
 
@@ -32,6 +33,21 @@ def keep(buffer: Mapping[Kind, Kept], found: Iterable[Kept], *, since: int, size
         kept[own.kind] = own
     young = [own for own in kept.values() if own.born >= since]
     return {own.kind: own for own in young[-size:]}
+
+
+def first_advantages(update: Update, advantages_B_C: torch.Tensor) -> list[float]:
+    """Of each row the advantage of its first own token."""
+    first_B = update.own_B_C.int().argmax(dim=1, keepdim=True)
+    return advantages_B_C.gather(1, first_B)[:, 0].tolist()
+
+
+def fresh_rows(update: Update, values: Sequence[float]) -> list[Kept]:
+    """This process's rows of an update with a number each, of the kind (start state, 0)."""
+    grown = [(tree, trajectory) for tree in update.trees for trajectory in tree.trajectories()]
+    return [
+        Kept((tree.start_state, 0), value, trajectory_row(tree.prompt_ids, trajectory), 0)
+        for (tree, trajectory), value in zip(grown, values, strict=False)  # blank rows come after them
+    ]
 
 
 def numbered(found: Iterable[Kept], update: int) -> list[Kept]:

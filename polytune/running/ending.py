@@ -28,6 +28,7 @@ CONTINUES = "the same command continues where it was."
 
 _held: list[tuple[int, Path | None]] = []
 _says: Callable[[], str] | None = None
+_parts = 0  # programs that run as parts of this one
 _told: list[int] = []
 
 
@@ -62,7 +63,7 @@ def lock(folder: Path, *, what: str, name: str = LOCK_FILE) -> int:
 
 def hold(folder: str | Path, says: Callable[[], str] | None = None, *, name: str = LOCK_FILE) -> None:
     """Hold a folder until :func:`let_go`, which removes one that had to be made and has nothing in it; ``says``: what a
-    program that ends in between leaves, in a sentence.
+    program that ends in between leaves, in a sentence; what a part of another program leaves is for that one to say.
 
     Raises:
         ValueError: another one holds it.
@@ -70,19 +71,37 @@ def hold(folder: str | Path, says: Callable[[], str] | None = None, *, name: str
     global _says
     new = not Path(folder).exists()
     _held.append((lock(Path(folder), what="another program", name=name), Path(folder) / name if new else None))
-    _says = says
+    if not _parts:
+        _says = says
+
+
+@contextmanager
+def as_a_part() -> Iterator[None]:
+    """A program that runs within another one: what it holds is let go when it ends, and no more."""
+    global _parts
+    before, _parts = len(_held), _parts + 1
+    try:
+        yield
+    finally:
+        _parts -= 1
+        _let_go(before)
 
 
 def let_go() -> None:
     """Whoever wants the folders may have them."""
     global _says
-    while _held:
+    _let_go(0)
+    _says = None
+
+
+def _let_go(before: int) -> None:
+    """Of what is held, all but the first ``before``."""
+    while len(_held) > before:
         descriptor, own = _held.pop()
         if own is not None and own.parent.is_dir() and os.listdir(own.parent) == [own.name]:
             own.unlink()
             own.parent.rmdir()
         os.close(descriptor)
-    _says = None
 
 
 def what_is_left() -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 
+import torch
 from accelerate.utils import gather_object
 
 from polytune.methods import Beginning, Grown
@@ -76,14 +77,18 @@ class GrowsForMethods:
         """Of any rows (logprobs, entropies) of the completion's tokens, by the policy of now. Nobody reads the pass."""
         if not rows:
             return []
+        logprobs_B_C, entropies_B_C = self._pass_over_given(rows)
+        sizes = [len(row.completion_ids) for row in rows]
+        scored = zip(logprobs_B_C.tolist(), entropies_B_C.tolist(), sizes, strict=True)
+        return [(logprobs[:size], entropies[:size]) for logprobs, entropies, size in scored]
+
+    def _pass_over_given(self, rows: Sequence[Row], *, graph: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logprobs and entropies (B, C) of any rows; ``graph``: with gradients."""
         held = self._rows, self._pass_logprobs
         self._rows = list(rows)
         output = self._as_batch(self._rows)
         self._pass_logprobs = output["completion_ids"]  # the pass is not the first of these rows
         try:
-            logprobs_B_C, entropies_B_C = self._pass_over(output)
+            return self._pass_over(output, graph=graph)
         finally:
             self._rows, self._pass_logprobs = held
-        sizes = [len(row.completion_ids) for row in rows]
-        scored = zip(logprobs_B_C.tolist(), entropies_B_C.tolist(), sizes, strict=True)
-        return [(logprobs[:size], entropies[:size]) for logprobs, entropies, size in scored]

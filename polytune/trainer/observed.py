@@ -4,7 +4,8 @@ The transformers generator computes the logprob of every token that it samples, 
 comes from, with the weights that the update begins with. Those are the old logprobs, what rules of ``rollout_states``
 ask for, and what a critic on the policy's features reads. In float32 they are a scoring pass's numbers to rounding
 (mean difference below 1e-6 nats). Under bfloat16 autocast a step with the cache rounds otherwise than a pass over rows
-(about 6e-4 nats a token), so there the pass stays; so it does for methods that probe hidden states of all tokens.
+(about 6e-4 nats a token), so there the pass stays; so it does for methods that probe hidden states of all tokens, and
+where another policy samples (``behaving.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ReadsRollouts:
     def _observe_rollouts(self) -> None:
         """Ask the generator to observe, where that says the same as a pass."""
         in_float32 = self.forward_dtype == torch.float32 and not self.args.bf16
-        if self.policy_config.generator == "transformers" and in_float32 and not self._probes:
+        if self.policy_config.generator == "transformers" and in_float32 and not self._probes and not self._behaves:
             self.observes = True
             self.generator.observe()
 

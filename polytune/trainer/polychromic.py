@@ -30,6 +30,7 @@ from polytune.running.watchdog import Watched, stage
 from polytune.tasks.base import Task
 from polytune.terminal import say_warning
 from polytune.trainer.advantages import TurnAdvantages, turn_advantages
+from polytune.trainer.behaving import SamplesApart
 from polytune.trainer.callbacks import MetricsFile, replace_progress
 from polytune.trainer.checks import OWN_SIGNATURES
 from polytune.trainer.clock import Timed
@@ -73,7 +74,7 @@ TreesObserver = Callable[["PolychromicTrainer", list[Tree], TurnAdvantages], Non
 
 
 class PolychromicTrainer(
-    Timed, TempersTokens, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ReplaysRows, ScoresRows,
+    Timed, TempersTokens, SamplesApart, ReadsRollouts, GrowsTrees, LearnsValues, CallsMethods, ReplaysRows, ScoresRows,
     RenewsReference, AtomicCheckpoints, RecordsEpisodes, ShardedPolicy, Watched, MustMove, WholeTrees, MasterWeights,
     HoldsReference, GRPOTrainer,
 ):  # fmt: skip
@@ -162,7 +163,7 @@ class PolychromicTrainer(
         turn_index_B_C = self._turn_index(output["completion_ids"])
         values_B_T, first_B_C = None, self._first_tokens(turn_index_B_C)
         other_sampler = self.policy_config.generator != "transformers"
-        reads_policy = bool(self._probes) or (self.critic is not None and self.args.critic != "own")
+        reads_policy = bool(self._probes) or self._behaves or (self.critic is not None and self.args.critic != "own")
         if (reads_policy and not self.observes or other_sampler) and "old_per_token_logps" not in output:
             self._score_rows(output)  # TRL needed no pass of the policy over the rows, these do
         if self.critic is not None:
@@ -171,6 +172,8 @@ class PolychromicTrainer(
         scored_B_C = output.get("old_per_token_logps", self._pass_logprobs)
         if scored_B_C is not None and not self.observes:
             self._check_sampler(output["sampling_per_token_logps"], scored_B_C, turn_index_B_C >= 0)
+        if self._behaves:
+            self._take_for_own(output, scored_B_C, turn_index_B_C >= 0)
         known_B_T = values_B_T
         if self.args.vine_values:
             known_B_T = with_vine_values(self._trees, values_B_T, self.objective.gamma)
@@ -205,7 +208,7 @@ class PolychromicTrainer(
         total, count = self._sum([float(gaps.sum()), float(len(gaps))])
         gap = total / max(count, 1.0)
         self._record("sampling/logprob_gap", gap)
-        if gap > MAX_LOGPROB_GAP:
+        if gap > MAX_LOGPROB_GAP and not self._behaves:
             raise RolloutError(
                 f"the generator's logprobs are {gap:.3g} nats from the trainer's on average (limit {MAX_LOGPROB_GAP}): "
                 "it samples another distribution than the ratios assume. Check its temperature, and that it has the "

@@ -49,7 +49,8 @@ class GrowsTrees(GrowsForMethods):
         with self.accelerator.autocast():  # rows are scored under it, too
             self._renew_reference()
             self._begin_methods()
-            self._grow_update(self._room(len(prompts)) * self.accelerator.num_processes)
+            with self._behaving():
+                self._grow_update(self._room(len(prompts)) * self.accelerator.num_processes)
             self._grow_again()
         self.generator.reset()
         canary = getattr(self.generator, "canary_gap", None)
@@ -224,9 +225,9 @@ class GrowsTrees(GrowsForMethods):
             batch[f"{name}_mask"] = pad([torch.ones_like(x) for x in parts], 0, side).to(device)
         return batch
 
-    def _pass_over(self, output: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logprobs and entropies (B, C) of ``self._rows``, without gradients."""
-        with torch.no_grad():
+    def _pass_over(self, output: dict[str, torch.Tensor], *, graph: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logprobs and entropies (B, C) of ``self._rows``; ``graph``: with gradients."""
+        with torch.set_grad_enabled(graph):
             logprobs_B_C, entropies_B_C, _ = self._get_per_token_logps_and_entropies(
                 self.accelerator.unwrap_model(self.model),
                 torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),

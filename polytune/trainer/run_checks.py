@@ -5,6 +5,7 @@ from __future__ import annotations
 from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.methods import build_methods
 from polytune.tasks.base import Task
+from polytune.trainer.behaving import check_behaving
 from polytune.trainer.checks import check_branching, check_run, check_signatures
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
@@ -24,7 +25,9 @@ def check_fields(
     check_run(args, rollout, objective)
     check_critic_adapter(args, adapted)
     check_vllm_mode(args, generator)
-    check_tempering(build_methods(objective.methods, objective.method_options), rollout, generator)
+    methods = build_methods(objective.methods, objective.method_options)
+    check_tempering(methods, rollout, generator)
+    check_behaving(methods, generator)
 
 
 def check_world(task: Task, start_state: int, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:

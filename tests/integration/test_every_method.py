@@ -1,9 +1,11 @@
-"""Every row of METHODS in a run: two updates on a world of two turns, stopped after the first of them and resumed, bit
-for bit. Those that can share a run do, which costs a second; a row that nobody put anywhere has a run of its own.
-Options are those of its recipe."""
+"""Every row of METHODS in a run: two updates on a world of two turns, and on FourRooms, stopped after the first of them
+and resumed, bit for bit. Those that can share a run do, which costs a second; a row that nobody put anywhere has a run
+of its own. Options are those of its recipe. On FourRooms every third run is among the tests that always run, all of
+them with ``make test-methods``."""
 
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,11 +14,14 @@ import test_ground_truth as tabular
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from walkers import save_walker
 
 from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.meanings import METRICS
 from polytune.methods import METHODS
+from polytune.policy import Renderer, load_policy
 from polytune.recipe import read_recipe
+from polytune.tasks import load_task
 from polytune.tasks.tabular.worlds import TwoStep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +48,12 @@ VECTORS = ("hidden_signatures",)
 CRITIC = ("set_bonus",)
 
 
+#: of FourRooms: three from which the goal is one or two steps ahead, and one with a turn on the way
+NEAR = (611, 94, 739, 43)
+#: runs on FourRooms
+RUNS = [names for number, names in enumerate(TOGETHER) if number % 3 == 0 or os.environ.get("POLYTUNE_EVERY_METHOD")]
+
+
 def recipe_of(name):
     """The first recipe that names this method alone."""
     recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -56,8 +67,21 @@ def policy():
     return tabular.start_policy(TwoStep())
 
 
-def make(folder, names, policy, **fields):
+@pytest.fixture(scope="module")
+def walker(tmp_path_factory):
+    """One that walks straight on more often than not."""
+    folder, task = save_walker(tmp_path_factory.mktemp("walker"), seed=0, forward=0.014), fourrooms()
+    model, tokenizer = load_policy(str(folder))
+    return model, tokenizer, Renderer(tokenizer, task)
+
+
+def fourrooms():
+    return load_task("fourrooms", horizon=3)
+
+
+def make(folder, names, policy, task=None, **fields):
     model, *others = policy
+    task = task or TwoStep()
     rollout = RolloutConfig(1, 1, SEEDS - 1) if {*names} & {*VINES} else RolloutConfig(SEEDS, 0, 0)
     objective = ObjectiveConfig(
         objective="polychromic" if {*names} & {*VECTORS, *CRITIC} else "mean", set_size=2 if {*names} & {*VECTORS} else
@@ -72,14 +96,24 @@ def make(folder, names, policy, **fields):
     if {*names} & {*CRITIC}:
         defaults |= dict(critic="head")
     return tabular.make_trainer(
-        folder, TwoStep(), (copy.deepcopy(model), *others), objective, rollout, **(defaults | fields)
+        folder, task, (copy.deepcopy(model), *others), objective, rollout, **(defaults | fields)
     )
 
 
 @pytest.mark.parametrize("names", TOGETHER, ids=lambda names: "-".join(names))
 @pytest.mark.usefixtures("one_thread")
 def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_path):
-    first = make(tmp_path / "run", names, policy)
+    runs_and_resumes(tmp_path, names, policy)
+
+
+@pytest.mark.parametrize("names", RUNS, ids=lambda names: "-".join(names))
+@pytest.mark.usefixtures("one_thread")
+def test_they_do_so_on_fourrooms(names, walker, tmp_path):
+    runs_and_resumes(tmp_path, names, walker, task=fourrooms(), starts=NEAR)
+
+
+def runs_and_resumes(tmp_path, names, policy, **world):
+    first = make(tmp_path / "run", names, policy, **world)
     remembered = {name: {*first.methods[name].state()} for name in names}
     first.train()
     assert {name: {*first.methods[name].state()} for name in names} == remembered
@@ -90,7 +124,7 @@ def test_they_run_stop_and_go_on_as_if_nothing_had_happened(names, policy, tmp_p
     shutil.rmtree(tmp_path / "run/checkpoint-2")
     kept, before = first.model.state_dict(), policy[0].state_dict()
     assert any(not torch.equal(tensor, before[key]) for key, tensor in kept.items())
-    again = make(tmp_path / "run", names, policy)
+    again = make(tmp_path / "run", names, policy, **world)
     again.train(resume_from_checkpoint=str(tmp_path / "run/checkpoint-1"))
     for key, tensor in again.model.state_dict().items():
         assert torch.equal(tensor, kept[key]), key

@@ -61,7 +61,7 @@ def start_policy(task, *, seed=0):
     return model, tokenizer, renderer
 
 
-def make_trainer(folder, task, policy, objective, rollout, **fields):
+def make_trainer(folder, task, policy, objective, rollout, *, starts=(0,), **fields):
     model, tokenizer, _ = policy
     rows = rollout.rows_per_prompt
     defaults = dict(
@@ -70,7 +70,7 @@ def make_trainer(folder, task, policy, objective, rollout, **fields):
         disable_tqdm=True,
     )  # fmt: skip
     args = PolychromicConfig(**(defaults | fields))
-    return PolychromicTrainer(model, args, task, [0], rollout, objective, PolicyConfig(), tokenizer)
+    return PolychromicTrainer(model, args, task, list(starts), rollout, objective, PolicyConfig(), tokenizer)
 
 
 def sets(name, **fields):

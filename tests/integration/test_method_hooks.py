@@ -1,6 +1,7 @@
 """The hooks of methods in a run: when each is called, what it sees, what it changes."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,7 +10,8 @@ from test_trainer import SETS, TREE, make_trainer, rollouts_of
 
 from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.methods import Method
-from polytune.rollout import Start, tree_rows
+from polytune.rollout import Row, Start, tree_rows
+from polytune.trainer.behaving import check_behaving
 from polytune.trainer.hooks import METHODS_FILE
 
 
@@ -110,6 +112,42 @@ def test_a_weight_of_0_takes_the_surrogate_away(tmp_path):
     assert output["advantages"].abs().max() > 0
     trainer._compute_loss(trainer.model, output).backward()
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in trainer.model.parameters())
+
+
+class Uniform(Method):
+    """Samples every action alike."""
+
+    def behave(self, apart):
+        with torch.no_grad():
+            for weight in apart.weights:
+                weight.zero_()
+        self.rows = [Row([1], [2, 3], [1, 1], [0.0, 0.0], [0, 1])]
+        self.logprobs = apart.logprobs(self.rows)
+
+
+def test_another_policy_samples_and_what_it_sampled_counts_as_the_trained_ones(tmp_path, monkeypatch):
+    trainer = make_trainer(tmp_path, objective=replace(SETS, methods=[own("Uniform")]), kl_coef=0.0, model_seed=3)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    output, trees, _ = rollouts_of(trainer)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+    uniform = -math.log(trainer.model.config.vocab_size)
+    sampled = [x for tree in trees for one in tree.trajectories() for turn in one.turns for x in turn.logprobs]
+    assert sampled == pytest.approx([uniform] * len(sampled), abs=1e-4)
+    assert trainer.methods[own("Uniform")].logprobs.requires_grad
+    mask = (output["tool_mask"] * output["completion_mask"]).bool()
+    with torch.no_grad():
+        logprobs, _, _ = trainer._get_per_token_logps_and_entropies(
+            trainer.model, torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+            torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1), output["completion_ids"].size(1),
+        )  # fmt: skip
+    for name in ("old_per_token_logps", "sampling_per_token_logps"):
+        torch.testing.assert_close(output[name][mask], logprobs[mask])
+    assert (logprobs[mask] - uniform).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="changes the weights that sample, which generator 'vllm' holds as a copy"):
+        check_behaving(trainer.methods, "vllm")
+    monkeypatch.setattr(type(trainer), "_is_sharded", True)
+    with pytest.raises(ValueError, match="'test_method_hooks:Uniform' changes .* do not shard"):
+        make_trainer(tmp_path, objective=replace(SETS, methods=[own("Uniform")]), kl_coef=0.0)
 
 
 def test_a_loss_is_a_mean_over_the_tokens_of_the_update(tmp_path):

@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 from test_resume import ROOT, command, outcome, policy, run  # noqa: F401 (a fixture)
 
 from polytune.export import fresh, proof
+from polytune.policy import build_tiny
+from polytune.policy.rendering import PROMPT_WORD
+from polytune.tasks.tabular.worlds import TwoStep
 
 RECIPE = ROOT / "recipes/finetune.py"
 HERE = Path(__file__).parent
@@ -156,6 +159,10 @@ WHOLE = (
 )
 
 
+#: those that want no critic, or an expert
+APART = ("dynamic_rewards", "f_dpg", "hpt", "recall_extend", "kl_cov", "props")
+
+
 @pytest.mark.slow
 def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # noqa: F811
     """Of each process's rows, half are for replay: the same rows in all, dealt out, and one gradient; numbers that
@@ -185,6 +192,42 @@ def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # n
         torch.testing.assert_close(value, remembered[1][name], atol=2e-4, rtol=1e-3)
     ratios = [[line.get("replay/ratio") for line in found["metrics"][1:]] for found in outcomes]
     assert ratios[0] == pytest.approx(ratios[1], rel=2e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_imitate_match_and_sample_apart_as_one(tmp_path):
+    """Methods that take the place of advantages, imitate an expert, or change the policy that samples: a world that has
+    an expert, no critic."""
+    start, (model, tokenizer) = tmp_path / "start", build_tiny("tiny", [PROMPT_WORD, *TwoStep().vocabulary()])
+    model.save_pretrained(start)
+    tokenizer.save_pretrained(start)
+    options = ["--config", ROOT / "recipes/tabular/two_step_grpo.yaml", "--model", start, "--split", "seeds:0-3",
+               "--num_seeds", "4", "--set_normalise", "none", "--num_updates", "3", "--steps_per_generation", "1",
+               "--learning_rate", "1e-3",
+               "--kl_reference", "pretrained", "--kl_coef", "1e-9", "--disable_tqdm", "true", "--cpu_threads", "1",
+               "--use_cpu", "true", "--methods", *APART, "--method_args", "hpt.gate=1", "recall_extend.accuracy=0.9",
+               "props.most_kl=1", "props.epochs=2", "--per_device_train_batch_size"]  # fmt: skip
+    for status, text in by_hand(RECIPE, *options, "32", "--output_dir", tmp_path / "two"):
+        assert status == 0, text[-3000:]
+    one = run(RECIPE, *options, "64", "--output_dir", tmp_path / "one")
+    assert one.returncode == 0, one.stderr[-3000:]
+    weights, metrics, remembered = [], [], []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        weights.append(load_file(folder / "model.safetensors"))
+        metrics.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
+        last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        remembered.append(load_file(last / "methods.safetensors"))
+    for found in (weights, remembered):
+        assert found[0].keys() == found[1].keys()
+        for name, value in found[0].items():
+            torch.testing.assert_close(value, found[1][name], atol=2e-4, rtol=1e-3)
+    assert {key.partition("/")[0] for key in remembered[0]} >= {"hpt", "recall_extend", "props"}
+    own = tuple(f"{name}/" for name in APART)
+    for x, y in zip(*metrics, strict=True):
+        assert x["replay/rows"] == y["replay/rows"]
+        for name in (*(key for key in x if key.startswith(own)), "entropy", "grad_norm", "rollout/return"):
+            assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+    assert metrics[0][-1]["sampling/logprob_gap"] > 1e-3 and metrics[0][-1]["hpt/failing"] > 0
 
 
 @pytest.mark.slow

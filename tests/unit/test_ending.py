@@ -17,7 +17,7 @@ from polytune.app.cli import run
 from polytune.policy.engine import EngineError
 from polytune.running import ending, processes
 from polytune.running.checkpoints import hold_run
-from polytune.running.ending import ends_when_told, hold, let_go, lock
+from polytune.running.ending import CONTINUES, as_a_part, ends_when_told, hold, let_go, lock, what_is_left
 from polytune.running.watchdog import stage, stage_of
 
 
@@ -45,6 +45,23 @@ def test_a_folder_is_held_by_one_and_free_when_that_one_is_gone(tmp_path):
     (tmp_path / "used/run.json").touch()
     let_go()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "used"]  # nothing came of the new one
+
+
+def test_a_part_of_a_program_lets_go_of_its_own_and_says_nothing_for_it(tmp_path):
+    """A benchmark whose runs begin anew continues where it was, and holds no folder of a run that has ended."""
+    hold(tmp_path / "whole")
+    try:
+        with pytest.raises(ZeroDivisionError), as_a_part():
+            hold(tmp_path / "part", lambda: "There is no checkpoint yet: the same command begins anew.")
+            assert what_is_left() == CONTINUES
+            raise ZeroDivisionError
+        assert what_is_left() == CONTINUES and not (tmp_path / "part").exists()  # nothing came of it
+        os.close(lock(tmp_path / "part", what="another"))
+        with pytest.raises(ValueError, match="whole is in use by another"):
+            lock(tmp_path / "whole", what="another")
+    finally:
+        let_go()
+    os.close(lock(tmp_path / "whole", what="another"))
 
 
 def test_where_nothing_can_be_locked_it_says_so_and_goes_on(tmp_path, monkeypatch, capsys):

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT / "docs/site"))
 sys.path.insert(0, str(ROOT / "docs/trees"))
 
 import families  # noqa: E402
+import named  # noqa: E402
 import planets  # noqa: E402
 import prose  # noqa: E402
 import reference  # noqa: E402
@@ -33,6 +34,36 @@ def test_every_method_is_on_one_page(pages):
         assert families.family_of(name) in families.FAMILIES, f"{name}: unknown page {families.family_of(name)!r}"
         own = [path for path, text in pages.items() if f"\n### {name}\n" in text and "## Methods" in text]
         assert own == [f"methods/{families.family_of(name)}.md"]
+
+
+#: the methods that were asked for, by name
+WANTED = """
+RepExp, RepExp as diversity, RepExp as chooser, DPH-RL, SubPO, Clip-Cov, KL-Cov, Lp-Reg, STEER, THR, EAD, Knapsack, VAS,
+Go-Explore, Intelligent Go-Explore, SPEAR, EPO, VERL, EMPG, InfiGUI, Novelty archive, B-STaR, Words as Beacons, BC on
+demonstrations, D3S, ALP-GMM, Trajectory weighting, Swarm sharing, Early stopping, Context-conditioned rollouts,
+Duration weights, Step-GRPO, REC, RED (REC family), OPMD, AsymRE, BNPO, MDPO, ReMix, NFT, CoPG, OREAL, MRT, Dynamic
+reward weights, HPT, Critique-GRPO, f-DPG, Chi-squared guard, SALSA, Implicit-reward SFT, RED (recall-extend), L2M,
+PROPS, Nash Mirror Prox, Lite PPO, f-DPO, RPO, Tulu 3 RLVR, MaxRL, SetPO, Unsolved problems only
+"""
+
+
+def test_every_method_that_was_asked_for_has_its_file_tests_and_line(pages):
+    """None is missing: a row or a recipe, tests of formula and effect, a verdict; or why it is not here."""
+    every = [one for part in named.PARTS.values() for one in part]
+    assert {" ".join(name.split()) for name in WANTED.split(",")} <= {one.name for one in every}
+    assert {*METHODS} <= {one.run for one in every}
+    missing = (ROOT / "docs/methods/not_here.md").read_text()
+    for one in every:
+        if not one.formula:
+            assert f"\n## {one.name}, " in missing and "not_here.md" in one.told, one
+            continue
+        assert one.told or one.run, one
+        assert not one.run or one.run in METHODS or (ROOT / named.recipe(one.run)).is_file(), one
+        for test in (one.formula, one.effect):
+            file, function = named.test_of(test)
+            assert function in (ROOT / file).read_text(), f"{one.name}: {file} has no {function}"
+    rows = [line for line in pages["methods/all.md"].splitlines() if line.startswith("| ") and "`test" not in line]
+    assert len(rows) >= len(every) and not any("None" in row for row in rows)
 
 
 def test_a_new_method_appears_by_itself(monkeypatch):

@@ -175,6 +175,26 @@ def test_pairs_are_the_variance_of_the_group():
     assert found == pytest.approx(wanted.tolist(), abs=1e-6)
 
 
+def test_copg_in_a_worked_group_to_the_pretrained_policy():
+    """Three attempts, beta 1/2: R (1, 0, 1/2), log pi (-1, -2, -1.5), log pi_0 (-1.4, -1.8, -2): l = (.4, -.2, .5), R -
+    l / 2 = (.8, .1, .25), of mean .3833, so the slopes are minus (.4167, -.2833, -.1333). Times 2 beta k / (k - 1) they
+    are those of the sum over pairs / (k - 1): the leave-one-out contrast."""
+    logs, reference = torch.tensor([[-1.0], [-2.0], [-1.5]]), torch.tensor([[-1.4], [-1.8], [-2.0]])
+    r, method, sent = torch.tensor([1.0, 0.0, 0.5]), CoPG(beta=0.5, to="pretrained"), {}
+    update = Update(seed=0, trees=[], turns_mask_B_T=torch.ones(3, 1), turn_index_B_C=torch.zeros(3, 1).long(),
+                    logprobs_B_C=logs, reference_B_C=reference, groups_G_N=[[0, 1, 2]])  # fmt: skip
+    advantages_B_C = method.advantage(update, (r - r.mean())[:, None], sent)
+    batch = Minibatch(logprobs_b_C=logs.clone().requires_grad_(), old_b_C=logs, advantages_b_C=advantages_B_C,
+                      set_deductions_b_C=None, mask_b_C=torch.ones(3, 1), epsilon=(0.2, 0.2), tensors=sent)  # fmt: skip
+    found = slopes(method, batch)
+    assert found == pytest.approx([-0.41667, 0.28333, 0.13333], abs=1e-4)
+    own = logs.clone().requires_grad_()
+    x = r - 0.5 * (own - reference)[:, 0]
+    pairs = sum((x[i] - x[j]) ** 2 for i, j in itertools.combinations(range(3), 2)) / (3 - 1)
+    (wanted,) = torch.autograd.grad(pairs, own)
+    assert [2 * 0.5 * 1.5 * slope for slope in found] == pytest.approx(wanted[:, 0].tolist(), abs=1e-5)
+
+
 def test_copg_stops_where_the_log_ratio_says():
     """Many passes over one update: pi ~ pi_old exp(A / beta) up to a constant, the further the smaller beta."""
     gaps = {}
@@ -345,6 +365,17 @@ def test_empg_by_hand():
     flat, _ = turns_update([[1.0], [1.0]])
     even = torch.tensor([[1.0], [-1.0]]).double()
     assert torch.equal(EMPG().turn_advantage(flat, even), even)
+
+
+def test_empg_is_finite_where_episodes_end_early_and_turns_are_nearly_alike():
+    """A range of 1e-4 at entropies of .5: the missing turn's 0 lies 5,000 ranges below."""
+    index = torch.tensor([[0, 1], [0, -1]])
+    probed = {"empg/entropy": torch.tensor([[0.5, 0.5001], [0.5, 0.0]])}
+    update = Update(seed=0, trees=[], turns_mask_B_T=index >= 0, turn_index_B_C=index, logprobs_B_C=torch.zeros(2, 2),
+                    scored_B_T=index >= 0, probed=probed)  # fmt: skip
+    found = EMPG(zeta=0.1).turn_advantage(update, torch.zeros(2, 2, dtype=torch.float64))
+    clear, mean = 0.1 * math.exp(-1), 0.1 * math.exp(-1) / 3
+    torch.testing.assert_close(found, torch.tensor([[clear - mean, -mean], [-mean, 0.0]]).double(), atol=1e-5, rtol=0)
 
 
 def test_empg_makes_confident_turns_count():
