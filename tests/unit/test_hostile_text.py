@@ -10,8 +10,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "campaign"))
 import hostile  # noqa: E402
 
-from polytune.evaluation.records import each_record, read_records  # noqa: E402
-from polytune.evaluation.slim import SlimRecord  # noqa: E402
 from polytune.privacy import private  # noqa: E402
 from polytune.recipe import read_recipe  # noqa: E402
 from polytune.tasks import load_task  # noqa: E402
@@ -112,21 +110,3 @@ def test_seed_ranges_that_no_memory_holds():
         with pytest.raises(ValueError, match="seed range"):
             load_split(load_task("bandit"), text)
     assert len(load_split(load_task("bandit"), "seeds:5-10004")) == 10_000
-
-
-def test_a_large_records_file_is_read_slim(tmp_path, monkeypatch):
-    """The same analysis, less memory: equal signatures are one object, what was said is left out."""
-    one = {"policy": "a", "perturb": None, "start_seed": 3, "attempt": 0, "greedy": False, "success": True,
-           "return": 1.0, "turns": 2, "stop_reason": "success", "signature": [[1, 2]], "invalid_actions": 0,
-           "logprob": -1.5, "said": "ab", "actions": "left left"}  # fmt: skip
-    path = tmp_path / "records.jsonl"
-    path.write_text("".join(json.dumps(one | {"attempt": i}) + "\n" for i in range(4)) + '{"cut')
-    assert [record for record, _ in each_record(path)] == read_records(path) == read_records(path, texts=False)
-    monkeypatch.setattr("polytune.evaluation.records.LARGE", 10)
-    slim = read_records(path, texts=False)
-    assert slim[1] == {name: value for name, value in one.items() if name != "actions"} | {"attempt": 1}
-    assert slim[0]["signature"] is slim[3]["signature"] and slim[0].get("actions") is None and "actions" not in slim[0]
-    assert list(SlimRecord({"policy": "a"}, {}).items()) == [("policy", "a")] and read_records(path) != slim
-    path.write_text("[" * 100_000 + "\n")
-    with pytest.raises(ValueError, match="line 1 is not a JSON record"):
-        read_records(path)
