@@ -108,8 +108,12 @@ class Records(Sequence):
         return (self[index] for index in range(len(self)))
 
     def taken(self, which: np.ndarray) -> Self:
-        """Those at some indices, or where a mask is true; in the order of ``which``."""
-        which = np.flatnonzero(which) if which.dtype == bool else which
+        """Those at some indices, in their order, or where a mask is true."""
+        if which.dtype == bool:
+            if which.all():
+                return self
+            which = np.flatnonzero(which)
+        which = which.astype(np.int32)
         return type(self)(self._columns, which if self._rows is None else self._rows[which])
 
     def where(self, *, policy: Any = _ANY, perturb: Any = _ANY, **fields: Any) -> Self:
@@ -117,9 +121,8 @@ class Records(Sequence):
         which = np.ones(len(self), dtype=bool)
         if policy is not _ANY or perturb is not _ANY:
             under = perturb if isinstance(perturb, list) else [perturb]
-            parts = [number for own, number in self._columns.parts.items()
-                     if policy in (_ANY, own[0]) and (perturb is _ANY or own[1] in under)]  # fmt: skip
-            which = np.isin(self.column("part"), parts)
+            parts = [policy in (_ANY, own[0]) and (perturb is _ANY or own[1] in under) for own in self._columns.parts]
+            which = np.array(parts, dtype=bool)[self.column("part")]
         for name, value in fields.items():
             which &= self.column(name) == value
         return self.taken(which)
@@ -128,11 +131,12 @@ class Records(Sequence):
         """The records of each start state, in the order of their file; start states in ascending order, or (``first``)
         as they come."""
         starts = self.column("start_seed")
-        order = np.argsort(starts, kind="stable")
-        names, begins = np.unique(starts[order], return_index=True)
-        groups = [self.taken(own) for own in np.split(order, begins[1:])] if len(names) else []
-        ranks = np.argsort(order[begins]) if first else range(len(names))
-        return {int(names[rank]): groups[rank] for rank in ranks}
+        order = np.argsort(starts, kind="stable").astype(np.int32)
+        starts = starts[order]
+        begins = np.flatnonzero(np.append(True, starts[1:] != starts[:-1])) if len(starts) else []
+        groups = [self.taken(own) for own in np.split(order, begins[1:])]
+        ranks = np.argsort(order[begins]) if first else range(len(begins))
+        return {int(starts[begins[rank]]): groups[rank] for rank in ranks}
 
     def parts(self) -> list[tuple[str, str | None]]:
         """Policy and perturbation of the records, each pair once, in the order in which they come."""

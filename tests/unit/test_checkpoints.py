@@ -261,6 +261,7 @@ def test_the_manifest_lists_every_file_and_nothing_else(tmp_path):
 
 def test_a_finished_policy_is_noted_and_half_of_a_newer_one_is_not(trainer):
     folder = Path(trainer.args.output_dir)
+    folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text("{}")
     trainer.save_model()
     assert list(json.loads((folder / MANIFEST).read_text())) == ["model.safetensors"] and check_manifest(folder) is None

@@ -66,6 +66,29 @@ def test_json_that_is_refused_with_its_line(tmp_path, name, text, words):
     assert time.thread_time() - begun < 1
 
 
+@pytest.mark.parametrize(
+    "name, content, where",
+    [("rows.csv", b"pro\0mpt,answer\na,b\n", "rows.csv"), ("rows.csv", b"\0\n", "rows.csv"),
+     ("rows.csv", b"a\0x,a\0y\nb,c\n", "rows.csv"), ("rows.jsonl", b'{"a": 1}\n{"pro\\u0000mpt": 1}\n', "line 2"),
+     ("rows.json", b'[{"a\\u0000b": 1}]', "entry 0")],
+)  # fmt: skip
+def test_a_nul_in_the_name_of_a_column_is_refused_in_one_line(tmp_path, name, content, where):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{where}: the name of column .*\\x00.* has a NUL: leave it out$") as caught:
+        read_rows(tmp_path / name)
+    assert "\n" not in str(caught.value) and "\0" not in str(caught.value)
+
+
+def test_a_nul_in_the_name_of_a_parquet_column_is_refused(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"pro\0mpt": [1]}), tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match="NUL|no parquet file") as caught:
+        read_rows(tmp_path / "rows.parquet")
+    assert "\n" not in str(caught.value)
+
+
 def test_json_that_is_text(tmp_path):
     rows = [{"prompt": "\U0001f600 \x00 \u202e"}, {"prompt": 10**999}]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
