@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "campaign"))
 import hostile  # noqa: E402
 
+from polytune.errors import UsageError  # noqa: E402
 from polytune.privacy import private  # noqa: E402
 from polytune.recipe import read_recipe  # noqa: E402
 from polytune.tasks import load_task  # noqa: E402
@@ -43,6 +44,38 @@ def test_what_fails_is_found(monkeypatch):
                         (lambda text: next(said), "says two things"), (slow, "took 0.0")):  # fmt: skip
         found = hostile.through([hostile.Target("it", read)], seed=0, first=0, count=1)
         assert len(found.failures) == 1 and words in found.failures[0]
+
+
+def test_a_campaign_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    read, stop = [], {"at": 25}
+
+    def reader(text):
+        read.append(text)
+        if len(read) == 2 * stop["at"]:
+            raise KeyboardInterrupt
+        if len(text) % 5 == 0:
+            raise UsageError("refused")
+
+    monkeypatch.setattr(hostile, "targets", lambda folder: [hostile.Target("it", reader)])
+    monkeypatch.setattr(hostile, "AT_ONCE", 10)
+    result = tmp_path / "hostile.json"
+    monkeypatch.setattr("sys.argv", ["hostile.py", "--count", "40", "--result", str(result)])
+    with pytest.raises(KeyboardInterrupt):
+        hostile.main()
+    assert json.loads(result.read_text())["texts"] == 20
+    stop["at"], counted = 0, []
+    for _ in range(2):  # goes on, and then has nothing left to do
+        with pytest.raises(SystemExit):
+            hostile.main()
+        found = json.loads(result.read_text())
+        counted.append((found["texts"], found["calls"], found["targets"]["it"]["refused_texts"]))
+    texts = list(hostile.hostile_texts(0, 0, 40))
+    assert counted == [(40, 80, sum(len(text) % 5 == 0 for text in texts))] * 2
+    assert read[50:] == [text for text in texts[20:] for _ in range(2)]
+    monkeypatch.setattr(hostile, "code", lambda: "other")
+    with pytest.raises(SystemExit):
+        hostile.main()
+    assert len(read) == 50 + 40 + 80
 
 
 TWICE = [f'"{i % 60_000}": 1' for i in range(60_001)]
