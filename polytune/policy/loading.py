@@ -25,8 +25,8 @@ ADAPTER_FILE = "adapter_config.json"
 #: a tokenizer's vocabulary lies in one of these
 VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
 
-#: files of a checkpoint that no policy is loaded from
-NOT_LOADED = (".pt", ".pth", "critic.safetensors")
+#: files of a checkpoint that no policy is loaded from, or that users change: an adapter's base may move
+NOT_CHECKED = (".pt", ".pth", "critic.safetensors", "adapter_config.json")
 
 
 class CheckpointError(ToldError, ValueError):
@@ -46,7 +46,7 @@ def _check_digests(folder: Path) -> None:
     """
     if not (folder / MANIFEST).is_file():
         return
-    if (reason := check_manifest(folder, unread=NOT_LOADED)) is not None:
+    if (reason := check_manifest(folder, unread=NOT_CHECKED)) is not None:
         raise CheckpointError(
             f"{folder} is not the policy that was saved there ({reason}): the disk has damaged it, or it was changed. "
             f"Restore it, or take another checkpoint of the run; if the change is yours, remove {folder / MANIFEST}."

@@ -10,9 +10,9 @@ from pathlib import Path
 from polytune.digests import file_digest
 
 MANIFEST = "manifest.json"
-#: what transformers and peft load a policy from
+#: what transformers and peft load a policy from; an adapter's configuration may be told where its base has moved to
 POLICY_FILES = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json",
     "*token*.json", "vocab.*", "merges.txt", "*.model", "chat_template.*",
 )  # fmt: skip
 

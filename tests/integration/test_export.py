@@ -104,6 +104,7 @@ def copied(runs, tmp_path):
             content = json.loads(record.read_text())
             content["weights"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
             record.write_text(json.dumps(content))
+            (tmp_path / "copy/manifest.json").unlink()
         return tmp_path / "copy"
 
     return change
