@@ -76,7 +76,7 @@ def updates(folder: Path, count: int) -> dict[str, Any]:
     tenth of the run, and what the files are."""
     policy, run = policy_of_bandit(folder / "policy"), folder / "run"
     seconds, seen_T_2 = watched(finetune(policy, run, count, "seeds:0-0"), run / "metrics.jsonl")
-    late = seen_T_2[seen_T_2[:, 0] >= count / 2]
+    late = seen_T_2[(seen_T_2[:, 0] >= count / 2) & (seen_T_2[:, 0] < count)]  # at the end it gives memory back
     slope, first = np.polyfit(late[:, 0], late[:, 1], 1)
     rest = late[:, 1] - (slope * late[:, 0] + first)
     error = rest.std() / (late[:, 0].std() * np.sqrt(len(late)))
