@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     places = {name: str(Path(p).resolve()) if Path(p).is_dir() else p for name, p in paths.items()}
     more["policy_paths"] = private(places)
     more["settings"] = {"task": task.name, "horizon": task.horizon, "split": split, **asked}
-    everything = records.read_records(records_file, texts=bool(task.answer_end))
+    everything = records.read_records(records_file)
     records.check_repeats(everything)
     analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
 

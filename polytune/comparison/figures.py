@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,9 @@ import numpy as np
 
 from polytune.comparison.methods import PRETRAINED, RUN_TOLERANCE
 from polytune.comparison.runs import Run, read_note
+from polytune.evaluation.columns import Records
 from polytune.evaluation.creativity import of_records
-from polytune.evaluation.records import read_records, under
+from polytune.evaluation.records import read_records
 from polytune.evaluation.summary import measure_bounds, per_start, per_start_values
 from polytune.measures.creativity import MEASURES
 from polytune.measures.crossed import crossed_difference_interval, crossed_mean_interval, needed_to_resolve
@@ -87,21 +87,22 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
         ValueError: records of an older version, or a damaged file.
     """
     everything = read_records(run.records)
-    records = under(everything, None)
-    if any("logprob" not in record for record in records):
+    records = everything.where(perturb=None)
+    if not records.column("has logprob").all():
         raise ValueError(
             f"{run.records} was written before records held log probabilities, which entropy needs: remove "
             f"{run.records.parent} and run the same command again."
         )
-    table = per_start(records, run.policy_name)
+    own = records.where(policy=run.policy_name)
+    table = per_start(own)
     samples = min(cell["n"] for cell in table.values())
     values, intervals = per_start_values(table, coverage_ks(samples)), {}
     if isinstance(task, CreativityTask):
-        intervals = creativity_intervals(of_records(task, records, run.policy_name, level=level))
+        intervals = creativity_intervals(of_records(task, own, level=level))
         single = {name: [interval["estimate"]] for name, interval in intervals.items()}
         kept = (*KEPT, *(COVERED if samples > 1 else ()))
         kept_values = {
-            name: own for name, own in values.items() if name in kept or (samples > 1 and name.startswith("pass@"))
+            name: value for name, value in values.items() if name in kept or (samples > 1 and name.startswith("pass@"))
         }
         values = {"success": values["success"], **single, **kept_values}
     return Figures(
@@ -116,16 +117,13 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
     )
 
 
-def _perturbed_values(
-    records: Sequence[dict[str, Any]], run: Run, samples: Mapping[int, int]
-) -> dict[str, dict[str, list[float]]]:
+def _perturbed_values(records: Records, run: Run, samples: Mapping[int, int]) -> dict[str, dict[str, list[float]]]:
     """Per start state the measures under each perturbation that was sampled to the end (a stopped one is continued)."""
     found = {}
-    for name in dict.fromkeys(record["perturb"] for record in records if record.get("perturb")):
-        own = [r for r in under(records, name) if r["policy"] == run.policy_name]
-        counts = Counter(record["start_seed"] for record in own if not record["greedy"])
-        if counts == samples:
-            found[name] = per_start_values(per_start(own, run.policy_name), coverage_ks(min(samples.values())))
+    for name in records.perturbations():
+        own = records.where(policy=run.policy_name, perturb=name)
+        if {start: len(at) for start, at in own.where(greedy=False).by_start().items()} == samples:
+            found[name] = per_start_values(per_start(own), coverage_ks(min(samples.values())))
     return found
 
 

@@ -30,7 +30,7 @@ from typing import Any
 from polytune.comparison.keep import portable
 from polytune.comparison.methods import PRETRAINED
 from polytune.comparison.runs import NOTE_FILE, Programs, Run, read_note, write_note
-from polytune.evaluation.records import PACKED, RECORDS_FILE, read_packed, read_records
+from polytune.evaluation.records import PACKED, RECORDS_FILE, each_record, read_packed
 from polytune.running.provenance import EVALUATION_RUN_FILE, RUN_FILE, write_json
 
 METRICS_FILE = "metrics.jsonl"
@@ -74,7 +74,8 @@ class KeptRuns:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
         for name, path in _packed(run).items():
-            _pack(building / name, _shortened(read_records(path)) if path == run.records else _rounded(path))
+            lines = _shortened(record for record, _ in each_record(path)) if path == run.records else _rounded(path)
+            _pack(building / name, lines)
         for path in _notes(run):
             write_json(building / path.name, portable(json.loads(path.read_text())))
         write_json(building / NOTE_FILE, note)

@@ -8,11 +8,11 @@ estimate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from polytune.evaluation.columns import Records
 from polytune.evaluation.records import Attempt
 from polytune.evaluation.summary import as_interval
 from polytune.measures.coreset import coreset
@@ -43,25 +43,21 @@ def attempt_vectors(
     return found
 
 
-def has_vectors(records: Sequence[Mapping[str, Any]]) -> bool:
+def has_vectors(records: Records) -> bool:
     """Whether all sampled attempts can be chosen from."""
-    return all("vector" in record for record in records if not record["greedy"])
+    return bool(records.where(greedy=False).column("has vector").all())
 
 
 def summarise_chosen(
-    records: Sequence[Mapping[str, Any]], policies: Sequence[str], *, ks: Sequence[int], level: float, seed: int
+    records: Records, policies: Sequence[str], *, ks: Sequence[int], level: float, seed: int
 ) -> dict[str, dict[int, dict[str, dict[str, float]]]]:
     """Policy -> k -> {"chosen", "random", "difference"}, each with an interval over start states."""
     summary: dict[str, dict[int, dict[str, dict[str, float]]]] = {}
     for policy in policies:
-        of_state: dict[int, list[Mapping[str, Any]]] = {}
-        for record in records:
-            if record["policy"] == policy and not record["greedy"]:
-                of_state.setdefault(record["start_seed"], []).append(record)
-        attempts = [of_state[state] for state in sorted(of_state)]
+        attempts = list(records.where(policy=policy, greedy=False).by_start().values())
         most = min(map(len, attempts))
         orders = [coreset(np.array([record["vector"] for record in own]), most) for own in attempts]
-        wins = [[bool(record["success"]) for record in own] for own in attempts]
+        wins = [own.column("success").astype(bool).tolist() for own in attempts]
         summary[policy] = {}
         for k in (k for k in (ks or coverage_ks(most)) if k < most):
             chosen = [float(any(won[i] for i in order[:k])) for won, order in zip(wins, orders, strict=True)]

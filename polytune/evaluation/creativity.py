@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from polytune.evaluation.columns import Records
 from polytune.evaluation.summary import aligned, as_text, counted
 from polytune.measures.creativity import MEASURES, coverage, measure
 from polytune.tasks.creativity.tasks import CreativityTask
@@ -14,16 +17,13 @@ from polytune.tasks.creativity.tasks import CreativityTask
 TITLES = {"raw_diversity": "diversity, raw strings", "raw_creativity": "creativity, raw strings"}
 
 
-def of_records(
-    task: CreativityTask, records: Sequence[Mapping[str, Any]], policy: str, *, level: float, seed: int = 0
-) -> dict[str, Any]:
+def of_records(task: CreativityTask, records: Records, *, level: float, seed: int = 0) -> dict[str, Any]:
     """Creativity of one policy's records: of the first sample of each prompt, of its greedy answers, and what all of
     its samples cover."""
-    own = [record for record in records if record["policy"] == policy]
-    samples = sorted((r for r in own if not r["greedy"]), key=lambda r: (r["attempt"], r["start_seed"]))
-    first = [record["actions"] for record in samples if record["attempt"] == 0]
-    greedy = [record["actions"] for record in own if record["greedy"]]
-    found = of_texts(task, first, [record["actions"] for record in samples], level=level, seed=seed)
+    samples, greedy = records.where(greedy=False), records.where(greedy=True).each("actions")
+    samples = samples.taken(np.lexsort((samples.column("start_seed"), samples.column("attempt"))))
+    first, every = samples.where(attempt=0).each("actions"), samples.each("actions")
+    found = of_texts(task, first, every, level=level, seed=seed)
     return found | ({"greedy": measure(task.structure, greedy, level=level, seed=seed)} if greedy else {})
 
 

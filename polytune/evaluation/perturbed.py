@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from polytune.config import TaskConfig, require
-from polytune.evaluation.records import under
-from polytune.evaluation.summary import aligned, as_table, as_text, summarise, verdict
+from polytune.evaluation.columns import Records
+from polytune.evaluation.summary import aligned, as_table, as_text, summarise, summarise_each, verdict
 from polytune.tasks import Task, load_task
 
 #: what the table of changes leaves out: pass@1 is the success rate
@@ -65,7 +65,7 @@ def tasks_under(
 
 
 def summarise_perturbed(
-    records: Sequence[dict[str, Any]],
+    records: Records,
     policies: Sequence[str],
     names: Sequence[str],
     *,
@@ -77,16 +77,12 @@ def summarise_perturbed(
     unperturbed."""
     found = {}
     for name in names:
-        found[name] = summarise(under(records, name), policies, level=level, seed=seed, ks=ks)
+        moved = records.where(perturb=name)
+        found[name] = summarise(moved, policies, level=level, seed=seed, ks=ks)
         found[name]["changes"] = {}
         for policy in policies:
-            sides = [
-                record | {"policy": "perturbed" if record.get("perturb") else "unperturbed"}
-                for perturb in (None, name)
-                for record in under(records, perturb)
-                if record["policy"] == policy
-            ]
-            pair = summarise(sides, ["unperturbed", "perturbed"], level=level, seed=seed, ks=ks, crossings=False)
+            sides = {"unperturbed": records.where(policy=policy, perturb=None), "perturbed": moved.where(policy=policy)}
+            pair = summarise_each(sides, level=level, seed=seed, ks=ks, crossings=False)
             found[name]["changes"][policy] = pair["differences"]["perturbed"]
     return found
 

@@ -13,12 +13,15 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-from polytune.evaluation.slim import SlimRecord
+from polytune.evaluation.columns import Columns, Records
 from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes, signature_as_json
 from polytune.rollout.duplicates import Duplicates, count_duplicates, count_repeats
@@ -34,8 +37,6 @@ RECORDS_FILE = "records.jsonl"
 LOCK_FILE = ".evaluation.lock"
 #: what the name of a records file ends in whose text is packed
 PACKED = ".bz2"
-#: bytes of a records file from which on an analysis leaves out what was said
-LARGE = 256 * 2**20
 #: greedy attempts are numbered from here, apart from every sampled attempt
 GREEDY_ATTEMPT = -1
 
@@ -114,30 +115,46 @@ def _digest(trajectory: Trajectory) -> str:
     return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
 
 
-def is_large(path: str | Path) -> bool:
-    """Whether a records file is read slim, without what was said."""
-    return Path(path).exists() and Path(path).suffix != PACKED and Path(path).stat().st_size > LARGE
-
-
-def read_records(path: str | Path, *, texts: bool = True) -> list[Mapping[str, Any]]:
-    """The whole lines of a records file, packed (``.bz2``) or not; a last line that a kill cut short is left out.
-
-    ``texts``: also of a large file (:func:`is_large`) keep what was said; its records are `SlimRecord`s without.
+def read_records(path: str | Path) -> Records:
+    """The whole lines of a records file, packed (``.bz2``) or not; a last line that a kill cut short is left out. No
+    file: no records.
 
     Raises:
-        ValueError: a line in the middle is not JSON, or lacks a field; a packed file is damaged.
+        ValueError: a line in the middle is not JSON, lacks a field, or has a value that no record has; a packed file is
+            damaged.
     """
-    if texts or not is_large(path):
-        return [record for record, _ in each_record(path)]
-    shared: dict[str, Any] = {}
-    return [SlimRecord(record, shared) for record, _ in each_record(path)]
+    if not Path(path).exists():
+        return Records.of([])
+    file = _opened(Path(path))
+
+    def whole(place: int) -> dict[str, Any]:
+        file.seek(place)
+        return json.loads(file.readline())
+
+    columns, place = Columns(whole), 0
+    weakref.finalize(columns, file.close)
+    for number, (record, end) in enumerate(_each(path, file), start=1):
+        try:
+            columns.append(record, place)
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: {error}. Remove the file to begin anew.") from error
+        place = end
+    return Records(columns)
 
 
 def each_record(path: str | Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """The whole lines of a records file one by one, each with the bytes up to its end. Raises as
-    :func:`read_records`."""
+    """The whole lines of a records file one by one, each with the bytes up to its end; their fields' values are as they
+    may be. Raises as :func:`read_records`."""
+    if Path(path).exists():
+        with _opened(Path(path)) as file:
+            yield from _each(path, file)
+
+
+def _each(path: str | Path, file: BinaryIO) -> Iterator[tuple[dict[str, Any], int]]:
     end = 0
-    for number, line in enumerate(_lines(Path(path)), start=1):
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n"):
+            return
         end += len(line)
         try:
             record = json.loads(line)
@@ -151,15 +168,19 @@ def each_record(path: str | Path) -> Iterator[tuple[dict[str, Any], int]]:
         yield record, end
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """Lines with their ends; what follows the last end is not whole, and left out."""
-    if not path.exists():
-        return
-    if path.suffix == PACKED:
-        yield from (line for line in read_packed(path).splitlines(keepends=True) if line.endswith(b"\n"))
-        return
-    with path.open("rb") as file:
-        yield from (line for line in file if line.endswith(b"\n"))
+def _opened(path: Path) -> BinaryIO:
+    """The file, or where it is packed a nameless one with its content."""
+    if path.suffix != PACKED:
+        return path.open("rb")
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (whoever reads it closes it)
+    try:
+        with bz2.open(path) as packed:
+            shutil.copyfileobj(packed, file, 2**20)
+    except (OSError, EOFError) as error:
+        file.close()
+        raise _not_unpacked(path, error) from error
+    file.seek(0)
+    return file
 
 
 def read_packed(path: Path) -> bytes:
@@ -169,12 +190,11 @@ def read_packed(path: Path) -> bytes:
     try:
         return bz2.decompress(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be unpacked ({error}): restore it, or remove its folder.") from error
+        raise _not_unpacked(path, error) from error
 
 
-def under(records: Sequence[dict[str, Any]], perturb: str | None) -> list[dict[str, Any]]:
-    """The records of one perturbation, None: those of the start states as they are."""
-    return [record for record in records if record.get("perturb") == perturb]
+def _not_unpacked(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} cannot be unpacked ({error}): restore it, or remove its folder.")
 
 
 def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> int:
@@ -244,21 +264,22 @@ def sample_records(
     return records
 
 
-def check_repeats(records: Sequence[Mapping[str, Any]]) -> None:
+def check_repeats(records: Records) -> None:
     """Refuse samples of a start state that repeat each other more often than their logprobs allow
-    (``rollout/duplicates.py``); records that do not tell (``said``) are taken as they are.
+    (``rollout/duplicates.py``); records that do not tell (``said``, ``logprob``) are taken as they are.
 
     Raises:
         ValueError: the policy and the figures.
     """
-    groups: dict[str, dict[tuple, list[tuple[str, float]]]] = {}
-    for record in records:
-        if not record["greedy"] and "said" in record:
-            of_start = groups.setdefault(record["policy"], {})
-            key = record.get("perturb"), record["start_seed"]
-            of_start.setdefault(key, []).append((record["said"], record["logprob"]))
-    for policy, of_start in groups.items():
-        _refuse(count_repeats(of_start.values()), policy)
+    told = (records.column("said") != 0) & (records.column("has logprob") != 0)
+    telling = records.taken(told).where(greedy=False)
+    for policy, own in telling.of_each(telling.policies()).items():
+        groups = (
+            list(zip(at.column("said").tolist(), at.column("logprob").tolist(), strict=True))
+            for _, perturb in own.parts()
+            for at in own.where(perturb=perturb).by_start(first=True).values()
+        )
+        _refuse(count_repeats(groups), policy)
 
 
 def _refuse(found: Duplicates, policy: str) -> None:

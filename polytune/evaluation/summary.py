@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from polytune.evaluation.columns import Records
 from polytune.measures.crossing import crossing, in_words
 from polytune.measures.intervals import mean_interval, paired_difference_interval, resolved_sign
 from polytune.measures.passk import (
@@ -28,44 +27,36 @@ def as_interval(values: tuple[float, float | None, float | None]) -> dict[str, f
     return dict(zip(("estimate", "low", "high"), values, strict=True))
 
 
-def _distinct(records: Sequence[dict[str, Any]]) -> int:
-    """Distinct signatures; a degenerate one (None) does not count."""
-    return len({json.dumps(r["signature"]) for r in records if r["signature"] is not None})
-
-
-def _counts(records: Sequence[dict[str, Any]]) -> list[int]:
-    """How often each distinct signature came up; degenerate ones left out."""
-    return list(Counter(json.dumps(r["signature"]) for r in records if r["signature"] is not None).values())
-
-
-def _entropy(records: Sequence[dict[str, Any]]) -> float | None:
+def _entropy(samples: Records) -> float | None:
     """Nats per decision, estimated from the samples: -sum of log probabilities / decisions; None for old records."""
-    if any(record.get("logprob") is None for record in records):
+    if not samples.column("has logprob").all():
         return None
-    return -sum(r["logprob"] for r in records) / sum(r["turns"] for r in records)
+    return -sum(samples.column("logprob").tolist()) / _sum(samples, "turns")
 
 
-def per_start(records: Sequence[dict[str, Any]], policy: str) -> dict[int, dict[str, Any]]:
-    """What one policy did at each start state: counts, mean return, distinct signatures, greedy success."""
-    table: dict[int, dict[str, Any]] = {}
-    for record in records:
-        if record["policy"] == policy:
-            cell = table.setdefault(record["start_seed"], {"samples": [], "greedy": []})
-            cell["greedy" if record["greedy"] else "samples"].append(record)
-    return {
-        seed: {
-            "n": len(cell["samples"]),
-            "correct": sum(r["success"] for r in cell["samples"]),
-            "return": sum(r["return"] for r in cell["samples"]) / len(cell["samples"]),
-            "distinct": _distinct(cell["samples"]),
-            "distinct_winning": _distinct([r for r in cell["samples"] if r["success"]]),
-            "greedy": float(cell["greedy"][0]["success"]) if cell["greedy"] else None,
-            "signatures": _counts(cell["samples"]),
-            "winning_signatures": _counts([r for r in cell["samples"] if r["success"]]),
-            "entropy": _entropy(cell["samples"]),
+def _sum(records: Records, name: str) -> int:
+    return sum(records.column(name).tolist())
+
+
+def per_start(records: Sequence[Mapping[str, Any]], policy: str | None = None) -> dict[int, dict[str, Any]]:
+    """What one policy (None: all there are) did at each start state: counts, mean return, distinct signatures, greedy
+    success. A degenerate signature (null) does not count."""
+    records, table = Records.of(records), {}
+    for seed, own in (records if policy is None else records.where(policy=policy)).by_start().items():
+        samples, greedy = own.where(greedy=False), own.where(greedy=True)
+        every, winning = (part.counts_of("signature")[1] for part in (samples, samples.where(success=True)))
+        table[seed] = {
+            "n": len(samples),
+            "correct": _sum(samples, "success"),
+            "return": sum(samples.column("return").tolist()) / len(samples),
+            "distinct": len(every),
+            "distinct_winning": len(winning),
+            "greedy": float(greedy.column("success")[0]) if greedy else None,
+            "signatures": every,
+            "winning_signatures": winning,
+            "entropy": _entropy(samples),
         }
-        for seed, cell in sorted(table.items())
-    }
+    return table
 
 
 def per_start_values(table: dict[int, dict[str, Any]], ks: Sequence[int]) -> dict[str, list[float]]:
@@ -102,7 +93,7 @@ def measure_bounds(name: str, values: Sequence[float]) -> tuple[float, float] | 
 
 
 def summarise(
-    records: Sequence[dict[str, Any]],
+    records: Sequence[Mapping[str, Any]],
     policies: Sequence[str],
     *,
     level: float = 0.95,
@@ -125,7 +116,15 @@ def summarise(
     Raises:
         ValueError: the policies were not sampled at the same start states equally often.
     """
-    tables = {policy: per_start(records, policy) for policy in policies}
+    return summarise_each(Records.of(records).of_each(policies), level=level, seed=seed, ks=ks, crossings=crossings)
+
+
+def summarise_each(
+    of_each: Mapping[str, Records], *, level: float, seed: int, ks: Sequence[int] = (), crossings: bool = True
+) -> dict[str, Any]:
+    """The same of records by policy, whatever these call it."""
+    policies = list(of_each)
+    tables = {policy: per_start(own) for policy, own in of_each.items()}
     samples = _samples_of_all(tables)
     ks = list(ks or coverage_ks(samples))
     if ks[-1] > samples:
@@ -148,7 +147,7 @@ def summarise(
     return {
         "policies": {
             policy: _measures(table, columns[policy], bounds, **drawn)
-            | {"counts": _totals(records, policy, len(table), samples)}
+            | {"counts": _totals(of_each[policy], len(table), samples)}
             for policy, table in tables.items()
         },
         "differences": {pair["second"]: pair["differences"] for pair in pairs if pair["first"] == policies[0]},
@@ -191,15 +190,14 @@ def _measures(
     return found
 
 
-def _totals(records: Sequence[dict[str, Any]], policy: str, starts: int, samples: int) -> dict[str, Any]:
+def _totals(records: Records, starts: int, samples: int) -> dict[str, Any]:
     """What one policy's records count, greedy ones included."""
-    own = [r for r in records if r["policy"] == policy]
     return {
         "start_states": starts,
         "samples_per_start_state": samples,
-        "episodes": len(own),
-        "env_steps": sum(r["turns"] for r in own),
-        "invalid_rate": sum(r["invalid_actions"] for r in own) / sum(r["turns"] for r in own),
+        "episodes": len(records),
+        "env_steps": _sum(records, "turns"),
+        "invalid_rate": _sum(records, "invalid_actions") / _sum(records, "turns"),
     }
 
 

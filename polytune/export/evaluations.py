@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from polytune.config import require
-from polytune.evaluation.records import RECORDS_FILE, read_records, under
+from polytune.evaluation.records import RECORDS_FILE, read_records
 from polytune.export.source import Source
 from polytune.running.provenance import EVALUATION_RUN_FILE, fingerprint
 
@@ -79,10 +79,10 @@ def _read(folder: Path, own: str, source: Source) -> Evaluation | str:
         records = read_records(folder / RECORDS_FILE)
         measures = summary["policies"][name]
         counts, settings = measures["counts"], summary["settings"]
-        mine = [r for r in under(records, None) if r["policy"] == name]
-        wins = [r["success"] for r in mine if not r["greedy"]]
-        same = len(mine) == counts["episodes"] and bool(wins)
-        same = same and abs(sum(wins) / len(wins) - measures["success"]["estimate"]) < 1e-9
+        mine = records.where(policy=name, perturb=None)
+        wins = mine.where(greedy=False).column("success")
+        same = len(mine) == counts["episodes"] and len(wins) > 0
+        same = same and abs(wins.mean() - measures["success"]["estimate"]) < 1e-9
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"is not finished or cannot be read ({type(error).__name__}: {error})"
     if not same:

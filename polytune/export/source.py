@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from polytune.export.proof import check_digests
 from polytune.places import at_home
 from polytune.policy.loading import CheckpointError, adapter_base, load_policy
-from polytune.running.checkpoints import check_manifest, checkpoints
+from polytune.policy.manifest import check_manifest
+from polytune.running.checkpoints import checkpoints
 from polytune.running.provenance import RECORDED_FILE, RUN_FILE, of_run
 from polytune.trainer.recorded import digests
 

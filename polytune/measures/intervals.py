@@ -33,6 +33,8 @@ MIN_INFORMATIVE = 8.0
 #: of a mean, from which on it is bootstrapped
 BOOTSTRAPPED_FROM = 12.0
 PRIOR_WEIGHT = 4.0
+#: values that are drawn at once
+AT_ONCE = 2**20
 
 
 def mean_interval(
@@ -151,8 +153,9 @@ def informative(unit_P: np.ndarray, bound: float) -> float:
 def _bootstrap(values_P: np.ndarray, level: float, seed: int, resamples: int) -> tuple[float, float]:
     """BCa interval of the mean with the small-sample correction; the values must not be all alike."""
     num, normal, mean = len(values_P), NormalDist(), values_P.mean()
-    picks_R_P = np.random.default_rng(seed).integers(0, num, (resamples, num))
-    means_R = values_P[picks_R_P].mean(axis=1)
+    draw, rows = np.random.default_rng(seed), max(1, AT_ONCE // num)
+    parts = [min(rows, resamples - done) for done in range(0, resamples, rows)]  # the same numbers as all at once
+    means_R = np.concatenate([values_P[draw.integers(0, num, (part, num))].mean(axis=1) for part in parts])
     below = np.mean(means_R < mean) + np.mean(means_R == mean) / 2
     bias = normal.inv_cdf(min(max(below, 1 / resamples), 1 - 1 / resamples))
     centred_P = values_P - mean

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ MARKERS = "osD^vP"
 DASHES = ("--", ":", "-.")
 
 
-def plot_coverage(summary: dict[str, Any], records: Sequence[dict[str, Any]], path: str | Path, *, title: str) -> None:
+def plot_coverage(summary: dict[str, Any], records: Sequence[Mapping], path: str | Path, *, title: str) -> None:
     """Draw the figure and write it as PNG. ``records``: those of the start states as they are."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     coverage, success = figure.subplots(1, 2)

@@ -17,6 +17,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from polytune.config import AdapterConfig, PolicyConfig, require
 from polytune.policy.loading import CheckpointError, adapter_base, load_policy
+from polytune.policy.manifest import write_manifest
 from polytune.policy.weights import restore_trainable
 
 
@@ -102,6 +103,7 @@ def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, *, write
         model.save_pretrained(staged)
         tokenizer.save_pretrained(staged)
         (staged / MERGED_FILE).write_text(json.dumps({"adapter": str(path), "base": below}) + "\n")
+        write_manifest(staged)
         os.rename(staged, folder)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(staged, ignore_errors=True)

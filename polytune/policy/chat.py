@@ -19,11 +19,14 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from polytune.config import PolicyConfig
+from polytune.policy.bounded import bounded
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
 from polytune.tasks.messages import Conversation, text_of
 
 THINKING_END = "</think>"
+#: of a core, for one conversation
+MOST_SECONDS = 20.0
 #: in the place of a text in a message, as long as the template is at work
 _MARK = re.compile("\ue000([0-9]+)\ue001")
 
@@ -117,14 +120,22 @@ class ChatRenderer(Renderer):
     # ------------------------------------------------------------------ the template
 
     def _text(self, messages: list[dict[str, str]], template: str | None = None) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=True,
-            chat_template=template or self.template,
-            enable_thinking=self.thinking,
-            strftime_now=self.today.strftime,  # in the place of the function of that name in templates
-        )
+        """What the template makes of messages; ValueError for one that does not come to an end."""
+        try:
+            with bounded(MOST_SECONDS):
+                return self.tokenizer.apply_chat_template(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    chat_template=template or self.template,
+                    enable_thinking=self.thinking,
+                    strftime_now=self.today.strftime,  # in the place of the function of that name in templates
+                )
+        except TimeoutError as error:
+            raise ValueError(
+                f"the chat template of {self.tokenizer.name_or_path!r} does not come to an end with {len(messages)} "
+                f"messages: {error}. Give the tokenizer another template."
+            ) from error
 
     def _messages(self, asked: Conversation) -> list[dict[str, Any]]:
         """Those of a conversation, the instructions before its first user message."""
@@ -221,8 +232,9 @@ class ChatRenderer(Renderer):
         from trl.chat_template_utils import get_training_chat_template
 
         try:
-            other = get_training_chat_template(self.tokenizer)
-        except ValueError:
+            with bounded(MOST_SECONDS):
+                other = get_training_chat_template(self.tokenizer)
+        except Exception:  # it lets the template render, too
             other = None
         if other is None or self._fault(other) is not None:
             raise ValueError(

@@ -17,12 +17,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from polytune.errors import ToldError
 from polytune.places import at_home
 from polytune.policy.lean import make_lean
+from polytune.policy.manifest import MANIFEST, check_manifest
 from polytune.policy.tensors import tensors_only
 from polytune.policy.weights import WeightsError, check_embeddings, check_finite, restore_trainable
 
 ADAPTER_FILE = "adapter_config.json"
 #: a tokenizer's vocabulary lies in one of these
 VOCABULARY_FILES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
+
+#: files of a checkpoint that no policy is loaded from, or that users change: an adapter's base may move
+NOT_CHECKED = (".pt", ".pth", "critic.safetensors", "adapter_config.json")
 
 
 class CheckpointError(ToldError, ValueError):
@@ -32,6 +36,21 @@ class CheckpointError(ToldError, ValueError):
 def weight_files(folder: Path) -> list[Path]:
     """The policy's ``*.safetensors`` in a folder, sorted; the critic, which a checkpoint has beside them, left out."""
     return [path for path in sorted(folder.glob("*.safetensors")) if path.name != "critic.safetensors"]
+
+
+def _check_digests(folder: Path) -> None:
+    """Refuse a folder whose files are not those that its manifest names; one without a manifest is taken as it is.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    if (reason := check_manifest(folder, unread=NOT_CHECKED)) is not None:
+        raise CheckpointError(
+            f"{folder} is not the policy that was saved there ({reason}): the disk has damaged it, or it was changed. "
+            f"Restore it, or take another checkpoint of the run; if the change is yours, remove {folder / MANIFEST}."
+        )
 
 
 def _check_folder(path: Path) -> None:
@@ -140,6 +159,7 @@ def _load_adapter(
     """The base model with the adapter merged into its weights, and the tokenizer saved beside the adapter."""
     from peft import PeftModel
 
+    _check_digests(Path(path))
     try:
         model, tokenizer = _load(base, **options)
     except CheckpointError as error:
@@ -170,6 +190,7 @@ def _load(
     folder = Path(path)
     if folder.is_dir():
         _check_folder(folder)
+        _check_digests(folder)
     elif not _is_hub_id(path):
         raise CheckpointError(
             f"checkpoint {str(path)!r} does not exist as a folder: check the path, or make it first "

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from polytune.config import TaskConfig, require
 from polytune.evaluation import perturbed
 from polytune.evaluation.chosen import chosen_table, has_vectors, summarise_chosen
+from polytune.evaluation.columns import Records
 from polytune.evaluation.options import EvaluationConfig
-from polytune.evaluation.records import PACKED, RECORDS_FILE, check_repeats, read_records, under
+from polytune.evaluation.records import PACKED, RECORDS_FILE, check_repeats, read_records
 from polytune.evaluation.summary import as_table, counted, signature_table, summarise, verdict
 from polytune.pictures.plot import plot_coverage
 from polytune.report import creativity
@@ -27,7 +29,7 @@ from polytune.tasks.starts import starts_of, task_of
 
 def analyse(
     task: Task,
-    records: Sequence[dict[str, Any]],
+    records: Records,
     config: EvaluationConfig,
     output_dir: Path,
     *,
@@ -46,9 +48,8 @@ def analyse(
     Raises:
         ValueError: a k is above the samples of a start state; the policies have not the same start states.
     """
-    names = list(dict.fromkeys(record["policy"] for record in records))
-    moved = list(dict.fromkeys(r["perturb"] for r in records if r.get("perturb") is not None))
-    unmoved, drawn = under(records, None), {"level": config.level, "seed": config.seed, "ks": config.k}
+    names, moved = records.policies(), records.perturbations()
+    unmoved, drawn = records.where(perturb=None), {"level": config.level, "seed": config.seed, "ks": config.k}
     creative = isinstance(task, CreativityTask)
     summary = summarise(unmoved, names, **drawn, crossings=not creative)
     for name in seconds or {}:
@@ -81,7 +82,9 @@ def analyse(
     _write_report(task, unmoved, summary, config, output_dir, title)
 
 
-def _write_report(task: Task, records, summary: dict[str, Any], config: EvaluationConfig, folder: Path, title: str):
+def _write_report(
+    task: Task, records: Records, summary: dict[str, Any], config: EvaluationConfig, folder: Path, title: str
+):
     """With ``report``: the page, from the same records and summary."""
     if config.report:
         from polytune import report
@@ -118,7 +121,7 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     else:
         print(f"note: nothing beside {path} says which task this was: taken to be {task_config.task}")
     task = task_of(task_config)
-    records = read_records(path, texts=bool(task.answer_end))
+    records = read_records(path)
     require(bool(records), f"{path} has no whole record: nothing can be analysed.")
     check_repeats(records)
     split = task_config.split or task.default_split
@@ -127,7 +130,7 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     config.seed = config.seed or sampled.get("seed", 0)
     records = _finished(path, records, starts, sampled.get("n"))
     require(
-        not isinstance(task, CreativityTask) or all("actions" in record for record in records),
+        not isinstance(task, CreativityTask) or bool(records.column("has actions").all()),
         f"{path} does not hold what was said (actions), which {task.name} grades: evaluate the policies again.",
     )
     more = origin(command)
@@ -181,24 +184,23 @@ def _note(path: Path) -> dict[str, Any]:
     return found
 
 
-def _finished(
-    path: Path, records: Sequence[dict[str, Any]], starts: int | None, samples: int | None
-) -> list[dict[str, Any]]:
+def _finished(path: Path, records: Records, starts: int | None, samples: int | None) -> Records:
     """The records without perturbations that were not finished; refuses an evaluation that was not finished itself.
 
     ``starts``, ``samples``: how many start states, and samples of each, there were to be; None: as many as there are.
     """
-    counts = Counter((r.get("perturb"), r["policy"], r["start_seed"]) for r in records if not r["greedy"])
-    policies = list(dict.fromkeys(record["policy"] for record in records))
-    starts = starts or len({record["start_seed"] for record in records})
-    samples = samples or max(counts.values(), default=0)
+    policies, perturbs = records.policies(), dict.fromkeys(perturb for _, perturb in records.parts())
+    counts = {
+        (perturb, policy): np.unique(own.column("start_seed"), return_counts=True)[1]
+        for perturb in perturbs
+        for policy, own in records.where(perturb=perturb, greedy=False).of_each(policies).items()
+    }
+    starts = starts or len(np.unique(records.column("start_seed")))
+    samples = samples or max((int(own.max()) for own in counts.values() if len(own)), default=0)
     missing: dict[str | None, list[str]] = {}
-    for perturb in dict.fromkeys(record.get("perturb") for record in records):
-        for policy in policies:
-            own = [number for key, number in counts.items() if key[:2] == (perturb, policy)]
-            whole = sum(number == samples for number in own)
-            if whole < starts:
-                missing.setdefault(perturb, []).append(f"{policy} has {samples} samples of {whole} of {starts}")
+    for (perturb, policy), own in counts.items():
+        if (whole := int((own == samples).sum())) < starts:
+            missing.setdefault(perturb, []).append(f"{policy} has {samples} samples of {whole} of {starts}")
     require(
         None not in missing,
         f"{path} is not finished: {'; '.join(missing.get(None, []))} start states. Give the evaluation's own command "
@@ -206,4 +208,4 @@ def _finished(
     )
     for perturb, told in missing.items():
         print(f"note: {perturb} is not finished and left out: {'; '.join(told)} start states")
-    return [record for record in records if record.get("perturb") not in missing]
+    return records.where(perturb=[perturb for perturb in perturbs if perturb not in missing])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from polytune.config import TaskConfig
+from polytune.evaluation.columns import Records
 from polytune.evaluation.creativity import headline, of_records, of_texts, read_completions, table
 from polytune.evaluation.options import EvaluationConfig
 from polytune.pictures.creativity import plot
@@ -17,7 +18,7 @@ from polytune.tasks.starts import task_of
 
 def report(
     task: CreativityTask,
-    records: Sequence[Mapping[str, Any]],
+    records: Records,
     summary: dict[str, Any],
     output_dir: Path,
     *,
@@ -25,7 +26,8 @@ def report(
     seed: int,
 ) -> None:
     """Add each policy's creativity to the summary of an evaluation, write it and the plot, print the table."""
-    found = {name: of_records(task, records, name, level=summary["level"], seed=seed) for name in summary["policies"]}
+    of_each = records.of_each(summary["policies"])
+    found = {name: of_records(task, own, level=summary["level"], seed=seed) for name, own in of_each.items()}
     for name, own in found.items():
         own["validity_at_k"] = {str(k): summary["policies"][name][f"pass@{k}"] for k in summary["ks"]}
     summary["creativity"] = found

@@ -9,7 +9,8 @@ from typing import Any
 from polytune.comparison.figures import Figures
 from polytune.comparison.methods import PRETRAINED
 from polytune.comparison.table import headline, measures_of, title_of, verdict
-from polytune.evaluation.records import read_records, under
+from polytune.evaluation.columns import Records
+from polytune.evaluation.records import read_records
 from polytune.evaluation.summary import per_start
 from polytune.report import charts, parts
 from polytune.report.of_evaluation import MOST_COLUMNS, named_most
@@ -34,14 +35,14 @@ def build(
     page = Page(summary["title"], headline(dict(summary)))
     _overview(page, summary, creative)
     _coverage(page, task, summary, {PRETRAINED: [pretrained], **by_method})
-    records = _first_seeds(pretrained, by_method)
+    of_each = _first_seeds(pretrained, by_method)
     if creative:
         _creativity(page, task, summary)
     whose = f" of each method's seed {summary['seeds'][0]}" if len(summary["seeds"]) > 1 else ""
-    named_most(page, task, records, names, whose=whose)
+    named_most(page, task, of_each, whose=whose)
     _tables(page, summary)
-    tables = {name: per_start(records, name) for name in names}
-    notes = parts.maps(page, task, tables, records, whose=whose)
+    tables = {name: per_start(own) for name, own in of_each.items()}
+    notes = parts.maps(page, task, tables, of_each, whose=whose)
     parts.training(page, runs, names)
     flat = [run for own in zip(*runs.values(), strict=True) for run in own]  # the first seed of every method first
     notes += parts.vines(page, flat)
@@ -55,13 +56,10 @@ def _run_of(figure: Figures) -> Any:
     return run
 
 
-def _first_seeds(pretrained: Figures, by_method: Mapping[str, Sequence[Figures]]) -> list[dict[str, Any]]:
-    """Unperturbed records of the pretrained policy and of each method's first seed, under the method's name."""
-    found = []
-    for name, figure in {PRETRAINED: pretrained, **{name: own[0] for name, own in by_method.items()}}.items():
-        own = under(read_records(figure.run.records), None)
-        found += [record | {"policy": name} for record in own if record["policy"] == figure.run.policy_name]
-    return found
+def _first_seeds(pretrained: Figures, by_method: Mapping[str, Sequence[Figures]]) -> dict[str, Records]:
+    """Unperturbed records of the pretrained policy and of each method's first seed, by the method's name."""
+    runs = {PRETRAINED: pretrained.run, **{name: own[0].run for name, own in by_method.items()}}
+    return {name: read_records(run.records).where(policy=run.policy_name, perturb=None) for name, run in runs.items()}
 
 
 def _overview(page: Page, summary: Mapping[str, Any], creative: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polytune.comparison.table import TITLES
+from polytune.evaluation.columns import Records
 from polytune.evaluation.creativity import TITLES as CREATIVITY_TITLES
 from polytune.evaluation.summary import counted, per_start
 from polytune.measures.creativity import MEASURES
@@ -26,7 +26,7 @@ MOST_PAIRS = 6
 MOST_NAMED = 8
 
 
-def build(task: Task, records: Sequence[dict[str, Any]], summary: Mapping[str, Any], *, title: str) -> Page:
+def build(task: Task, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], *, title: str) -> Page:
     """The page of an evaluation.
 
     Args:
@@ -34,7 +34,8 @@ def build(task: Task, records: Sequence[dict[str, Any]], summary: Mapping[str, A
         summary: as written to summary.json, with ``policy_paths`` where they are known.
     """
     names = list(summary["policies"])
-    tables = {name: per_start(records, name) for name in names}
+    of_each = Records.of(records).of_each(names)
+    tables = {name: per_start(own) for name, own in of_each.items()}
     creative = isinstance(task, CreativityTask)
     runs = [read_run(name, summary.get("policy_paths", {}).get(name)) for name in names]
     trained = {run.name: [run] for run in runs}
@@ -43,9 +44,9 @@ def build(task: Task, records: Sequence[dict[str, Any]], summary: Mapping[str, A
     _coverage(page, task, summary, tables)
     if creative:
         creativity(page, summary["creativity"], summary["ks"])
-    named_most(page, task, records, names)
+    named_most(page, task, of_each)
     _tables(page, summary, creative)
-    notes = parts.maps(page, task, tables, records)
+    notes = parts.maps(page, task, tables, of_each)
     parts.training(page, trained, names)
     notes += parts.vines(page, runs)
     parts.origin(page, summary, runs, notes)
@@ -200,11 +201,9 @@ def creativity(page: Page, found: Mapping[str, Mapping[str, Any]], ks: Sequence[
     section.parts.append(table(body))
 
 
-def named_most(
-    page: Page, task: Task, records: Sequence[Mapping[str, Any]], names: Sequence[str], *, whose: str = ""
-) -> None:
+def named_most(page: Page, task: Task, of_each: Mapping[str, Records], *, whose: str = "") -> None:
     """What each policy says most often, where there is no map to show: a collapsed one says one thing."""
-    if parts.tracks.has_map(task, records[0]["start_seed"]):
+    if parts.tracks.has_map(task, int(next(iter(of_each.values())).column("start_seed")[0])):
         return
     section = page.section(
         "answers",
@@ -212,12 +211,14 @@ def named_most(
         f"The {MOST_NAMED} successful signatures that each policy has most often{whose}.",
     )
     columns = []
-    for name in names:
-        own = [r for r in records if r["policy"] == name and not r["greedy"]]
-        valid = Counter(json.dumps(r["signature"]) for r in own if r["success"] and r["signature"] is not None)
+    for name, records in of_each.items():
+        own = records.where(greedy=False)
+        won = own.where(success=True)
+        valid = dict(zip(*won.counts_of("signature"), strict=True))
         rows: list[list[Any]] = [["signature", "times", "share of all"]]
-        for key, count in valid.most_common(MOST_NAMED):
-            rows.append([parts.tracks.signature_label(json.loads(key)), f"{count:,}", f"{count / len(own):.1%}"])
+        for index, count in Counter(valid).most_common(MOST_NAMED):
+            label = parts.tracks.signature_label(won[index]["signature"])
+            rows.append([label, f"{count:,}", f"{count / len(own):.1%}"])
         told = f"{name}: {counted(len(valid), 'signature')} in {counted(len(own), 'sample')}"
         columns.append(table(rows, caption=told))
     section.parts.append(grid(columns))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polytune.config import TaskConfig
+from polytune.evaluation.columns import Records
 from polytune.evaluation.summary import counted
 from polytune.measures.intervals import resolved_sign
 from polytune.report import runs as files
@@ -105,13 +106,13 @@ def legend(names: Sequence[str], shown: Sequence[str]) -> Html:
 
 
 def maps(
-    page: Page, task: Task, tables: Mapping[str, Any], records: Sequence[Mapping[str, Any]], *, whose: str = ""
+    page: Page, task: Task, tables: Mapping[str, Any], of_each: Mapping[str, Records], *, whose: str = ""
 ) -> list[str]:
     """Every policy's sampled paths on some start states, coloured by signature; returns what could not be shown.
 
     Args:
         tables: policy -> `summary.per_start`.
-        records: unperturbed ones, of these policies; ``whose``: which of several runs they are from.
+        of_each: unperturbed records of these policies; ``whose``: which of several runs they are from.
     """
     starts = tracks.start_states_to_show(tables)
     every, kind = next(iter(tables.values())), "most distinct winning signatures are"
@@ -134,8 +135,7 @@ def maps(
         return []
     shown, notes = [], []
     for start in starts:
-        own = {name: [r for r in records if r["policy"] == name and r["start_seed"] == start and not r["greedy"]]
-               for name in tables}  # fmt: skip
+        own = {name: list(records.where(start_seed=start, greedy=False)) for name, records in of_each.items()}
         try:
             found = tracks.paths_at(task, start, own)
         except tracks.OtherLevel as error:

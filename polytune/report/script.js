@@ -35,6 +35,7 @@
     if (!window.vegaEmbed) return;
     const mine = ++drawing;
     for (const place of document.querySelectorAll("[data-chart]")) {
+      await new Promise((next) => setTimeout(next));  // the page is shown, and answers, before all are drawn
       if (mine !== drawing) return;
       const spec = report.charts[place.dataset.chart];
       const options = { renderer: "svg", config: settings(place.clientWidth), tooltip: { theme: dark() ? "dark" : "light" },

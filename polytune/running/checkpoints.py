@@ -18,15 +18,14 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from polytune.digests import file_digest
 from polytune.errors import ToldError
+from polytune.policy.manifest import MANIFEST, check_manifest, flush, note_policy, write_manifest
 from polytune.policy.tensors import ReadsTensors
 from polytune.policy.weights import not_finite
 from polytune.running.ending import hold
 
 logger = logging.get_logger(__name__)
 
-MANIFEST = "manifest.json"
 STAGING = ".saving"
 VERSION_FILE = "polytune_version.json"
 #: of what a checkpoint holds; another number, where an older polytune could not go on with it or would not as it should
@@ -35,46 +34,6 @@ FORMAT = 1
 
 class SaveError(ToldError, OSError):
     """A checkpoint could not be written; the message says where, why, and which checkpoint is intact."""
-
-
-def write_manifest(folder: Path) -> None:
-    """List every file of ``folder`` with size and hash, and flush all of them to the disk."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    listing = {str(path.relative_to(folder)): [path.stat().st_size, file_digest(path)] for path in files}
-    (folder / MANIFEST).write_text(json.dumps(listing, indent=1))
-    for path in [*files, folder / MANIFEST, folder]:
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold a file, or a folder's names, before anything else happens."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def check_manifest(folder: Path) -> str | None:
-    """Why ``folder`` is not a whole checkpoint, or None when it is."""
-    try:
-        listing = json.loads((folder / MANIFEST).read_text())
-        entries = [(name, size, digest) for name, (size, digest) in listing.items()]
-    except FileNotFoundError:
-        return f"{MANIFEST} is missing"
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        return f"{MANIFEST} cannot be read ({error})"
-    if not entries:
-        return f"{MANIFEST} lists no files"
-    for name, size, digest in entries:
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if file_digest(path) != digest:
-            return f"{name} has other content than was written"
-    return None
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -210,7 +169,7 @@ class AtomicCheckpoints(ReadsTensors):
             if final.exists():  # a damaged one that was passed over
                 self._discard(final)
             os.rename(staged, final)
-            _flush(output_dir)  # its name, before older ones lose theirs
+            flush(output_dir)  # its name, before older ones lose theirs
             limit = self.args.save_total_limit
             past = [path for path in checkpoints(output_dir) if _number(path) <= self.state.global_step]
             for old in past[: -limit if limit else 0]:  # damaged ones that lie ahead count for nothing
@@ -220,14 +179,19 @@ class AtomicCheckpoints(ReadsTensors):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The parent's, also used for the policy at the end of a run: what the disk refuses becomes a SaveError."""
+        folder = Path(output_dir or self.args.output_dir)
         if not self._staging:
             self._check_finite()
         try:
+            if not self._staging and self.is_world_process_zero():
+                (folder / MANIFEST).unlink(missing_ok=True)  # of the policy that was there
             super().save_model(output_dir, _internal_call)
+            if not self._staging and self.is_world_process_zero():
+                note_policy(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
             if self._staging:
                 raise
-            raise save_error(f"the policy {output_dir or self.args.output_dir}", self.args.output_dir, error) from error
+            raise save_error(f"the policy {folder}", self.args.output_dir, error) from error
 
     def _check_finite(self) -> None:
         """Refuse to save weights that hold a NaN or an infinite number, the critic's included, on every process."""

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,13 @@ def _loads(text: str, where: str) -> Any:
 def _check_object(row: Any, where: str) -> None:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: a row is an object of columns, got a {type(row).__name__}")
+    _check_names(row, where)
+
+
+def _check_names(names: Iterable[str], where: str) -> None:
+    """No NUL in a column's name, which libraries that are written in C cut there."""
+    if (broken := next((name for name in names if "\0" in name), None)) is not None:
+        raise ValueError(f"{where}: the name of column {broken!r:.80} has a NUL: leave it out")
 
 
 def _csv(place: Path) -> Rows:
@@ -106,12 +113,17 @@ def _csv(place: Path) -> Rows:
     from pyarrow import ArrowException
 
     try:
-        return Dataset.from_pandas(read_csv(place, keep_default_na=False, na_values=[""]), preserve_index=False)
+        table = read_csv(place, keep_default_na=False, na_values=[""])
     except EmptyDataError:
         return []
     except UnicodeDecodeError:
         raise
-    except (ParserError, ArrowException, ValueError) as error:  # columns of one name, values that no column holds
+    except (ParserError, ValueError) as error:  # columns of one name
+        raise ValueError(f"{place} is no CSV: {error}") from error
+    _check_names(map(str, table.columns), f"{place}")
+    try:
+        return Dataset.from_pandas(table, preserve_index=False)
+    except (ArrowException, ValueError) as error:  # values that no column holds
         raise ValueError(f"{place} is no CSV: {error}") from error
 
 
@@ -122,7 +134,9 @@ def _parquet(place: Path) -> Rows:
 
     try:
         with OSFile(str(place)) as file:
-            return Dataset(read_table(file))
+            table = read_table(file)
+        _check_names(table.column_names, f"{place}")
+        return Dataset(table)
     except (ArrowException, OSError) as error:
         raise ValueError(f"{place} is no parquet file: {error}") from error
 

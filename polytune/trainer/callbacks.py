@@ -24,6 +24,9 @@ SHOWN = (
     ("speed/env_steps_per_second", "steps/s", ",.0f"),
 )
 
+#: entries of the trainer's log_history
+KEPT_LOGS = 200
+
 
 def update_line(logs: dict, update: int, updates: int) -> str:
     """One update in a line; the rest is in ``metrics.jsonl``."""
@@ -99,7 +102,8 @@ def keep_until(path: Path, step: int) -> list[dict]:
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log record to ``metrics.jsonl``; a resumed run first drops what lies beyond its checkpoint."""
+    """Appends every log record to ``metrics.jsonl``; a resumed run first drops what lies beyond its checkpoint. Memory,
+    and the state that checkpoints hold, keep the last :data:`KEPT_LOGS` alone."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -109,6 +113,7 @@ class MetricsFile(TrainerCallback):
             keep_until(self.path, state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        del state.log_history[:-KEPT_LOGS]
         if state.is_world_process_zero and logs and "train_runtime" not in logs:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **logs}) + "\n")

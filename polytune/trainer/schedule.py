@@ -28,15 +28,18 @@ class StartSchedule:
     def __init__(self, start_states: Sequence[int], run_seed: int):
         self.start_states = list(start_states)
         self.cursor = 0  # visits that have been taken, over all processes
-        self._generator = torch.Generator().manual_seed(run_seed)
-        self._passes: list[torch.Tensor] = []
+        self._seed, self._generator = run_seed, torch.Generator().manual_seed(run_seed)
+        self._pass, self._order = -1, torch.empty(0)  # the pass that is at hand, and its order
 
     def visit(self, position: int) -> Start:
         """The start state and attempt at a position of the order, counted from 0."""
         number, index = divmod(position, len(self.start_states))
-        while len(self._passes) <= number:
-            self._passes.append(torch.randperm(len(self.start_states), generator=self._generator))
-        return Start(self.start_states[int(self._passes[number][index])], number)
+        if number < self._pass:  # back to the first
+            self._pass, self._generator = -1, torch.Generator().manual_seed(self._seed)
+        while self._pass < number:
+            self._order = torch.randperm(len(self.start_states), generator=self._generator)
+            self._pass += 1
+        return Start(self.start_states[int(self._order[index])], number)
 
     def take(self, count: int, process: int = 0, processes: int = 1) -> list[Start]:
         """The next ``count`` visits, of which each process gets its own; every process must take the same ``count``.

@@ -1,16 +1,18 @@
 """Strings that were made to do harm, through everything that reads text: parsers, graders, renderers, readers of files.
 
-    python tests/campaign/hostile.py                             # make hostile: 1,000,000 strings, two hours on a core
+    python tests/campaign/hostile.py                             # make hostile: 1,000,000 strings, hours on a core
     python tests/campaign/hostile.py --count 20000 --seed 7
 
 Held of every call: it raises nothing but an error of polytune's own, it takes less than ``MOST_SECONDS`` of a core, and
 the same text gives the same answer again. What fails is printed with its seed, number and target; the status is then 1.
+What was stopped goes on after the last texts that it told of, unless the code has changed.
 ``tests/unit/test_hostile_text.py`` runs the first few thousand.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -21,12 +23,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import polytune
 from polytune.app.cli import _raised_by_us
+from polytune.digests import short_digest
 from polytune.errors import ToldError
 from polytune.running.provenance import origin, write_json
 
 MOST_SECONDS = 1.0
 LONGEST = 100_000
+#: texts after which the result is written
+AT_ONCE = 10_000
 RESULT = "data/results/hostile.json"
 #: what stands in special places somewhere
 PIECES = [
@@ -339,8 +345,26 @@ def _report(found: Found, texts: int, seconds: int) -> dict[str, Any]:
     }  # fmt: skip
     return origin(["tests/campaign/hostile.py", *sys.argv[1:]]) | {
         "texts": texts, "calls": sum(found.calls.values()), "failures": found.failures, "seconds": seconds,
-        "most_seconds": MOST_SECONDS, "longest": LONGEST, "targets": named,
+        "most_seconds": MOST_SECONDS, "longest": LONGEST, "targets": named, "code": code(),
     }  # fmt: skip
+
+
+def code() -> str:
+    """What was tried with other code counts for nothing."""
+    files = sorted([*Path(polytune.__file__).parent.rglob("*.py"), Path(__file__)])
+    return short_digest(b"".join(path.read_bytes() for path in files))
+
+
+def had(path: Path, command: str) -> tuple[Found, int, int]:
+    """What this command with this code has found before, of how many texts, and in how many seconds."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if (kept.get("command"), kept.get("code")) != (command, code()):
+        return Found(Counter(), Counter(), {}, []), 0, 0
+    calls, refused, slowest = Counter(), Counter(), {}
+    for name, own in kept["targets"].items():
+        calls[name], refused[name] = own["calls"], own["refused_texts"]
+        slowest[name] = own["slowest_ms"] / 1000, own["slowest_text"]
+    return Found(calls, refused, slowest, kept["failures"]), kept["texts"], kept["seconds"]
 
 
 def main() -> None:
@@ -350,21 +374,22 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--result", default=RESULT)
     asked = parser.parse_args()
-    begun, failures = time.monotonic(), []
-    total = Found(Counter(), Counter(), {}, failures)
+    command = origin(["tests/campaign/hostile.py", *sys.argv[1:]])["command"]
+    total, before, spent = had(Path(asked.result), command)
+    begun, failures = time.monotonic() - spent, total.failures
     with _room() as folder:
         readers = targets(folder)
-        for first in range(asked.first, asked.first + asked.count, 10_000):
-            part = through(readers, asked.seed, first, min(10_000, asked.first + asked.count - first))
+        for first in range(asked.first + before, asked.first + asked.count, AT_ONCE):
+            part = through(readers, asked.seed, first, min(AT_ONCE, asked.first + asked.count - first))
             total.calls.update(part.calls)
             total.refused.update(part.refused)
             for name, slow in part.slowest.items():
                 total.slowest[name] = max(slow, total.slowest.get(name, (0.0, 0)))
-            failures += part.failures
+            failures.extend(part.failures)
             shown = {line.partition(",")[0]: line for line in reversed(part.failures)}  # one of each target
             for line in shown.values():
                 print(line.encode("ascii", "backslashreplace").decode(), flush=True)
-            done, seconds = min(first + 10_000 - asked.first, asked.count), round(time.monotonic() - begun)
+            done, seconds = min(first + AT_ONCE - asked.first, asked.count), round(time.monotonic() - begun)
             calls = sum(total.calls.values())
             print(f"{done:,} texts, {calls:,} calls, {len(failures)} failures, {seconds:,} s", flush=True)
             write_json(Path(asked.result), _report(total, done, seconds))

@@ -32,7 +32,7 @@ MB = 2**20
 #: a slope of memory is noise below this, over the whole run
 MOST_GROWTH_MB = 40.0
 #: seconds in which a report opens, and megabytes of memory for each megabyte of records
-MOST_OPENING, MOST_MEMORY = 3.0, 0.6
+MOST_OPENING, MOST_MEMORY = 3.0, 0.15
 
 
 def policy_of_bandit(folder: Path) -> Path:
@@ -46,17 +46,18 @@ def policy_of_bandit(folder: Path) -> Path:
     return folder
 
 
-def watched(command: list[str]) -> tuple[float, np.ndarray]:
-    """Run a command; seconds, and (seconds, resident MB) twice a second. RuntimeError when it fails."""
+def watched(command: list[str], lines: Path | None = None) -> tuple[float, np.ndarray]:
+    """Run a command; seconds, and (lines of a file, resident MB) twice a second. RuntimeError when it fails."""
     begun, seen = time.monotonic(), []
     with tempfile.TemporaryFile() as said:
         process = psutil.Popen(command, stdout=said, stderr=subprocess.STDOUT)
         while process.poll() is None:
             with_children = [process, *process.children(recursive=True)]
             try:
-                seen.append((time.monotonic() - begun, sum(p.memory_info().rss for p in with_children) / MB))
+                resident = sum(p.memory_info().rss for p in with_children) / MB
             except psutil.NoSuchProcess:
                 continue
+            seen.append((lines.read_bytes().count(b"\n") if lines and lines.exists() else 0, resident))
             time.sleep(0.5)
         if process.returncode:
             said.seek(0)
@@ -71,20 +72,24 @@ def finetune(policy: Path, output_dir: Path, updates: int, split: str) -> list[s
 
 
 def updates(folder: Path, count: int) -> dict[str, Any]:
-    """Memory of the second half of a run of the bandit: its slope by least squares, and what the files are."""
+    """Memory of the second half of a run of the bandit: its slope against updates by least squares, its middle in each
+    tenth of the run, and what the files are."""
     policy, run = policy_of_bandit(folder / "policy"), folder / "run"
-    seconds, seen_T_2 = watched(finetune(policy, run, count, "seeds:0-0"))
-    late = seen_T_2[len(seen_T_2) // 2 :]
+    seconds, seen_T_2 = watched(finetune(policy, run, count, "seeds:0-0"), run / "metrics.jsonl")
+    late = seen_T_2[(seen_T_2[:, 0] >= count / 2) & (seen_T_2[:, 0] < count)]  # at the end it gives memory back
     slope, first = np.polyfit(late[:, 0], late[:, 1], 1)
     rest = late[:, 1] - (slope * late[:, 0] + first)
     error = rest.std() / (late[:, 0].std() * np.sqrt(len(late)))
+    tenths = [seen_T_2[(seen_T_2[:, 0] * 10 // count).clip(max=9) == tenth, 1] for tenth in range(10)]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     checkpoints = sorted(run.glob("checkpoint-*"))
     grown = slope * np.ptp(late[:, 0])
     return {
         "updates": count, "seconds": round(seconds), "rss_mb": round(float(late[:, 1].mean()), 1),
-        "slope_kb_per_update": round(1024 * slope * seconds / count, 3),
-        "slope_error_kb_per_update": round(1024 * error * seconds / count, 3), "grown_mb": round(float(grown), 2),
+        "slope_kb_per_update": round(1024 * slope, 3),
+        "slope_error_kb_per_update": round(1024 * error, 3),
+        "rss_mb_by_tenth": [round(float(np.median(own)), 1) if len(own) else None for own in tenths],
+        "grown_mb": round(float(grown), 2),
         "metrics_lines": len(lines), "checkpoints": len(checkpoints),
         "files_mb": round(sum(p.stat().st_size for p in run.rglob("*") if p.is_file()) / MB, 1),
         "held": bool(grown < MOST_GROWTH_MB and len(lines) == count and len(checkpoints) <= 2),
@@ -101,7 +106,8 @@ def start_states(folder: Path, count: int) -> dict[str, Any]:
 
 
 def report(folder: Path, count: int) -> dict[str, Any]:
-    """Training curves of many runs on one page, and the seconds until a browser has drawn them all."""
+    """Training curves of many runs on one page: seconds until a browser shows it, and has drawn them all; its seconds
+    of a core, which do not count what else the machine does."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.support.ui import WebDriverWait
@@ -129,8 +135,11 @@ def report(folder: Path, count: int) -> dict[str, Any]:
         drawn = "return document.documentElement.dataset.charts === 'drawn'"
         WebDriverWait(browser, 300, 0.05).until(lambda b: b.execute_script(drawn))
         seconds = time.monotonic() - begun
+        processes = psutil.Process(browser.service.process.pid).children(recursive=True)
+        cores = sum(sum(process.cpu_times()[:2]) for process in processes)
     return {"runs": count, "mb": round(place.stat().st_size / MB, 2), "seconds_until_shown": round(loaded, 2),
-            "seconds_until_drawn": round(seconds, 2), "held": loaded < MOST_OPENING}  # fmt: skip
+            "seconds_until_drawn": round(seconds, 2), "core_seconds": round(cores, 2),
+            "held": loaded < MOST_OPENING}  # fmt: skip
 
 
 def write_records(path: Path, megabytes: int) -> tuple[int, int]:
@@ -175,7 +184,7 @@ def one(part: str, path: str, starts: int, samples: int) -> None:
         batches = cohorts(plan(["a"], range(starts), samples, greedy=False), 256)
         assert continue_records(path, batches) == len(batches)
     if part == "analyse":
-        found = read_records(path, texts=False)
+        found = read_records(path)
         check_repeats(found)
         assert len(summarise(found, ["a"], ks=(1, samples))["policies"]) == 1
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,9 @@ SEED, FLIPS, CUTS = 24, 200, 50
 VINES = JOBS[0]
 PLACE = WORK / "storage"
 NOBODY = 65534
+#: a user without rights that reads all there is, so that the interpreter may lie in root's home
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=+dac_read_search",
+             "--ambient-caps=+dac_read_search")  # fmt: skip
 
 
 def trial(attempts) -> dict:
@@ -62,6 +66,31 @@ def small_disk(folder: Path, mib: int):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@contextmanager
+def loop_disk(folder: Path, mib: int):
+    """A small ext4 of its own on a loop device, for nobody."""
+    image = folder.with_name(f"{folder.name}.img")
+    folder.mkdir(parents=True, exist_ok=True)
+    with image.open("wb") as file:
+        file.truncate(mib * 2**20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    try:
+        os.chown(folder, NOBODY, NOBODY)
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+        image.unlink()
+
+
+def as_nobody(folder: Path) -> tuple[int, str]:
+    """Run the vines there as a user without rights; its status, and what it says."""
+    words = [*AS_NOBODY, sys.executable, ROOT / "recipes/finetune.py", *VINES.arguments, "--output_dir", "run"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PATH, "HOME": "/tmp"}
+    done = subprocess.run(list(map(str, words)), cwd=folder, env=env, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
 def when_there(path: Path, number: int, then, delay: float = 0.0) -> threading.Thread:
     """``then()`` as soon as a run has so many checkpoints behind it."""
 
@@ -96,6 +125,51 @@ def full_disk():
                 yield ends_equal(folder)
                 continue
             yield told_once(text) or ends_equal(folder)
+
+
+def size_limit():
+    """A file may not be longer (RLIMIT_FSIZE), from a moment of the run on: each part of a checkpoint in turn."""
+    for number, most in ((1, 12_000), (1, 400_000), (2, 2_000_000)):
+        folder = VINES.ready(PLACE / f"size-{most}")
+        started = VINES.start(folder)
+
+        def limit(pid=started.pid, most=most):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+
+        when_there(folder / "run", number, limit)
+        status, text = started.wait(), started.said()
+        yield (None if status == 1 else f"status {status}") or told_once(text) or ends_equal(folder)
+
+
+def small_ext4():
+    """A real file system fills up under a user who has no part in what root reserves of it."""
+    draw = random.Random(SEED)
+    for number in (1, 2):
+        folder = VINES.ready(PLACE / f"ext4-{number}")
+        with loop_disk(folder / "run", 40) as disk:
+            left = draw.randrange(0, 5_000_000)
+
+            def fill(disk=disk, left=left):
+                (disk / "ballast").write_bytes(b"x" * max(0, shutil.disk_usage(disk).free - left))
+
+            when_there(disk, number, fill)
+            status, text = as_nobody(folder)
+            (disk / "ballast").unlink(missing_ok=True)
+            yield (told_once(text) if status else None) or ends_equal(folder)  # 0: what was left was enough
+
+
+def unprivileged():
+    """Nobody runs it: in a folder of another user, and in one that is given to another in mid-run."""
+    folder = VINES.ready(PLACE / "nobody-0")
+    status, text = as_nobody(folder)
+    yield (None if status == 1 else f"status {status}") or told_once(text) or ends_equal(folder)
+    for number in (1, 2):
+        folder = VINES.ready(PLACE / f"nobody-{number}")
+        os.chown(folder, NOBODY, NOBODY)
+        take = ["chown", "-R", "root:root", folder / "run"]
+        when_there(folder / "run", number, lambda take=take: subprocess.run(take, check=False))
+        status, text = as_nobody(folder)
+        yield (None if status == 1 else f"status {status}") or told_once(text) or ends_equal(folder)
 
 
 def read_only():
@@ -257,7 +331,9 @@ def clocks_that_jump():
 TRIALS = {
     what: lambda own=own: trial(own())
     for what, own in {
-        "a full disk": full_disk, "a read-only file system": read_only, "a permission that is lost": permission_lost,
+        "a full disk": full_disk, "a limit of a file's size": size_limit, "a small ext4, as nobody": small_ext4,
+        "folders of another user, as nobody": unprivileged, "a read-only file system": read_only,
+        "a permission that is lost": permission_lost,
         "a folder that is removed": folder_gone, "bits of a checkpoint flipped": flips,
         "files of a checkpoint cut short": cuts, "a run whose checkpoints are damaged": damaged_then_continued,
         "a checkpoint of another version": other_version, "two runs in a folder": two_at_once,

@@ -26,6 +26,7 @@ from walkers import save_walker
 from polytune.export import hub as hub_module
 from polytune.export.hub import PushError
 from polytune.policy import CheckpointError, load_policy, loading
+from polytune.policy.manifest import check_manifest
 
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors", "generation_config.json", "polytune.json", "README.md",
            "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
@@ -103,6 +104,7 @@ def copied(runs, tmp_path):
             content = json.loads(record.read_text())
             content["weights"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
             record.write_text(json.dumps(content))
+            (tmp_path / "copy/manifest.json").unlink()
         return tmp_path / "copy"
 
     return change
@@ -137,8 +139,9 @@ def test_every_save_holds_episodes_with_the_logprobs_of_its_weights(runs):
         assert len(recorded["episodes"]) == 4 and len(trained) == sum(sum(e["own_C"]) for e in recorded["episodes"])
         assert (recorded["dtype"], recorded["autocast"], recorded["temperature"]) == ("float32", None, 1.0)
         seen.append((recorded["step"], trained))
-        if folder.name.startswith("checkpoint"):
-            assert "recorded_episodes.json" in json.loads((folder / "manifest.json").read_text())
+        noted = json.loads((folder / "manifest.json").read_text())
+        assert "adapter_model.safetensors" in noted and check_manifest(folder) is None
+        assert ("recorded_episodes.json" in noted) == folder.name.startswith("checkpoint")
     assert [step for step, _ in seen] == [2, 4, 4]
     assert seen[1] == seen[2] and seen[0][1] != seen[1][1]
 

@@ -106,6 +106,9 @@ def test_adapters_that_cannot_be_put_on_a_base(tune, base, tmp_path):
         load_policy(tmp_path / "run")
     config.write_text(json.dumps(content))
     (tmp_path / "run/adapter_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="adapter_model.safetensors has 3 bytes instead of"):
+        load_policy(tmp_path / "run")
+    (tmp_path / "run/manifest.json").unlink()
     with pytest.raises(CheckpointError, match="cannot be put on"):
         load_policy(tmp_path / "run")
 

@@ -1,5 +1,7 @@
 """Conversations in a chat model's own template: token-exact from turn to turn, or refused."""
 
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,33 @@ def test_which_renderer(task):
         build_renderer(plain, task, PolicyConfig(chat=True))
     with pytest.raises(ValueError, match="thinking is true, but the policy is no chat model"):
         build_renderer(plain, task, PolicyConfig(thinking=True))
+
+
+FOREVER = "{% for _ in range(99999) %}{% for _ in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("head, words", [
+    ("{% for _ in range(10**12) %}{% endfor %}", "Range too big"),
+    (FOREVER, "does not come to an end with 1 messages: it takes more than 0.3 seconds of a core"),
+    ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "recursion"),
+])  # fmt: skip
+def test_a_template_that_does_not_end_is_refused_in_bounded_time(task, monkeypatch, head, words):
+    monkeypatch.setattr("polytune.policy.chat.MOST_SECONDS", 0.3)
+    begun = time.thread_time()
+    with pytest.raises(ValueError, match=words) as caught:
+        ChatRenderer(tokenizer_with(head + CHATML), task)
+    assert time.thread_time() - begun < 10 and "\n" not in str(caught.value)
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_a_template_that_does_not_end_for_one_prompt_is_refused_when_it_comes(task, monkeypatch):
+    monkeypatch.setattr("polytune.policy.chat.MOST_SECONDS", 0.3)
+    head = f"{{% if 'evil' in messages[-1]['content'] %}}{FOREVER}{{% endif %}}"
+    renderer = ChatRenderer(tokenizer_with(head + CHATML), task)
+    for render in (renderer.prompt_ids, renderer.feedback_ids):
+        assert render("good")
+        with pytest.raises(ValueError, match="does not come to an end"):
+            render("evil")
 
 
 @pytest.mark.parametrize("template", [CHATML, QWEN3], ids=["chatml", "qwen3"])

@@ -259,6 +259,23 @@ def test_the_manifest_lists_every_file_and_nothing_else(tmp_path):
     assert check_manifest(tmp_path) is None
 
 
+def test_a_finished_policy_is_noted_and_half_of_a_newer_one_is_not(trainer):
+    folder = Path(trainer.args.output_dir)
+    folder.mkdir(exist_ok=True)
+    (folder / "run.json").write_text("{}")
+    trainer.save_model()
+    assert list(json.loads((folder / MANIFEST).read_text())) == ["model.safetensors"] and check_manifest(folder) is None
+    trainer.state.global_step, trainer.fail = 1, OSError("no space left")
+    with pytest.raises(SaveError, match="the policy .* could not be written: no space left"):
+        trainer.save_model()
+    assert not (folder / MANIFEST).exists()
+    trainer.fail = None
+    trainer.save_at(1)
+    assert not (folder / MANIFEST).exists() and check_manifest(folder / "checkpoint-1") is None
+    trainer.save_model()
+    assert check_manifest(folder) is None
+
+
 def test_weights_that_are_not_finite_leave_the_checkpoints_alone(trainer):
     trainer.save_at(1)
     torch.nn.init.constant_(trainer.model.weight, float("nan"))

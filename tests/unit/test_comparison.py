@@ -178,7 +178,8 @@ def test_figures_of_a_run_by_hand(tmp_path):
 def test_entropy_weighs_decisions():
     from polytune.evaluation.summary import per_start
 
-    base = {"policy": "a", "start_seed": 0, "success": True, "return": 1.0, "signature": [0]}
+    base = {"policy": "a", "start_seed": 0, "attempt": 0, "success": True, "return": 1.0, "signature": [0],
+            "invalid_actions": 0}  # fmt: skip
     records = [base | {"greedy": True, "turns": 9, "logprob": -99.0},
                base | {"greedy": False, "turns": 2, "logprob": -3.0},
                base | {"greedy": False, "turns": 8, "logprob": -1.0}]  # fmt: skip

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from polytune.evaluation.chosen import chosen_table, has_vectors, summarise_chosen
+from polytune.evaluation.columns import Records
 from polytune.measures.coreset import coreset
 from polytune.measures.passk import pass_at_k
 
@@ -42,19 +43,20 @@ def records(states=12):
         for attempt in range(16):
             wins = attempt == state % 16
             vector = (rng.normal(size=4) * 0.1 + ([4, 0, 0, 0] if wins else 0)).tolist()
-            made.append({"policy": "p", "start_seed": state, "greedy": False, "success": wins, "vector": vector})
-        made.append({"policy": "p", "start_seed": state, "greedy": True, "success": False})
-    return made
+            made.append({"start_seed": state, "attempt": attempt, "greedy": False, "success": wins, "vector": vector})
+        made.append({"start_seed": state, "attempt": -1, "greedy": True, "success": False})
+    rest = {"policy": "p", "return": 0.0, "turns": 1, "signature": None, "invalid_actions": 0}
+    return [rest | own for own in made]
 
 
 def test_a_rare_way_to_win_is_chosen_more_often_than_at_random():
-    told = summarise_chosen(records(), ["p"], ks=[], level=0.95, seed=0)["p"]
+    told = summarise_chosen(Records.of(records()), ["p"], ks=[], level=0.95, seed=0)["p"]
     assert list(told) == [1, 2, 4, 8]
     for k, own in told.items():
         assert own["chosen"]["estimate"] == 1.0 and own["random"]["estimate"] == pytest.approx(pass_at_k(16, 1, k))
         assert own["difference"]["estimate"] == pytest.approx(1 - pass_at_k(16, 1, k)) and own["difference"]["low"] > 0
     assert "p, k = 2: 1.000 chosen, 0.125 random, difference +0.875" in chosen_table({"p": told})
     without = [dict(record) for record in records(2)]
-    assert has_vectors(without)
+    assert has_vectors(Records.of(without))
     del without[3]["vector"]
-    assert not has_vectors(without)
+    assert not has_vectors(Records.of(without))

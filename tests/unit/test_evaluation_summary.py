@@ -62,7 +62,7 @@ def test_records_are_cut_to_whole_cohorts(tmp_path):
     path.write_text(lines[0] + lines[0])
     with pytest.raises(ValueError, match="another evaluation"):
         continue_records(path, batches)
-    assert continue_records(tmp_path / "none.jsonl", batches) == 0 and read_records(tmp_path / "none.jsonl") == []
+    assert continue_records(tmp_path / "none.jsonl", batches) == 0 and not read_records(tmp_path / "none.jsonl")
     assert batches[0][0] == Attempt("a", 0, GREEDY_ATTEMPT)
 
 

@@ -10,8 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "campaign"))
 import hostile  # noqa: E402
 
-from polytune.evaluation.records import each_record, read_records  # noqa: E402
-from polytune.evaluation.slim import SlimRecord  # noqa: E402
+from polytune.errors import UsageError  # noqa: E402
 from polytune.privacy import private  # noqa: E402
 from polytune.recipe import read_recipe  # noqa: E402
 from polytune.tasks import load_task  # noqa: E402
@@ -47,6 +46,38 @@ def test_what_fails_is_found(monkeypatch):
         assert len(found.failures) == 1 and words in found.failures[0]
 
 
+def test_a_campaign_that_was_stopped_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    read, stop = [], {"at": 25}
+
+    def reader(text):
+        read.append(text)
+        if len(read) == 2 * stop["at"]:
+            raise KeyboardInterrupt
+        if len(text) % 5 == 0:
+            raise UsageError("refused")
+
+    monkeypatch.setattr(hostile, "targets", lambda folder: [hostile.Target("it", reader)])
+    monkeypatch.setattr(hostile, "AT_ONCE", 10)
+    result = tmp_path / "hostile.json"
+    monkeypatch.setattr("sys.argv", ["hostile.py", "--count", "40", "--result", str(result)])
+    with pytest.raises(KeyboardInterrupt):
+        hostile.main()
+    assert json.loads(result.read_text())["texts"] == 20
+    stop["at"], counted = 0, []
+    for _ in range(2):  # goes on, and then has nothing left to do
+        with pytest.raises(SystemExit):
+            hostile.main()
+        found = json.loads(result.read_text())
+        counted.append((found["texts"], found["calls"], found["targets"]["it"]["refused_texts"]))
+    texts = list(hostile.hostile_texts(0, 0, 40))
+    assert counted == [(40, 80, sum(len(text) % 5 == 0 for text in texts))] * 2
+    assert read[50:] == [text for text in texts[20:] for _ in range(2)]
+    monkeypatch.setattr(hostile, "code", lambda: "other")
+    with pytest.raises(SystemExit):
+        hostile.main()
+    assert len(read) == 50 + 40 + 80
+
+
 TWICE = [f'"{i % 60_000}": 1' for i in range(60_001)]
 
 
@@ -66,6 +97,29 @@ def test_json_that_is_refused_with_its_line(tmp_path, name, text, words):
     with pytest.raises(ValueError, match=words):
         read_rows(tmp_path / name)
     assert time.thread_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    "name, content, where",
+    [("rows.csv", b"pro\0mpt,answer\na,b\n", "rows.csv"), ("rows.csv", b"\0\n", "rows.csv"),
+     ("rows.csv", b"a\0x,a\0y\nb,c\n", "rows.csv"), ("rows.jsonl", b'{"a": 1}\n{"pro\\u0000mpt": 1}\n', "line 2"),
+     ("rows.json", b'[{"a\\u0000b": 1}]', "entry 0")],
+)  # fmt: skip
+def test_a_nul_in_the_name_of_a_column_is_refused_in_one_line(tmp_path, name, content, where):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{where}: the name of column .*\\x00.* has a NUL: leave it out$") as caught:
+        read_rows(tmp_path / name)
+    assert "\n" not in str(caught.value) and "\0" not in str(caught.value)
+
+
+def test_a_nul_in_the_name_of_a_parquet_column_is_refused(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"pro\0mpt": [1]}), tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match="NUL|no parquet file") as caught:
+        read_rows(tmp_path / "rows.parquet")
+    assert "\n" not in str(caught.value)
 
 
 def test_json_that_is_text(tmp_path):
@@ -112,21 +166,3 @@ def test_seed_ranges_that_no_memory_holds():
         with pytest.raises(ValueError, match="seed range"):
             load_split(load_task("bandit"), text)
     assert len(load_split(load_task("bandit"), "seeds:5-10004")) == 10_000
-
-
-def test_a_large_records_file_is_read_slim(tmp_path, monkeypatch):
-    """The same analysis, less memory: equal signatures are one object, what was said is left out."""
-    one = {"policy": "a", "perturb": None, "start_seed": 3, "attempt": 0, "greedy": False, "success": True,
-           "return": 1.0, "turns": 2, "stop_reason": "success", "signature": [[1, 2]], "invalid_actions": 0,
-           "logprob": -1.5, "said": "ab", "actions": "left left"}  # fmt: skip
-    path = tmp_path / "records.jsonl"
-    path.write_text("".join(json.dumps(one | {"attempt": i}) + "\n" for i in range(4)) + '{"cut')
-    assert [record for record, _ in each_record(path)] == read_records(path) == read_records(path, texts=False)
-    monkeypatch.setattr("polytune.evaluation.records.LARGE", 10)
-    slim = read_records(path, texts=False)
-    assert slim[1] == {name: value for name, value in one.items() if name != "actions"} | {"attempt": 1}
-    assert slim[0]["signature"] is slim[3]["signature"] and slim[0].get("actions") is None and "actions" not in slim[0]
-    assert list(SlimRecord({"policy": "a"}, {}).items()) == [("policy", "a")] and read_records(path) != slim
-    path.write_text("[" * 100_000 + "\n")
-    with pytest.raises(ValueError, match="line 1 is not a JSON record"):
-        read_records(path)

@@ -213,7 +213,7 @@ def test_actions_of_perturbed_attempts_are_left_out(bench):
     run.records.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *moved]))
     shutil.rmtree("kept")
     bench.kept.keep(run)
-    plain, perturbed = read_records(Path("kept/ppo-10/records.jsonl.bz2"))[:: len(lines)]
+    plain, perturbed = list(read_records(Path("kept/ppo-10/records.jsonl.bz2")))[:: len(lines)]
     assert plain["actions"] == "left right" and plain.get("perturb") is None
     assert perturbed == {k: v for k, v in plain.items() if k != "actions"} | {"perturb": "start_room"}
 

@@ -210,3 +210,12 @@ def test_paired_intervals_hold_the_truth_at_the_stated_rate():
         _, low, high = paired_difference_interval(before, after, seed=simulation, resamples=400)
         held += low <= 0.3 * 0.75 * 0.5 <= high
     assert 0.91 <= held / simulations <= 0.985
+
+
+@pytest.mark.parametrize("at_once", [1, 130, 1000])
+def test_a_bootstrap_in_parts_draws_the_same_numbers(monkeypatch, at_once):
+    """What many problems are drawn in, so that no table of resamples x problems is ever held."""
+    values = np.random.default_rng(1).random(61)
+    whole = mean_interval(values, seed=3, resamples=333), mean_interval(values, bounds=None, seed=4)
+    monkeypatch.setattr("polytune.measures.intervals.AT_ONCE", at_once)
+    assert whole == (mean_interval(values, seed=3, resamples=333), mean_interval(values, bounds=None, seed=4))

@@ -1,6 +1,7 @@
 """Damaged checkpoints: one CheckpointError each, with the path and the fix."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from polytune.app.cli import UsageError, parse
 from polytune.evaluation.options import EvaluationConfig
 from polytune.policy import CheckpointError, build_tiny, load_policy
 from polytune.policy.loading import adapter_base, load_base
+from polytune.policy.manifest import MANIFEST, note_policy, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,49 @@ def test_a_good_checkpoint_loads_for_sampling(folder):
     assert tokenizer.padding_side == "left" and tokenizer.pad_token_id == 0
     assert model.dtype == torch.float32
     assert load_policy(folder, dtype=torch.bfloat16)[0].dtype == torch.bfloat16
+
+
+def flipped(path, draw):
+    """Its content with one bit changed."""
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    return bytes(content)
+
+
+def test_a_bit_of_a_noted_policy_that_changed_is_found_wherever_it_lies(folder):
+    (folder / "metrics.jsonl").write_text("{}")
+    note_policy(folder)
+    listing = json.loads((folder / MANIFEST).read_text())
+    assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} <= listing.keys()
+    assert "metrics.jsonl" not in listing
+    draw = random.Random(0)
+    for path in [folder / name for name in listing] + [folder / "model.safetensors"] * 8:
+        content = path.read_bytes()
+        path.write_bytes(flipped(path, draw))
+        with pytest.raises(CheckpointError) as caught:
+            load_policy(folder)
+        with pytest.raises(CheckpointError):
+            load_base(folder, ["up"])
+        assert str(folder) in str(caught.value) and str(caught.value).count("\n") == 0
+        path.write_bytes(content)
+    (folder / "metrics.jsonl").write_text("{}{}")
+    load_policy(folder)
+
+
+def test_a_changed_policy_says_how_it_can_be_loaded_all_the_same(folder):
+    note_policy(folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight * 2 for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    refused(folder, "model.safetensors has other content than was written", f"remove {folder / MANIFEST}")
+    (folder / MANIFEST).unlink()
+    load_policy(folder)
+    (folder / "optimizer.pt").write_bytes(b"1")
+    write_manifest(folder)
+    (folder / "optimizer.pt").write_bytes(b"2")  # what no policy is loaded from
+    load_policy(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("a")
+    refused(folder, "tokenizer.json is missing")
 
 
 def test_missing_folder(tmp_path):

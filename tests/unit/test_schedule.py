@@ -75,3 +75,11 @@ def test_the_order_is_that_of_shuffled_passes():
 
 def test_trl_gets_a_row_for_each_tree_and_no_start_state():
     assert blank_prompts(6)["prompt"][:] == [""] * 6
+
+
+def test_a_schedule_forgets_the_passes_that_are_over_and_finds_them_again():
+    """Any position in any order is the same visit, and no more than one pass is held."""
+    forward, back = StartSchedule([5, 7, 9], 3), StartSchedule([5, 7, 9], 3)
+    visits = [forward.visit(i) for i in range(60)]
+    assert [back.visit(i) for i in (59, 0, 31, 30, 2)] == [visits[i] for i in (59, 0, 31, 30, 2)]
+    assert sorted(visit.start_state for visit in visits[57:]) == [5, 7, 9] and len(forward._order) == 3

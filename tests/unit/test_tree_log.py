@@ -8,7 +8,7 @@ import torch
 from polytune.rollout import Trajectory, Tree
 from polytune.rollout.tree import Turn
 from polytune.trainer.advantages import GroupStatistics, TurnAdvantages
-from polytune.trainer.callbacks import keep_until
+from polytune.trainer.callbacks import KEPT_LOGS, MetricsFile, keep_until
 from polytune.trainer.tree_log import LOGGED_UPDATES, is_due, tree_as_json
 
 
@@ -76,3 +76,17 @@ def test_a_line_that_the_disk_has_damaged_is_told_and_the_others_stay(tmp_path, 
         "line 2 is damaged and ",
         "line 3 is damaged and ",
     ]
+
+
+def test_metrics_are_kept_on_the_disk_and_the_last_ones_in_memory(tmp_path):
+    """A run of many updates grows in no list, and no checkpoint's state grows with it."""
+    from transformers import TrainerState
+
+    state, file = TrainerState(is_world_process_zero=True), MetricsFile(tmp_path / "metrics.jsonl")
+    for step in range(1, KEPT_LOGS + 50):
+        state.global_step = step
+        state.log_history.append({"loss": 0.5, "step": step})
+        file.on_log(None, state, None, logs={"loss": 0.5})
+        assert len(state.log_history) == min(step, KEPT_LOGS) and state.log_history[-1]["step"] == step
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, KEPT_LOGS + 50))
