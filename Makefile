@@ -16,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs notebooks trees
+.PHONY: help install style quality test test-fast test-vllm test-browser test-smollm2 test-worlds docs docs-serve docs-pictures smollm2 smoke quickstart tutorial compare reproduce collapse-demo campaign bench bench-critic bench-training clean hostile long-runs notebooks trees speedrun
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -133,6 +133,10 @@ reproduce: install ## the Poly-PPO paper's tables beside ours: make reproduce TA
 
 compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 cores; continues when stopped
 	$(BIN)/python recipes/compare.py
+
+speedrun: install ## minutes from nothing to coverage on FourRooms: the best entry of the board, one line at its end; SPEEDRUN='--keep data/results/speedrun.json'
+	rm -rf outputs/speedrun
+	$(BIN)/python recipes/speedrun.py $(SPEEDRUN)
 
 collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: three minutes on 2 cores, with a plot
 	$(BIN)/python recipes/pretrain.py --config recipes/creativity/triangle/demo_pretrain.yaml

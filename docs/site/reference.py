@@ -29,6 +29,8 @@ ROOMS = {
     "trainer": "the trainer and its configuration",
     "evaluation": "summaries of records",
 }
+#: lines of a page at most; a longer one of the API is two
+MOST_LINES = 300
 #: fields of a run that are named in a word or two by everybody, before those of TRL and transformers
 INHERITED = "what TRL and transformers bring along"
 
@@ -54,7 +56,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "reference/fields-inherited.md", inherited_page()
     yield "reference/metrics.md", metrics_page()
     for room in ROOMS:
-        yield f"reference/api-{room}.md", api_page(room)
+        yield from api_pages(room)
 
 
 def command_line() -> str:
@@ -151,11 +153,27 @@ def metric_table(metrics: dict[str, Metric]) -> str:
     return table(("figure", "what it is", "unit", "healthy", "otherwise"), rows)
 
 
-def api_page(room: str) -> str:
-    """What a room offers: signature and docstring of every name in its ``__all__``."""
+def api_pages(room: str) -> Iterator[tuple[str, str]]:
+    """(path, Markdown) of what a room offers: a page, or one of its functions and one of the rest."""
     module = importlib.import_module(f"polytune.{room}")
-    blocks = [f"# polytune.{room}", as_markdown(inspect.getdoc(module) or "")]
-    for name in sorted(module.__all__, key=lambda name: (name.isupper(), name.lower())):
+    names = sorted(module.__all__, key=lambda name: (name.isupper(), name.lower()))
+    whole, path = api_page(room, names), f"reference/api-{room}"
+    if whole.count("\n") <= MOST_LINES:
+        yield f"{path}.md", whole
+        return
+    functions = [name for name in names if inspect.isfunction(getattr(module, name))]
+    yield f"{path}.md", api_page(room, functions, ": functions")
+    yield (
+        f"{path}-classes.md",
+        api_page(room, [name for name in names if name not in functions], ": classes and tables"),
+    )
+
+
+def api_page(room: str, names: Sequence[str], more: str = "") -> str:
+    """Signature and docstring of these names of a room; ``more``: what its title says of them."""
+    module = importlib.import_module(f"polytune.{room}")
+    blocks = [f"# polytune.{room}{more}", as_markdown(inspect.getdoc(module) or "")]
+    for name in names:
         blocks += [f"## {name}", *_described(name, getattr(module, name))]
     return joined(*blocks)
 

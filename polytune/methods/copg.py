@@ -15,7 +15,7 @@ critic) and loss_type 'dapo'. Degenerate case: beta 0 is REINFORCE without a cli
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -27,6 +27,7 @@ from polytune.methods.rec import mean_over_tokens
 @dataclass
 class CoPG(Method):
     beta: float = 0.1
+    page: ClassVar[str] = "pairs"
 
     def __post_init__(self) -> None:
         require_option("beta", self.beta, 0.0)
