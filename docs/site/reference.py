@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -31,6 +32,8 @@ ROOMS = {
 }
 #: lines of a page at most; a longer one of the API is two
 MOST_LINES = 300
+#: characters of a line of a signature
+WIDTH = 96
 #: fields of a run that are named in a word or two by everybody, before those of TRL and transformers
 INHERITED = "what TRL and transformers bring along"
 
@@ -185,7 +188,7 @@ def _described(name: str, value: Any) -> Iterator[str]:
         else:
             yield code(value)
         return
-    yield _fenced(f"{name}{_signature(value)}", "python")
+    yield _fenced("\n".join(textwrap.wrap(f"{name}{_signature(value)}", WIDTH, subsequent_indent="    ")), "python")
     own = None if inspect.isclass(value) and (value.__doc__ or "").startswith(f"{name}(") else inspect.getdoc(value)
     yield as_markdown(own or "", defines=True)
     if inspect.isclass(value):
