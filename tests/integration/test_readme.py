@@ -76,7 +76,7 @@ def understand(command, folder):
     assert (ROOT / "recipes" / recipe).is_file()
     if "recipes/corridor/poly_ppo.yaml" in flags:
         path = folder / "poly_ppo.yaml"
-        path.write_text(corridor_yaml(task="corridor", split="seeds:0-9"))
+        path.write_text(corridor_yaml())
         flags[flags.index("recipes/corridor/poly_ppo.yaml")] = str(path)
     flags = [str(ROOT / word) if word.endswith(".yaml") and not Path(word).is_absolute() else word for word in flags]
     default = str(ROOT / "recipes/fourrooms/quickstart.yaml") if recipe == "finetune.py" else None
@@ -212,9 +212,7 @@ def test_the_example_task_works_as_written(tmp_path):
     """A newcomer's way: the example's code, its YAML, the three commands, at a smaller size."""
     write_examples(tmp_path)
     pretrained, finetuned = tmp_path / "pretrained", tmp_path / "poly_ppo"
-    (tmp_path / "poly_ppo.yaml").write_text(
-        corridor_yaml(task="corridor:Corridor", split="seeds:0-9", model=pretrained, output_dir=finetuned)
-    )
+    (tmp_path / "poly_ppo.yaml").write_text(corridor_yaml(model=pretrained, output_dir=finetuned))
     small = {
         "pretrain.py": ["--num_demonstrations", "100", "--eval_episodes", "8", "--epochs", "2"],
         "finetune.py": ["--num_updates", "1", "--per_device_train_batch_size", "16", "--steps_per_generation", "1"],
@@ -223,7 +221,7 @@ def test_the_example_task_works_as_written(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     for command in [line.strip() for line in OWN_TASK.splitlines() if "recipes/" in line and line.startswith("    ")]:
         recipe, flags = recipe_and_flags(command)
-        text = " ".join(flags).replace("--task corridor", "--task corridor:Corridor")
+        text = " ".join(flags)
         for shown, real in (("outputs/corridor/", f"{tmp_path}/"), ("recipes/corridor/", f"{tmp_path}/")):
             text = text.replace(shown, real)
         result = warm.run(ROOT / "recipes" / recipe, *shlex.split(text), *small[recipe], env=environment, cwd=tmp_path)
