@@ -321,6 +321,14 @@ def speedrun() -> str:
     return markdown(head, [[str(cell) for cell in row] for row in rows])
 
 
+def speedrun_tried() -> str:
+    """Short runs that looked for an entry, on levels that are not the judge's."""
+    targets = look_up("speedrun:rules:targets")
+    found = look_up("speedrun:tried:policies")
+    rows = [[own["what"], *(interval(own[name]) for name in targets)] for own in found]
+    return markdown(["policy", *targets], rows)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "policies": policies,
     "differences": differences,
@@ -337,4 +345,5 @@ TABLES: dict[str, Callable[..., str]] = {
     "tutorial": tutorial,
     "memory": memory,
     "speedrun": speedrun,
+    "speedrun_tried": speedrun_tried,
 }

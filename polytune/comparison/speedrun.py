@@ -138,8 +138,8 @@ def enter(path: str | Path, run: Mapping[str, Any]) -> None:
     from polytune.running.provenance import write_json
 
     path = Path(path)
-    runs = json.loads(path.read_text())["runs"] if path.is_file() else []
-    others = [own for own in runs if (own["entry"], own["seed"]) != (run["entry"], run["seed"])]
+    board = json.loads(path.read_text()) if path.is_file() else {"runs": []}
+    others = [own for own in board["runs"] if (own["entry"], own["seed"]) != (run["entry"], run["seed"])]
     rules = {"targets": TARGETS, "levels": LEVELS, "samples": SAMPLES, "cores": CORES}
     rules |= {"demonstrations": MOST_DEMONSTRATIONS, "horizon": TASK.task_horizon}
-    write_json(path, {"rules": rules, "runs": ranked([*others, dict(run)])})
+    write_json(path, board | {"rules": rules, "runs": ranked([*others, dict(run)])})
