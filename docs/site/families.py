@@ -92,14 +92,12 @@ FAMILIES: dict[str, Family] = {
         fields=("entropy_", "kl_", "epsilon"),
         figures=("entropy", "kl", "clip_ratio/region"),
     ),
-    "replay": Family(
-        "Replay and demonstrations",
-        "Rows of earlier updates, of other runs or of an expert join an update.",
-        figures=("replay/",),
+    "replay": Family("Replay", "Rows of earlier updates or of other runs join an update.", figures=("replay/",)),
+    "expert": Family(
+        "Demonstrations and hints", "What an expert did, what the first policy did or a hint in words joins an update."
     ),
-    "bonuses": Family(
-        "Bonuses and archives", "What is added to rewards or advantages, and what is remembered of states seen before."
-    ),
+    "bonuses": Family("Bonuses", "What is added to rewards or advantages."),
+    "archives": Family("Archives and subgoals", "What is remembered of states seen before, and what the policy seeks."),
     "starts": Family(
         "Start states and budgets",
         "Which start states grow, how often, and into how many attempts.",
@@ -114,6 +112,7 @@ FAMILIES: dict[str, Family] = {
         fields=("temperature", "generator"),
         figures=("sampling/",),
     ),
+    "pairs": Family("Pairs and preferences", "Losses on pairs of attempts: one is preferred to the other."),
     "losses": Family(
         "Loss forms",
         "What stands in the place of the clipped surrogate, or beside it.",

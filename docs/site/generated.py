@@ -14,6 +14,7 @@ import families  # noqa: E402
 import notebooks  # noqa: E402
 import reference  # noqa: E402
 import trees  # noqa: E402
+from mkdocs.exceptions import PluginError  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 #: on an index.md: in its place stand links to the section's generated pages
@@ -63,8 +64,10 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Each generated page is a file of the build alone."""
+    """Each generated page is a file of the build alone; one that is longer than a written one may be ends it."""
     for path, markdown in pages().items():
+        if path.endswith(".md") and (lines := markdown.count("\n")) > reference.MOST_LINES:
+            raise PluginError(f"{path} has {lines} lines, {reference.MOST_LINES} are allowed: make two pages of it.")
         files.append(File.generated(config, path, content=markdown))
     for _, _, pictures in notebooks.pages():
         for name, picture in pictures.items():

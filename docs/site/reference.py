@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -29,6 +30,10 @@ ROOMS = {
     "trainer": "the trainer and its configuration",
     "evaluation": "summaries of records",
 }
+#: lines of a page at most; a longer one of the API is two
+MOST_LINES = 300
+#: characters of a line of a signature
+WIDTH = 96
 #: fields of a run that are named in a word or two by everybody, before those of TRL and transformers
 INHERITED = "what TRL and transformers bring along"
 
@@ -54,7 +59,7 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "reference/fields-inherited.md", inherited_page()
     yield "reference/metrics.md", metrics_page()
     for room in ROOMS:
-        yield f"reference/api-{room}.md", api_page(room)
+        yield from api_pages(room)
 
 
 def command_line() -> str:
@@ -151,11 +156,27 @@ def metric_table(metrics: dict[str, Metric]) -> str:
     return table(("figure", "what it is", "unit", "healthy", "otherwise"), rows)
 
 
-def api_page(room: str) -> str:
-    """What a room offers: signature and docstring of every name in its ``__all__``."""
+def api_pages(room: str) -> Iterator[tuple[str, str]]:
+    """(path, Markdown) of what a room offers: a page, or one of its functions and one of the rest."""
     module = importlib.import_module(f"polytune.{room}")
-    blocks = [f"# polytune.{room}", as_markdown(inspect.getdoc(module) or "")]
-    for name in sorted(module.__all__, key=lambda name: (name.isupper(), name.lower())):
+    names = sorted(module.__all__, key=lambda name: (name.isupper(), name.lower()))
+    whole, path = api_page(room, names), f"reference/api-{room}"
+    if whole.count("\n") <= MOST_LINES:
+        yield f"{path}.md", whole
+        return
+    functions = [name for name in names if inspect.isfunction(getattr(module, name))]
+    yield f"{path}.md", api_page(room, functions, ": functions")
+    yield (
+        f"{path}-classes.md",
+        api_page(room, [name for name in names if name not in functions], ": classes and tables"),
+    )
+
+
+def api_page(room: str, names: Sequence[str], more: str = "") -> str:
+    """Signature and docstring of these names of a room; ``more``: what its title says of them."""
+    module = importlib.import_module(f"polytune.{room}")
+    blocks = [f"# polytune.{room}{more}", as_markdown(inspect.getdoc(module) or "")]
+    for name in names:
         blocks += [f"## {name}", *_described(name, getattr(module, name))]
     return joined(*blocks)
 
@@ -167,7 +188,7 @@ def _described(name: str, value: Any) -> Iterator[str]:
         else:
             yield code(value)
         return
-    yield _fenced(f"{name}{_signature(value)}", "python")
+    yield _fenced("\n".join(textwrap.wrap(f"{name}{_signature(value)}", WIDTH, subsequent_indent="    ")), "python")
     own = None if inspect.isclass(value) and (value.__doc__ or "").startswith(f"{name}(") else inspect.getdoc(value)
     yield as_markdown(own or "", defines=True)
     if inspect.isclass(value):

@@ -30,6 +30,8 @@ SETTINGS = {
     "iter4": "four passes",
     "flat": "flat success",
 }
+#: load before a run of the speed run from which on its cores were not its own
+LOADED = 0.5
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -301,6 +303,32 @@ def memory() -> str:
     return markdown(["run", "parameters", "peak memory", "environment steps a CPU second"], rows)
 
 
+def speedrun() -> str:
+    """The board of the speed run, in its order; the minutes of a run that had not its cores alone are marked."""
+    targets = look_up("speedrun:rules:targets")
+    rows = []
+    for run in look_up("speedrun:runs"):
+        short_of = sum(max(0.0, goal - run["measures"][name]["estimate"]) for name, goal in targets.items())
+        minutes = f"{run['minutes']:.1f}{' *' if run['load'] > LOADED else ''}"
+        measures = [interval(run["measures"][name]) for name in targets]
+        distance = short(short_of) if short_of else "reached"
+        rows.append(
+            [run["entry"], run["seed"], minutes, f"{run['cpu_minutes']:.1f}", *measures, distance, run["commit"]]
+        )
+    if not rows:
+        return "No run is on the board yet."
+    head = ["entry", "seed", "minutes", "CPU minutes", *targets, "short of the targets", "commit"]
+    return markdown(head, [[str(cell) for cell in row] for row in rows])
+
+
+def speedrun_tried() -> str:
+    """Short runs that looked for an entry, on levels that are not the judge's."""
+    targets = look_up("speedrun:rules:targets")
+    found = look_up("speedrun:tried:policies")
+    rows = [[own["what"], *(interval(own[name]) for name in targets)] for own in found]
+    return markdown(["policy", *targets], rows)
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "policies": policies,
     "differences": differences,
@@ -316,4 +344,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "presets": presets,
     "tutorial": tutorial,
     "memory": memory,
+    "speedrun": speedrun,
+    "speedrun_tried": speedrun_tried,
 }

@@ -12,7 +12,7 @@ from its last checkpoint when the same command is given again.
 import time
 from collections.abc import Sequence
 
-from polytune.app.cli import parse, run, set_cpu_threads, start_processes
+from polytune.app.cli import UsageError, parse, run, set_cpu_threads, start_processes
 from polytune.app.fields import TRAINER
 from polytune.places import RECIPES, command
 
@@ -57,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
     from polytune.tasks.starts import starts_of, task_of
 
     task = task_of(task_config)
+    if task.answer_end is not None:
+        require_recipe(task.name, argv)
     _, seeds = starts_of(
         task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy_config.model)
     )
@@ -83,6 +85,21 @@ def main(argv: Sequence[str]) -> None:
     if trainer.is_world_process_zero():
         print(f"saved {args.output_dir} after {trainer.env_steps:,} environment steps")
     end(trainer)
+
+
+def require_recipe(task: str, argv: Sequence[str]) -> None:
+    """Refuse the quick start's recipe, which nobody has asked for, for a task of one answer.
+
+    Raises:
+        UsageError: names a recipe that fits.
+    """
+    if not {"--config", "--set_scope"} & {word.split("=")[0] for word in argv}:
+        raise UsageError(
+            f"task {task!r} takes one answer, and without --config a run takes the quick start's recipe, which is made "
+            "for episodes of many turns: begin with --config recipes/arithmetic/grpo.yaml (for language models "
+            "recipes/llm/arithmetic_smollm2/grpo.yaml), where your --task_args, --model and --output_dir take the "
+            "place of its own."
+        )
 
 
 def load(job, task, seeds):

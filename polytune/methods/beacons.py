@@ -24,6 +24,7 @@ from polytune.methods.base import Method, Update, require_option
 class Beacons(Method):
     goals: str = "goal"
     coef: float = 0.5
+    page: ClassVar[str] = "archives"
     logs: ClassVar[dict[str, Metric]] = {
         "beacons/bonus": Metric(
             "mean bonus of an attempt", "reward", "above 0", "0: no subgoal is ever seen, see goals"

@@ -40,6 +40,7 @@ class ContextRollouts(Method):
     share: float = 0.125
     ratio: str = "plain"
     name: ClassVar[str] = "context_rollouts"
+    page: ClassVar[str] = "expert"
     logs: ClassVar[dict[str, Metric]] = {
         "context_rollouts/rows": Metric(
             "rows that the second growth gave", "rows", "above 0", "0: nothing was to be tried again"

@@ -18,7 +18,7 @@ option: ``beta``. A_i is the advantage that the run gives the row's first own to
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,6 +32,7 @@ from polytune.methods.rec import mean_over_tokens
 class CoPG(Method):
     beta: float = 0.1
     to: str = "behaviour"
+    page: ClassVar[str] = "pairs"
 
     def __post_init__(self) -> None:
         require_choice("to", self.to, ("behaviour", "pretrained"))

@@ -28,6 +28,7 @@ class Demonstrations(Method):
     coef: float = 0.1
     episodes: int = 64
     share: float = 0.125
+    page: ClassVar[str] = "expert"
     logs: ClassVar[dict[str, Metric]] = {
         "demonstrations/logprob": Metric(
             "mean log-probability of the expert's tokens", "nats a token", "rises", "falls: raise coef or share"

@@ -44,6 +44,7 @@ class DPHRL(Method):
     solved: float = 1.0
     share: float = 0.25
     family: str = "solved"
+    page: ClassVar[str] = "expert"
     logs: ClassVar[dict[str, Metric]] = {
         "dph_rl/divergence": Metric(
             "mean divergence of rehearsed tokens from the pretrained policy",

@@ -35,6 +35,7 @@ class GoExplore(Method):
     size: int = 5000
     needs_snapshots: ClassVar[bool] = True
     page: ClassVar[str] = "bonuses"
+    page: ClassVar[str] = "archives"
     logs: ClassVar[dict[str, Metric]] = {
         "go_explore/rooted": Metric(
             "share of trees that began in a state of the archive",

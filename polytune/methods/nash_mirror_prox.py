@@ -17,7 +17,7 @@ RLOO's advantages.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -31,6 +31,7 @@ from polytune.methods.chi_squared import pretrained_at_hand
 class NashMirrorProx(Method):
     judge: str = ""
     every: int = 2
+    page: ClassVar[str] = "pairs"
 
     def __post_init__(self) -> None:
         require_option("every", self.every, 1)

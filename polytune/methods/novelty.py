@@ -32,6 +32,7 @@ class Novelty(Method):
     adds: int = 5
     size: int = 2048
     width: int = 32
+    page: ClassVar[str] = "archives"
     logs: ClassVar[dict[str, Metric]] = {
         "novelty/distance": Metric(
             "mean distance of an attempt to the archive", "", "above 0", "falls to 0: nothing is new"

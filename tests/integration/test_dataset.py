@@ -65,6 +65,14 @@ def test_fine_tuning_with_sets_runs_and_pays_right_answers(pretrained, call_reci
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_the_quick_starts_recipe_is_refused_for_answers(call_recipe, flags, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        call_recipe("finetune", *flags, "--model", tmp_path / "nothing", "--output_dir", tmp_path / "x")
+    told = capsys.readouterr().err
+    assert end.value.code == 2 and "begin with --config recipes/arithmetic/grpo.yaml" in told
+    assert len(told.splitlines()) == 1 and not (tmp_path / "x" / "run.json").exists()
+
+
 def test_a_missing_column_is_told_in_one_line(call_recipe, flags, tmp_path, capsys):
     with pytest.raises(SystemExit):
         call_recipe("pretrain", *flags, "answer=solution", "--output_dir", tmp_path / "x")

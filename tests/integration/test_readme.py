@@ -1,6 +1,7 @@
 """The README and the pages of docs/ are true: their commands are understood, their examples work as written."""
 
 import ast
+import importlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import yaml
 
 from polytune import config
 from polytune.app import check_task, console, play
-from polytune.app.cli import QUIET_FLAGS, parse
+from polytune.app.cli import QUIET_FLAGS, parse, parser_of
 from polytune.app.pretrain import PretrainConfig
 from polytune.comparison.options import ComparisonConfig, ReproductionConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
@@ -37,13 +38,16 @@ FIELDS = {
     "reproduce.py": (ReproductionConfig,),
     "export.py": (ExportConfig,),
 }
-COMMANDS = list(
-    dict.fromkeys(
-        line.split("#")[0].strip()
-        for line in TEXT.splitlines()
-        if re.match(r" {4}(make|python|accelerate|torchrun|polytune)\b", line)
-    )
-)
+
+
+def shown(text):
+    """The commands that a text shows, each once, without their remarks; one that a backslash breaks is one."""
+    lines = text.replace("\\\n", "").splitlines()
+    found = [line for line in lines if re.match(r" {4}(make|python|accelerate|torchrun|polytune)( |$)", line)]
+    return list(dict.fromkeys(line.split("#")[0].strip() for line in found))
+
+
+COMMANDS = shown(TEXT)
 #: those within a sentence or a table: `make NAME`
 TARGETS = sorted({f"make {name}" for name in re.findall(r"`make ([a-z0-9-]+)`", TEXT)} - {*COMMANDS})
 DOORS = [c for c in COMMANDS if c.startswith("polytune")]
@@ -52,10 +56,33 @@ DOORS = [c for c in COMMANDS if c.startswith("polytune")]
 def recipe_and_flags(command):
     words = shlex.split(command)
     if words[0] == "polytune":  # a door
-        return f"{words[1]}.py", words[2:]
+        return f"{words[1].replace('-', '_')}.py", words[2:]
+    if words[1] == "-m":
+        return f"{words[2].removeprefix('polytune.app.')}.py", words[3:]
     index = next(i for i, word in enumerate(words) if word.startswith("recipes/") and word.endswith(".py"))
     assert all((ROOT / word).is_file() for word in words[:index] if word.startswith("recipes/"))
     return Path(words[index]).name, words[index + 1 :]
+
+
+def understand(command, folder):
+    """Parse a command as its program does, its recipe included; ``folder`` has the examples' files."""
+    recipe, flags = recipe_and_flags(command)
+    flags = [word for word in flags if word not in QUIET_FLAGS]
+    if recipe not in FIELDS:
+        module = importlib.import_module(f"polytune.app.{recipe.removesuffix('.py')}")
+        parser = module.build_parser() if hasattr(module, "build_parser") else parser_of(module.main)
+        parser.parse_args(flags)
+        return
+    assert (ROOT / "recipes" / recipe).is_file()
+    if "recipes/corridor/poly_ppo.yaml" in flags:
+        path = folder / "poly_ppo.yaml"
+        path.write_text(corridor_yaml())
+        flags[flags.index("recipes/corridor/poly_ppo.yaml")] = str(path)
+    flags = [str(ROOT / word) if word.endswith(".yaml") and not Path(word).is_absolute() else word for word in flags]
+    default = str(ROOT / "recipes/fourrooms/quickstart.yaml") if recipe == "finetune.py" else None
+    parts = parse(FIELDS[recipe], flags, description="", default_config=default)
+    if recipe == "finetune.py":
+        check_run(parts[5], parts[3], parts[4])
 
 
 def example(told, language="python"):
@@ -89,6 +116,16 @@ def corridor_yaml(**settings):
     return yaml.safe_dump(fields | {key: str(value) for key, value in settings.items()})
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the examples' files, and vLLM taken for installed."""
+    write_examples(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    find = config.find_spec
+    monkeypatch.setattr(config, "find_spec", lambda name: name == "vllm" or find(name))
+    return tmp_path
+
+
 def test_there_are_commands():
     assert len(COMMANDS) >= 10
 
@@ -109,31 +146,21 @@ def test_doors_exist(command):
 @pytest.mark.parametrize(
     "command", [c for c in COMMANDS if "recipes/" in c or (c in DOORS and {*c.split()} & {*console.DOORS})]
 )
-def test_recipe_commands_are_understood(command, tmp_path, monkeypatch):
-    recipe, flags = recipe_and_flags(command)
-    flags = [word for word in flags if word not in QUIET_FLAGS]
-    write_examples(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    find = config.find_spec
-    monkeypatch.setattr(config, "find_spec", lambda name: name == "vllm" or find(name))  # it need not be installed
-    assert (ROOT / "recipes" / recipe).is_file()
-    if recipe in (
-        "bench.py",
-        "bench_generators.py",
-        "tutorial.py",
-        "branch_points.py",
-        "methods_benchmark.py",
-    ):  # fields of their own, run by tests of their own
-        return
-    if "recipes/corridor/poly_ppo.yaml" in flags:
-        path = tmp_path / "poly_ppo.yaml"
-        path.write_text(corridor_yaml(task="corridor", split="seeds:0-9"))
-        flags[flags.index("recipes/corridor/poly_ppo.yaml")] = str(path)
-    flags = [str(ROOT / word) if word.endswith(".yaml") and not Path(word).is_absolute() else word for word in flags]
-    default = str(ROOT / "recipes/fourrooms/quickstart.yaml") if recipe == "finetune.py" else None
-    parts = parse(FIELDS[recipe], flags, description="", default_config=default)
-    if recipe == "finetune.py":
-        check_run(parts[5], parts[3], parts[4])
+def test_recipe_commands_are_understood(command, folder):
+    understand(command, folder)
+
+
+def test_commands_on_generated_pages_are_understood(folder, monkeypatch):
+    """Those of recipes, docstrings and overviews, as the pages made from the code show them."""
+    monkeypatch.syspath_prepend(ROOT / "docs/site")
+    families, reference = importlib.import_module("families"), importlib.import_module("reference")
+    pages = [text for _, text in [*families.pages(), *reference.pages()]]
+    blocks = [block for text in pages for block in re.findall(r"^```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)]
+    commands = shown("\n".join(f"    {line.strip()}" for block in blocks for line in block.splitlines()))
+    assert len(commands) > 100
+    for command in commands:
+        if command not in COMMANDS and not command.startswith("polytune completion"):
+            understand(command, folder)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python data/")])
@@ -185,9 +212,7 @@ def test_the_example_task_works_as_written(tmp_path):
     """A newcomer's way: the example's code, its YAML, the three commands, at a smaller size."""
     write_examples(tmp_path)
     pretrained, finetuned = tmp_path / "pretrained", tmp_path / "poly_ppo"
-    (tmp_path / "poly_ppo.yaml").write_text(
-        corridor_yaml(task="corridor:Corridor", split="seeds:0-9", model=pretrained, output_dir=finetuned)
-    )
+    (tmp_path / "poly_ppo.yaml").write_text(corridor_yaml(model=pretrained, output_dir=finetuned))
     small = {
         "pretrain.py": ["--num_demonstrations", "100", "--eval_episodes", "8", "--epochs", "2"],
         "finetune.py": ["--num_updates", "1", "--per_device_train_batch_size", "16", "--steps_per_generation", "1"],
@@ -196,7 +221,7 @@ def test_the_example_task_works_as_written(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     for command in [line.strip() for line in OWN_TASK.splitlines() if "recipes/" in line and line.startswith("    ")]:
         recipe, flags = recipe_and_flags(command)
-        text = " ".join(flags).replace("--task corridor", "--task corridor:Corridor")
+        text = " ".join(flags)
         for shown, real in (("outputs/corridor/", f"{tmp_path}/"), ("recipes/corridor/", f"{tmp_path}/")):
             text = text.replace(shown, real)
         result = warm.run(ROOT / "recipes" / recipe, *shlex.split(text), *small[recipe], env=environment, cwd=tmp_path)

@@ -66,6 +66,18 @@ def test_every_method_that_was_asked_for_has_its_file_tests_and_line(pages):
     assert len(rows) >= len(every) and not any("None" in row for row in rows)
 
 
+def test_no_page_is_longer_than_a_written_one_may_be(pages):
+    assert not {path: text.count("\n") for path, text in pages.items() if text.count("\n") > reference.MOST_LINES}
+
+
+def test_a_long_page_of_the_api_becomes_two(pages, monkeypatch):
+    monkeypatch.setattr(reference, "MOST_LINES", 20)
+    (path, functions), (rest, classes) = reference.api_pages("measures")
+    assert (path, rest) == ("reference/api-measures.md", "reference/api-measures-classes.md")
+    named = re.findall(r"^## (\w+)$", functions + classes, re.MULTILINE)
+    assert sorted(named) == sorted(re.findall(r"^## (\w+)$", pages[path], re.MULTILINE))
+
+
 def test_a_new_method_appears_by_itself(monkeypatch):
     monkeypatch.setitem(METHODS, "another", METHODS["ead"]._replace(told="hotter still"))
     assert "\n### another\n" in families.family_page("sampling") and "hotter still" in families.papers_page()
