@@ -199,11 +199,11 @@ def refusal(bench, capsys, *flags):
 def check_results(out, kept, tmp_path):
     """Figures against the records and metrics themselves; nothing of this machine in what is kept."""
     text = kept.read_text()
-    assert 'data-widget="maps"' not in (page := (out / "report.html").read_text()) and "recipes/compare.py" in page
+    assert 'data-widget="maps"' not in (page := (out / "report.html").read_text()) and "polytune.app.compare" in page
     found = json.loads(text)
     assert found == json.loads((out / "summary.json").read_text())
     assert str(tmp_path) not in text and str(tmp_path) in str(out)
-    assert found["command"].startswith("python recipes/compare.py --methods a.yaml b=b.yaml --seeds 2")
+    assert found["command"].startswith("python -m polytune.app.compare --methods a.yaml b=b.yaml --seeds 2")
     assert found["seeds"] == [0, 1] and found["baseline"] == "a" and found["failed"] == []
     assert found["machine"]["cores"] >= 1 and found["versions"]["torch"] and len(found["settings"]["pretrained"]) == 16
     assert found["methods"]["b"]["set_scope"] == "seeds" and found["methods"]["b"]["num_updates"] == 2

@@ -280,7 +280,8 @@ def test_an_adapter_alone_names_its_base(gpt2, call_recipe, tmp_path):
                 "--output_dir", tmp_path / "p")  # fmt: skip
     settings = json.loads((tmp_path / "p/adapter_config.json").read_text())
     assert settings["base_model_name_or_path"] == str(base) and not (tmp_path / "p/model.safetensors").exists()
-    (tmp_path / "p/tokenizer.json").unlink()  # the base's own stands in for it
+    for name in ("tokenizer.json", "manifest.json"):
+        (tmp_path / "p" / name).unlink()  # the base's own tokenizer stands in for it
     model, tokenizer = load_policy(tmp_path / "p")
     ids = torch.tensor([tokenizer.encode("2 3 = 5 :")])
     assert not torch.allclose(model(ids).logits, begun.eval()(ids).logits, atol=1e-4)

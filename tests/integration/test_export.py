@@ -270,6 +270,7 @@ def test_a_run_without_signal_is_refused(runs, export, tmp_path):
 def test_whole_weights_that_never_moved_are_refused(runs, export, tmp_path):
     shutil.copytree(runs / "whole", tmp_path / "copy")
     shutil.copy(runs / "walker/model.safetensors", tmp_path / "copy")
+    (tmp_path / "copy/manifest.json").unlink()
     record = tmp_path / "copy/recorded_episodes.json"
     content = json.loads(record.read_text())
     content["weights"] = {

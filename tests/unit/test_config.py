@@ -65,7 +65,9 @@ def offline(monkeypatch):
 
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_every_yaml_is_a_valid_run(path, offline):
+def test_every_yaml_is_a_valid_run(path, offline, monkeypatch):
+    if path.parent.name == "own_data":
+        monkeypatch.chdir(ROOT / "data/units")  # which it asks for
     if "pretrain" in path.name:
         task, _, _ = parse((TaskConfig, AdapterConfig, PretrainConfig), ["--config", str(path)], description="test")
     elif "compare" in path.name:
