@@ -22,6 +22,8 @@ LABELS = {
     "poly_ppo_equally_spaced": "Poly-PPO, vines as published",
     "poly_ppo_ucb": "Poly-PPO + UCB, whole episodes",
     "set_bonus": "PPO, sets beside the critic",
+    "set_bonus_falling": "PPO, sets beside the critic, falling",
+    "sets": "Poly-EPO",
 }
 SETTINGS = {
     "base": "2e-4",
@@ -154,7 +156,7 @@ def arithmetic() -> str:
 
 
 #: case of speed.json -> the ratio that was aimed at
-AIMED = {"goto": 3, "goto_vines": 5, "fourrooms": 2.5, "triangle": 3, "large": 1}
+AIMED = {"goto": 3, "goto_vines": 5, "fourrooms": 2.5, "triangle": 3, "large": 1, "large_vines": 1.5}
 
 
 def speed() -> str:

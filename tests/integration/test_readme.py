@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def write_examples(folder):
     for name, told in EXAMPLES.items():
         (folder / name).write_text(example(told))
     (folder / "mine.jsonl").write_text(example("What is 2 + 3?", "jsonl"))
+    shutil.copytree(ROOT / "data/units", folder, dirs_exist_ok=True)
 
 
 def corridor_yaml(**settings):
