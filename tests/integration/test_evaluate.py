@@ -134,8 +134,17 @@ def test_a_killed_run_ends_with_the_same_records(reference, evaluate, tmp_path, 
     assert ("quick: 96 of 96 episodes" in printed) == (share < 1)  # signs of life without a terminal
 
 
-@pytest.mark.parametrize("change", ["weights", "configuration", "temperature", "n", "order"])
-def test_other_weights_or_settings_begin_anew(reference, evaluate, walkers, tmp_path, change):
+WHY = {
+    "weights": "policy slow has other weights",
+    "configuration": "policy slow has other weights",
+    "temperature": "temperature was 1.0, is 1.5",
+    "n": "n was 5, is 2",
+    "order": "policies stand in another order",
+}
+
+
+@pytest.mark.parametrize("change", WHY)
+def test_other_weights_or_settings_begin_anew(reference, evaluate, walkers, tmp_path, change, capsys):
     folder, old = tmp_path / "evaluation", (reference / "records.jsonl").read_bytes()
     shutil.copytree(reference, folder)
     policies, flags = dict(walkers), {"temperature": ("--temperature", 1.5), "n": ("--n", 2)}.get(change, ())
@@ -150,7 +159,9 @@ def test_other_weights_or_settings_begin_anew(reference, evaluate, walkers, tmp_
         (policies["slow"] / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
     if change == "order":
         policies = dict(reversed(policies.items()))
+    capsys.readouterr()
     evaluate("--max_branches", 6, *flags, policies=policies)
+    assert f"belonged to another evaluation ({WHY[change]}): kept as records-1.jsonl" in capsys.readouterr().out
     assert (folder / "records-1.jsonl").read_bytes() == old
     per_policy = 8 * (2 + 1) if change == "n" else 8 * (5 + 1)
     assert [r["policy"] for r in records_of(folder)] == [name for name in policies for _ in range(per_policy)]
