@@ -80,7 +80,7 @@ class PretrainConfig:
     entropy_coef: float = field(default=0.01, metadata={"help": "Weight of the entropy regulariser."})
     learning_rate: float = field(
         default=1e-3,
-        metadata={"help": "AdamW's: up for 20 steps (a tenth of a run of fewer than 200), then cosine to zero."},
+        metadata={"help": "AdamW's: up for 20 steps (half of a run of fewer than 40), then cosine to zero."},
     )
     batch_size: int = field(default=32, metadata={"help": "Episodes in a batch."})
     epochs: int = field(default=20, metadata={"help": "Passes over the demonstrations at most."})
@@ -283,7 +283,7 @@ def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):
     steps = config.epochs * -(-len(data.train) // config.batch_size)
     arguments = dict(
         output_dir=config.output_dir, per_device_train_batch_size=config.batch_size, num_train_epochs=config.epochs,
-        learning_rate=config.learning_rate, lr_scheduler_type="cosine", warmup_steps=min(20, steps // 10),
+        learning_rate=config.learning_rate, lr_scheduler_type="cosine", warmup_steps=min(20, steps // 2),
         save_strategy="steps", logging_steps=config.eval_every, save_steps=config.eval_every, save_total_limit=2,
         seed=config.seed, report_to="none", remove_unused_columns=False, dataloader_pin_memory=False,
         disable_tqdm=not shows_bars(),

@@ -89,7 +89,7 @@ def test_the_quick_start_from_a_wheel(installed, tmp_path):
         (["finetune", "--help"], 0, "accelerate launch -m polytune.app.finetune"),
         (["finetune", "--help"], 0, "(unset: recipes/fourrooms/quickstart.yaml)"),
         (["finetune", "--config", "recipes/fourrooms/poly_ppo.yaml", "--help"], 0, "outputs/fourrooms/poly_ppo"),
-        (["finetune", "--config", "recipes/nothing.yaml"], 2, "the recipes are recipes/arithmetic/grpo.yaml, "),
+        (["finetune", "--config", "recipes/nothing.yaml"], 2, "does not exist; did you mean recipes/"),
         (["evaluate", "--task", "nothing"], 1, "error: unknown task 'nothing'; known: "),
         (["evaluate"], 1, "(`python -m polytune.app.pretrain` writes outputs/quickstart/pretrained)."),
         (["compare", "--model", "outputs/none"], 1, "error: checkpoint 'outputs/none' does not exist"),
