@@ -138,12 +138,9 @@ def family_of(name: str) -> str:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """(path, Markdown) of every family, and of the indices of methods and of papers."""
-    from named import page
-
+    """(path, Markdown) of every family, and of the index of papers."""
     for key in FAMILIES:
         yield f"methods/{key}.md", family_page(key)
-    yield "methods/all.md", page()
     yield "methods/papers.md", papers_page()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import families  # noqa: E402
+import named  # noqa: E402
 import notebooks  # noqa: E402
 import reference  # noqa: E402
 import trees  # noqa: E402
@@ -29,7 +30,7 @@ SHOWN_UNDER = {"notebooks": "learn"}
 def pages() -> dict[str, str]:
     """path -> Markdown, or the HTML of a page that is whole."""
     texts = {path: text for path, text, _ in notebooks.pages()}
-    return dict([*families.pages(), *reference.pages(), *trees.pages()]) | texts
+    return dict([*families.pages(), *named.pages(), *reference.pages(), *trees.pages()]) | texts
 
 
 def pages_of(folder: str) -> list[str]:

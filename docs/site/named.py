@@ -4,6 +4,7 @@ says. Rows, files, lines and verdicts are read; which test shows what stands her
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from families import family_of
@@ -154,6 +155,11 @@ BESIDE = (
 PARTS = {
     "The first": FIRST, "The rest": REST, "From neighbouring projects": NEIGHBOURS, "Beside them": BESIDE,
 }  # fmt: skip
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """(path, Markdown) of the index of methods by name."""
+    yield "methods/all.md", page()
 
 
 def page() -> str:

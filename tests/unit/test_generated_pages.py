@@ -26,7 +26,7 @@ import trees  # noqa: E402
 @pytest.fixture(scope="module")
 def pages():
     """All of them."""
-    return dict([*families.pages(), *reference.pages()])
+    return dict([*families.pages(), *named.pages(), *reference.pages()])
 
 
 def test_every_method_is_on_one_page(pages):
