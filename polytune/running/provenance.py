@@ -203,7 +203,7 @@ def set_aside_other_run(
         other = changed(before["settings"].get(CONTENT, {}), content.get(CONTENT, {}))
         had = _with_later_fields(before["settings"], settings, fields)
         same = not other and (had | content, before["policies"]) == (fields, now["policies"])
-        other += [*_other_fields(had, fields), *_other_policies(dict(before["policies"]), fingerprints)]
+        other = [*differing_fields(had, fields), *_other_policies(dict(before["policies"]), fingerprints)]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         same, other = False, []  # none, or one that cannot be read: whose records they are is not known
     if not (same and records.exists()):
@@ -217,17 +217,6 @@ def set_aside_other_run(
         print(f"{records} belonged to another evaluation ({why}): kept as {kept.name}")
     write_json(path, {**now, "seconds": seconds})
     return seconds
-
-
-def _other_fields(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that are not as they were, with both values."""
-    return [
-        f"{name} was {before[part].get(name)!r:.60}, is {values.get(name)!r:.60}"
-        for part, values in now.items()
-        if isinstance(values, Mapping) and isinstance(before.get(part), Mapping) and part != CONTENT
-        for name in sorted({*values, *before[part]})
-        if values.get(name) != before[part].get(name)
-    ]
 
 
 def _other_policies(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -137,8 +137,8 @@ def test_a_killed_run_ends_with_the_same_records(reference, evaluate, tmp_path, 
 WHY = {
     "weights": "policy slow has other weights",
     "configuration": "policy slow has other weights",
-    "temperature": "temperature was 1.0, is 1.5",
-    "n": "n was 5, is 2",
+    "temperature": "temperature was 1.0, now 1.5",
+    "n": "n was 5, now 2",
     "order": "policies stand in another order",
 }
 
