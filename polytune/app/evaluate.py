@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     )
 
     # ---------------------------------------------------------------- sample
-    records_file = output_dir / records.RECORDS_FILE
+    records_file = output_dir / provenance.RECORDS_FILE
     perturb = records.with_recorded(records_file, config.perturb)
     unbuilt = [name for name in perturb if name not in tasks]
     tasks |= perturbed.tasks_under(task, task_config, unbuilt, starts, seed=config.seed)
@@ -139,12 +139,15 @@ def _policies(
 
 def _sample(tasks, renderers, generators, batches, done: int, config, output_dir: Path, seconds) -> None:
     """The cohorts that are not recorded yet, each written whole; ``seconds`` by policy grows along."""
+    from polytune.digests import beginning_digest
     from polytune.evaluation.chosen import attempt_vectors
-    from polytune.evaluation.records import RECORDS_FILE, sample_records
-    from polytune.running.provenance import record_seconds
+    from polytune.evaluation.records import sample_records
+    from polytune.running.provenance import RECORDS_FILE, record_progress
 
     episodes, had = sum(map(len, batches)), sum(map(len, batches[:done]))
-    with (output_dir / RECORDS_FILE).open("a") as file, Bar("episode", total=episodes, done=had) as bar:
+    with (output_dir / RECORDS_FILE).open("a+b") as file, Bar("episode", total=episodes, done=had) as bar:
+        written = beginning_digest(file, file.tell())
+        record_progress(output_dir, seconds, file.tell(), written.hexdigest())
         for number, cohort in enumerate(batches[done:], start=done + 1):
             (name, moved), greedy = cohort[0].part, cohort[0].attempt < 0
             bar.describe(f"{name}{f', {moved}' if moved else ''}{' (greedy)' if greedy else ''}")
@@ -154,10 +157,12 @@ def _sample(tasks, renderers, generators, batches, done: int, config, output_dir
                 vectors = partial(attempt_vectors, generator.model, tasks[moved], renderers[name])
             lines = sample_records(tasks[moved], renderers[name], generator, cohort, run_seed=config.seed,
                                    on_episode=bar.advance, vectors=vectors)  # fmt: skip
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+            content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+            file.write(content)
             file.flush()
+            written.update(content)
             seconds[name] += time.perf_counter() - start
-            record_seconds(output_dir, seconds)
+            record_progress(output_dir, seconds, file.tell(), written.hexdigest())
             had += len(cohort)
             last = number == len(batches) or batches[number][0].part != cohort[0].part
             bar.tell(f"{name}: {had:,} of {episodes:,} episodes, {seconds[name]:.0f} s", now=last)

@@ -30,8 +30,8 @@ from typing import Any
 from polytune.comparison.keep import portable
 from polytune.comparison.methods import PRETRAINED
 from polytune.comparison.runs import NOTE_FILE, Programs, Run, read_note, write_note
-from polytune.evaluation.records import PACKED, RECORDS_FILE, each_record, read_packed
-from polytune.running.provenance import EVALUATION_RUN_FILE, RUN_FILE, write_json
+from polytune.evaluation.records import PACKED, each_record, read_packed
+from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, RUN_FILE, WRITTEN, write_json
 
 METRICS_FILE = "metrics.jsonl"
 #: significant digits of a metric
@@ -77,7 +77,9 @@ class KeptRuns:
             lines = _shortened(record for record, _ in each_record(path)) if path == run.records else _rounded(path)
             _pack(building / name, lines)
         for path in _notes(run):
-            write_json(building / path.name, portable(json.loads(path.read_text())))
+            told = portable(json.loads(path.read_text()))
+            told.pop(WRITTEN, None)  # the packed records are shorter, and have a checksum of their own
+            write_json(building / path.name, told)
         write_json(building / NOTE_FILE, note)
         shutil.rmtree(kept, ignore_errors=True)
         os.replace(building, kept)

@@ -25,6 +25,7 @@ from polytune.evaluation.columns import Columns, Records
 from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes, signature_as_json
 from polytune.rollout.duplicates import Duplicates, count_duplicates, count_repeats
+from polytune.running.provenance import check_written
 from polytune.tasks.base import Task
 
 #: what every record has; ``logprob``, the sum over the sampled tokens, ``perturb``, the perturbation of the start state
@@ -32,7 +33,6 @@ from polytune.tasks.base import Task
 FIELDS = frozenset(
     {"policy", "start_seed", "attempt", "greedy", "success", "return", "turns", "signature", "invalid_actions"}
 )
-RECORDS_FILE = "records.jsonl"
 #: of an evaluation: its folder may be that of the run whose policy it measures
 LOCK_FILE = ".evaluation.lock"
 #: what the name of a records file ends in whose text is packed
@@ -121,7 +121,7 @@ def read_records(path: str | Path) -> Records:
 
     Raises:
         ValueError: a line in the middle is not JSON, lacks a field, or has a value that no record has; a packed file is
-            damaged.
+            damaged; a file has other content than its evaluation noted beside it.
     """
     if not Path(path).exists():
         return Records.of([])
@@ -171,7 +171,13 @@ def _each(path: str | Path, file: BinaryIO) -> Iterator[tuple[dict[str, Any], in
 def _opened(path: Path) -> BinaryIO:
     """The file, or where it is packed a nameless one with its content."""
     if path.suffix != PACKED:
-        return path.open("rb")
+        plain = path.open("rb")
+        try:
+            check_written(plain)
+        except ValueError:
+            plain.close()
+            raise
+        return plain
     file = tempfile.TemporaryFile()  # noqa: SIM115 (whoever reads it closes it)
     try:
         with bz2.open(path) as packed:

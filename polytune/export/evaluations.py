@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from polytune.config import require
-from polytune.evaluation.records import RECORDS_FILE, read_records
+from polytune.evaluation.records import read_records
 from polytune.export.source import Source
-from polytune.running.provenance import EVALUATION_RUN_FILE, fingerprint
+from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint
 
 Interval = dict[str, float | None]
 

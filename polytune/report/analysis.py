@@ -17,11 +17,11 @@ from polytune.evaluation import perturbed
 from polytune.evaluation.chosen import chosen_table, has_vectors, summarise_chosen
 from polytune.evaluation.columns import Records
 from polytune.evaluation.options import EvaluationConfig
-from polytune.evaluation.records import PACKED, RECORDS_FILE, check_repeats, read_records
+from polytune.evaluation.records import PACKED, check_repeats, read_records
 from polytune.evaluation.summary import as_table, counted, signature_table, summarise, verdict
 from polytune.pictures.plot import plot_coverage
 from polytune.report import creativity
-from polytune.running.provenance import EVALUATION_RUN_FILE, fingerprint, origin, write_json
+from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint, origin, write_json
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
 from polytune.tasks.starts import starts_of, task_of

@@ -12,9 +12,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from polytune.digests import file_digest
+from polytune.digests import beginning_digest, file_digest
 from polytune.places import at_home
 from polytune.policy.loading import CheckpointError, adapter_base, weight_files
 from polytune.privacy import private
@@ -25,6 +25,10 @@ RUN_FILE = "run.json"
 CONTENT = "content"
 #: of an evaluation, under its own name: its folder may be that of the run whose policy it measures
 EVALUATION_RUN_FILE = "evaluation_run.json"
+#: in it: the bytes of records.jsonl that are written, and their SHA-256
+WRITTEN = "written"
+#: every attempt of an evaluation, a line each
+RECORDS_FILE = "records.jsonl"
 DEMONSTRATIONS_FILE = "demonstrations.json"
 #: episodes beside the weights that scored them, see polytune/trainer/recorded.py
 RECORDED_FILE = "recorded_episodes.json"
@@ -188,9 +192,9 @@ def set_aside_other_run(
     under another name, those of this one stay to be continued.
 
     Returns:
-        the seconds that earlier sittings spent on each policy's records; :func:`record_seconds` keeps them.
+        the seconds that earlier sittings spent on each policy's records; :func:`record_progress` keeps them.
     """
-    path, records = Path(output_dir) / EVALUATION_RUN_FILE, Path(output_dir) / "records.jsonl"
+    path, records = Path(output_dir) / EVALUATION_RUN_FILE, Path(output_dir) / RECORDS_FILE
     fields = {
         part: {name: value for name, value in values.items() if name not in EVALUATION_FREE_FIELDS}
         for part, values in plain(settings).items()
@@ -206,7 +210,9 @@ def set_aside_other_run(
         other = [*differing_fields(had, fields), *_other_policies(dict(before["policies"]), fingerprints)]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         same, other = False, []  # none, or one that cannot be read: whose records they are is not known
-    if not (same and records.exists()):
+    if same and records.exists():
+        now |= {WRITTEN: before[WRITTEN]} if WRITTEN in before else {}
+    else:
         seconds = dict.fromkeys(fingerprints, 0.0)
     if records.exists() and not same:
         number = 1
@@ -228,10 +234,31 @@ def _other_policies(before: Mapping[str, str], now: Mapping[str, str]) -> list[s
     return found or (["policies stand in another order"] if list(before) != list(now) else [])
 
 
-def record_seconds(output_dir: str | Path, seconds: Mapping[str, float]) -> None:
-    """Keep what the records have cost so far, for the next sitting of an evaluation."""
+def record_progress(output_dir: str | Path, seconds: Mapping[str, float], num_bytes: int, digest: str) -> None:
+    """Keep what the records have cost so far, and what stands in their file, for the next sitting of an evaluation."""
     path = Path(output_dir) / EVALUATION_RUN_FILE
-    write_json(path, {**json.loads(path.read_text()), "seconds": dict(seconds)})
+    note = json.loads(path.read_text())
+    write_json(path, {**note, "seconds": dict(seconds), WRITTEN: [num_bytes, digest]})
+
+
+def check_written(records: BinaryIO) -> None:
+    """Refuse an open records file that has other content than its evaluation wrote. A shorter one (the evaluation makes
+    what it lacks again), one without a note, and one that was set aside are taken as they are.
+
+    Raises:
+        ValueError: which file, and what to do.
+    """
+    path = Path(records.name)
+    try:
+        num_bytes, digest = json.loads((path.parent / EVALUATION_RUN_FILE).read_text())[WRITTEN]
+        shorter = path.name != RECORDS_FILE or path.stat().st_size < num_bytes
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not shorter and beginning_digest(records, num_bytes).hexdigest() != digest:
+        raise ValueError(
+            f"{path} has other content in its first {num_bytes:,} bytes than was written: restore it, or remove it and "
+            "evaluate again."
+        )
 
 
 def of_run(checkpoint: str | Path, name: str) -> Path:

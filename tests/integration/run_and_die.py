@@ -47,7 +47,7 @@ PLACES = {
     },
     "evaluate": {
         "sampling": ("polytune.evaluation.records", None, "sample_records"),
-        "records": ("polytune.running.provenance", None, "record_seconds"),
+        "records": ("polytune.running.provenance", None, "record_progress"),
         "analysis": ("polytune.report.analysis", None, "analyse"),
     },
     "compare": {

@@ -290,9 +290,31 @@ def test_a_real_process_exits_with_one_line_and_a_status(tmp_path):
     assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: checkpoint ")
 
 
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 1.0])
+def test_a_flipped_bit_in_the_records_is_found(call_recipe, reference, evaluate, tmp_path, capsys, place):
+    """By the evaluation that goes on, and by the analysis; a digit for another one is a record like any other."""
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    content = bytearray((reference / "records.jsonl").read_bytes())
+    digits = [number for number, byte in enumerate(content) if chr(byte).isdigit()]
+    content[digits[round(place * (len(digits) - 1))]] ^= 1
+    (folder / "records.jsonl").write_bytes(content)
+    for again in (lambda: evaluate("--max_branches", 6), lambda: call_recipe("evaluate", "--from_records", folder)):
+        with pytest.raises(SystemExit):
+            again()
+        assert f"records.jsonl has other content in its first {len(content):,} bytes than was" in error_line(capsys)
+    assert (folder / "records.jsonl").read_bytes() == content
+    (folder / "records.jsonl").unlink()
+    evaluate("--max_branches", 6)
+    assert (folder / "records.jsonl").read_bytes() == (reference / "records.jsonl").read_bytes()
+
+
 def test_damaged_records_are_named(reference, evaluate, tmp_path, capsys):
     folder = tmp_path / "evaluation"
     shutil.copytree(reference, folder)
+    note = json.loads((folder / "evaluation_run.json").read_text())
+    assert note.pop("written")[0] == len((reference / "records.jsonl").read_bytes())
+    (folder / "evaluation_run.json").write_text(json.dumps(note))  # as an older version left it
     lines = (reference / "records.jsonl").read_bytes().splitlines(keepends=True)
     for third, message in (
         (b'{"policy": "sl\xff\n', "line 3 is not a JSON record"),
