@@ -62,6 +62,10 @@ def by_hand(*arguments, **environment):
     return [(result.returncode, result.stdout + result.stderr) for result in ended]
 
 
+def last_checkpoint(folder):
+    return max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+
+
 def outcome_of(folder):
     """As ``outcome``; FSDP2 has another name for the optimiser's file."""
     for last in folder.glob("checkpoint-*"):
@@ -185,8 +189,7 @@ def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # n
     for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
         for name in (*(key for key in x if key.startswith(own)), "entropy", "kl", "grad_norm", "rollout/return"):
             assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
-    remembered = [load_file(max((tmp_path / name).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
-                            / "methods.safetensors") for name in ("one", "two")]  # fmt: skip
+    remembered = [load_file(last_checkpoint(tmp_path / name) / "methods.safetensors") for name in ("one", "two")]
     assert {key.partition("/")[0] for key in remembered[0]} >= {"spear", "dph_rl", "weighted_replay", "vas", "alp"}
     for name, value in remembered[0].items():
         torch.testing.assert_close(value, remembered[1][name], atol=2e-4, rtol=1e-3)
@@ -215,8 +218,7 @@ def test_two_processes_imitate_match_and_sample_apart_as_one(tmp_path):
     for folder in (tmp_path / "one", tmp_path / "two"):
         weights.append(load_file(folder / "model.safetensors"))
         metrics.append([json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()])
-        last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-        remembered.append(load_file(last / "methods.safetensors"))
+        remembered.append(load_file(last_checkpoint(folder) / "methods.safetensors"))
     for found in (weights, remembered):
         assert found[0].keys() == found[1].keys()
         for name, value in found[0].items():
@@ -228,6 +230,40 @@ def test_two_processes_imitate_match_and_sample_apart_as_one(tmp_path):
         for name in (*(key for key in x if key.startswith(own)), "entropy", "grad_norm", "rollout/return"):
             assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
     assert metrics[0][-1]["sampling/logprob_gap"] > 1e-3 and metrics[0][-1]["hpt/failing"] > 0
+
+
+#: methods that choose where trees and attempts begin, or read hidden states: those that go together
+CHOOSERS = {  # Knapsack's budget is each process's own: test_methods_in_two.py
+    "rep_exp": ["--methods", "rep_exp"],
+    "go_explore": ["--methods", "go_explore"],
+    "open_states": ["--methods", "open_states", "--rollout_states", "start"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CHOOSERS)
+def test_two_processes_choose_where_to_begin_as_one(kind, policy, tmp_path):  # noqa: F811
+    options = [*CHOOSERS[kind], "--num_updates", "3", "--use_cpu", "true"]
+    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *options):
+        assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *options)
+    assert one.returncode == 0, one.stderr[-3000:]
+    outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
+    for name, value in outcomes[0]["weights"].items():
+        torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
+    for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
+        found = [key for key in x if key.startswith(f"{kind}/")]
+        assert found
+        for name in found:  # leverages divide by a small damping, which makes rounding larger
+            assert x[name] == pytest.approx(y[name], rel=2e-2, abs=1e-5), name
+        for name in ("entropy", "kl", "grad_norm", "rollout/return", "rollout/env_steps"):
+            assert x[name] == pytest.approx(y[name], rel=2e-3, abs=1e-5), name
+    kept = [last_checkpoint(tmp_path / name) / "methods.safetensors" for name in ("one", "two")]
+    assert [path.is_file() for path in kept] == [kind != "rep_exp"] * 2
+    remembered = [load_file(path) for path in kept if path.is_file()] or [{}, {}]
+    assert remembered[0].keys() == remembered[1].keys()
+    for name, value in remembered[0].items():
+        torch.testing.assert_close(value, remembered[1][name], atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from polytune.methods.early_stop import EarlyStop
 from polytune.methods.f_dpg import FDPG
 from polytune.methods.f_dpo import FDPO
 from polytune.methods.hpt import HPT
+from polytune.methods.knapsack import Knapsack
 from polytune.methods.recall_extend import RecallExtend
 from polytune.rollout import Trajectory, Tree, Turn
 
@@ -99,9 +100,10 @@ def process_of(method, process, processes, together):
     [
         lambda: HPT(episodes=4), lambda: RecallExtend(episodes=4, accuracy=0.9), FDPG, FDPO, BNPO, BStaR, EarlyStop,
         lambda: ALPGMM(window=5, components=2, least=1), DynamicRewards, lambda: ContextRollouts(hint="x"),
+        Knapsack,
     ],
     ids=["hpt", "recall_extend", "f_dpg", "f_dpo", "bnpo", "b_star", "early_stop", "alp_gmm", "dynamic_rewards",
-         "context_rollouts"],
+         "context_rollouts", "knapsack"],
 )  # fmt: skip
 def test_two_are_as_one(build):
     [(alone, remembered)] = [process_of(build(), 0, 1, Together(1))]
