@@ -246,8 +246,9 @@ def main(argv: Sequence[str]) -> None:
             report["growth"] = short / long
             print(f"an environment step at 400 turns costs {report['growth']:.2f} times one at 100", flush=True)
         write_json(folder / "speed.json", report)
-        plot_speed(report, folder / "speed.png")
-    print(f"wrote {folder}/speed.json and speed.png")
+        if report["cases"]:  # pretraining and processes have no bars
+            plot_speed(report, folder / "speed.png")
+    print(f"wrote {folder}/speed.json{' and speed.png' if report['cases'] else ''}")
 
 
 if __name__ == "__main__":
