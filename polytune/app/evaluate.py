@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     hold(output_dir, name=records.LOCK_FILE)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
     settings[provenance.CONTENT] = contents(task)
-    seconds = provenance.set_aside_other_run(
+    before = provenance.set_aside_other_run(
         output_dir, settings, {name: provenance.fingerprint(path) for name, path in paths.items()}
     )
 
@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> None:
     unbuilt = [name for name in perturb if name not in tasks]
     tasks |= perturbed.tasks_under(task, task_config, unbuilt, starts, seed=config.seed)
     planned = records.plan(list(paths), starts, config.n, perturb, greedy=config.greedy)
+    seconds = _taken_over(before, records_file, planned)
     batches = records.cohorts(planned, policy_config.max_branches)
     done = records.continue_records(records_file, batches)
     print(f"{', '.join(paths)}: {len(planned):,} episodes of {task.name}, {sum(map(len, batches[:done])):,} of them "
@@ -93,6 +94,20 @@ def main(argv: Sequence[str]) -> None:
     everything = records.read_records(records_file)
     records.check_repeats(everything)
     analysis.analyse(task, everything, config, output_dir, split=split, more=more, seconds=seconds)
+
+
+def _taken_over(before, records_file: Path, planned) -> dict[str, float]:
+    """The seconds of each policy's records, after those of policies that stay have come over from a file that was set
+    aside."""
+    if before.aside is None:
+        return before.seconds
+    from polytune.evaluation.records import take_over
+
+    shares = take_over(before.aside, records_file, before.alike, planned)
+    if taken := [name for name in before.seconds if shares.get(name)]:
+        gone = "" if before.aside.exists() else ", which is removed: nothing else was in it"
+        print(f"{', '.join(taken)}: records taken over from {before.aside.name}{gone}")
+    return {name: seconds * shares.get(name, 0.0) for name, seconds in before.seconds.items()}
 
 
 def _without_sampling(task_config, config, argv: Sequence[str]) -> None:

@@ -16,7 +16,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -229,6 +230,30 @@ def continue_records(path: str | Path, batches: Sequence[Sequence[Attempt]]) -> 
     if Path(path).exists():
         os.truncate(path, whole)
     return done
+
+
+def take_over(aside: Path, path: str | Path, policies: Collection[str], planned: Sequence[Attempt]) -> dict[str, float]:
+    """Begin a records file with the records of ``policies`` in another one of the same settings, as long as they are
+    those that are planned first; the other file goes where nothing else was in it.
+
+    Returns:
+        of each policy, the share of its records that were taken.
+    """
+    had, taken, missed = Counter(), Counter(), False
+    attempts = iter(planned)
+    with aside.open("rb") as file, Path(path).open("xb") as new:
+        for record, _ in each_record(aside):
+            line, policy = file.readline(), record["policy"]
+            had[policy] += 1
+            if policy not in policies or missed:
+                continue
+            missed = next(attempts, None) != Attempt(*(record.get(name) for name in Attempt._fields))
+            if not missed:
+                new.write(line)
+                taken[policy] += 1
+    if taken.total() == had.total():
+        aside.unlink()
+    return {policy: taken[policy] / had[policy] for policy in had}
 
 
 def sample_records(

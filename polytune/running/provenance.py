@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from polytune.digests import beginning_digest, file_digest
 from polytune.places import at_home
@@ -185,14 +185,23 @@ def _with_later_fields(
     }
 
 
-def set_aside_other_run(
-    output_dir: str | Path, settings: Mapping[str, Any], fingerprints: Mapping[str, str]
-) -> dict[str, float]:
+class Before(NamedTuple):
+    """What an evaluation finds in its folder."""
+
+    #: that earlier sittings spent on each policy's records; :func:`record_progress` keeps them
+    seconds: dict[str, float]
+    #: records that were set aside for their policies alone, all settings being the same, and the policies of them that
+    #: this evaluation has, too
+    aside: Path | None = None
+    alike: frozenset[str] = frozenset()
+
+
+def set_aside_other_run(output_dir: str | Path, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> Before:
     """Make ``output_dir`` ready for an evaluation: the records of another one (other settings, other weights) are kept
     under another name, those of this one stay to be continued.
 
-    Returns:
-        the seconds that earlier sittings spent on each policy's records; :func:`record_progress` keeps them.
+    Raises:
+        ValueError: records that could be taken over have other content than was written.
     """
     path, records = Path(output_dir) / EVALUATION_RUN_FILE, Path(output_dir) / RECORDS_FILE
     fields = {
@@ -202,19 +211,27 @@ def set_aside_other_run(
     now = {"settings": fields, "policies": [list(pair) for pair in fingerprints.items()]}
     try:
         before = private(json.loads(path.read_text()))
-        seconds = {name: float(before["seconds"][name]) for name in fingerprints}
+        seconds = {name: float(before["seconds"].get(name, 0.0)) for name in fingerprints}
         content = {CONTENT: fields[CONTENT]} if CONTENT in fields else {}
         other = changed(before["settings"].get(CONTENT, {}), content.get(CONTENT, {}))
         had = _with_later_fields(before["settings"], settings, fields)
-        same = not other and (had | content, before["policies"]) == (fields, now["policies"])
+        alike = frozenset(name for name, weights in before["policies"] if fingerprints.get(name) == weights)
+        same_settings = not other and had | content == fields
+        same = same_settings and before["policies"] == now["policies"]
         other = [*differing_fields(had, fields), *_other_policies(dict(before["policies"]), fingerprints)]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        same, other = False, []  # none, or one that cannot be read: whose records they are is not known
+        same = same_settings = False  # none, or one that cannot be read: whose records they are is not known
+        other, alike = [], frozenset()
     if same and records.exists():
         now |= {WRITTEN: before[WRITTEN]} if WRITTEN in before else {}
     else:
-        seconds = dict.fromkeys(fingerprints, 0.0)
+        alike = alike if same_settings and records.exists() else frozenset()
+        seconds = {name: seconds[name] if name in alike else 0.0 for name in fingerprints}
+    kept = None
     if records.exists() and not same:
+        if alike:
+            with records.open("rb") as file:
+                check_written(file)
         number = 1
         while (kept := records.with_name(f"records-{number}.jsonl")).exists():
             number += 1
@@ -222,7 +239,7 @@ def set_aside_other_run(
         why = ", ".join(other) or "what it was made with cannot be read"
         print(f"{records} belonged to another evaluation ({why}): kept as {kept.name}")
     write_json(path, {**now, "seconds": seconds})
-    return seconds
+    return Before(seconds, kept if alike and not same else None, alike)
 
 
 def _other_policies(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 from walkers import save_walker
 
+from polytune.evaluation import records
 from polytune.measures.coreset import coreset
 from polytune.running import provenance
 from polytune.tasks import load_task
@@ -165,6 +166,57 @@ def test_other_weights_or_settings_begin_anew(reference, evaluate, walkers, tmp_
     assert (folder / "records-1.jsonl").read_bytes() == old
     per_policy = 8 * (2 + 1) if change == "n" else 8 * (5 + 1)
     assert [r["policy"] for r in records_of(folder)] == [name for name in policies for _ in range(per_policy)]
+
+
+def test_policies_that_come_and_go_leave_the_others_records_alone(
+    reference, evaluate, walkers, tmp_path, monkeypatch, capsys
+):
+    """A third policy is sampled alone, and the records are those of three from the beginning; one that leaves costs
+    nothing, one with other weights is sampled again, and those that follow another first one."""
+    folder, (first, second) = tmp_path / "evaluation", walkers
+    shutil.copytree(reference, folder)
+    third = {"third": shutil.copytree(walkers[second], tmp_path / "third")}
+    played = []
+    original = records.sample_records
+
+    def watched(*args, **kwargs):
+        played.append(args[3][0].policy)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr("polytune.evaluation.records.sample_records", watched)
+    capsys.readouterr()
+    evaluate("--max_branches", 6, policies=walkers | third)
+    printed = capsys.readouterr().out
+    assert f"{first}, {second}: records taken over from records-1.jsonl, which is removed" in printed
+    assert {*played} == {"third"} and not (folder / "records-1.jsonl").exists()
+    seconds = {name: policy["seconds"] for name, policy in summary_of(folder)["policies"].items()}
+    assert seconds[first] == summary_of(reference)["policies"][first]["seconds"] and seconds["third"] > 0
+    anew = evaluate("--max_branches", 6, policies=walkers | third, output_dir=tmp_path / "anew")
+    assert (folder / "records.jsonl").read_bytes() == (anew / "records.jsonl").read_bytes()
+
+    played.clear()
+    evaluate("--max_branches", 6, policies={second: walkers[second]} | third)
+    assert not played and "taken over from records-1.jsonl\n" in capsys.readouterr().out
+    assert (folder / "records-1.jsonl").read_bytes() == (anew / "records.jsonl").read_bytes()
+    config = json.loads((third["third"] / "config.json").read_text())
+    (third["third"] / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
+    evaluate("--max_branches", 6, policies={second: walkers[second]} | third)
+    assert {*played} == {"third"}
+    played.clear()
+    evaluate("--max_branches", 6, policies={first: walkers[first], second: walkers[second]})
+    assert {*played} == {first, second}
+    assert (folder / "records.jsonl").read_bytes() == (reference / "records.jsonl").read_bytes()
+
+
+def test_records_that_would_be_taken_over_are_checked(reference, evaluate, walkers, tmp_path, capsys):
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    content = (reference / "records.jsonl").read_bytes().replace(b'"turns": 24', b'"turns": 23', 1)
+    (folder / "records.jsonl").write_bytes(content)
+    with pytest.raises(SystemExit):
+        evaluate("--max_branches", 6, policies=dict(list(walkers.items())[:1]))
+    assert "has other content" in error_line(capsys)
+    assert (folder / "records.jsonl").read_bytes() == content and not (folder / "records-1.jsonl").exists()
 
 
 def test_what_does_not_touch_the_records_keeps_them(reference, evaluate, tmp_path, monkeypatch):
