@@ -251,6 +251,9 @@ COSTS: dict[str, Metric] = {
     "epoch": Metric("share of the run's room for trees that is used, TRL's count", _SHARE),
 }
 
+#: share of invalid actions above which success says little: a policy of random words wins worlds that wandering wins
+MOST_INVALID = 0.2
+
 #: everything that the trainer itself logs, by part
 PARTS: dict[str, Mapping[str, Metric]] = {
     "Rollouts": ROLLOUTS,

@@ -64,6 +64,31 @@ def quietened(wanted: bool) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
+#: what datasets and the Hub's client read when they are imported; transformers reads the latter
+_BARS_OFF = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS")
+
+
+@contextlib.contextmanager
+def own_bars_only() -> Iterator[None]:
+    """No bars of other packages, imported before or within: the programs' own say what takes time."""
+    before = {name: os.environ.get(name) for name in _BARS_OFF}
+    os.environ |= {name: own or "1" for name, own in before.items()}
+    logging, datasets = sys.modules.get("transformers.utils.logging"), sys.modules.get("datasets")
+    shown = [logging.enable_progress_bar] if logging and logging.is_progress_bar_enabled() else []
+    shown += [datasets.enable_progress_bars] if datasets and not datasets.are_progress_bars_disabled() else []
+    if logging:
+        logging.disable_progress_bar()
+    if datasets:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for name, own in before.items():
+            os.environ.pop(name) if own is None else os.environ.update({name: own})
+        for show_again in shown:
+            show_again()
+
+
 def duration(seconds: float) -> str:
     """``48 s``, ``12 min``, ``3 h 05 min``."""
     if seconds < 90:

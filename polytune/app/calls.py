@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from polytune.terminal import own_bars_only
+
 
 def pretrain(*, output_dir: str | Path, **fields: Any) -> Path:
     """Clone the task's expert into a small policy, as ``polytune pretrain`` does.
@@ -74,7 +76,8 @@ def _called(program: str, output_dir: str | Path, fields: Mapping[str, Any]) -> 
     words = [word for name, value in fields.items() if value is not None for word in _flag(name, value)]
     failure: str | None = "it ended in mid-run"
     try:
-        main([*words, "--output_dir", str(output_dir)])
+        with own_bars_only():
+            main([*words, "--output_dir", str(output_dir)])
         failure = None
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ from polytune.lookup import did_you_mean
 from polytune.places import PACKAGE, RECIPES, at_home, find_file, recipe_name, recipes, runnable
 from polytune.recipe import read_recipe
 from polytune.running.ending import ends_when_told, let_go, what_is_left
-from polytune.terminal import is_quiet, quietened, say_error
+from polytune.terminal import is_quiet, own_bars_only, quietened, say_error
 
 # Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
 # a thousand rounds costs nothing on an idle machine. Read when torch is imported.
@@ -269,7 +269,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     asked = is_quiet() or any(word in QUIET_FLAGS for word in argv)
     helping = any(word in ("-h", "--help", "--help-all") for word in argv)
     try:
-        with ends_when_told(), quietened(asked and not helping):
+        with ends_when_told(), own_bars_only(), quietened(asked and not helping):
             try:
                 _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
             except KeyboardInterrupt:
@@ -283,10 +283,6 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
 
 def _run_and_release(main: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     """``main``; the other processes of the run are told how it ended."""
-    for name in ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"):  # transformers reads the latter
-        os.environ.setdefault(name, "1")  # the programs' own bars say what takes time
-    if "transformers" in sys.modules:
-        sys.modules["transformers"].utils.logging.disable_progress_bar()
     search_working_directory_last()
     failure: str | None = "it ended in mid-run"
     try:

@@ -134,7 +134,7 @@ def _policies(
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.generators import set_aside_warps
     from polytune.policy.loading import positions_of
-    from polytune.running.provenance import other_task_args
+    from polytune.running.provenance import other_horizon, other_task_args
 
     loading = policy_config.loading(config.trust_remote_code)
     policies = {name: load_policy(path, **loading) for name, path in paths.items()}
@@ -143,6 +143,9 @@ def _policies(
         trained = other_task_args(path, task.name, task_config.task_args)
         if trained is not None:
             print(f"note: {name} was trained with task_args {trained}, it is evaluated with {task_config.task_args}")
+        horizon = other_horizon(path, task.name, task.horizon)
+        if horizon is not None:
+            print(f"note: {name} was trained on episodes of {horizon} turns, it is evaluated on ones of {task.horizon}")
         renderers[name].check_vocabulary()
         longest = policy_config.max_action_tokens or renderers[name].longest_action()
         renderers[name].check_prompts(starts, positions_of(policies[name][0]), longest)

@@ -28,9 +28,10 @@ from polytune.config import (
     require_seed,
 )
 from polytune.errors import UsageError
+from polytune.meanings import MOST_INVALID
 from polytune.places import command
 from polytune.tasks.base import Task
-from polytune.terminal import progress, shows_bars
+from polytune.terminal import progress, say_warning, shows_bars
 
 DEFAULT_WORD_MERGES = 50
 
@@ -126,10 +127,11 @@ def main(argv: Sequence[str]) -> None:
     from polytune.policy import build_renderer
     from polytune.policy.adapters import merge
     from polytune.policy.phrases import task_phrases
+    from polytune.rollout import Start
     from polytune.running import provenance
     from polytune.running.identity import contents
     from polytune.tasks.starts import task_of
-    from polytune.trainer import StopAtSuccess, hold_run, latest_checkpoint
+    from polytune.trainer import StopAtSuccess, cloning, hold_run, latest_checkpoint
 
     task = task_of(task_config)
     config.word_merges = _word_merges(task, adapter, config)
@@ -152,7 +154,8 @@ def main(argv: Sequence[str]) -> None:
     data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
 
     # ---------------------------------------------------------------- behaviour cloning
-    check = partial(_success, task, renderer, data.checked, config)
+    starts = [Start(data.checked[i % len(data.checked)], i // len(data.checked)) for i in range(config.eval_episodes)]
+    check = partial(cloning.sample, task=task, renderer=renderer, starts=starts, seed=config.seed)
     stop = StopAtSuccess(check, config.eval_every, config.target_success, data.where)
     trainer = _trainer(model, tokenizer, data, config, stop)
     checkpoint = latest_checkpoint(output_dir)
@@ -164,12 +167,15 @@ def main(argv: Sequence[str]) -> None:
     if config.merge_adapter:
         trainer.model = merge(trainer.model)
     trainer.save_model(str(output_dir))
-    summary = {"success": stop.last, "target": config.target_success, "steps": trainer.state.global_step,
+    summary = {**stop.last._asdict(), "target": config.target_success, "steps": trainer.state.global_step,
                "held_out_loss": held_out_loss, "word_merges": config.word_merges or 0}  # fmt: skip
     provenance.write_json(done, summary)
     more = "num_demonstrations" if task.answer_end is None else "learning_rate, or give more training lines"
     told = "reached" if stop.reached else f"NOT reached: raise epochs or {more}"
-    print(f"saved {output_dir}: success {stop.last:.3f} on {data.where}, target {config.target_success} {told}")
+    print(f"saved {output_dir}: success {stop.last.success:.3f} on {data.where}, target {config.target_success} {told}")
+    if stop.last.invalid_rate > MOST_INVALID:
+        say_warning(f"{stop.last.invalid_rate:.0%} of its turns were no action of {task.name}, so its success may be "
+                    "that of actions at random: raise target_success, epochs or num_demonstrations.")  # fmt: skip
 
 
 def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> int | None:
@@ -261,17 +267,6 @@ def _lines(task: Task, renderer, config: PretrainConfig) -> Data:
     train = tokenize_lines(renderer, progress(task.training_lines(), "training lines", "line"))
     beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
     return Data(train, None, load_split(task, "train"), "training prompts", beginning)  # not those of evaluations
-
-
-def _success(task: Task, renderer, checked: Sequence[int], config: PretrainConfig, model) -> float:
-    """Share of sampled episodes that the policy wins."""
-    from polytune.policy import TransformersGenerator
-    from polytune.rollout import Start, sample_episodes
-
-    starts = [Start(checked[i % len(checked)], i // len(checked)) for i in range(config.eval_episodes)]
-    generator = TransformersGenerator(model, max_action_tokens=renderer.longest_action(), stop_ids=renderer.stop_ids)
-    episodes = sample_episodes(task, renderer, generator, starts, run_seed=config.seed)
-    return sum(episode.success for episode in episodes) / len(episodes)
 
 
 def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):

@@ -106,8 +106,19 @@ def as_record(attempt: Attempt, trajectory: Trajectory, renderer: Renderer) -> d
         "invalid_actions": trajectory.invalid_actions,
         "logprob": round(math.fsum(logprob for turn in trajectory.turns for logprob in turn.logprobs), 3),
         "said": _digest(trajectory),
-        "actions": " ".join(renderer.action_text(turn.action_ids) for turn in trajectory.turns),
+        "actions": _as_said([renderer.action_text(turn.action_ids) for turn in trajectory.turns]),
     }
+
+
+def _as_said(actions: Sequence[str]) -> str | list[str]:
+    """Words in a line, one a turn; what one turn says as it is, and as a list what cannot be told apart in a line."""
+    apart = len(actions) > 1 and any(len(action.split()) != 1 for action in actions)
+    return list(actions) if apart else " ".join(actions)
+
+
+def said_by_turn(actions: str | Sequence[str]) -> list[str]:
+    """The actions of a record, one a turn; of an old record with an action of several words there are too many."""
+    return actions.split(" ") if isinstance(actions, str) else list(actions)
 
 
 def _digest(trajectory: Trajectory) -> str:

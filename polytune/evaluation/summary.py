@@ -245,6 +245,8 @@ def as_table(summary: dict[str, Any]) -> str:
             sign = "+" if title not in summary["policies"] else ""
             cells.append(as_text(measures[name], sign))
         rows.append([name, *cells])
+    rates = [f"{own['counts']['invalid_rate']:.3f}" for own in summary["policies"].values()]
+    rows.append(["invalid actions", *rates, *("" for _ in summary["differences"])])
     return aligned(rows)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from polytune.config import TaskConfig, require
 from polytune.evaluation import perturbed
+from polytune.evaluation.cautions import cautions
 from polytune.evaluation.chosen import chosen_table, has_vectors, summarise_chosen
 from polytune.evaluation.columns import Records
 from polytune.evaluation.options import EvaluationConfig
@@ -25,6 +26,7 @@ from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, finge
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
 from polytune.tasks.starts import starts_of, task_of
+from polytune.terminal import say_warning
 
 
 def analyse(
@@ -60,6 +62,8 @@ def analyse(
         told = summarise_chosen(unmoved, names, ks=config.k, level=config.level, seed=config.seed)
         summary["coreset"] = told
     summary |= more
+    if not creative:
+        summary["cautions"] = cautions(summary, _different(task, unmoved), task.starts)
     counts = summary["policies"][names[0]]["counts"]
     starts, samples = counts["start_states"], counts["samples_per_start_state"]
     title = f"{task.name}, {split}: {starts:,} {task.starts} x {counted(samples, 'sample')}"
@@ -71,6 +75,8 @@ def analyse(
     plot_coverage(summary, unmoved, output_dir / "coverage.png", title=title)
     print(f"\n{title}\n\n{as_table(summary)}\n\n{signature_table(summary)}\n")
     print("\n".join(verdict(summary, task.starts)))
+    for line in summary["cautions"]:
+        say_warning(line)
     if "coreset" in summary:
         print(f"\n{chosen_table(summary['coreset'])}")
     (output_dir / "perturbed.txt").unlink(missing_ok=True)
@@ -80,6 +86,15 @@ def analyse(
         print(f"\n{text}")
     print(f"\nsummary and plot: {output_dir}{os.sep}{{summary.json,coverage.png}}")
     _write_report(task, unmoved, summary, config, output_dir, title)
+
+
+def _different(task: Task, records: Records) -> int:
+    """How many different levels the start states are; those of another task than the records' are all different."""
+    seeds = np.unique(records.column("start_seed")).tolist()
+    try:
+        return len({task.start_hash(seed) for seed in seeds})
+    except (ValueError, LookupError):
+        return len(seeds)
 
 
 def _write_report(

@@ -67,6 +67,8 @@ def _overview(page: Page, task: Task, summary: Mapping[str, Any], creative: bool
             shown.append(("distinct winning signatures", parts.interval(own["distinct_winning_signatures"])))
         figures[name] = shown
     section.parts.append(parts.cards(figures))
+    if summary.get("cautions"):
+        section.parts.append(paragraphs(summary["cautions"]))
     if summary["pairs"]:
         names = ["success", *([f"pass@{last}"] if last > 1 else [])]
         names += [] if creative else ["distinct_winning_signatures"]

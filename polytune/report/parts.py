@@ -142,7 +142,7 @@ def maps(
             notes.append(f"{error}: no map of it")
             continue
         if found is None:
-            return ["no maps: the records do not hold what was done in single words, so it cannot be acted out again"]
+            return ["no maps: the records do not hold what each turn did, so it cannot be acted out again"]
         shown.append(found)
     if shown:
         section.parts.append(page.widget("maps", shown))

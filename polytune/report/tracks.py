@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from polytune.evaluation.records import said_by_turn
 from polytune.pictures.replay import TILE, Cell, follow, frame_of
 from polytune.rollout import signature_as_json
 from polytune.tasks import Task
@@ -152,7 +153,7 @@ def start_states_to_show(tables: Mapping[str, Mapping[int, Mapping[str, Any]]]) 
 
 def paths_at(task: Task, start: int, by_policy: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any] | None:
     """One start state with every policy's sampled paths; None where they cannot be acted out again: records that do not
-    hold what was done, or actions of several words.
+    hold what was done, or old ones with actions of several words.
 
     Args:
         by_policy: each policy's records of the start state, greedy ones left out.
@@ -166,7 +167,7 @@ def paths_at(task: Task, start: int, by_policy: Mapping[str, Sequence[Mapping[st
     for name, own in by_policy.items():
         tracks = []
         for record in own[:SHOWN_PATHS]:
-            actions = record.get("actions", "").split(" ")
+            actions = said_by_turn(record.get("actions", ""))
             if len(actions) != record["turns"]:
                 return None
             cells = acted_out(task.start(start), record, actions, places, signed=True)

@@ -306,12 +306,24 @@ def demonstration_hashes(checkpoint: str | Path) -> list[str]:
 
 def other_task_args(checkpoint: str | Path, task: str, task_args: Sequence[str]) -> list[str] | None:
     """The ``task_args`` that the run of a policy had, where it trained on the same task with others; else None."""
+    trained = _trained_on(checkpoint, task)
+    own = list(trained.get("task_args") or [])
+    return own if trained and sorted(own) != sorted(task_args) else None
+
+
+def other_horizon(checkpoint: str | Path, task: str, horizon: int) -> int | None:
+    """The horizon that the run of a policy was given, where it trained on the same task with another one; else None."""
+    own = _trained_on(checkpoint, task).get("task_horizon")
+    return own if own not in (None, horizon) else None
+
+
+def _trained_on(checkpoint: str | Path, task: str) -> dict[str, Any]:
+    """The task's fields of a policy's run; empty for another task, another program's policy, what cannot be read."""
     try:
-        trained = json.loads(of_run(checkpoint, RUN_FILE).read_text())["task"]
-        own = list(trained.get("task_args") or [])
-        return own if trained["task"] == task and sorted(own) != sorted(task_args) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # not a run of ours, or nothing that can be read: nothing is known
+        trained = dict(json.loads(of_run(checkpoint, RUN_FILE).read_text())["task"])
+        return trained if trained["task"] == task else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 #: fields of PolicyConfig that decide what a policy is shown, and how much it may say

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import PeftModel
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from polytune.policy import Renderer, TransformersGenerator
 from polytune.policy.packer import find_packer
 from polytune.policy.weights import check_trainable
+from polytune.rollout import Start, sample_episodes
 from polytune.running.checkpoints import AtomicCheckpoints
+from polytune.tasks.base import Task
 from polytune.terminal import say_warning
 from polytune.trainer.scoring import packed_rows
 
@@ -59,6 +63,7 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
             say_warning(f"rows of {type(policy).__name__} are padded, not packed: {reason}.")
         self.entropy_coef, self.teacherless_weight = entropy_coef, teacherless_weight
         self.model_accepts_loss_kwargs = False
+        self.remove_callback(PrinterCallback)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels_B_T = inputs.pop("labels")
@@ -100,39 +105,62 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
             self.train(resume_from_checkpoint=str(checkpoint))
 
 
+class Sampled(NamedTuple):
+    """What a check of success found: the share of episodes that were won, and of turns without a legal action."""
+
+    success: float
+    invalid_rate: float = 0.0
+
+
+def sample(model: torch.nn.Module, *, task: Task, renderer: Renderer, starts: Sequence[Start], seed: int) -> Sampled:
+    """Let the policy play an episode from each of ``starts``."""
+    generator = TransformersGenerator(model, max_action_tokens=renderer.longest_action(), stop_ids=renderer.stop_ids)
+    episodes = sample_episodes(task, renderer, generator, starts, run_seed=seed)
+    turns = sum(len(episode.turns) for episode in episodes)
+    invalid = sum(episode.invalid_actions for episode in episodes)
+    return Sampled(sum(episode.success for episode in episodes) / len(episodes), invalid / turns)
+
+
 class StopAtSuccess(TrainerCallback):
-    """Checks success every ``every`` steps and stops the run at ``target``.
+    """Checks success every ``every`` steps, stops the run at ``target``, and says both in a line, with the loss.
 
     Args:
-        success: returns the success rate of the model as it is now.
+        sampled: what the model as it is now is found to do.
         every: optimiser steps between two checks; the last step is always checked.
-        target: success rate that ends the run. ``last`` is the rate of the last check, None before the first.
-        where: what ``success`` is measured on, for the line that is printed.
+        target: success rate that ends the run. ``last`` is what the last check found, None before the first.
+        where: what is sampled, for the line that is printed.
     """
 
     def __init__(
-        self, success: Callable[[torch.nn.Module], float], every: int, target: float, where: str = "held-out levels"
+        self, sampled: Callable[[torch.nn.Module], Sampled], every: int, target: float, where: str = "held-out levels"
     ):
-        self.success, self.every, self.target, self.where = success, every, target, where
-        self.last: float | None = None
+        self.sampled, self.every, self.target, self.where = sampled, every, target, where
+        self.last: Sampled | None = None
 
     @property
     def reached(self) -> bool:
         """Whether the last check reached the target."""
-        return self.last is not None and self.last >= self.target
+        return self.last is not None and self.last.success >= self.target
 
     def restore(self, state: TrainerState) -> None:
         """Take the last check from the state of a checkpoint."""
-        rates = [entry["success"] for entry in state.log_history if "success" in entry]
-        self.last = rates[-1] if rates else None
+        told = [entry for entry in state.log_history if "success" in entry]
+        self.last = Sampled(told[-1]["success"], told[-1].get("invalid_rate", 0.0)) if told else None
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if state.global_step % self.every and state.global_step != state.max_steps:
             return control
-        self.last = rate = self.success(model)
-        state.log_history.append({"step": state.global_step, "success": rate})
-        text = f"step {state.global_step}: sampled success on {self.where} {rate:.3f} (target {self.target})"
-        print(text, flush=True)
+        self.last = self.sampled(model)
+        state.log_history.append({"step": state.global_step, **self.last._asdict()})
+        print(
+            f"step {state.global_step} of {state.max_steps}: sampled success on {self.where} {self.last.success:.3f} "
+            f"(target {self.target}), invalid actions {self.last.invalid_rate:.0%}",
+            flush=True,
+        )
         if self.reached:
             control.should_training_stop = True
         return control
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and "loss" in (logs or {}):
+            print(f"step {state.global_step} of {state.max_steps}: loss {float(logs['loss']):.3f}", flush=True)

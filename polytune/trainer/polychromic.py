@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
 from polytune.digests import number_from
+from polytune.meanings import MOST_INVALID
 from polytune.objective import find_judge
 from polytune.policy import build_renderer
 from polytune.policy.loading import check_pad_token
@@ -269,7 +270,7 @@ class PolychromicTrainer(
         metrics |= {"rollout/start_states": self.schedule.met, "rollout/passes": self.schedule.passes}
         for name, value in metrics.items():
             self._record(name, value)
-        self._warn_of_collapse(metrics.get("groups/distinct_share"))
+        self._warn_of_collapse(metrics.get("groups/distinct_share"), metrics["actions/invalid_rate"])
         tokens = self.generator.counters.as_dict()
         self._tokens = dict(zip(tokens, map(int, self._sum(list(tokens.values()))), strict=True))
         for name, value in self._tokens.items():
@@ -277,10 +278,17 @@ class PolychromicTrainer(
         for observe in self.on_trees:
             observe(self, self._trees, turns)
 
-    def _warn_of_collapse(self, share: float | None) -> None:
-        """One line when (distinct signatures - 1) / (members - 1) of a group falls under ``collapse_share``."""
+    def _warn_of_collapse(self, share: float | None, invalid_rate: float) -> None:
+        """One line when (distinct signatures - 1) / (members - 1) of a group falls under ``collapse_share``: siblings
+        that do the same, or nothing."""
         collapsed = share is not None and share < self.objective.collapse_share
-        if collapsed and not self._collapsed and self.is_world_process_zero():
+        told = collapsed and not self._collapsed and self.is_world_process_zero()
+        if told and invalid_rate > MOST_INVALID:
+            say_warning(
+                f"{invalid_rate:.0%} of the turns are no action of {self.task.name}, so siblings hardly differ: "
+                "pretrain the policy further (a higher target_success), or tell it the actions in the instructions."
+            )
+        elif told:
             say_warning(
                 f"collapse: of the signatures that a group's members could add to the first, {share:.2f} are "
                 f"left, below collapse_share {self.objective.collapse_share}: siblings do the same. Raise "

@@ -39,7 +39,7 @@ PLACES = {
         "demonstrations": ("polytune.tasks.demonstrations", None, "act_out"),
         "listing": ("polytune.policy.demonstrations", None, "save_demonstrations"),
         "update": ("polytune.trainer", "CloningTrainer", "training_step"),
-        "check": ("polytune.app.pretrain", None, "_success"),
+        "check": ("polytune.trainer.cloning", None, "sample"),
         "saving": ("polytune.trainer", "CloningTrainer", "_save_checkpoint"),
         "staged": ("polytune.running.checkpoints", None, "write_manifest"),
         "evaluation": ("polytune.trainer", "CloningTrainer", "evaluate"),

@@ -208,6 +208,19 @@ def test_policies_that_come_and_go_leave_the_others_records_alone(
     assert (folder / "records.jsonl").read_bytes() == (reference / "records.jsonl").read_bytes()
 
 
+def test_few_and_equal_levels_are_warned_of(reference, evaluate, tmp_path, monkeypatch, capsys):
+    """In the table's last lines, in summary.json and in the report."""
+    folder = tmp_path / "evaluation"
+    shutil.copytree(reference, folder)
+    monkeypatch.setattr(fourrooms.FourRooms, "start_hash", lambda self, seed: str(seed % 4))
+    evaluate("--max_branches", 6, "--report")
+    printed, cautions = capsys.readouterr().out, summary_of(folder)["cautions"]
+    assert "8 start states, but 4 different levels" in cautions[-2] and "4 different levels: so few" in cautions[-1]
+    page = (folder / "report.html").read_text()
+    for line in cautions:
+        assert f"warning: {line}" in printed and line in page
+
+
 def test_records_that_would_be_taken_over_are_checked(reference, evaluate, walkers, tmp_path, capsys):
     folder = tmp_path / "evaluation"
     shutil.copytree(reference, folder)
@@ -558,7 +571,7 @@ def test_perturbed_start_states_are_sampled_as_often_and_paired(perturbed, refer
             measures["policies"][name].pop("seconds")
     assert summary["policies"] == before["policies"] and summary["differences"] == before["differences"]
     found = summary["perturbed"]["start_room"]
-    assert found.keys() == before.keys() - {"command", "versions", "policy_paths", "settings"} | {"changes"}
+    assert found.keys() == before.keys() - {"command", "versions", "policy_paths", "settings", "cautions"} | {"changes"}
     for name in walkers:
         rates = [[], []]
         for side, own in enumerate((plain, moved)):

@@ -92,15 +92,15 @@ def test_a_complete_run_does_nothing_and_refuses_other_settings(whole, pretrain,
 
 
 def test_success_is_checked_on_held_out_levels_and_the_target_is_named(pretrain, tmp_path, capsys, monkeypatch):
-    from polytune import rollout
+    from polytune.trainer import cloning
 
-    checked, original = [], rollout.sample_episodes
+    checked, original = [], cloning.sample_episodes
 
     def sample(task, renderer, generator, starts, **options):
         checked.append([(start.start_state, start.attempt) for start in starts])
         return original(task, renderer, generator, starts, **options)
 
-    monkeypatch.setattr(rollout, "sample_episodes", sample)
+    monkeypatch.setattr(cloning, "sample_episodes", sample)
     unseen = {load_task("fourrooms").start_hash(seed) for seed in range(1_000_000, 1_000_004)}
     monkeypatch.setattr("polytune.tasks.splits.split_hashes", lambda task, split: unseen)
     pretrain(tmp_path)
@@ -120,15 +120,20 @@ def test_success_is_checked_on_held_out_levels_and_the_target_is_named(pretrain,
 
 
 def test_a_reached_target_ends_the_run(pretrain, tmp_path, capsys, monkeypatch):
-    from polytune import rollout
+    """And a policy whose turns are mostly no action is warned of: words at random may win."""
+    from polytune.trainer import cloning
 
     class Won:
-        success = True
+        success, turns, invalid_actions = True, [None] * 4, 2
 
-    monkeypatch.setattr(rollout, "sample_episodes", lambda task, renderer, generator, starts, **options: [Won] * 6)
+    monkeypatch.setattr(cloning, "sample_episodes", lambda task, renderer, generator, starts, **options: [Won] * 6)
     pretrain(tmp_path)
-    assert "success 1.000 on held-out levels, target 1.0 reached" in capsys.readouterr().out
-    assert json.loads((tmp_path / "pretrain.json").read_text())["steps"] == 3
+    printed = capsys.readouterr().out
+    assert "sampled success on held-out levels 1.000 (target 1.0), invalid actions 50%" in printed
+    assert "success 1.000 on held-out levels, target 1.0 reached" in printed and "'loss'" not in printed
+    assert "warning: 50% of its turns were no action of fourrooms" in printed
+    told = json.loads((tmp_path / "pretrain.json").read_text())
+    assert told["steps"] == 3 and told["invalid_rate"] == 0.5
 
 
 def test_demonstrations_of_other_settings_are_not_taken_over(pretrain, tmp_path, monkeypatch):

@@ -636,10 +636,13 @@ def test_honest_rollouts_log_duplicates_as_expected(tmp_path):
 def test_collapse_is_said_once_until_it_is_over(tmp_path, capsys):
     trainer = make_trainer(tmp_path, objective=replace(SETS, collapse_share=0.5))
     for share in (0.6, 0.4, 0.3, 0.7, 0.2):
-        trainer._warn_of_collapse(share)
+        trainer._warn_of_collapse(share, invalid_rate=0.1)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: collapse")]
     assert len(lines) == 2 and "0.40 are left" in lines[0] and "0.20 are left" in lines[1]
     assert "entropy_coef" in lines[0] and "kl_reference to 'pretrained'" in lines[0]
+    for share in (0.6, 0.2):  # siblings that say nothing are another matter
+        trainer._warn_of_collapse(share, invalid_rate=0.9)
+    assert f"warning: 90% of the turns are no action of {trainer.task.name}" in capsys.readouterr().out
 
 
 def test_a_kl_without_gradient_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The programs as functions: fields become flags, a class or a function its path, a wrong field is named."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,30 @@ def test_a_field_that_is_none_is_left_out_and_a_wrong_one_is_named(tmp_path):
     with pytest.raises(ValueError, match="target_success must lie in"):
         polytune.pretrain(output_dir=tmp_path, target_success=2.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_bars_of_other_packages_are_off_within_a_call(monkeypatch, tmp_path):
+    """And what the caller had is there again after it."""
+    import datasets
+    from transformers.utils import logging
+
+    seen = []
+
+    def main(argv):
+        seen.append((logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()))
+
+    monkeypatch.setattr("polytune.app.evaluate.main", main)
+    (tmp_path / "summary.json").write_text("{}")
+    for shown in (True, False):
+        (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+        (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+        before = dict(os.environ)
+        polytune.evaluate(output_dir=tmp_path)
+        assert (logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()) == (shown, not shown)
+        assert dict(os.environ) == before
+    assert seen == [(False, True)] * 2
+    logging.enable_progress_bar()
+    datasets.enable_progress_bars()
 
 
 def test_polytune_alone_loads_nothing_and_has_no_other_names():

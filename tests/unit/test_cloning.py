@@ -24,6 +24,7 @@ from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
 from polytune.tasks.demonstrations import act_out
 from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
+from polytune.trainer.cloning import Sampled
 
 WORDS = [PROMPT_WORD, "a", "b", "c"]
 ROWS = [
@@ -37,7 +38,7 @@ def make_trainer(folder, success=None, *, every=2, target=0.5, adapter=None, **f
     torch.manual_seed(0)
     model, tokenizer = build_tiny("tiny", WORDS)
     model = adapt(model, adapter or AdapterConfig())
-    stop = StopAtSuccess(success or (lambda model: 0.0), every, target)
+    stop = StopAtSuccess(success or (lambda model: Sampled(0.0)), every, target)
     arguments = dict(
         output_dir=str(folder), per_device_train_batch_size=4, num_train_epochs=3, learning_rate=1e-2, save_steps=every,
         logging_steps=every, disable_tqdm=True, report_to="none", remove_unused_columns=False, use_cpu=True, seed=3,
@@ -111,11 +112,16 @@ def test_stops_at_the_target_and_checks_the_last_step(tmp_path):
 
     def success(model):
         checked.append(trainer.state.global_step)
-        return 0.1 * len(checked)
+        return Sampled(0.1 * len(checked), 0.25)
 
     trainer, stop = make_trainer(tmp_path / "a", success, every=2, target=0.25)
     trainer.train_until(stop, None)
-    assert checked == [2, 4, 6] and trainer.state.global_step == 6 and stop.reached and stop.last == pytest.approx(0.3)
+    assert (
+        checked == [2, 4, 6]
+        and trainer.state.global_step == 6
+        and stop.reached
+        and stop.last == pytest.approx((0.3, 0.25))
+    )
     checked.clear()
     trainer, stop = make_trainer(tmp_path / "b", success, every=4, target=0.9)
     trainer.train_until(stop, None)
@@ -137,7 +143,7 @@ def test_a_run_killed_after_its_last_check_ends_the_same_way(tmp_path, target):
     """Killed after its last step, before the policy was saved: it trains no further, and knows its rate."""
 
     def success(model):
-        return trainer.state.global_step / 9
+        return Sampled(trainer.state.global_step / 9, 0.125)
 
     trainer, stop = make_trainer(tmp_path, success, every=3, target=target)
     trainer.train_until(stop, None)
@@ -161,7 +167,7 @@ def test_resumed_is_uninterrupted_bit_for_bit(tmp_path):
     rates = {2: 0.1, 4: 0.2, 6: 0.6, 8: 0.3, 9: 0.3}
 
     def run(folder, until=None):
-        trainer, stop = make_trainer(folder, lambda model: rates[trainer.state.global_step])
+        trainer, stop = make_trainer(folder, lambda model: Sampled(rates[trainer.state.global_step]))
         if until is not None:
 
             def die(*args, **kwargs):

@@ -5,7 +5,17 @@ import json
 import pytest
 
 from polytune.evaluation import as_table, summarise, verdict
-from polytune.evaluation.records import GREEDY_ATTEMPT, Attempt, cohorts, continue_records, plan, read_records
+from polytune.evaluation.cautions import cautions
+from polytune.evaluation.records import (
+    GREEDY_ATTEMPT,
+    Attempt,
+    _as_said,
+    cohorts,
+    continue_records,
+    plan,
+    read_records,
+    said_by_turn,
+)
 from polytune.pictures.plot import plot_coverage
 
 
@@ -81,7 +91,28 @@ def test_summary_of_two_policies_by_hand():
     assert summary["differences"]["b"]["success"]["estimate"] == pytest.approx((3 / 4 + 0 + 1 / 4) / 3)
     table = as_table(summary)
     assert "b - a" in table and "pass@4" in table and len({len(line) for line in table.splitlines()[:1]}) == 1
+    assert table.splitlines()[-1].split() == ["invalid", "actions", "0.400", "0.267"]
     assert verdict(summary)[0].startswith("b against a: success +0.333 [")
+
+
+def test_figures_that_say_little_are_cautioned():
+    """Turns that are no action, equal levels, few levels; none of them where there is nothing to say."""
+    summary = summarise(records("a", {0: "wlll", 1: "llll", 2: "wwll"}), ["a"])
+    lines = cautions(summary, 2, "prompts")
+    assert lines[0].startswith("40% of the turns of a are no action of the task")
+    assert lines[1].startswith("3 prompts, but 2 different levels: equal ones count as new here")
+    assert lines[2].startswith("2 different levels: so few leave intervals wide")
+    assert cautions(summary, 3)[1:] == [lines[2].replace("2 different", "3 different")]
+    many = summarise([r | {"invalid_actions": 0} for r in records("a", dict.fromkeys(range(20), "wl"))], ["a"])
+    assert cautions(many, 20) == []
+
+
+def test_actions_are_kept_one_a_turn():
+    """Words of a policy with merged words may say two actions in one turn, which is none: a line would not tell."""
+    assert _as_said(["left", "forward"]) == "left forward" and said_by_turn("left forward") == ["left", "forward"]
+    for actions in (["left left", "forward"], ["", "left"]):
+        assert said_by_turn(_as_said(actions)) == actions
+    assert _as_said(["I think left"]) == "I think left"  # an answer is a text
 
 
 def test_a_degenerate_signature_does_not_count():

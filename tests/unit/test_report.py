@@ -184,6 +184,9 @@ def test_records_of_another_level_are_told_from_paths(fourrooms):
         with pytest.raises(tracks.OtherLevel, match=words):
             tracks.paths_at(fourrooms, 3, {"walker": [record | change]})
     assert tracks.paths_at(fourrooms, 3, {"walker": [record | {"actions": "I think left"}]}) is None
+    said = ["forward left", *["left"] * 11]  # two words in one turn are no action
+    lost = tracks.paths_at(fourrooms, 3, {"walker": [walk(fourrooms, 3, said) | {"actions": said}]})
+    assert lost["panels"][0]["tracks"][0]["p"][2][0] == "."
     old = {name: value for name, value in record.items() if name != "actions"}
     assert tracks.paths_at(fourrooms, 3, {"walker": [old]}) is None
 

@@ -8,7 +8,7 @@ import yaml
 
 from polytune.app.cli import flagged, parse
 from polytune.run import RUN_YAML, RunConfig, as_yaml
-from polytune.running.provenance import RUN_FILE, check_same_run
+from polytune.running.provenance import RUN_FILE, check_same_run, other_horizon
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(
@@ -67,3 +67,16 @@ def test_rows_of_a_tree_follow_from_its_shape():
         read("--config", recipe, "--num_generations", 16)
     with pytest.raises(ValueError, match="nothing to compare it with: raise num_seeds to 2"):
         read("--config", ROOT / "recipes/fourrooms/ppo.yaml", "--num_seeds", 1)
+
+
+def test_another_horizon_than_in_training_is_known(tmp_path):
+    for task, given, other in (
+        ({"task": "fourrooms", "task_horizon": 16}, 100, 16),
+        ({"task": "fourrooms", "task_horizon": 16}, 16, None),
+        ({"task": "fourrooms"}, 16, None),  # the default of its version
+        ({"task": "bandit", "task_horizon": 16}, 100, None),
+        (["fourrooms"], 100, None),
+    ):
+        (tmp_path / RUN_FILE).write_text(json.dumps({"task": task}))
+        assert other_horizon(tmp_path, "fourrooms", given) == other
+    assert other_horizon(tmp_path / "none", "fourrooms", 100) is None

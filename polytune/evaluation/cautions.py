@@ -1,0 +1,43 @@
+"""What a reader of an evaluation's figures should know first: that they are of few start states, of equal ones, or of a
+policy that mostly says nothing that the task can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polytune.evaluation.summary import counted
+from polytune.meanings import MOST_INVALID
+
+#: start states below which intervals stay wide, whatever is sampled: a rate of a half is told to about +- .22 by 20
+FEW_STARTS = 20
+
+
+def cautions(summary: Mapping[str, Any], different: int, starts: str = "start states") -> list[str]:
+    """One line each.
+
+    Args:
+        summary: of :func:`polytune.evaluation.summary.summarise`.
+        different: how many of its start states are different levels.
+        starts: what the task calls them.
+    """
+    lines = []
+    for policy, own in summary["policies"].items():
+        rate = own["counts"]["invalid_rate"]
+        if rate > MOST_INVALID:
+            lines.append(
+                f"{rate:.0%} of the turns of {policy} are no action of the task: its success may be that of actions at "
+                "random. Pretrain it further (a higher target_success)."
+            )
+    total = next(iter(summary["policies"].values()))["counts"]["start_states"]
+    if different < total:
+        lines.append(
+            f"{total:,} {starts}, but {counted(different, 'different level')}: equal ones count as new here, so the "
+            "intervals are too narrow. Name each level once, and draw more samples of it."
+        )
+    if different < FEW_STARTS:
+        lines.append(
+            f"{counted(different, 'different level')}: so few leave intervals wide however often each is sampled. "
+            "More of them tell more than more samples (--split, --num_start_states)."
+        )
+    return lines
