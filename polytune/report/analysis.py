@@ -22,6 +22,7 @@ from polytune.evaluation.records import PACKED, check_repeats, read_records
 from polytune.evaluation.summary import as_table, counted, signature_table, summarise, verdict
 from polytune.pictures.plot import plot_coverage
 from polytune.report import creativity
+from polytune.report.runs import budget_of
 from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint, origin, write_json
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
@@ -63,7 +64,8 @@ def analyse(
         summary["coreset"] = told
     summary |= more
     if not creative:
-        summary["cautions"] = cautions(summary, _different(task, unmoved), task.starts)
+        budgets = {name: budget_of(path) for name, path in more.get("policy_paths", {}).items()}
+        summary["cautions"] = cautions(summary, _different(task, unmoved), task.starts, budgets)
     counts = summary["policies"][names[0]]["counts"]
     starts, samples = counts["start_states"], counts["samples_per_start_state"]
     title = f"{task.name}, {split}: {starts:,} {task.starts} x {counted(samples, 'sample')}"

@@ -74,13 +74,8 @@ class RunFiles:
 def read_run(name: str, folder: str | Path | None) -> RunFiles:
     """What a folder holds of a run, of a ``checkpoint-N`` up to there; a Hub id, a policy that no run of ours made, and
     None, an unknown one, hold nothing. What is damaged is left out from there on, and noted."""
-    run = RunFiles(name, Path(at_home(str(folder or os.devnull))))
-    last = None
-    if (whole := run.folder.resolve()).name.startswith("checkpoint-"):
-        run.folder, last = whole.parent, int(whole.name.rpartition("-")[2])
-    metrics, trees = _lines(run, "metrics.jsonl"), _lines(run, TREES_FILE)
-    run.metrics = [line for line in metrics if _is_number(line.get(STEPS)) and _until(line, last)]
-    run.trees = [line for line in trees if _until(line, last)]
+    run, last = _with_metrics(name, folder)
+    run.trees = [line for line in _lines(run, TREES_FILE) if _until(line, last)]
     path = run.folder / RUN_FILE
     if path.is_file():
         try:
@@ -90,6 +85,22 @@ def read_run(name: str, folder: str | Path | None) -> RunFiles:
             run.notes.append(f"{path} cannot be read ({error})")
     run.seed = run.settings.get("trainer", {}).get("seed")
     return run
+
+
+def budget_of(folder: str | Path | None) -> int | None:
+    """Environment steps that the policy of a folder was trained on; None where no run of ours tells."""
+    run, _ = _with_metrics("", folder)
+    return int(run.metrics[-1][STEPS]) if run.metrics else None
+
+
+def _with_metrics(name: str, folder: str | Path | None) -> tuple[RunFiles, int | None]:
+    """A run with its metrics alone, and of a checkpoint the step that it ends at."""
+    run, last = RunFiles(name, Path(at_home(str(folder or os.devnull)))), None
+    if (whole := run.folder.resolve()).name.startswith("checkpoint-"):
+        run.folder, last = whole.parent, int(whole.name.rpartition("-")[2])
+    lines = _lines(run, "metrics.jsonl")
+    run.metrics = [line for line in lines if _is_number(line.get(STEPS)) and _until(line, last)]
+    return run, last
 
 
 def _until(line: Mapping[str, Any], last: int | None) -> bool:

@@ -1,6 +1,6 @@
 """Strings that were made to do harm, through everything that reads text: parsers, graders, renderers, readers of files.
 
-    python tests/campaign/hostile.py                             # make hostile: 1,000,000 strings, half an hour of a core
+    python tests/campaign/hostile.py                             # make hostile: 1,000,000 strings, half an hour
     python tests/campaign/hostile.py --count 20000 --seed 7
 
 Held of every call: it raises nothing but an error of polytune's own, it takes less than ``MOST_SECONDS`` of a core, and

@@ -104,7 +104,9 @@ def test_figures_that_say_little_are_cautioned():
     assert lines[2].startswith("2 different levels: so few leave intervals wide")
     assert cautions(summary, 3)[1:] == [lines[2].replace("2 different", "3 different")]
     many = summarise([r | {"invalid_actions": 0} for r in records("a", dict.fromkeys(range(20), "wl"))], ["a"])
-    assert cautions(many, 20) == []
+    assert cautions(many, 20, budgets={"start": None, "a": 1000, "b": 960}) == []
+    [line] = cautions(many, 20, budgets={"start": None, "a": 120_447, "b": 60_000})
+    assert line.startswith("trained on unequal numbers of environment steps (a 120,447, b 60,000)")
 
 
 def test_actions_are_kept_one_a_turn():
