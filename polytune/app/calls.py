@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -69,22 +69,27 @@ def evaluate(*, output_dir: str | Path, **fields: Any) -> dict[str, Any]:
 
 
 def _called(program: str, output_dir: str | Path, fields: Mapping[str, Any]) -> Path:
-    """Run the program's ``main`` with the fields as flags; nobody watches this process after it."""
+    """Run the program's ``main`` with the fields as flags."""
+    words = [word for name, value in fields.items() if value is not None for word in _flag(name, value)]
+    call_here(program, [*words, "--output_dir", str(output_dir)])
+    return Path(output_dir)
+
+
+def call_here(program: str, words: Sequence[str]) -> None:
+    """Run a program's ``main`` in this process, one of several perhaps; nobody watches the process after it."""
     from polytune.running import processes
 
     main: Callable[[list[str]], None] = import_module(f"polytune.app.{program}").main
-    words = [word for name, value in fields.items() if value is not None for word in _flag(name, value)]
     failure: str | None = "it ended in mid-run"
     try:
         with own_bars_only():
-            main([*words, "--output_dir", str(output_dir)])
+            main(list(words))
         failure = None
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
         raise
     finally:
         processes.release(failure)
-    return Path(output_dir)
 
 
 def _flag(name: str, value: Any) -> list[str]:

@@ -12,7 +12,6 @@ refused), a picture beside it, and the tables into ``page``.
 """
 
 import contextlib
-import importlib
 import logging
 import os
 import time
@@ -155,14 +154,14 @@ def told(world, line: dict[str, Any]) -> str:
 
 def call(name: str, words: Sequence[str], log: Path) -> None:
     """A program in this process, what it prints appended to ``log``, the traceback of what it raises, too."""
+    from polytune.app.calls import call_here
     from polytune.running.ending import as_a_part
 
     log.parent.mkdir(parents=True, exist_ok=True)
-    program = importlib.import_module(f"polytune.app.{name}")
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file), as_a_part():
         handlers = logging.getLogger().handlers[:]
         try:
-            program.main(list(words))
+            call_here(name, words)
         except BaseException:
             traceback.print_exc(file=file)
             raise

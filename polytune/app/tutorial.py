@@ -29,12 +29,12 @@ Writes summary.json, arms.png (first seed), and one folder for each run with its
 """
 
 import contextlib
-import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from polytune.app.calls import call_here
 from polytune.app.cli import parse, run, set_cpu_threads
 from polytune.config import require, require_integer
 from polytune.places import RECIPES, runnable
@@ -122,7 +122,7 @@ def recipe(name: str, config: str, folder: Path, *flags: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     words = ["--config", str(RECIPES / f"tabular/{config}.yaml"), "--output_dir", str(folder), *flags]
     with (folder / "stdout.txt").open("a") as file, contextlib.redirect_stdout(file):
-        importlib.import_module(f"polytune.app.{name}").main(words)
+        call_here(name, words)
 
 
 def measures(world, table_S_A) -> dict[str, float]:

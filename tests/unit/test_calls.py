@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import polytune
-from polytune.app import calls
+from polytune.app import calls, methods_benchmark, tutorial
 from polytune.measures import pass_at_k
+from polytune.running import processes
 from polytune.tasks.grid.fourrooms import FourRooms
 
 
@@ -57,6 +61,28 @@ def test_bars_of_other_packages_are_off_within_a_call(monkeypatch, tmp_path):
     assert seen == [(False, True)] * 2
     logging.enable_progress_bar()
     datasets.enable_progress_bars()
+
+
+PROGRAMS_HERE = {
+    "a call": lambda folder: calls.call_here("finetune", []),
+    "a method's run": lambda folder: methods_benchmark.call("finetune", [], folder / "log"),
+    "the tutorial": lambda folder: tutorial.recipe("finetune", "bandit_grpo", folder),
+}
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+@pytest.mark.parametrize("caller", PROGRAMS_HERE)
+def test_nobody_watches_a_process_after_a_program_that_ran_in_it(caller, ends, monkeypatch, tmp_path):
+    def main(argv):
+        processes.supervise(SimpleNamespace(hang_timeout=60, process_index=0, world_size=1, output_dir=str(tmp_path)))
+        assert "watchdog" in {thread.name for thread in threading.enumerate()}
+        if ends == "with an error":
+            raise ValueError("an error")
+
+    monkeypatch.setattr("polytune.app.finetune.main", main)
+    with nullcontext() if ends == "well" else pytest.raises(ValueError, match="an error"):
+        PROGRAMS_HERE[caller](tmp_path)
+    assert "watchdog" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_polytune_alone_loads_nothing_and_has_no_other_names():
