@@ -24,7 +24,8 @@ from polytune import places, terminal
 from polytune.app import console
 from polytune.app.cli import UsageError, parser_of, run
 from polytune.helptext import reflow
-from polytune.places import command
+from polytune.places import command, recipe_called
+from polytune.recipe import read_recipe
 from polytune.running.provenance import origin
 from polytune.tables import METHODS
 
@@ -148,6 +149,23 @@ def test_methods_are_listed_from_the_sources_as_they_are(capsys):
     for words, error in ((["clip_cow"], "did you mean 'clip_cov'"), (["--nam"], "unrecognized arguments: --nam")):
         with pytest.raises(UsageError, match=error):
             methods.main(words)
+
+
+@pytest.mark.parametrize(("name", "recipe"), [
+    ("grpo", "recipes/fourrooms/grpo.yaml"), ("PPO", "recipes/fourrooms/ppo.yaml"),
+    ("Poly-PPO", "recipes/fourrooms/poly_ppo.yaml"), ("subpo", "recipes/methods/subpo.yaml"),
+])  # fmt: skip
+def test_a_method_that_is_a_recipe_is_told_with_its_command(name, recipe):
+    from polytune.app import methods
+    from polytune.methods import build_methods
+
+    told = re.escape(f"it is a recipe, a run of its own: polytune finetune --config {recipe}")
+    with pytest.raises(UsageError, match=told):
+        methods.main([name])
+    with pytest.raises(ValueError, match=told):
+        build_methods([name], {})
+    assert "max_env_steps" in read_recipe(recipe) and recipe_called(name) == recipe
+    assert recipe_called("compare") is recipe_called("grpoo") is recipe_called("../fourrooms/grpo") is None
 
 
 # ---------------------------------------------------------------- quiet mode
