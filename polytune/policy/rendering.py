@@ -67,8 +67,8 @@ class Renderer:
             )
         if self.free_text and end and not known:
             raise ValueError(
-                f"{self._other_task()}the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, as one token: "
-                "pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
+                f"{self._other_task()}the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, "
+                "as one token: pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
             )
         ends = [tokenizer.eos_token_id, *(ids if known else [])]
         #: tokens that end an action
