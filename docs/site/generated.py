@@ -17,6 +17,7 @@ import reference  # noqa: E402
 import trees  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
+from prose import lead, title  # noqa: E402
 
 #: on an index.md: in its place stand links to the section's generated pages
 MARK = "<!-- generated pages -->"
@@ -42,16 +43,6 @@ def section_of(path: str) -> str:
     """The section to which a page belongs."""
     folder = path.split("/")[0]
     return SHOWN_UNDER.get(folder, folder)
-
-
-def title(markdown: str) -> str:
-    """A page's first heading."""
-    return markdown.split("# ", 1)[1].split("\n", 1)[0]
-
-
-def lead(markdown: str) -> str:
-    """A page's first paragraph."""
-    return markdown.split("\n\n", 2)[1].replace("\n", " ")
 
 
 def on_config(config: Any) -> Any:

@@ -256,7 +256,17 @@ def test_help_is_readable_at_80_columns(path, capsys, monkeypatch):
     told = capsys.readouterr().out
     assert end.value.code == 0 and max(map(len, told.splitlines())) <= 80
     assert re.search(rf"^    .*recipes/{path.stem}\.py", told, re.MULTILINE)  # an example
-    assert "-q, --quiet" in told and not re.search(r"--\w+-\w+ [A-Z]", told)
+    assert "-q, --quiet" in told and not re.search(r"--\w+-\w+ [A-Z]", told) and "%%" not in told
+
+
+@pytest.mark.parametrize("name", [*console.DOORS, *console.TOOLS])
+def test_no_help_has_a_doubled_per_cent(name, capsys, monkeypatch):
+    """Of every field, the inherited ones included."""
+    main = importlib.import_module(f"polytune.app.{name.replace('-', '_')}").main
+    with pytest.raises(SystemExit) as end:
+        run(main, ["--help-all" if name in console.DOORS else "--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0 and "--help" in told and "%%" not in told
 
 
 def test_commands_survive_being_wrapped():
