@@ -44,6 +44,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         beside = [str(path.with_name(one.name)) for one in path.parent.glob("*.y*ml")]
         near = did_you_mean(str(path), dict.fromkeys([*beside, *recipes()]), write=str)
+        if within := [Path(name).name for name in recipes() if Path(name).parent == path]:
+            raise UsageError(f"config {str(path)!r} is a folder; the recipes in it are {', '.join(within)}")
         folders = sorted({str(Path(name).parent) for name in recipes()})
         raise UsageError(f"config {str(path)!r} does not exist; {near or 'recipes lie in ' + ', '.join(folders)}")
     try:

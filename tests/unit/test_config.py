@@ -200,6 +200,8 @@ def test_unknown_flag_and_missing_file_name_the_fix():
         finetune("--learning_rat", "1")
     with pytest.raises(UsageError, match="does not exist; recipes lie in .*recipes/fourrooms"):
         finetune(config="nowhere.yaml")
+    with pytest.raises(UsageError, match="'recipes/maze' is a folder; the recipes in it are .*grpo.yaml, "):
+        finetune(config="recipes/maze/")
 
 
 @pytest.mark.parametrize(("text", "told"), [
