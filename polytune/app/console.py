@@ -58,7 +58,8 @@ zsh (after compinit) and tcsh alike.
 
 Status: 0 done; 2 the command line or YAML cannot be read (an unknown field, a value that the field does not take); 1
 anything else that fails, also a method, task or split that is looked up and not found; 130 interrupted. Errors are one
-line on stderr (POLYTUNE_DEBUG=1 adds the traceback). Colours and bars are for terminals; NO_COLOR=1 and TERM=dumb switch colours off.
+line on stderr (POLYTUNE_DEBUG=1 adds the traceback). Colours and bars are for terminals; NO_COLOR=1 and TERM=dumb
+switch colours off.
 """
 OPTIONS = {
     "-h, --help": "this text; after a command, that command's",
