@@ -65,7 +65,7 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def command_line() -> str:
     """Every command with what it does and the words of its help."""
-    told = "Every command, with what it says of itself. `polytune` alone prints this:"
+    told = "Every command, with what it says of itself. First what `polytune` alone prints."
     parts = ["# Command line", told, _fenced(console.overview(), "text")]
     for name, told in console.DOORS.items():
         doc = inspect.getdoc(program(name)[0]) or ""
