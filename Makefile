@@ -25,7 +25,7 @@ install: $(VENV)/.installed ## make the environment in .venv
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"polytune needs Python 3.11 or newer, {sys.version.split()[0]} found: make PYTHON=python3.11 install"'
-	@echo "making $(VENV): a minute and a half and 1.6 GB, without a word meanwhile"
+	@echo "making $(VENV): a minute and a half and 1.9 GB, without a word meanwhile"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt -e '.[dev]'
 	@touch $@

@@ -151,13 +151,18 @@ def program_help(
     groups += [(heading, [actions[name] for name in names]) for heading, names in parts]
     for name, action in actions.items():
         default = settings.get(name, action.default)
-        text = (action.help or "").replace("%", "%%") if action.help != argparse.SUPPRESS else ""
+        text = one_per_cent(action.help).replace("%", "%%") if action.help != argparse.SUPPRESS else ""
         action.help = text + ("" if default in (None, "", [], False, argparse.SUPPRESS) else f" [{_as_text(default)}]")
     name = Path(sys.argv[0]).stem
     prog = program(name, f"{name}.py")
     return help_text(
         prog, f"{prog} [--config FILE.yaml] [--FIELD VALUE ...]", runnable(parser.description or ""), groups
     )
+
+
+def one_per_cent(told: str | None) -> str:
+    """A help text as it is read: inherited ones write a per cent sign twice, as argparse wants it."""
+    return (told or "").replace("%%", "%")
 
 
 def own_fields(cls: type) -> set[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
+from polytune.places import recipe_called
 from polytune.tables import Entry
 
 #: modules of users' own that paths have loaded in this process
@@ -190,8 +191,10 @@ def said(kind: str, name: Any, function: Callable) -> Callable:
 
 
 def unknown(kind: str, name: Any, known: Iterable[str]) -> str:
-    """The message for a name that is none of the known ones."""
+    """The message for a name that is none of the known ones; a method that is a recipe of its own is told as one."""
     known = sorted(known)
+    if kind == "method" and (recipe := recipe_called(str(name))):
+        return f"unknown method {name!r}: it is a recipe, a run of its own: polytune finetune --config {recipe}"
     if not known:
         return f"unknown {kind} {name!r}; none is built in"
     near = did_you_mean(str(name), known)

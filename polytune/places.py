@@ -57,6 +57,16 @@ def recipes() -> list[str]:
     return [recipe_name(path) for path in sorted(RECIPES.rglob("*.yaml")) if path.parent.name != "accelerate"]
 
 
+def recipe_called(name: str) -> str | None:
+    """The recipe of a run that bears a published method's name, however that is written (GRPO, Poly-PPO): one of
+    recipes/fourrooms, else of recipes/methods; None where there is none."""
+    stem = name.lower().replace("-", "_")
+    paths = [RECIPES / folder / f"{stem}.yaml" for folder in ("fourrooms", "methods")]
+    if "/" in stem or stem.endswith(("pretrain", "compare")):
+        return None
+    return next((recipe_name(path) for path in paths if path.is_file()), None)
+
+
 def start(program: str) -> list[str]:
     """The first words of a command that starts a program of ``polytune.app`` from any folder. ``-P``: modules of that
     folder hide none that the program imports."""

@@ -9,13 +9,14 @@ A recipe that extends another and names no ``output_dir`` goes to ``outputs/FOLD
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from polytune.places import find_file
+from polytune.places import find_file, recipes
 
 EXTENDS = "extends"
 #: of a file, aliases written out
@@ -55,14 +56,15 @@ def _read(path: Path, readers: Sequence[Path], within: Path | None = None) -> di
     """``readers``: the recipes that extend this one, the first one first."""
     by = f" (extended by {readers[-1]})" if readers else ""
     if not path.is_file():
-        raise ValueError(f"config {str(path)!r}{by} does not exist.")
+        near = [name for name in recipes() if readers and Path(name).parts[-2:] == path.parts[-2:]]
+        raise ValueError(f"config {str(path)!r}{by} does not exist{f'; did you mean {near[0]}?' if near else '.'}")
     try:
         own = yaml.load(path.read_text(), OnceLoader)
         _check_size(own, set(), {})
     except RecursionError as error:
         raise ValueError(f"config {path}{by} is nested too deeply to be read.") from error
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:  # of a date, a number, a tag
-        raise ValueError(f"config {path}{by} is not valid YAML: {error}") from error
+        raise ValueError(f"config {path}{by} is not valid YAML: {_told(error)}") from error
     if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
         raise ValueError(f"config {path}{by} must be a mapping of field names to values, got {type(own).__name__}.")
     if EXTENDS not in own:
@@ -70,7 +72,7 @@ def _read(path: Path, readers: Sequence[Path], within: Path | None = None) -> di
     name = own.pop(EXTENDS)
     if not isinstance(name, str):
         raise ValueError(f"config {path} extends {name!r}: give the path of one YAML file.")
-    other = path.parent / name if (path.parent / name).is_file() else find_file(name)
+    other = _extended(path, name)
     if within is not None and not other.resolve().is_relative_to(within.resolve()):
         return own
     chain = [*readers, path]
@@ -80,6 +82,28 @@ def _read(path: Path, readers: Sequence[Path], within: Path | None = None) -> di
     if "output_dir" in settings and "output_dir" not in own:
         own["output_dir"] = own_folder(path)
     return settings | own
+
+
+def _extended(path: Path, name: str) -> Path:
+    """The recipe that the one at ``path`` extends."""
+    return path.parent / name if (path.parent / name).is_file() else find_file(name)
+
+
+def _told(error: Exception) -> str:
+    """What is wrong with a YAML, in one line: its line and column, without what yaml calls a text that has no name."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark, told = error.problem_mark, str(error.problem)
+        within = f" {error.context}" if error.context else ""
+        fix = " (fields stand below each other; a text with ': ' in it needs quotes)" if "mapping" in told else ""
+        return f"line {mark.line + 1}, column {mark.column + 1}: {told}{within}{fix}"
+    return re.sub(r'\s*in "<unicode string>",', ",", str(error)).replace("\n", " ")
+
+
+def file_of(path: str | Path, field: str) -> Path:
+    """Of a recipe and those that it extends, the file whose value of ``field`` counts."""
+    path = find_file(path)
+    own = yaml.load(path.read_text(), OnceLoader)
+    return path if field in own or EXTENDS not in own else file_of(_extended(path, own[EXTENDS]), field)
 
 
 def _check_size(value: Any, above: set[int], known: dict[int, int]) -> int:

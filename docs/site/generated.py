@@ -11,16 +11,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import families  # noqa: E402
+import menu  # noqa: E402
 import named  # noqa: E402
 import notebooks  # noqa: E402
 import reference  # noqa: E402
 import trees  # noqa: E402
 from mkdocs.exceptions import PluginError  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
-
-#: on an index.md: in its place stand links to the section's generated pages
-MARK = "<!-- generated pages -->"
-
+from prose import lead, title  # noqa: E402
 
 #: folder -> the section in whose menu its pages stand, where that is another one
 SHOWN_UNDER = {"notebooks": "learn"}
@@ -42,16 +40,6 @@ def section_of(path: str) -> str:
     """The section to which a page belongs."""
     folder = path.split("/")[0]
     return SHOWN_UNDER.get(folder, folder)
-
-
-def title(markdown: str) -> str:
-    """A page's first heading."""
-    return markdown.split("# ", 1)[1].split("\n", 1)[0]
-
-
-def lead(markdown: str) -> str:
-    """A page's first paragraph."""
-    return markdown.split("\n\n", 2)[1].replace("\n", " ")
 
 
 def on_config(config: Any) -> Any:
@@ -81,4 +69,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     folder = page.file.src_uri.split("/")[0]
     found = {path: pages()[path] for path in pages_of(folder)}
     listed = [f"- [{title(text)}]({os.path.relpath(path, folder)}): {lead(text)}" for path, text in found.items()]
-    return markdown.replace(MARK, "\n".join(listed))
+    return menu.with_generated(markdown, listed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -18,6 +19,8 @@ SECTIONS = (
     "contributing",
     "changes",
 )
+#: on an index.md: what is said where nothing was built, in whose place stand links to the section's generated pages
+UNBUILT = re.compile(r"<!-- where the generated pages are -->\n(?P<told>.*?)<!-- generated pages -->", re.DOTALL)
 LINK = re.compile(r"\]\(([\w./-]+\.md)(?:#[\w-]+)?\)")
 
 
@@ -39,3 +42,8 @@ def pages_of(folder: str) -> list[str]:
 def heading(path: Path) -> str:
     """The title of a page: its first heading."""
     return path.read_text().split("# ", 1)[1].split("\n", 1)[0].strip()
+
+
+def with_generated(markdown: str, listed: Sequence[str]) -> str:
+    """An index with the links to generated pages in place of the words that say where they are."""
+    return UNBUILT.sub(lambda _: "\n".join(listed), markdown)

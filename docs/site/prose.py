@@ -121,3 +121,13 @@ def _items(lines: Sequence[str]) -> str:
         f"- {code(found[1])}: {text(found[2])}" if found else f"- {text(item)}"
         for found, item in zip(named, items, strict=True)
     )
+
+
+def title(markdown: str) -> str:
+    """A page's first heading."""
+    return markdown.split("# ", 1)[1].split("\n", 1)[0]
+
+
+def lead(markdown: str) -> str:
+    """A page's first paragraph."""
+    return markdown.split("\n\n", 2)[1].replace("\n", " ")

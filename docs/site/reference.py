@@ -15,6 +15,7 @@ from prose import as_markdown, cell, code, first_sentence, joined, table, text
 from polytune.app import console
 from polytune.app.cli import parts_of
 from polytune.app.fields import Argument, Part
+from polytune.helptext import one_per_cent
 from polytune.lookup import find
 from polytune.meanings import PARTS, Metric
 from polytune.tables import METHODS
@@ -64,7 +65,8 @@ def pages() -> Iterator[tuple[str, str]]:
 
 def command_line() -> str:
     """Every command with what it does and the words of its help."""
-    parts = ["# Command line", _fenced(console.overview(), "text")]
+    told = "Every command, with what it says of itself. First what `polytune` alone prints."
+    parts = ["# Command line", told, _fenced(console.overview(), "text")]
     for name, told in console.DOORS.items():
         doc = inspect.getdoc(program(name)[0]) or ""
         parts += [f"## {name}", f"{cell(told)}. [Its fields](fields-{name}.md).", as_markdown(doc)]
@@ -117,7 +119,7 @@ def field_table(arguments: Sequence[Argument]) -> str:
     rows = []
     for own in arguments:
         default = "required" if own.required else "" if own.default in (None, "", []) else code(default_of(own))
-        told = cell(own.help or "")
+        told = cell(one_per_cent(own.help))
         if own.choices and own.kind == "choice":
             told += f" One of {', '.join(map(code, own.choices))}."
         rows.append((code(own.name), default, told))

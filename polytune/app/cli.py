@@ -7,7 +7,6 @@ import ctypes
 import dataclasses
 import dis
 import errno
-import json
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from polytune.app.fields import Part, add_arguments, part_of
+from polytune.app.misspelt import as_flags, near_misses, place_of_word, refuse_lists, wrong_value
 from polytune.errors import ToldError, UsageError
 from polytune.helptext import program_help
 from polytune.lookup import did_you_mean
@@ -34,25 +34,6 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT)
 
 
-#: fields of earlier versions -> what stands in their place
-MOVED = {"ucb_coef": "methods: [ucb] with method_args: [ucb.coef=VALUE]"}
-
-#: fields of training that users of peft look for everywhere
-ADAPTER_FLAGS = ("use_peft", "load_in_4bit", "lora_r", "lora_alpha", "lora_target_modules", "lora_modules_to_save")
-
-
-def near_misses(name: str, known: Sequence[str]) -> str:
-    """``; did you mean a or b?`` for close names, what stands in the place of an earlier field, or how to list all."""
-    if name in ADAPTER_FLAGS and "use_peft" not in known:
-        return (
-            ", which recipes/finetune.py and recipes/pretrain.py take to train an adapter: here one is recognised by "
-            "its adapter_config.json and loaded with its base, so give its folder and leave the flag out."
-        )
-    if name in MOVED:
-        return f", which is now {MOVED[name]}."
-    return f"; {did_you_mean(name, known, write=str) or '--help lists the known ones.'}"
-
-
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """A recipe's fields (``polytune.recipe``), the errors for people.
 
@@ -63,6 +44,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         beside = [str(path.with_name(one.name)) for one in path.parent.glob("*.y*ml")]
         near = did_you_mean(str(path), dict.fromkeys([*beside, *recipes()]), write=str)
+        if within := [Path(name).name for name in recipes() if Path(name).parent == path]:
+            raise UsageError(f"config {str(path)!r} is a folder; the recipes in it are {', '.join(within)}")
         folders = sorted({str(Path(name).parent) for name in recipes()})
         raise UsageError(f"config {str(path)!r} does not exist; {near or 'recipes lie in ' + ', '.join(folders)}")
     try:
@@ -97,7 +80,7 @@ def parse(
     first.add_argument("--help-all", action="store_true")
     chosen, flags = first.parse_known_args(list(argv))
     parts = [part_of(cls, whole=chosen.help_all or bool(_building)) for cls in classes]
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)  # a mistyped flag is an error
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, exit_on_error=False)
     parser.error = _raise_usage  # type: ignore[method-assign]
     for part in parts:
         add_arguments(parser, part)
@@ -113,15 +96,20 @@ def parse(
     for key in settings:
         if key not in known:
             raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
+    refuse_lists(parser, settings, chosen.config)
     empty = {key: value for key, value in settings.items() if value is None or value == []}  # no flag says these
     parser.set_defaults(**empty)
-    words = [word for key, value in settings.items() if key not in empty for word in _as_flags(key, value)]
-    values, unknown = parser.parse_known_args([*words, *flags])
+    words = [word for key, value in settings.items() if key not in empty for word in as_flags(key, value)]
+    try:
+        values, unknown = parser.parse_known_args([*words, *flags])
+    except argparse.ArgumentError as error:
+        raise UsageError(wrong_value(error, parser, settings, chosen.config)) from error
     for name, value in vars(values).items():
         setattr(values, name, at_home(value))
     if unknown:
         name = unknown[0].lstrip("-").split("=")[0]
-        raise UsageError(f"unknown argument {unknown[0]!r}{near_misses(name, known)}")
+        told = near_misses(name, known) if unknown[0].startswith("-") else place_of_word(unknown[0], known)
+        raise UsageError(f"unknown argument {unknown[0]!r}{told}")
     if given is not None:
         given += dict.fromkeys([*settings, *flagged(flags, known)])
     try:
@@ -184,14 +172,6 @@ def refuse_unused(config: Any, reasons: dict[str, str]) -> None:
     for name, reason in reasons.items():
         if getattr(config, name) != defaults[name]:
             raise UsageError(f"{name} is {getattr(config, name)!r}, but has no effect here: {reason}.")
-
-
-def _as_flags(key: str, value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [f"--{key}", *map(str, value)]
-    if isinstance(value, dict):
-        return [f"--{key}", json.dumps(value)]
-    return [f"--{key}", str(value)]
 
 
 def _raise_usage(message: str) -> None:

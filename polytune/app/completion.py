@@ -10,7 +10,7 @@ import shtab
 
 from polytune import tasks
 from polytune.app.cli import parser_of
-from polytune.helptext import one_name
+from polytune.helptext import one_name, one_per_cent
 from polytune.objective.judge import FAILURES
 from polytune.pictures.tracking import TRACKERS
 from polytune.places import recipes
@@ -91,7 +91,7 @@ def _copy_fields(
         names = one_name(action.option_strings)
         if action.dest == "help" or any(name.startswith("--no_") for name in names):
             continue
-        text = (action.help or "").partition(". ")[0].partition(": ")[0].replace("%", "%%")
+        text = one_per_cent(action.help).partition(". ")[0].partition(": ")[0].replace("%", "%%")
         if action.nargs == 0:
             target.add_argument(*names, dest=action.dest, action="store_true", help=text)
             continue

@@ -38,7 +38,7 @@ COMPLETION = "completion"
 COMMANDS = (*DOORS, *TOOLS, COMPLETION)
 
 OVERVIEW = """\
-polytune: RL fine-tuning that makes a policy solve more problems, not the same few more often.
+polytune: RL fine-tuning that keeps several ways to win, not one way again and again.
 
     polytune pretrain                           # FourRooms, 2 to 4 minutes on 2 cores
     polytune finetune
@@ -56,8 +56,10 @@ polytune.app.COMMAND`, check_task there. Completion: a script, made once, that y
 
 zsh (after compinit) and tcsh alike.
 
-Status: 0 done, 1 failed, 2 the command line or YAML is wrong, 130 interrupted. Errors are one line on stderr
-(POLYTUNE_DEBUG=1 adds the traceback). Colours and bars are for terminals; NO_COLOR=1 and TERM=dumb switch colours off.
+Status: 0 done; 2 the command line or YAML cannot be read (an unknown field, a value that the field does not take); 1
+anything else that fails, also a method, task or split that is looked up and not found; 130 interrupted. Errors are one
+line on stderr (POLYTUNE_DEBUG=1 adds the traceback). Colours and bars are for terminals; NO_COLOR=1 and TERM=dumb
+switch colours off.
 """
 OPTIONS = {
     "-h, --help": "this text; after a command, that command's",

@@ -23,6 +23,7 @@ from polytune.tables import METHODS
 from polytune.terminal import is_quiet
 
 BASE = "polytune.methods.base"
+RECIPES_TOLD = "PPO, GRPO, RLOO, MaxRL, Poly-PPO and others are recipes: --config recipes/fourrooms/grpo.yaml, say."
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,7 +49,9 @@ def listing() -> str:
     rows += [(name, " ".join(hooks(name)), paper(name), entry.told) for name, entry in METHODS.items()]
     first, second, third = (max(len(row[i]) for row in rows) for i in range(3))
     lines = [f"{a:{first}}  {b:{second}}  {c:{third}}  {d}".rstrip() for a, b, c, d in rows]
-    return "\n".join([*lines, "", "A run takes them as --methods NAME ... --method_args NAME.OPTION=VALUE ..."])
+    return "\n".join(
+        [*lines, "", "A run takes them as --methods NAME ... --method_args NAME.OPTION=VALUE ...", RECIPES_TOLD]
+    )
 
 
 def whole(name: str) -> str:

@@ -67,8 +67,8 @@ class PretrainConfig:
     num_demonstrations: int | None = field(
         default=None,
         metadata={
-            "help": "Expert episodes, 80 %% to train, 20 %% held out (unset: 1500). Creativity tasks have their own "
-            "training lines, all of which are used: leave it unset."
+            "help": "Expert episodes, four of five to train, the fifth held out (unset: 1500). Creativity tasks have "
+            "their own training lines, all of which are used: leave it unset."
         },
     )
     teacherless_weight: float = field(

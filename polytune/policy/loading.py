@@ -58,8 +58,8 @@ def _check_folder(path: Path) -> None:
     if not (path / "config.json").is_file():
         found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
         raise CheckpointError(
-            f"{path} is no checkpoint: config.json is missing (found: {found}). Pass a folder written by "
-            "recipes/pretrain.py, recipes/finetune.py or save_pretrained."
+            f"{path} is no checkpoint: config.json is missing (found: {found}). {_policies_within(path)}Pass a folder "
+            "written by recipes/pretrain.py, recipes/finetune.py or save_pretrained."
         )
     try:
         settings = json.loads((path / "config.json").read_text())
@@ -83,6 +83,17 @@ def _check_folder(path: Path) -> None:
             raise CheckpointError(
                 f"{file} cannot be read ({error}): it is truncated or damaged. Use another checkpoint of the run."
             ) from error
+
+
+def _policies_within(folder: Path) -> str:
+    """``Did you mean FOLDER/a or FOLDER/b? ``: folders in it that hold a policy, of a run's checkpoints the last."""
+    names = ("config.json", ADAPTER_FILE)
+    within = [path for path in folder.iterdir() if any((path / name).is_file() for name in names)]
+    steps = {int(path.name.removeprefix("checkpoint-")): path for path in within
+             if path.name.removeprefix("checkpoint-").isdecimal()}  # fmt: skip
+    whole = sorted(str(path) for path in within if path not in steps.values())
+    near = [*whole, *([str(steps[max(steps)])] if steps else [])]
+    return f"Did you mean {' or '.join(near[:3])}? " if near else ""
 
 
 def adapter_base(path: str | Path, revision: str | None = None) -> str | None:

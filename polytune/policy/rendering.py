@@ -8,9 +8,11 @@ a prompt is so many characters, not the token that ends a message.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +22,19 @@ from polytune.tasks.base import Task
 PROMPT_WORD = ">"
 #: prompts that stand for all where they are alike
 FEW_PROMPTS = 100
+
+
+def _task_of_run(folder: Path) -> str | None:
+    """The task that run.json names beside a policy, or, of a ``checkpoint-N``, in the folder above; None where neither
+    tells."""
+    folders = [folder, *([folder.resolve().parent] if folder.resolve().name.startswith("checkpoint-") else [])]
+    for file in (own / "run.json" for own in folders):
+        try:
+            trained = json.loads(file.read_text())["task"]["task"]
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        return trained if isinstance(trained, str) else None
+    return None
 
 
 class Renderer:
@@ -52,8 +67,8 @@ class Renderer:
             )
         if self.free_text and end and not known:
             raise ValueError(
-                f"the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, as one token: "
-                "pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
+                f"{self._other_task()}the tokenizer does not know {end!r}, which ends an answer of task {task.name!r}, "
+                "as one token: pretrain the policy on this task first (recipes/pretrain.py adds the task's words)."
             )
         ends = [tokenizer.eos_token_id, *(ids if known else [])]
         #: tokens that end an action
@@ -76,9 +91,25 @@ class Renderer:
         return max(len(self.action_ids(action)) for action in self.task.actions)
 
     def check_vocabulary(self) -> None:
-        """ValueError that names the words of the task which the tokenizer does not know."""
-        self._encode(
-            self.instructions + " ".join([*self.task.vocabulary(), *([] if self.free_text else [PROMPT_WORD])])
+        """ValueError that names the words of the task which the tokenizer does not know, before them the task that the
+        policy was trained on where that is another one."""
+        try:
+            self._encode(
+                self.instructions + " ".join([*self.task.vocabulary(), *([] if self.free_text else [PROMPT_WORD])])
+            )
+        except ValueError as error:
+            raise ValueError(f"{self._other_task()}{error}") from error
+
+    def _other_task(self) -> str:
+        """What to say of a policy whose run names another task; nothing where it names this one, or none."""
+        folder = Path(self.tokenizer.name_or_path or "/dev/null")
+        trained = _task_of_run(folder)
+        own = (self.task.name, type(self.task).__name__)
+        if trained is None or trained in own or trained.rpartition(":")[2] in own:
+            return ""
+        return (
+            f"the policy in {folder} was trained on task {trained!r}, and this is task {self.task.name!r}: give --task "
+            f"{trained}, or a policy of {self.task.name!r}. Here "
         )
 
     def check_prompts(self, seeds: Iterable[int], positions: int | None, longest: int) -> None:

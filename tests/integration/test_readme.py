@@ -16,7 +16,7 @@ import yaml
 
 from polytune import config
 from polytune.app import check_task, console, play
-from polytune.app.cli import QUIET_FLAGS, parse, parser_of
+from polytune.app.cli import QUIET_FLAGS, load_yaml, parse, parser_of
 from polytune.app.pretrain import PretrainConfig
 from polytune.comparison.options import ComparisonConfig, ReproductionConfig
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
@@ -114,7 +114,7 @@ def corridor_yaml(**settings):
     """The example's YAML as its page shows it, with some settings changed."""
     text = example("task: corridor", "yaml")
     fields = yaml.safe_load(text)
-    fields["extends"] = os.path.normpath(ROOT / "recipes/corridor" / fields["extends"])
+    fields["extends"] = str(ROOT / fields["extends"])
     return yaml.safe_dump(fields | {key: str(value) for key, value in settings.items()})
 
 
@@ -213,15 +213,24 @@ def test_the_example_objective_and_judge_work_as_written(tmp_path):
 def test_the_example_task_works_as_written(tmp_path):
     """A newcomer's way: the example's code, its YAML, the three commands, at a smaller size."""
     write_examples(tmp_path)
-    pretrained, finetuned = tmp_path / "pretrained", tmp_path / "poly_ppo"
+    pretrained, finetuned = tmp_path / "start", tmp_path / "poly_ppo"
     (tmp_path / "poly_ppo.yaml").write_text(corridor_yaml(model=pretrained, output_dir=finetuned))
     small = {
         "pretrain.py": ["--num_demonstrations", "100", "--eval_episodes", "8", "--epochs", "2"],
-        "finetune.py": ["--num_updates", "1", "--per_device_train_batch_size", "16", "--steps_per_generation", "1"],
-        "evaluate.py": ["--n", "2"],
+        "finetune.py": [
+            "--num_updates",
+            "1",
+            "--per_device_train_batch_size",
+            "17",
+            "--steps_per_generation",
+            "1",
+            "--max_env_steps",
+            "400",
+        ],
+        "evaluate.py": ["--n", "2", "--num_start_states", "10"],
     }
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    for command in [line.strip() for line in OWN_TASK.splitlines() if "recipes/" in line and line.startswith("    ")]:
+    for command in re.findall(r"^    (polytune (?:pretrain|finetune|evaluate) .*)$", OWN_TASK, re.MULTILINE):
         recipe, flags = recipe_and_flags(command)
         text = " ".join(flags)
         for shown, real in (("outputs/corridor/", f"{tmp_path}/"), ("recipes/corridor/", f"{tmp_path}/")):
@@ -230,6 +239,26 @@ def test_the_example_task_works_as_written(tmp_path):
         assert result.returncode == 0, f"{recipe}: {result.stderr[-2000:]}"
     assert (tmp_path / "evaluation" / "coverage.png").stat().st_size > 10_000
     assert len((tmp_path / "evaluation" / "records.jsonl").read_text().splitlines()) == 2 * 10 * 3
+
+
+def test_the_example_task_has_as_many_start_states_as_its_page_names(tmp_path, monkeypatch):
+    write_examples(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    task = load_task("corridor:Corridor")
+    assert len({task.start_hash(seed) for seed in range(50)}) == 50 and task.start_hash(50) == task.start_hash(0)
+    assert set(re.findall(r"seeds:[\d-]+", OWN_TASK)) == {"seeds:0-49"} and "32 lines" in PAGES[0].read_text()
+    assert len(example("class CorridorEpisode").splitlines()) == 32
+    episode = type("Lost", (type(task.start(0)),), {"_failure": lambda self: "spent"})(task, 0)
+    assert episode.step("right").stop_reason == "spent" and episode.done  # what the page says of _failure
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes/corridor").mkdir(parents=True)
+    (tmp_path / "recipes/corridor/poly_ppo.yaml").write_text(example("task: corridor", "yaml"))
+    fields = load_yaml("recipes/corridor/poly_ppo.yaml")  # in any folder
+    assert (fields["output_dir"], fields["set_scope"], fields["task_horizon"]) == (
+        "outputs/corridor/poly_ppo",
+        "vines",
+        40,
+    )
 
 
 @pytest.mark.slow

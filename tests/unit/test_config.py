@@ -200,6 +200,40 @@ def test_unknown_flag_and_missing_file_name_the_fix():
         finetune("--learning_rat", "1")
     with pytest.raises(UsageError, match="does not exist; recipes lie in .*recipes/fourrooms"):
         finetune(config="nowhere.yaml")
+    with pytest.raises(UsageError, match="'recipes/maze' is a folder; the recipes in it are .*grpo.yaml, "):
+        finetune(config="recipes/maze/")
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("num_updates: many", "config {own}: num_updates must be an integer, got 'many'."),
+    ("seed: true", "config {own}: seed must be an integer, got True."),
+    ("learning_rate: {a: 1}", "config {own}: learning_rate must be a number, got {{'a': 1}}."),
+    ("shuffle_dataset: maybe", "config {own}: field shuffle_dataset: 'maybe' is neither true nor false"),
+    ("num_vines: [1, 2]", "config {own}: num_vines takes one value, got the list [1, 2]."),
+    ("extends: other.yaml\nseed: 3", "config {other}: num_updates must be an integer, got 'some'."),
+    ("seed: 3", "num_updates must be an integer, got 'few'."),
+])  # fmt: skip
+def test_a_value_of_the_wrong_kind_names_file_field_and_kind(text, told, tmp_path):
+    (tmp_path / "own.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text("num_updates: some\n")
+    flags = ["--num_updates", "few"] if text == "seed: 3" else []
+    with pytest.raises(UsageError) as error:
+        finetune(*flags, config=tmp_path / "own.yaml")
+    assert str(error.value).startswith(told.format(own=tmp_path / "own.yaml", other=tmp_path / "other.yaml"))
+
+
+@pytest.mark.parametrize(("parts", "word", "told"), [
+    ((TaskConfig, PolicyConfig, EvaluationConfig), "outputs/x", "did you mean --policies outputs/x?"),
+    (PARTS, "outputs/x/finetuned", "did you mean --model outputs/x/finetuned?"),
+    (PARTS, "recipes/fourrooms/ppo.yaml", "did you mean --config recipes/fourrooms/ppo.yaml?"),
+    ((ExportConfig,), "outputs/x/finetuned", "did you mean --policy outputs/x/finetuned?"),
+    ((TaskConfig, PretrainConfig), "fourrooms", "did you mean --task fourrooms?"),
+    ((TaskConfig, PretrainConfig), "7", "a value stands behind the flag of its field; --help lists the known ones."),
+])  # fmt: skip
+def test_a_word_without_a_flag_is_told_where_it_belongs(parts, word, told):
+    with pytest.raises(UsageError) as error:
+        parse(parts, [word], description="test")
+    assert str(error.value).startswith(f"unknown argument {word!r}") and str(error.value).endswith(told)
 
 
 def test_sets_are_checked_against_the_tree():

@@ -24,7 +24,8 @@ from polytune import places, terminal
 from polytune.app import console
 from polytune.app.cli import UsageError, parser_of, run
 from polytune.helptext import reflow
-from polytune.places import command
+from polytune.places import command, recipe_called
+from polytune.recipe import read_recipe
 from polytune.running.provenance import origin
 from polytune.tables import METHODS
 
@@ -150,6 +151,23 @@ def test_methods_are_listed_from_the_sources_as_they_are(capsys):
             methods.main(words)
 
 
+@pytest.mark.parametrize(("name", "recipe"), [
+    ("grpo", "recipes/fourrooms/grpo.yaml"), ("PPO", "recipes/fourrooms/ppo.yaml"),
+    ("Poly-PPO", "recipes/fourrooms/poly_ppo.yaml"), ("subpo", "recipes/methods/subpo.yaml"),
+])  # fmt: skip
+def test_a_method_that_is_a_recipe_is_told_with_its_command(name, recipe):
+    from polytune.app import methods
+    from polytune.methods import build_methods
+
+    told = re.escape(f"it is a recipe, a run of its own: polytune finetune --config {recipe}")
+    with pytest.raises(UsageError, match=told):
+        methods.main([name])
+    with pytest.raises(ValueError, match=told):
+        build_methods([name], {})
+    assert "max_env_steps" in read_recipe(recipe) and recipe_called(name) == recipe
+    assert recipe_called("compare") is recipe_called("grpoo") is recipe_called("../fourrooms/grpo") is None
+
+
 # ---------------------------------------------------------------- quiet mode
 
 
@@ -238,7 +256,17 @@ def test_help_is_readable_at_80_columns(path, capsys, monkeypatch):
     told = capsys.readouterr().out
     assert end.value.code == 0 and max(map(len, told.splitlines())) <= 80
     assert re.search(rf"^    .*recipes/{path.stem}\.py", told, re.MULTILINE)  # an example
-    assert "-q, --quiet" in told and not re.search(r"--\w+-\w+ [A-Z]", told)
+    assert "-q, --quiet" in told and not re.search(r"--\w+-\w+ [A-Z]", told) and "%%" not in told
+
+
+@pytest.mark.parametrize("name", [*console.DOORS, *console.TOOLS])
+def test_no_help_has_a_doubled_per_cent(name, capsys, monkeypatch):
+    """Of every field, the inherited ones included."""
+    main = importlib.import_module(f"polytune.app.{name.replace('-', '_')}").main
+    with pytest.raises(SystemExit) as end:
+        run(main, ["--help-all" if name in console.DOORS else "--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0 and "--help" in told and "%%" not in told
 
 
 def test_commands_survive_being_wrapped():

@@ -112,6 +112,15 @@ def test_every_page_is_linked_from_its_sections_index():
         assert {path for path in index.parent.rglob("*.md") if path != index} <= linked
 
 
+@pytest.mark.parametrize("folder", ["methods", "reference"])
+def test_an_index_says_where_generated_pages_are_until_they_are_built(folder):
+    text = PAGES[f"docs/{folder}/index.md"]
+    [told] = [found["told"] for found in menu.UNBUILT.finditer(text)]
+    assert "`make docs`" in told and f"`outputs/site/{folder}/index.html`" in told
+    built = menu.with_generated(text, ["- [A](a.md): one", "- [B](b.md): two"])
+    assert "make docs" not in built and built.endswith("- [A](a.md): one\n- [B](b.md): two\n")
+
+
 def test_every_picture_of_docs_is_drawn_by_the_command_and_shown():
     drawn = {f"{make.__name__}.png" for make in pictures.PICTURES_MADE}
     assert {path.name for path in (ROOT / "docs/pictures").iterdir()} == drawn

@@ -29,6 +29,13 @@ def pages():
     return dict([*families.pages(), *named.pages(), *reference.pages()])
 
 
+def test_what_an_index_says_of_a_page_is_its_first_paragraph(pages):
+    for path, text in pages.items():
+        told = prose.lead(text)
+        assert told and not told.startswith(("`" * 3, "#", "|")), f"{path}: {told[:80]!r}"
+        assert "%%" not in text, path
+
+
 def test_every_method_is_on_one_page(pages):
     for name in METHODS:
         assert families.family_of(name) in families.FAMILIES, f"{name}: unknown page {families.family_of(name)!r}"

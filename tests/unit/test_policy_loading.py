@@ -112,7 +112,16 @@ def test_no_config(folder):
 
 
 def test_empty_folder(tmp_path):
-    refused(tmp_path, "config.json is missing (found: nothing)")
+    refused(tmp_path, "config.json is missing (found: nothing). Pass a folder")
+
+
+def test_a_folder_above_a_policy_names_it(saved, tmp_path):
+    for name in ("finetuned", "finetuned/checkpoint-9", "finetuned/checkpoint-56", "pretrained"):
+        shutil.copytree(saved, tmp_path / name, dirs_exist_ok=True)
+    (tmp_path / "evaluation").mkdir()
+    refused(tmp_path, f"Did you mean {tmp_path}/finetuned or {tmp_path}/pretrained? Pass")
+    (tmp_path / "finetuned/config.json").unlink()
+    refused(tmp_path / "finetuned", f"Did you mean {tmp_path}/finetuned/checkpoint-56? Pass")
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"model_type": "qwen3", ', "\x00\xff"])

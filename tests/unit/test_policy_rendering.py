@@ -1,5 +1,7 @@
 """Tiny presets, their tokenizer, and rendering: one word one token, and no text tokenised twice."""
 
+import json
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -27,6 +29,28 @@ def words(task):
 @pytest.fixture(scope="module")
 def tokenizer(words):
     return build_tokenizer(words)
+
+
+# ---------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(("trained", "place", "told"), [
+    ("shop:Shop", "run", "the policy in {} was trained on task 'shop:Shop', and this is task 'fourrooms': give --task "
+     "shop:Shop, or a policy of 'fourrooms'. Here the tokenizer does not know the word(s) 'left'"),
+    ("shop:Shop", "run/checkpoint-9", "trained on task 'shop:Shop'"),
+    ("fourrooms", "run", "the tokenizer does not know the word(s) 'left'"),
+    ("polytune.tasks.grid.fourrooms:FourRooms", "run", "the tokenizer does not know"),
+    (None, "run", "the tokenizer does not know"),
+])  # fmt: skip
+def test_a_policy_of_another_task_is_told_by_its_run(trained, place, told, task, tmp_path):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "run/run.json").write_text(json.dumps({"task": {"task": trained}} if trained else []))
+    build_tokenizer([PROMPT_WORD, "one", "two"]).save_pretrained(tmp_path / place)
+    renderer = Renderer(AutoTokenizer.from_pretrained(tmp_path / place), task)
+    with pytest.raises(ValueError) as error:
+        renderer.check_vocabulary()
+    told = told.format(tmp_path / place)
+    assert told in str(error.value) and (str(error.value).startswith(told) or place != "run")
 
 
 # ---------------------------------------------------------------- tiny presets

@@ -55,6 +55,7 @@ def test_it_never_goes_into_the_other_ones_folder(tmp_path):
         ("extends: loop.yaml", ["loop.yaml extends mine.yaml, which extends it in turn"]),
         ("extends: [a.yaml]", ["extends ['a.yaml']", "one YAML file"]),
         ("extends: broken.yaml", ["broken.yaml (extended by", "not valid YAML"]),
+        ("extends: ../fourrooms/poly_ppo.yaml", ["does not exist; did you mean recipes/fourrooms/poly_ppo.yaml?"]),
         ("extends: list.yaml", ["list.yaml (extended by", "mapping", "list"]),
     ],
 )
@@ -64,7 +65,21 @@ def test_what_cannot_be_extended_is_one_clear_error(tmp_path, text, words):
         load_yaml(tmp_path / "mine.yaml")
     for word in words:
         assert word in str(error.value), error.value
-    assert "\n" not in str(error.value).split("not valid YAML")[0]
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("seed: 1\nset_scope: none\n  window: 3\n", "line 3, column 9: mapping values are not allowed here (fields stand "
+     "below each other; a text with ': ' in it needs quotes)"),
+    ("a: 'x\n", "line 2, column 1: found unexpected end of stream while scanning a quoted scalar"),
+    ("a: \0", "unacceptable character #x0000: special characters are not allowed, position 3"),
+    ("a: *b", "line 1, column 4: found undefined alias 'b'"),
+])  # fmt: skip
+def test_what_is_no_yaml_is_one_line_with_its_place(tmp_path, text, told):
+    write(tmp_path, mine=text)
+    with pytest.raises(UsageError) as error:
+        load_yaml(tmp_path / "mine.yaml")
+    assert str(error.value) == f"config {tmp_path}/mine.yaml is not valid YAML: {told}"
 
 
 @pytest.mark.parametrize("path", EXTENDING, ids=lambda p: f"{p.parent.name}/{p.stem}")
