@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from polytune.terminal import say_warning
 
@@ -133,14 +134,28 @@ def _interrupt(number, frame):
         return
     _told.append(number)
     last_words = f"interrupted; {what_is_left()}"
+    if _imports(frame):
+        let_go()
+        _leave(last_words)
     timer = threading.Timer(PATIENCE, _leave, (last_words,))
     timer.daemon = True
     timer.start()
     raise KeyboardInterrupt
 
 
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: a compiled one may end the whole process over an exception, with a page of
+    its own ("terminate called after throwing an instance of ...")."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _leave(last_words: str) -> None:
-    """What was told to end is still there: the main thread waits for something, or an exception was swallowed."""
+    """What was told to end is still there, or cannot end by an exception: the main thread waits for something, one was
+    swallowed, a module is being imported."""
     if _told:
         print(last_words, file=sys.stderr, flush=True)
         os._exit(130)

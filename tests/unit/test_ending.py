@@ -6,6 +6,8 @@ import os
 import platform
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -109,6 +111,23 @@ def test_a_signal_interrupts_once_and_what_stays_is_left(told, number):
             time.sleep(0.3)
     signal.raise_signal(number)  # nor while the interpreter does
     assert told == ["interrupted; the same command continues where it was."]
+
+
+def test_an_import_ends_at_once(tmp_path):
+    """A compiled module that is being imported may end the process over an exception, as torch does."""
+    (tmp_path / "compiled.py").write_text(
+        "import os, signal, time\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n    os.abort()\n"
+    )
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "from polytune.running import ending\n"
+        "with ending.ends_when_told():\n    ending.hold('new')\n    import compiled\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted; the same command continues where it was.\n")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_ignored_stays_ignored_and_threads_change_nothing(told):
