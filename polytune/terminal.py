@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TextIO, TypeVar
 
 #: environment variable that quietens this process and those that it starts at the same terminal
@@ -54,11 +54,21 @@ def quietened(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    before = {name: os.environ.get(name) for name in (QUIET, "TQDM_DISABLE")}
-    os.environ |= dict.fromkeys(before, "1")
+    with (
+        _environment(dict.fromkeys((QUIET, "TQDM_DISABLE"), "1")),
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables as given, until the end as they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            yield
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -71,8 +81,6 @@ _BARS_OFF = ("HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS"
 @contextlib.contextmanager
 def own_bars_only() -> Iterator[None]:
     """No bars of other packages, imported before or within: the programs' own say what takes time."""
-    before = {name: os.environ.get(name) for name in _BARS_OFF}
-    os.environ |= {name: own or "1" for name, own in before.items()}
     logging, datasets = sys.modules.get("transformers.utils.logging"), sys.modules.get("datasets")
     shown = [logging.enable_progress_bar] if logging and logging.is_progress_bar_enabled() else []
     shown += [datasets.enable_progress_bars] if datasets and not datasets.are_progress_bars_disabled() else []
@@ -81,10 +89,9 @@ def own_bars_only() -> Iterator[None]:
     if datasets:
         datasets.disable_progress_bars()
     try:
-        yield
+        with _environment({name: os.environ.get(name) or "1" for name in _BARS_OFF}):
+            yield
     finally:
-        for name, own in before.items():
-            os.environ.pop(name) if own is None else os.environ.update({name: own})
         for show_again in shown:
             show_again()
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from prose import title
+
 DOCS = Path(__file__).resolve().parents[1]
 #: folders in the menu's order; the order within one is that of the links on its index.md, and its title is that page's
 SECTIONS = (
@@ -41,7 +43,7 @@ def pages_of(folder: str) -> list[str]:
 
 def heading(path: Path) -> str:
     """The title of a page: its first heading."""
-    return path.read_text().split("# ", 1)[1].split("\n", 1)[0].strip()
+    return title(path.read_text()).strip()
 
 
 def with_generated(markdown: str, listed: Sequence[str]) -> str:

@@ -12,8 +12,6 @@ from polytune.meanings import MOST_INVALID
 
 #: start states below which intervals stay wide, whatever is sampled: a rate of a half is told to about +- .22 by 20
 FEW_STARTS = 20
-
-
 #: share by which budgets may differ and still count as one: the last update ends where its trees do
 EQUAL_BUDGETS = 0.05
 

@@ -239,7 +239,7 @@ def set_aside_other_run(output_dir: str | Path, settings: Mapping[str, Any], fin
         why = ", ".join(other) or "what it was made with cannot be read"
         print(f"{records} belonged to another evaluation ({why}): kept as {kept.name}")
     write_json(path, {**now, "seconds": seconds})
-    return Before(seconds, kept if alike and not same else None, alike)
+    return Before(seconds, kept if alike else None, alike)
 
 
 def _other_policies(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -66,6 +66,18 @@ def last_checkpoint(folder):
     return max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
+def by_one_and_by_two(policy, tmp_path, options):  # noqa: F811
+    """A run by one process and by two, with half of its batch each: what they leave, weights alike."""
+    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *options):
+        assert status == 0, text[-3000:]
+    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *options)
+    assert one.returncode == 0, one.stderr[-3000:]
+    outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
+    for name, value in outcomes[0]["weights"].items():
+        torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
+    return outcomes
+
+
 def outcome_of(folder):
     """As ``outcome``; FSDP2 has another name for the optimiser's file."""
     for last in folder.glob("checkpoint-*"):
@@ -176,15 +188,9 @@ def test_two_processes_replay_and_look_at_updates_as_one(policy, tmp_path):  # n
                "novelty.neighbours=2", "verl.stride=2", "alp.uniform=0.5", "early_stop.stretch=1.5",
                "alp_gmm.window=4", "thr.p=0.1"]  # fmt: skip
     replays += ["--set_normalise", "none", "--kl_reference", "pretrained", "--reward_shift", "1", "--use_cpu", "true"]
-    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *replays):
-        assert status == 0, text[-3000:]
-    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *replays)
-    assert one.returncode == 0, one.stderr[-3000:]
-    outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
+    outcomes = by_one_and_by_two(policy, tmp_path, replays)
     told = [[line["replay/rows"] for line in found["metrics"]] for found in outcomes]
     assert told[0] == told[1] and 0 < min(told[0]) and max(told[0]) > 1, told
-    for name, value in outcomes[0]["weights"].items():
-        torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
     own = tuple(f"{name}/" for name in WHOLE)
     for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
         for name in (*(key for key in x if key.startswith(own)), "entropy", "kl", "grad_norm", "rollout/return"):
@@ -244,13 +250,7 @@ CHOOSERS = {  # Knapsack's budget is each process's own: test_methods_in_two.py
 @pytest.mark.parametrize("kind", CHOOSERS)
 def test_two_processes_choose_where_to_begin_as_one(kind, policy, tmp_path):  # noqa: F811
     options = [*CHOOSERS[kind], "--num_updates", "3", "--use_cpu", "true"]
-    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *options):
-        assert status == 0, text[-3000:]
-    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *options)
-    assert one.returncode == 0, one.stderr[-3000:]
-    outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
-    for name, value in outcomes[0]["weights"].items():
-        torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
+    outcomes = by_one_and_by_two(policy, tmp_path, options)
     for x, y in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], strict=True):
         found = [key for key in x if key.startswith(f"{kind}/")]
         assert found
@@ -271,13 +271,7 @@ def test_two_processes_temper_as_one(policy, tmp_path):  # noqa: F811
     """Temperatures by token: the same numbers and weights from two processes as from one."""
     tempers = ["--methods", "ead", "b_star", "--method_args", "ead.cutoff=0", "ead.tau_max=2", "b_star.low=1",
                "b_star.high=1.2", "b_star.steps=2", "--num_updates", "2", "--use_cpu", "true"]  # fmt: skip
-    for status, text in by_hand(RECIPE, *command(policy, tmp_path / "two"), *BATCH, "18", *tempers):
-        assert status == 0, text[-3000:]
-    one = run(RECIPE, *command(policy, tmp_path / "one"), *BATCH, "36", *tempers)
-    assert one.returncode == 0, one.stderr[-3000:]
-    outcomes = [outcome(tmp_path / name, rng=False) for name in ("one", "two")]
-    for name, value in outcomes[0]["weights"].items():
-        torch.testing.assert_close(value, outcomes[1]["weights"][name], atol=2e-4, rtol=1e-3)
+    outcomes = by_one_and_by_two(policy, tmp_path, tempers)
     for x, y, factor in zip(outcomes[0]["metrics"], outcomes[1]["metrics"], (2.0, 2.4), strict=True):
         found = [one["sampling/temperature_factor"] for one in (x, y)]
         assert found == [pytest.approx(factor)] * 2  # one token an action; B-STaR's second temperature is 1.2

@@ -250,7 +250,6 @@ def test_the_example_task_has_as_many_start_states_as_its_page_names(tmp_path, m
     assert len(example("class CorridorEpisode").splitlines()) == 32
     episode = type("Lost", (type(task.start(0)),), {"_failure": lambda self: "spent"})(task, 0)
     assert episode.step("right").stop_reason == "spent" and episode.done  # what the page says of _failure
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes/corridor").mkdir(parents=True)
     (tmp_path / "recipes/corridor/poly_ppo.yaml").write_text(example("task: corridor", "yaml"))
     fields = load_yaml("recipes/corridor/poly_ppo.yaml")  # in any folder
