@@ -26,6 +26,7 @@ OBJECTIVES: dict[str, Entry] = {
     "max_at_k": Entry("polytune.objective.set_objectives.max_at_k:MAX_AT_K"),
     "additive": Entry("polytune.objective.set_objectives.additive:ADDITIVE"),
     "coverage": Entry("polytune.objective.set_objectives.coverage:COVERAGE"),
+    "qd_score": Entry("polytune.objective.set_objectives.qd_score:QD_SCORE"),
 }
 
 #: d(G) in [0, 1]: `polytune.objective.diversity.base`
@@ -112,6 +113,7 @@ METHODS: dict[str, Entry] = {
     "remix": Entry("polytune.methods.remix:ReMix", "rows of the policies before, truncated ratios"),
     "props": Entry("polytune.methods.props:PROPS", "samples what the rows of the last update had too little of"),
     "novelty": Entry("polytune.methods.novelty:Novelty", "bonus for what no earlier update did"),
+    "archive": Entry("polytune.methods.archive:Archive", "bonus for seldom kinds of success, of all the run"),
     "beacons": Entry("polytune.methods.beacons:Beacons", "bonus for subgoals in words"),
     "chi_squared": Entry(
         "polytune.methods.chi_squared:ChiSquared", "what moves far from the pretrained policy earns less"

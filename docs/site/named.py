@@ -79,6 +79,7 @@ REST = (
     _of(BONUS, "InfiGUI", "efficiency", "efficiency_by_hand",
         "fewer_answers_are_worth_more_and_failing_with_few_costs_more"),
     _of(BONUS, "Novelty archive", "novelty", "novelty_by_hand", "what_was_never_done_earns_more_than_what_was"),
+    _of(BONUS, "Archive of kinds", "archive", "the_archive_by_hand", "an_archive_keeps_ways_to_win_that_grpo_drops"),
     _of(BONUS, "B-STaR", "b_star", "the_controller_tries_all_and_keeps_the_best"),
     _of(BONUS, "Words as Beacons", "beacons", "beacons_pay_each_subgoal_once"),
     _of(REPLAY, "BC on demonstrations", "demonstrations",

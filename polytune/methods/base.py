@@ -25,7 +25,7 @@ Methods run in the order in which the run names them. What a hook sees is one pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -51,12 +51,14 @@ class Beginning(NamedTuple):
         their environment steps are paid from the run's budget. Every process must call it equally often.
     demonstrate: an expert's successful episode from a start state as a row, logprobs 0; None where there is none.
     score: of the policy that the run began with.
+    shown: signatures that the task's training data shows; none where it has no such data.
     """
 
     start_states: Sequence[int]
     grow: Callable[[Sequence[Start]], list[Tree]]
     demonstrate: Callable[[int], Row | None]
     score: Score | None = None
+    shown: Callable[[], frozenset[Hashable]] = frozenset
 
 
 class Grown(NamedTuple):

@@ -238,6 +238,10 @@ class Task(ABC):
     def vocabulary(self) -> list[str]:
         """Every whitespace-separated word that observations or actions can contain, each once, in a fixed order."""
 
+    def shown_signatures(self) -> frozenset[Hashable]:
+        """Signatures of the solutions that the task's training data shows; none where it has no such data."""
+        return frozenset()
+
     def expert(self, episode: Episode) -> str:
         """The action an expert takes now. Raises ExpertError if it knows none, NotImplementedError if the task has no
         expert."""

@@ -26,7 +26,8 @@ class GrowsForMethods:
             return
         self._begun = True
         states = tuple(self.schedule.start_states)
-        beginning = Beginning(states, self._grow_together, self._demonstrated, self._score_given)
+        shown = self.task.shown_signatures
+        beginning = Beginning(states, self._grow_together, self._demonstrated, self._score_given, shown)
         for method in self.methods.values():
             method.begin(beginning)
         if self._counters.env_steps:

@@ -160,6 +160,7 @@ WHOLE = (
     "verl",
     "lp_reg",
     "novelty",
+    "archive",
     "duration",
     "vas",
     "alp",

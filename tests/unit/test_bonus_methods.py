@@ -8,7 +8,8 @@ import torch
 from made_updates import episodes_update, tree, update_of
 from softmax_bandit import mean_over_seeds, train
 
-from polytune.methods import build_methods
+from polytune.methods import Beginning, build_methods
+from polytune.methods.archive import Archive
 from polytune.methods.b_star import BStaR
 from polytune.methods.beacons import Beacons
 from polytune.methods.chi_squared import ChiSquared
@@ -24,6 +25,7 @@ from polytune.methods.step_grpo import StepGRPO
 from polytune.methods.verl import VERL, effective_rank, ranks
 from polytune.objective import set_advantages
 from polytune.rollout import Trajectory, Turn
+from polytune.tasks import load_task
 
 START, WINS = (0.4, 0.3, 0.2, 0.1), (1.0, 1.0, 0.0, 0.0)
 
@@ -63,6 +65,60 @@ def test_what_was_never_done_earns_more_than_what_was():
     update.probed = {"novelty/hidden": torch.tensor([[1.05], [7.0]])}
     usual, new = method.reward(update)[:, 0].tolist()
     assert new > 50 * usual > 0
+
+
+def archived(method, *signatures, shown=()):
+    """Bonuses of one attempt each, and what was logged; None: a failure."""
+    if shown:
+        method.begin(Beginning((0,), None, None, shown=lambda: frozenset(shown)))
+    update, told = episodes_update(*[[(1, 0.0, "")]] * len(signatures), success=[s is not None for s in signatures])
+    for own, signature in zip(update.trajectories, signatures, strict=True):
+        own.signature = "failed" if signature is None else signature
+    bonuses = method.reward(update)[:, 0].tolist()
+    method.learn(update)
+    return bonuses, told
+
+
+def test_the_archive_by_hand():
+    """coef (1 + N)^-1/2; nothing for failures, and nothing for what training showed, however seldom it was found."""
+    method = Archive(coef=6.0)
+    seen, new, other = frozenset({1, 2, 3}), frozenset({9, 4, 10}), "else"
+    bonuses, told = archived(method, seen, new, new, None, shown=[seen])
+    assert bonuses == [0.0, 6.0, 6.0, 0.0]
+    assert told == {"archive/bonus": 3.0, "archive/new": pytest.approx(2 / 3), "archive/kinds": 2}
+    assert archived(method, frozenset({10, 4, 9}), other)[0] == pytest.approx([6 / math.sqrt(3), 6.0])
+    again = Archive(coef=6.0)
+    again.restore(method.state())
+    assert archived(again, new, seen, other)[0] == pytest.approx([3.0, 0.0, 6 / math.sqrt(2)])
+    assert archived(Archive(shown=False), seen, shown=[seen])[0] == [1.0]
+    flat = Archive(power=0.0)
+    assert [archived(flat, new)[0] for _ in range(3)] == [[1.0]] * 3
+
+
+def test_the_archive_knows_start_states_apart_unless_told_not_to():
+    for apart, want in ((True, [1.0, 1.0]), (False, [1.0, 0.5])):
+        method = Archive(power=1.0, per_start_state=apart)
+        found = []
+        for state in (3, 4):
+            update, _ = update_of(tree(state, 1, 1, ["way"]))
+            update.turns_mask_B_T = torch.ones(1, 1, dtype=torch.bool)
+            found.append(method.reward(update).item())
+            method.learn(update)
+        assert found == want
+
+
+def test_an_archive_keeps_ways_to_win_that_grpo_drops():
+    start = (0.5, 0.1, 0.2, 0.2)
+    alone, beside = (mean_over_seeds(lambda s, m=m: train(m, start, WINS, seed=s)) for m in (None, Archive(coef=8.0)))
+    assert beside[1] > 2 * alone[1] and beside[:2].sum() > 0.9, (alone, beside)
+
+
+def test_a_creativity_task_says_what_its_training_set_shows():
+    task = load_task("triangle", size="tiny")
+    answers = [task.grade(text) for question, text in task.training_lines() if "tri" in question]
+    assert task.shown_signatures() == {answer.signature for answer in answers} and all(a.seen for a in answers)
+    assert len(task.shown_signatures()) == len(task.structure.seen)
+    assert load_task("fourrooms").shown_signatures() == frozenset()
 
 
 def test_beacons_pay_each_subgoal_once():
@@ -315,6 +371,8 @@ def test_the_controller_tries_all_and_keeps_the_best():
         ("b_star", {"low": 2.0}, "high must be"),
         ("weighted_replay", {"corrected": 1}, "corrected must be of type bool, got 1"),
         ("novelty", {"neighbours": 0}, "neighbours must be"),
+        ("archive", {"power": -1}, "power must be a number of at least 0"),
+        ("archive", {"shown": 1}, "shown must be true or false"),
         ("set_bonus", {"coef_end": -0.5}, "coef_end must be"),
         ("set_bonus", {"window": -2}, "window must be a number of turns or -1, got -2"),
         ("step_grpo", {"to_go": "yes"}, "to_go must be true or false"),

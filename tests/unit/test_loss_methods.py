@@ -233,6 +233,10 @@ def test_beta_by_hand():
     assert (alpha, beta) == (pytest.approx(1 + 2 / 3), pytest.approx(2.0))
     assert density(0.3, alpha, beta) == pytest.approx(beta_distribution.pdf(0.3, alpha, beta))
     assert beta_of([0.5, 0.5]) == (1.0, 1.0) and density(0.1, 1.0, 1.0) == pytest.approx(1.0)
+    alpha, beta = beta_of([0.498, 0.5, 0.502])  # close rates: the Beta function of 31,252 underflows
+    assert alpha + beta > 30_000 and density(0.5, alpha, beta) == pytest.approx(beta_distribution.pdf(0.5, alpha, beta))
+    assert beta_of([0.1 + 0.2] * 3 + [0.3]) == (1.0, 1.0)  # equal but for rounding
+    assert density(0.0, 1.5, 1.5) == density(1.0, 1.5, 1.5) == 0.0
     half = [density(p, 1.5, 1.5) * 1 / math.sqrt(p * (1 - p)) for p in (0.1, 0.5, 0.8)]
     assert half == pytest.approx([half[0]] * 3)  # GRPO's division, up to a constant
 

@@ -29,7 +29,7 @@ CONVENTIONS = {
     "excess": lambda u, n: np.maximum(u - 1, 0) / max(n - 1, 1),
 }
 CASES = [(objective, d) for objective in ("polychromic", "additive") for d in CONVENTIONS] + [
-    (objective, "distinct_fraction") for objective in ("mean", "pass_at_k", "max_at_k", "coverage")
+    (objective, "distinct_fraction") for objective in ("mean", "pass_at_k", "max_at_k", "coverage", "qd_score")
 ]
 
 
@@ -86,6 +86,7 @@ def scores(rewards, classes, diversity):
         "pass_at_k": (rewards > 0).any(axis=1).astype(float),
         "max_at_k": rewards.max(axis=1),
         "coverage": distinct(classes, (classes >= 0) & (rewards > 0)) / n,
+        "qd_score": sum(np.where(classes == c, rewards.clip(0), 0).max(axis=1) for c in range(classes.max() + 1)) / n,
     }
 
 
@@ -182,7 +183,7 @@ def test_enumeration_without_a_closed_form_equals_the_loops(objective, credit):
                 torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("objective", ["mean", "pass_at_k", "max_at_k", "coverage"])
+@pytest.mark.parametrize("objective", ["mean", "pass_at_k", "max_at_k", "coverage", "qd_score"])
 def test_objectives_without_d_use_the_closed_form_whatever_the_measure(objective):
     rewards, classes = random_groups(np.random.default_rng(8), 2, 60)  # C(60, 30) sets cannot be enumerated
 
@@ -215,6 +216,17 @@ def test_ties_of_max_at_k_are_exact():
         assert got[0] == got[2] == got[4] and got[1] == got[5]
 
 
+def test_kinds_of_equal_rewards_tie_exactly_in_qd_score():
+    rewards, signatures = [0.1, 0.7, 0.3, 0.3, 0.7, 0.1, 0.3, 0.3], "aaabbbab"
+    for n in range(1, 9):
+        got = set_advantages(rewards, signatures, n, objective="qd_score").tolist()
+        assert got[0] == got[5] and got[1] == got[4] and got[2] == got[3] == got[6] == got[7]
+    won, ways = [1, 0, 1, 1, 0, 1], "aabbcc"
+    for n in range(1, 7):  # rewards in {0, 1}: coverage
+        want = set_advantages(won, ways, n, objective="coverage")
+        torch.testing.assert_close(set_advantages(won, ways, n, objective="qd_score"), want, rtol=0, atol=1e-15)
+
+
 def test_mean_with_sets_of_one_is_mean_centred_grpo_to_the_last_bit():
     rewards = torch.tensor([0.3, -2.0, 1.0, 1.0], dtype=torch.float64)
     assert torch.equal(set_advantages(rewards, [None] * 4, 1, objective="mean"), rewards - rewards.mean())
@@ -232,6 +244,10 @@ def test_rows_by_hand():
     got = set_advantages([1, 1, 1], "aab", 2, objective="coverage")
     torch.testing.assert_close(got, torch.tensor([0.75, 0.75, 1.0], dtype=torch.float64) - 5 / 6)
     assert not set_advantages([1, 1, 0, -1], [None, None, "a", "b"], 2, objective="coverage").any()
+    # qd_score / n: {0,1} 3 of two members, {0,2} 3 + 1, {1,2} 2 + 1; what wins nothing or names nothing adds nothing
+    got = set_advantages([3, 2, 1], "aab", 2, objective="qd_score")
+    torch.testing.assert_close(got, torch.tensor([3.5, 3.0, 3.5], dtype=torch.float64) / 2 - 5 / 3)
+    assert not set_advantages([1, 1, 0, -1], [None, None, "a", "b"], 2, objective="qd_score").any()
     # leave one out of pass@2: the winner adds 1 to both of its sets, the losers nothing
     got = set_advantages([1, 0, 0], "aab", 2, objective="pass_at_k", credit="leave_one_out")
     assert got.tolist() == [1.0, 0.0, 0.0]

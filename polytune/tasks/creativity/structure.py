@@ -96,8 +96,18 @@ class Structure(ABC):
     @cached_property
     def seen(self) -> frozenset[Hashable]:
         """Canonical forms in the training set."""
+        return frozenset(canonical for canonical, _ in self._shown)
+
+    @property
+    def shown_signatures(self) -> frozenset[Hashable]:
+        """Signatures of the answers in the training set."""
+        return frozenset(signature for _, signature in self._shown)
+
+    @cached_property
+    def _shown(self) -> frozenset[tuple[Hashable, Hashable]]:
+        """What `parse` says of each answer in the training set."""
         answers = (self.parse(text) for question, text in self.training_lines() if question == self.question)
-        return frozenset(canonical for canonical, _ in filter(None, answers))
+        return frozenset(filter(None, answers))
 
     @property
     def ceiling(self) -> int:

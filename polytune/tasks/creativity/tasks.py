@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Any, ClassVar
 
 from polytune.tasks.answers import AnswerTask
@@ -74,6 +74,9 @@ class CreativityTask(AnswerTask):
     def worth(self, answer: str) -> float:
         found = self.grade(answer)
         return 1.0 + (self.novelty if found is not None and not found.seen else 0.0)
+
+    def shown_signatures(self) -> frozenset[Hashable]:
+        return self.structure.shown_signatures
 
     def training_lines(self) -> Iterator[tuple[str, str]]:
         """The structure's, each with a seed of its own; edge lines of `triangle` have none."""
