@@ -31,7 +31,8 @@ from polytune.comparison.keep import portable
 from polytune.comparison.methods import PRETRAINED
 from polytune.comparison.runs import NOTE_FILE, Programs, Run, read_note, write_note
 from polytune.evaluation.records import PACKED, each_record, read_packed
-from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, RUN_FILE, WRITTEN, write_json
+from polytune.policy.run_file import RUN_FILE
+from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, WRITTEN, write_json
 
 METRICS_FILE = "metrics.jsonl"
 #: significant digits of a metric

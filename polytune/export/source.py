@@ -15,8 +15,9 @@ from polytune.export.proof import check_digests
 from polytune.places import at_home
 from polytune.policy.loading import CheckpointError, adapter_base, load_policy
 from polytune.policy.manifest import check_manifest
+from polytune.policy.run_file import RUN_FILE, of_run
 from polytune.running.checkpoints import checkpoints
-from polytune.running.provenance import RECORDED_FILE, RUN_FILE, of_run
+from polytune.running.provenance import RECORDED_FILE
 from polytune.trainer.recorded import digests
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -8,7 +8,6 @@ a prompt is so many characters, not the token that ends a message.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from itertools import islice
@@ -16,25 +15,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from polytune.policy.run_file import task_fields
 from polytune.tasks.base import Task
 
 #: the word after each observation; the next token is the policy's
 PROMPT_WORD = ">"
 #: prompts that stand for all where they are alike
 FEW_PROMPTS = 100
-
-
-def _task_of_run(folder: Path) -> str | None:
-    """The task that run.json names beside a policy, or, of a ``checkpoint-N``, in the folder above; None where neither
-    tells."""
-    folders = [folder, *([folder.resolve().parent] if folder.resolve().name.startswith("checkpoint-") else [])]
-    for file in (own / "run.json" for own in folders):
-        try:
-            trained = json.loads(file.read_text())["task"]["task"]
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
-        return trained if isinstance(trained, str) else None
-    return None
 
 
 class Renderer:
@@ -103,7 +90,7 @@ class Renderer:
     def _other_task(self) -> str:
         """What to say of a policy whose run names another task; nothing where it names this one, or none."""
         folder = Path(self.tokenizer.name_or_path or "/dev/null")
-        trained = _task_of_run(folder)
+        trained = task_fields(folder).get("task")
         own = (self.task.name, type(self.task).__name__)
         if trained is None or trained in own or trained.rpartition(":")[2] in own:
             return ""

@@ -12,8 +12,8 @@ from statistics import fmean
 from typing import Any
 
 from polytune.places import at_home
+from polytune.policy.run_file import RUN_FILE
 from polytune.report import charts
-from polytune.running.provenance import RUN_FILE
 from polytune.trainer.tree_log import TREES_FILE
 
 STEPS = "rollout/env_steps"

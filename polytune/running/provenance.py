@@ -17,10 +17,10 @@ from typing import Any, BinaryIO, NamedTuple
 from polytune.digests import beginning_digest, file_digest
 from polytune.places import at_home
 from polytune.policy.loading import CheckpointError, adapter_base, weight_files
+from polytune.policy.run_file import RUN_FILE, of_run, task_fields
 from polytune.privacy import private
 from polytune.running.identity import changed
 
-RUN_FILE = "run.json"
 #: part of a run's settings: what `polytune.running.identity.contents` says
 CONTENT = "content"
 #: of an evaluation, under its own name: its folder may be that of the run whose policy it measures
@@ -278,14 +278,6 @@ def check_written(records: BinaryIO) -> None:
         )
 
 
-def of_run(checkpoint: str | Path, name: str) -> Path:
-    """A file of a run's folder; a ``checkpoint-N`` in mid-run is spoken for by the folder of its run."""
-    folder = Path(checkpoint)
-    if not (folder / name).is_file() and folder.resolve().name.startswith("checkpoint-"):
-        folder = folder.resolve().parent
-    return folder / name
-
-
 def demonstration_hashes(checkpoint: str | Path) -> list[str]:
     """Hashes of the levels that the policy's demonstrations showed; empty when the checkpoint does not say.
 
@@ -319,11 +311,8 @@ def other_horizon(checkpoint: str | Path, task: str, horizon: int) -> int | None
 
 def _trained_on(checkpoint: str | Path, task: str) -> dict[str, Any]:
     """The task's fields of a policy's run; empty for another task, another program's policy, what cannot be read."""
-    try:
-        trained = dict(json.loads(of_run(checkpoint, RUN_FILE).read_text())["task"])
-        return trained if trained["task"] == task else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    trained = task_fields(checkpoint)
+    return trained if trained.get("task") == task else {}
 
 
 #: fields of PolicyConfig that decide what a policy is shown, and how much it may say

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from polytune.app.cli import flagged, parse
+from polytune.policy.run_file import RUN_FILE
 from polytune.run import RUN_YAML, RunConfig, as_yaml
-from polytune.running.provenance import RUN_FILE, check_same_run, other_horizon
+from polytune.running.provenance import check_same_run, other_horizon
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(
