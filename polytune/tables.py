@@ -113,7 +113,7 @@ METHODS: dict[str, Entry] = {
     "remix": Entry("polytune.methods.remix:ReMix", "rows of the policies before, truncated ratios"),
     "props": Entry("polytune.methods.props:PROPS", "samples what the rows of the last update had too little of"),
     "novelty": Entry("polytune.methods.novelty:Novelty", "bonus for what no earlier update did"),
-    "archive": Entry("polytune.methods.archive:Archive", "bonus for seldom kinds of success, of all the run"),
+    "archive": Entry("polytune.methods.archive:Archive", "bonus for kinds that the run has seldom found"),
     "beacons": Entry("polytune.methods.beacons:Beacons", "bonus for subgoals in words"),
     "chi_squared": Entry(
         "polytune.methods.chi_squared:ChiSquared", "what moves far from the pretrained policy earns less"

@@ -1,15 +1,17 @@
-"""An archive of kinds: a success earns a bonus that falls with how often its kind has succeeded before.
+"""An archive of kinds: an attempt earns a bonus that falls with how often its kind has been found before.
 
-    reward of a success, at its last turn, += coef (1 + N(s))^-power;   none for a kind that training showed (``shown``)
-s: its signature, with its start state where ``per_start_state``, otherwise the same from all of them. N(s): successes
-of that signature in all earlier updates of the run, over all processes. power 0: every kind that training did not show
-earns coef for ever; 1/2 is the rate of a count-based bonus. So an attempt is compared with all that the run has found
-and with what the data showed, where a diversity compares it with its set; and failures earn nothing.
+    reward of an attempt, at its last turn, += coef (1 + N(s))^-power;   none for a success that training showed (``shown``)
+s: its signature, with its start state where ``per_start_state``, otherwise the same from all of them. N(s): attempts
+of that kind in all earlier updates of the run, over all processes. power 0: every kind that training did not show
+earns coef for ever; 1/2 is the rate of a count-based bonus. ``failures`` false: successes alone earn and count; true:
+a new way to fail is worth as much as a new way to succeed, kept apart from it. So an attempt is compared with all that
+the run has found and with what the data showed, where a diversity compares it with its set, and the bonus falls by
+itself as less is new.
 
 Source: quality-diversity search, a feature archive of what succeeded (general knowledge); creativity as distinct *and*
 unseen (arXiv 2504.15266, section 2). coef and power are not established, so options. Assumes signatures that mean the
 same in every update; ``shown`` needs a task that says what its data shows (``Task.shown_signatures``: the creativity
-tasks), elsewhere nothing is shown. A vine's signature is that of its own turns. Degenerate cases: a success without a
+tasks), elsewhere nothing is shown. A vine's signature is that of its own turns. Degenerate cases: an attempt without a
 signature earns nothing; coef 0 leaves the run as it is.
 """
 
@@ -31,13 +33,16 @@ from polytune.rollout import Trajectory, signature_as_json
 class Archive(Method):
     coef: float = 1.0
     power: float = 0.5
+    failures: bool = False
     shown: bool = True
     per_start_state: bool = True
     page: ClassVar[str] = "archives"
     logs: ClassVar[dict[str, Metric]] = {
-        "archive/kinds": Metric("kinds of success found so far", "count", "rises", "stands still: nothing is new"),
+        "archive/kinds": Metric("kinds found so far", "count", "rises", "stands still: nothing is new"),
         "archive/new": Metric(
-            "share of the successes whose kind neither training nor an earlier update had", "", "above 0"
+            "share of what counts, successes or all attempts, whose kind neither training nor an earlier update had",
+            "",
+            "above 0",
         ),
         "archive/bonus": Metric("mean bonus of an attempt", "reward", "0 to coef"),
     }
@@ -45,7 +50,7 @@ class Archive(Method):
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)
         require_option("power", self.power, 0.0)
-        for name in ("shown", "per_start_state"):
+        for name in ("failures", "shown", "per_start_state"):
             value = getattr(self, name)
             require(isinstance(value, bool), f"{name} must be true or false, got {value!r}: change it in method_args.")
         self.never_paid: frozenset[int] = frozenset()
@@ -54,8 +59,8 @@ class Archive(Method):
     def says(self) -> str:
         of_training = ", none where training showed it," if self.shown else ""
         return (
-            f"An archive of kinds: a success earned {self.coef:g} (1 + N)^-{self.power:g} more{of_training} N being "
-            "how often its signature had succeeded in earlier updates."
+            f"An archive of kinds: {'an attempt' if self.failures else 'a success'} earned {self.coef:g} "
+            f"(1 + N)^-{self.power:g} more{of_training} N being how often its kind had been found in earlier updates."
         )
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
@@ -71,32 +76,37 @@ class Archive(Method):
 
     def reward(self, update: Update) -> torch.Tensor:
         bonus_B_T = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64)
-        successes = new = 0
-        for row, (start_state, trajectory) in enumerate(_attempts(update)):
-            if not trajectory.success or trajectory.signature is None:
+        counted = new = 0
+        for row, (start_state, attempt) in enumerate(_attempts(update)):
+            if not self.counts_it(attempt):
                 continue
-            count, shown = self.counts[self.kind(start_state, trajectory)], self.is_shown(trajectory)
-            successes, new = successes + 1, new + (not shown and not count)
+            count, shown = self.counts[self.kind(start_state, attempt)], self.is_shown(attempt)
+            counted, new = counted + 1, new + (not shown and not count)
             if not shown:
-                bonus_B_T[row, len(trajectory.turns) - 1] = self.coef * (1 + count) ** -self.power
+                bonus_B_T[row, len(attempt.turns) - 1] = self.coef * (1 + count) ** -self.power
         attempts = float(len(update.trajectories))
-        total, successes, new, attempts = update.sum([float(bonus_B_T.sum()), successes, new, attempts])
+        total, counted, new, attempts = update.sum([float(bonus_B_T.sum()), counted, new, attempts])
         update.record("archive/bonus", total / max(attempts, 1.0))
-        update.record("archive/new", new / max(successes, 1.0))
+        update.record("archive/new", new / max(counted, 1.0))
         return bonus_B_T
 
     def learn(self, update: Update) -> None:
-        found = (own for own in _attempts(update) if own[1].success and own[1].signature is not None)
-        self.counts.update(sorted(update.gather([self.kind(*own) for own in found])))
+        found = [self.kind(*own) for own in _attempts(update) if self.counts_it(own[1])]
+        self.counts.update(sorted(update.gather(found)))
         update.record("archive/kinds", len(self.counts))
 
-    def kind(self, start_state: int, trajectory: Trajectory) -> int:
-        """A number of 63 bits for what is counted as one."""
-        return number_of(trajectory.signature, start_state if self.per_start_state else None)
+    def counts_it(self, attempt: Trajectory) -> bool:
+        """Whether an attempt earns, and counts."""
+        return attempt.signature is not None and (attempt.success or self.failures)
 
-    def is_shown(self, trajectory: Trajectory) -> bool:
+    def kind(self, start_state: int, attempt: Trajectory) -> int:
+        """A number of 56 bits for what is counted as one."""
+        where = start_state if self.per_start_state else None
+        return number_of(attempt.signature, where, *([] if attempt.success else ["failed"]))
+
+    def is_shown(self, attempt: Trajectory) -> bool:
         """Whether training showed what an attempt did."""
-        return bool(self.never_paid) and number_of(trajectory.signature) in self.never_paid
+        return attempt.success and bool(self.never_paid) and number_of(attempt.signature) in self.never_paid
 
     def state(self) -> dict[str, torch.Tensor]:
         """shown (S,), kinds (K,), counts (K,)."""

@@ -91,6 +91,9 @@ def test_the_archive_by_hand():
     again.restore(method.state())
     assert archived(again, new, seen, other)[0] == pytest.approx([3.0, 0.0, 6 / math.sqrt(2)])
     assert archived(Archive(shown=False), seen, shown=[seen])[0] == [1.0]
+    both = Archive(failures=True)  # a failure is a kind of its own, even where it names what a success does
+    assert archived(both, "failed", None, None)[0] == [1.0, 1.0, 1.0]
+    assert archived(both, "failed", None)[0] == pytest.approx([2**-0.5, 3**-0.5])
     flat = Archive(power=0.0)
     assert [archived(flat, new)[0] for _ in range(3)] == [[1.0]] * 3
 
