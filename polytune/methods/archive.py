@@ -1,6 +1,6 @@
 """An archive of kinds: an attempt earns a bonus that falls with how often its kind has been found before.
 
-    reward of an attempt, at its last turn, += coef (1 + N(s))^-power;   none for a success that training showed (``shown``)
+    reward of an attempt, at its last turn, += coef (1 + N(s))^-power;   ``shown``: none for what training showed
 s: its signature, with its start state where ``per_start_state``, otherwise the same from all of them. N(s): attempts
 of that kind in all earlier updates of the run, over all processes. power 0: every kind that training did not show
 earns coef for ever; 1/2 is the rate of a count-based bonus. ``failures`` false: successes alone earn and count; true:
