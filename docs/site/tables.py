@@ -25,6 +25,9 @@ LABELS = {
     "poly_ppo_ucb": "Poly-PPO + UCB, whole episodes",
     "set_bonus": "PPO, sets beside the critic",
     "set_bonus_falling": "PPO, sets beside the critic, falling",
+    "archive": "PPO, archive of kinds",
+    "grpo_archive": "GRPO, KL, archive of kinds",
+    "poly_epo_archive": "Poly-EPO, archive of kinds",
     "sets": "Poly-EPO",
 }
 SETTINGS = {
@@ -114,25 +117,6 @@ def reproduction(path: str) -> str:
 def _signed_percent(cell: Mapping[str, float]) -> str:
     estimate, low, high = (f"{100 * cell[key]:+.1f}" for key in ("estimate", "low", "high"))
     return f"{estimate} [{low}{COMMA}{high}]"
-
-
-def creativity() -> str:
-    """triangle and sibling at tiny size: validity, distinct valid and distinct unseen answers."""
-    found = [look_up(f"{name}_comparison:policies") for name in ("triangle", "sibling")]
-    named = LABELS | {"poly_epo": "Poly-EPO, over each group's std †", "poly_ppo": "Poly-PPO"}
-    rows = []
-    for name in found[0]:
-        cells = [
-            text
-            for own in found
-            for text in (
-                interval(own[name]["success"]),
-                *map(whole, (own[name]["distinct_valid"], own[name]["distinct_unseen"])),
-            )
-        ]
-        rows.append([named[name], *cells])
-    three = ("valid share", "distinct valid", "distinct unseen")
-    return markdown(["policy", *(f"{task}: {what}" for task in ("triangle", "sibling") for what in three)], rows)
 
 
 def arithmetic() -> str:
@@ -338,7 +322,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "differences": differences,
     "search": search,
     "reproduction": reproduction,
-    "creativity": creativity,
     "arithmetic": arithmetic,
     "speed": speed,
     "branch_points": branch_points,
