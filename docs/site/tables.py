@@ -17,7 +17,7 @@ LABELS = {
     "grpo_clip_higher": "GRPO, clip .2/.28",
     "maxrl": "MaxRL",
     "grpo_kl": "GRPO, KL to the pretrained policy",
-    "pass_at_k": "pass@k policy optimisation †",
+    "pass_at_k": "pass@k policy optimisation",
     "poly_epo": "Poly-EPO",
     "poly_epo_clip_higher": "Poly-EPO, clip .2/.28",
     "poly_ppo": "Poly-PPO, sets over whole episodes",
@@ -47,11 +47,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def policies(path: str, *columns: str, **labels: str) -> str:
+def policies(path: str, *columns: str) -> str:
     """A row for each policy of a comparison. columns: ``TITLE=MEASURE`` or ``TITLE=MEASURE, FORMAT``."""
     found = look_up(f"{path}:policies")
     titles, keys = zip(*(column.rsplit("=", 1) for column in columns), strict=True)
-    rows = [[labels.get(name, LABELS[name]), *(_cell(own, key) for key in keys)] for name, own in found.items()]
+    rows = [[LABELS[name], *(_cell(own, key) for key in keys)] for name, own in found.items()]
     return markdown(["policy", *titles], rows)
 
 
