@@ -309,6 +309,17 @@ def speedrun() -> str:
     return markdown(head, [[str(cell) for cell in row] for row in rows])
 
 
+def tried(path: str) -> str:
+    """A row for each setting that was tried on one seed."""
+    named = {"success": "success", "pass@8": "pass@8", "pass@32": "pass@32"}
+    winning = "distinct_winning_signatures"
+    rows = [
+        [own["name"], own["fields"], *(FORMATS[""](own[key]) for key in named), FORMATS["2"](own[winning])]
+        for own in look_up(f"{path}:trials")
+    ]
+    return markdown(["method", "its fields", *named.values(), "winning room sets"], rows)
+
+
 def speedrun_tried() -> str:
     """Short runs that looked for an entry, on levels that are not the judge's."""
     targets = look_up("speedrun:rules:targets")
@@ -332,5 +343,6 @@ TABLES: dict[str, Callable[..., str]] = {
     "tutorial": tutorial,
     "memory": memory,
     "speedrun": speedrun,
+    "tried": tried,
     "speedrun_tried": speedrun_tried,
 }
