@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from figures import COMMA, FORMATS, interval, look_up, short, whole
+from figures import COMMA, FORMATS, interval, look_up, short
 
 LABELS = {
     "pretrained": "pretrained",
