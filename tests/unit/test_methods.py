@@ -70,7 +70,8 @@ def test_a_methods_recipe_differs_in_the_method_alone(path):
     assert before.pop("output_dir") != after.pop("output_dir")
     build_methods([method], parse_method_args([method], after.pop("method_args", [])))
     changed = {key for key in before | after if before.get(key) != after.get(key)}
-    assert changed <= {"methods", "kl_coef", "kl_reference", "rollout_states"} and "methods" in changed
+    searched = {"learning_rate"} if path.parent.name == "triangle" else set()  # docs/results/creativity.md: its effort
+    assert changed <= {"methods", "kl_coef", "kl_reference", "rollout_states"} | searched and "methods" in changed
     assert method in path.stem or {"kl_coef", "rollout_states"} & changed  # the method's own places to begin
 
 
