@@ -100,7 +100,9 @@ def main(argv: Sequence[str]) -> None:
                     run_world(world, store, only, seeds, config.bases)
             finally:
                 kept["worlds"][name] = benchmark_cells.world_summary(world, store, config.level, only)
-                kept["runs"][name] = benchmark.current_lines(world, store)
+                kept["runs"][name], before = benchmark.current_lines(world, store), kept["runs"].get(name, [])
+                if gone := benchmark.outdated(before, kept["runs"][name]):
+                    print(f"{name}: {gone} kept runs are of another recipe or start policy, and are left out.")
     finally:
         # ------------------------------------------------------------ JSON, picture, page
         benchmark_page.write_all(kept, config.keep, config.page, config.level, command("methods_benchmark", argv))

@@ -140,13 +140,26 @@ class World:
             contents(self.task),
         )
 
-    def identity(self, method: Method, base: Method) -> str:
+    def identity(self, method: Method) -> str:
         """A digest of what decides a run beside its seed: its recipe, what all runs share, the policy that it begins
         with, what is measured. Fields that nobody gave stand at their defaults and are left out."""
         told = {name: value for name, value in method.yaml.items() if name not in FREE}
         common = [self.config.set, self.config.n, self.config.evaluation_seed, self.task_config.task]
         return short_digest(json.dumps([portable(told), common, self.pretrained, contents(self.task)],
                                        sort_keys=True, default=str).encode())  # fmt: skip
+
+    @property
+    def start_identity(self) -> str:
+        """A digest of what decides the numbers of the policy that all runs begin with."""
+        return short_digest(f"{self.pretrained} {self.config.n} {self.config.evaluation_seed}".encode())
+
+    def line(self, store: RunStore, base: str, name: str, seed: int) -> dict[str, Any] | None:
+        """What is known of a run as its recipe and its start policy are now."""
+        return store.find(base, name, seed, self.identity(self.laid[base, name]))
+
+    def start_line(self, store: RunStore) -> dict[str, Any] | None:
+        """What is known of the policy that all runs begin with."""
+        return store.find(PRETRAINED, BASE_ALONE, 0, self.start_identity)
 
 
 def _line(error: Exception, *own: object) -> str:
@@ -193,7 +206,7 @@ def run_one(world: World, base: str, name: str, seed: int, call: Call) -> dict[s
         "base": base,
         "method": name,
         "seed": seed,
-        "identity": world.identity(method, world.laid[base, BASE_ALONE]),
+        "identity": world.identity(method),
     }
     began = time.process_time()
     try:
@@ -251,7 +264,7 @@ def due(
     """The runs that are not done; those that were refused or failed are among them."""
     found = []
     for base, name, seed in plan(world, only, seeds):
-        line = store.find(base, name, seed, world.identity(world.laid[base, name], world.laid[base, BASE_ALONE]))
+        line = world.line(store, base, name, seed)
         if line is None or "values" not in line:
             found.append((base, name, seed))
     return found
@@ -259,12 +272,11 @@ def due(
 
 def measure_start(world: World, store: RunStore, call: Call) -> None:
     """The numbers of the policy that all runs begin with, once."""
-    identity = short_digest(f"{world.pretrained} {world.config.n} {world.config.evaluation_seed}".encode())
-    line = store.find(PRETRAINED, BASE_ALONE, 0, identity)
-    if line is None:
+    if world.start_line(store) is None:
         run = Run(world.folder / PRETRAINED)
         values = measure(world, run, world.programs(), call)
-        store.add({"base": PRETRAINED, "method": BASE_ALONE, "seed": 0, "identity": identity, "values": values})
+        line = {"base": PRETRAINED, "method": BASE_ALONE, "seed": 0, "identity": world.start_identity}
+        store.add(line | {"values": values})
 
 
 def open_store(world: World, kept: Mapping[str, Any]) -> RunStore:
@@ -278,6 +290,12 @@ def open_store(world: World, kept: Mapping[str, Any]) -> RunStore:
 
 
 def current_lines(world: World, store: RunStore) -> list[dict[str, Any]]:
-    """The lines of runs that the benchmark has now, in the order of the plan."""
-    keys = [(PRETRAINED, BASE_ALONE, 0), *plan(world)]
-    return [store.runs[key] for key in keys if key in store.runs]
+    """The lines that the cells are made of, in the order of the plan: none of an older recipe or start policy."""
+    lines = [world.start_line(store), *(world.line(store, *key) for key in plan(world))]
+    return [line for line in lines if line is not None]
+
+
+def outdated(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> int:
+    """How many runs that were kept ``before`` are no part of the result any more."""
+    known = [{(line["base"], line["method"], line["seed"]) for line in lines} for lines in (before, now)]
+    return len(known[0] - known[1])

@@ -27,7 +27,7 @@ GAINS, HARMS, TRADES, OPEN, SAME = "gains", "harms", "trades", "not resolved", "
 def world_summary(world: World, store: RunStore, level: float, only: Mapping[str, set[str]] | None) -> dict[str, Any]:
     """The cells of a world, by base and method, with the policy that all runs begin with and the bases themselves."""
     trainer = world.bases[0].settings["trainer"]
-    start = store.runs.get((PRETRAINED, BASE_ALONE, 0), {})
+    start = world.start_line(store) or {}
     return {
         "task": world.task.name,
         "exact": world.exact,
@@ -82,9 +82,7 @@ def cell(world: World, store: RunStore, base: str, name: str, level: float, only
 
 
 def _all_lines(world: World, store: RunStore, base: str, name: str) -> list[dict[str, Any]]:
-    method = world.laid[base, name]
-    identity = world.identity(method, world.laid[base, BASE_ALONE])
-    found = (store.find(base, name, seed, identity) for seed in world.seeds)
+    found = (world.line(store, base, name, seed) for seed in world.seeds)
     return [line for line in found if line is not None]
 
 

@@ -1,10 +1,9 @@
 """The finished runs of one world of the benchmark: a line of JSON each, appended when a run ends, so that a kill loses
-the run in progress alone. Of lines about one run the last one counts; a torn last line is none.
+the run in progress alone. Of lines about one run of one identity the last one counts; a torn last line is none.
 
 A line: ``base``, ``method`` (BASE_ALONE: nothing over the base), ``seed``, ``identity`` (a digest of what decides the
-run), and ``values`` (measure -> number), ``env_steps``, ``gradient_steps``, ``cpu_seconds`` of
-training, or ``refused`` or ``failed``,
-the line that it ended with.
+run), and ``values`` (measure -> number), ``env_steps``, ``gradient_steps``, ``cpu_seconds`` of training, or
+``refused`` or ``failed``, the line that it ended with.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 BASE_ALONE = ""
-Key = tuple[str, str, int]
+#: base, method, seed, identity
+Key = tuple[str, str, int, str]
 
 
 class RunStore:
-    """Runs by (base, method, seed) of the file ``path``; ``kept``: lines from elsewhere, which those of the file
-    replace."""
+    """Runs of the file ``path``; ``kept``: lines from elsewhere, which those of the file replace."""
 
     def __init__(self, path: Path, kept: Iterable[Mapping[str, Any]] = ()):
         self.path = path
@@ -30,12 +29,11 @@ class RunStore:
             self._take(dict(line))
 
     def _take(self, line: dict[str, Any]) -> None:
-        self.runs[line["base"], line["method"], line["seed"]] = line
+        self.runs[line["base"], line["method"], line["seed"], line["identity"]] = line
 
     def find(self, base: str, method: str, seed: int, identity: str) -> dict[str, Any] | None:
-        """The line of a run; None where there is none, or one of another identity."""
-        line = self.runs.get((base, method, seed))
-        return line if line is not None and line["identity"] == identity else None
+        """The line of a run; None where there is none, or only ones of another identity."""
+        return self.runs.get((base, method, seed, identity))
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Write a line, which is on the disk when this returns."""

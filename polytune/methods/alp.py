@@ -19,7 +19,8 @@ from typing import ClassVar
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.rollout import Start
 

@@ -25,8 +25,9 @@ import torch
 from polytune.config import require
 from polytune.lookup import find, is_path
 from polytune.meanings import Metric
-from polytune.methods.base import Beginning, Method, Update, require_option
+from polytune.methods.base import Beginning, Method, Update
 from polytune.methods.mixture import Mixture, fit
+from polytune.methods.options import require_option
 from polytune.methods.solved import success_rate, whole_trees
 from polytune.rollout import Start
 
@@ -49,7 +50,6 @@ class ALPGMM(Method):
         for name, minimum in (("window", 2), ("components", 2), ("least", 0)):
             value = getattr(self, name)
             require_option(name, value, minimum)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         named = not self.parameters or is_path(self.parameters)
         require(named, f"parameters is {self.parameters!r}: name a function as package.module:name.")
         self._told: Callable[[int], Sequence[float]] | None = None

@@ -6,7 +6,8 @@ of that kind in all earlier updates of the run, over all processes. power 0: eve
 earns coef for ever; 1/2 is the rate of a count-based bonus. ``failures`` false: successes alone earn and count; true:
 a new way to fail is worth as much as a new way to succeed, kept apart from it. So an attempt is compared with all that
 the run has found and with what the data showed, where a diversity compares it with its set, and the bonus falls by
-itself as less is new.
+itself as less is new. Where kinds stay seldom to the end, for so many ways lead to a goal, it does not fall enough:
+with ``coef_end`` coef goes there in a straight line over the run, so that its end is about reward.
 
 Source: quality-diversity search, a feature archive of what succeeded (general knowledge); creativity as distinct *and*
 unseen (arXiv 2504.15266, section 2). coef and power are not established, so options. Assumes signatures that mean the
@@ -22,16 +23,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.digests import number_from
 from polytune.meanings import Metric
-from polytune.methods.base import Beginning, Method, Update, require_option
+from polytune.methods.base import Beginning, Method, Update
+from polytune.methods.options import on_the_way, require_lasting_signatures, require_option
 from polytune.rollout import Trajectory, signature_as_json
 
 
 @dataclass
 class Archive(Method):
     coef: float = 1.0
+    coef_end: float | None = None
     power: float = 0.5
     failures: bool = False
     shown: bool = True
@@ -49,26 +51,23 @@ class Archive(Method):
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)
+        if self.coef_end is not None:
+            require_option("coef_end", self.coef_end, 0.0)
         require_option("power", self.power, 0.0)
-        for name in ("failures", "shown", "per_start_state"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), f"{name} must be true or false, got {value!r}: change it in method_args.")
         self.never_paid: frozenset[int] = frozenset()
         self.counts: Counter[int] = Counter()
 
     def says(self) -> str:
         of_training = ", none where training showed it," if self.shown else ""
+        falls = "" if self.coef_end is None else f", by the end of the run {self.coef_end:g},"
         return (
-            f"An archive of kinds: {'an attempt' if self.failures else 'a success'} earned {self.coef:g} "
+            f"An archive of kinds: {'an attempt' if self.failures else 'a success'} earned {self.coef:g}{falls} times "
             f"(1 + N)^-{self.power:g} more{of_training} N being how often its kind had been found in earlier updates."
         )
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
-        require(
-            objective.signature in ("task", "actions"),
-            f"method 'archive' counts signatures over all updates, but signature {objective.signature!r} numbers the "
-            "clusters of a group anew in every update: set signature to 'task'.",
-        )
+        what = "counts signatures over all updates"
+        require_lasting_signatures("archive", what, objective, "set signature to 'task'")
 
     def begin(self, beginning: Beginning) -> None:
         if self.shown:
@@ -77,13 +76,14 @@ class Archive(Method):
     def reward(self, update: Update) -> torch.Tensor:
         bonus_B_T = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64)
         counted = new = 0
-        for row, (start_state, attempt) in enumerate(_attempts(update)):
+        coef = on_the_way(self.coef, self.coef_end, update.progress)
+        for row, (tree, attempt) in enumerate(update.grown):
             if not self.counts_it(attempt):
                 continue
-            count, shown = self.counts[self.kind(start_state, attempt)], self.is_shown(attempt)
+            count, shown = self.counts[self.kind(tree.start_state, attempt)], self.is_shown(attempt)
             counted, new = counted + 1, new + (not shown and not count)
             if not shown:
-                bonus_B_T[row, len(attempt.turns) - 1] = self.coef * (1 + count) ** -self.power
+                bonus_B_T[row, len(attempt.turns) - 1] = coef * (1 + count) ** -self.power
         attempts = float(len(update.trajectories))
         total, counted, new, attempts = update.sum([float(bonus_B_T.sum()), counted, new, attempts])
         update.record("archive/bonus", total / max(attempts, 1.0))
@@ -91,7 +91,7 @@ class Archive(Method):
         return bonus_B_T
 
     def learn(self, update: Update) -> None:
-        found = [self.kind(*own) for own in _attempts(update) if self.counts_it(own[1])]
+        found = [self.kind(tree.start_state, own) for tree, own in update.grown if self.counts_it(own)]
         self.counts.update(sorted(update.gather(found)))
         update.record("archive/kinds", len(self.counts))
 
@@ -124,8 +124,3 @@ class Archive(Method):
 def number_of(signature: Hashable, *where: Hashable) -> int:
     """The same number for the same signature, on every machine."""
     return number_from(repr((signature_as_json(signature), *where)).encode(), 7)
-
-
-def _attempts(update: Update) -> list[tuple[int, Trajectory]]:
-    """(start state, attempt) of this process's rows."""
-    return [(tree.start_state, own) for tree in update.trees for own in tree.trajectories()]

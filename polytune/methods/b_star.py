@@ -15,9 +15,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 
 
 @dataclass
@@ -39,7 +39,6 @@ class BStaR(Method):
         for name in ("steps", "hold", "wanted"):
             value = getattr(self, name)
             require_option(name, value, 1)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         self.scores = [0.0] * self.steps
         self.updates = 0
 

@@ -24,14 +24,12 @@ Methods run in the order in which the run names them. What a hook sees is one pr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 
-from polytune.config import require_number
 from polytune.meanings import Metric
 from polytune.rollout import Row, Start, Trajectory, Tree, Walk
 
@@ -133,9 +131,14 @@ class Update:
     score: Score | None = None
 
     @property
+    def grown(self) -> list[tuple[Tree, Trajectory]]:
+        """Of each row the tree and what was grown in it."""
+        return [(tree, trajectory) for tree in self.trees for trajectory in tree.trajectories()]
+
+    @property
     def trajectories(self) -> list[Trajectory]:
         """One a row."""
-        return [trajectory for tree in self.trees for trajectory in tree.trajectories()]
+        return [trajectory for _, trajectory in self.grown]
 
     @property
     def own_B_C(self) -> torch.Tensor:
@@ -342,8 +345,3 @@ class Method:
         """After ``restore``: make the snapshots anew that ``state`` must not hold (unpickling runs code).
         ``snapshots_on(ways)`` walks ways from the start state: of each the snapshots before its turns and after the
         last."""
-
-
-def require_option(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
-    """Raise ``ValueError`` unless the option ``value`` is a finite number in [minimum, maximum]."""
-    require_number(name, value, minimum, maximum, where="change it in method_args")

@@ -17,7 +17,8 @@ import torch
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 
 
 @dataclass
@@ -42,16 +43,14 @@ class Beacons(Method):
         )
 
     def reward(self, update: Update) -> torch.Tensor:
-        bonus_B_T, row = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64), 0
-        for tree in update.trees:
-            for trajectory in tree.trajectories():
-                before = [update.text(tree.prompt_ids), *(update.text(t.feedback_ids) for t in trajectory.shared_turns)]
-                left = [goal for goal in self.words if not any(goal in text for text in before)]
-                for turn, told in enumerate(trajectory.turns):
-                    found = [goal for goal in left if goal in update.text(told.feedback_ids)]
-                    bonus_B_T[row, turn] = self.coef * len(found) / len(self.words)
-                    left = [goal for goal in left if goal not in found]
-                row += 1
+        bonus_B_T = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64)
+        for row, (tree, trajectory) in enumerate(update.grown):
+            before = [update.text(tree.prompt_ids), *(update.text(t.feedback_ids) for t in trajectory.shared_turns)]
+            left = [goal for goal in self.words if not any(goal in text for text in before)]
+            for turn, told in enumerate(trajectory.turns):
+                found = [goal for goal in left if goal in update.text(told.feedback_ids)]
+                bonus_B_T[row, turn] = self.coef * len(found) / len(self.words)
+                left = [goal for goal in left if goal not in found]
         total, count = update.sum([float(bonus_B_T.sum()), float(len(bonus_B_T))])
         update.record("beacons/bonus", total / max(count, 1.0))
         return bonus_B_T

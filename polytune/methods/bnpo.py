@@ -20,7 +20,8 @@ import torch
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 
 #: a variance below it comes from the rounding of equal rates; one group of a thousand that differs by .001 makes 1e-9
 ROUNDING = 1e-12

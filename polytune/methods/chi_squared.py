@@ -21,7 +21,8 @@ import torch
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 
 
 def pretrained_at_hand(name: str, trainer: Any) -> None:

@@ -16,7 +16,8 @@ import torch
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Update, require_option
+from polytune.methods.base import Method, Minibatch, Update
+from polytune.methods.options import require_option
 
 
 @dataclass

@@ -28,7 +28,8 @@ import torch
 from polytune.config import require, require_choice
 from polytune.digests import number_from
 from polytune.meanings import Metric
-from polytune.methods.base import Grown, Method, Update, require_option
+from polytune.methods.base import Grown, Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept
 from polytune.rollout import Row, Start, Trajectory, Tree, trajectory_row
 
@@ -52,7 +53,6 @@ class ContextRollouts(Method):
         require_option("share", self.share, 0.0, 1.0)
         require_option("each", self.each, 1)
         require_choice("ratio", self.ratio, ("plain", "true"))
-        require(isinstance(self.each, int), f"each must be a whole number, got {self.each!r}: change method_args.")
         self.hint = "" if self.hint is None else str(self.hint)
         self.found: list[Kept] = []  # of this update, of all processes
         self.means: dict[int, tuple[float, float]] = {}  # of this process's trees, by place: (m, m')

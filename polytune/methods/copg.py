@@ -23,8 +23,9 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.config import require, require_choice
-from polytune.methods.base import Method, Minibatch, Update, require_option
+from polytune.methods.base import Method, Minibatch, Update
 from polytune.methods.chi_squared import log_ratios, pretrained_at_hand
+from polytune.methods.options import require_option
 from polytune.methods.rec import mean_over_tokens
 
 

@@ -21,8 +21,9 @@ import torch
 from polytune.config import require
 from polytune.lookup import find, is_path
 from polytune.meanings import Metric
-from polytune.methods.base import Minibatch, require_option
+from polytune.methods.base import Minibatch
 from polytune.methods.context_rollouts import ContextRollouts
+from polytune.methods.options import require_option
 from polytune.rollout import Tree
 
 

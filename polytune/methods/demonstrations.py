@@ -16,9 +16,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Beginning, Method, Minibatch, Update, require_option
+from polytune.methods.base import Beginning, Method, Minibatch, Update
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept, Kind, pack_rows, unpack_rows
 from polytune.rollout import Row
 
@@ -39,7 +39,6 @@ class Demonstrations(Method):
         require_option("coef", self.coef, 0.0)
         require_option("share", self.share, 0.0, 1.0)
         require_option("episodes", self.episodes, 1)
-        require(isinstance(self.episodes, int), f"episodes must be a whole number, got {self.episodes!r}.")
         self.buffer: dict[Kind, Kept] = {}
         self.updates = 0
 

@@ -27,7 +27,8 @@ import torch
 
 from polytune.config import require, require_choice
 from polytune.meanings import Metric
-from polytune.methods.base import Beginning, Method, Minibatch, Update, require_option
+from polytune.methods.base import Beginning, Method, Minibatch, Update
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept, Kind, pack_rows, unpack_rows
 from polytune.methods.solved import success_rate
 from polytune.rollout import Row, Start, trajectory_row

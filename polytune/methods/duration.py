@@ -16,7 +16,8 @@ from typing import ClassVar
 
 import torch
 
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 
 
 @dataclass

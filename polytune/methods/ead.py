@@ -18,7 +18,8 @@ import math
 from dataclasses import dataclass
 
 from polytune.config import require
-from polytune.methods.base import Method, require_option
+from polytune.methods.base import Method
+from polytune.methods.options import require_option
 
 
 @dataclass
@@ -35,7 +36,6 @@ class EAD(Method):
             require_option(name, getattr(self, name), 0.0)
         for name in ("tau_min", "d_0", "d_max"):
             require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}: raise it.")
-        require(isinstance(self.cutoff, int), f"cutoff must be a whole number, got {self.cutoff!r}.")
         require(
             self.tau_min <= self.tau_max,
             f"tau_min is {self.tau_min} and tau_max {self.tau_max}, with which an answer begins: lower tau_min.",

@@ -19,9 +19,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.ragged import pack, unpack
 from polytune.methods.solved import whole_trees
 from polytune.rollout import STOPPED, Trajectory
@@ -47,7 +47,6 @@ class EarlyStop(Method):
         for name, minimum in (("least", 1), ("repeats", 0), ("size", 1)):
             value = getattr(self, name)
             require_option(name, value, minimum)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         self.lengths: dict[int, list[int]] = {}  # start state -> turns of its last successes
 
     def says(self) -> str:

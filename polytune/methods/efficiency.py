@@ -19,7 +19,8 @@ import torch
 from polytune.config import require
 from polytune.lookup import find, said
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 from polytune.rollout import Trajectory, Tree
 
 
@@ -41,12 +42,10 @@ class Efficiency(Method):
         return "**Adaptive exploration reward** (InfiGUI-G1): the k-th of N answers being right is worth 1 / sqrt(N k)."
 
     def reward(self, update: Update) -> torch.Tensor:
-        bonus_B_T, row = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64), 0
-        for tree in update.trees:
-            for trajectory in tree.trajectories():
-                worth = self.coef * self.worth(update, tree, trajectory)
-                bonus_B_T[row, len(trajectory.turns) - 1] = worth - trajectory.discounted_return()
-                row += 1
+        bonus_B_T = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64)
+        for row, (tree, trajectory) in enumerate(update.grown):
+            worth = self.coef * self.worth(update, tree, trajectory)
+            bonus_B_T[row, len(trajectory.turns) - 1] = worth - trajectory.discounted_return()
         total, count = update.sum([float(bonus_B_T.sum()), float(len(bonus_B_T))])
         update.record("efficiency/bonus", total / max(count, 1.0))
         return bonus_B_T

@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.config import require, require_choice
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
 from polytune.methods.chi_squared import log_ratios, pretrained_at_hand
+from polytune.methods.options import require_option
 
 SLOPES = {
     "js": lambda log_t: math.log(2) + log_t - torch.nn.functional.softplus(log_t),

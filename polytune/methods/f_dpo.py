@@ -22,8 +22,9 @@ from torch.nn.functional import logsigmoid
 
 from polytune.config import require, require_choice
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Update, require_option
+from polytune.methods.base import Method, Minibatch, Update
 from polytune.methods.chi_squared import log_ratios, pretrained_at_hand
+from polytune.methods.options import require_option
 from polytune.methods.rec import mean_over_tokens
 
 DIVERGENCES = ("reverse", "forward", "js", "alpha")

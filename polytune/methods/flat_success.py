@@ -13,7 +13,8 @@ from typing import ClassVar
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 
 
 @dataclass

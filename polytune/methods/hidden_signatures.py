@@ -16,7 +16,8 @@ import torch
 
 from polytune.config import require
 from polytune.lookup import is_path
-from polytune.methods.base import Method, Seen, Update, require_option
+from polytune.methods.base import Method, Seen, Update
+from polytune.methods.options import require_option
 from polytune.methods.rep_exp import project
 
 
@@ -29,7 +30,6 @@ class HiddenSignatures(Method):
 
     def __post_init__(self) -> None:
         require_option("width", self.width, 1)
-        require(isinstance(self.width, int), f"width must be a whole number, got {self.width!r}: change method_args.")
         require_option("scale", self.scale, 1e-9)
 
     def says(self) -> str:

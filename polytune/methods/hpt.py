@@ -16,8 +16,9 @@ from typing import ClassVar
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Update, require_option
+from polytune.methods.base import Update
 from polytune.methods.demonstrations import Demonstrations
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept
 from polytune.methods.solved import whole_trees
 

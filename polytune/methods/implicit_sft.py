@@ -27,9 +27,10 @@ from torch.nn.functional import logsigmoid, softplus
 
 from polytune.config import require_choice
 from polytune.meanings import Metric
-from polytune.methods.base import Beginning, Minibatch, Update, require_option
+from polytune.methods.base import Beginning, Minibatch, Update
 from polytune.methods.chi_squared import pretrained_at_hand
 from polytune.methods.demonstrations import Demonstrations
+from polytune.methods.options import require_option
 from polytune.methods.rec import mean_over_tokens
 
 #: f'(u), and f'(u) - f(u) / u, of log u

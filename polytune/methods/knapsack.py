@@ -21,7 +21,8 @@ import torch
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.rollout import Start
 
@@ -40,7 +41,6 @@ class Knapsack(Method):
         for name in ("low", "high"):
             value = getattr(self, name)
             require_option(name, value, 1)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         require(self.low <= self.high, f"low is {self.low} and high {self.high}: raise high.")
         self.known: Known = {}
 

@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Update, require_option
+from polytune.methods.base import Method, Minibatch, Update
+from polytune.methods.options import require_option
 from polytune.methods.rec import mean_over_tokens
 
 

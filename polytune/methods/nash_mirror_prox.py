@@ -23,8 +23,9 @@ import torch
 
 from polytune.config import require
 from polytune.lookup import find, is_path
-from polytune.methods.base import Method, Update, Weights, require_option
+from polytune.methods.base import Method, Update, Weights
 from polytune.methods.chi_squared import pretrained_at_hand
+from polytune.methods.options import require_option
 
 
 @dataclass
@@ -35,7 +36,6 @@ class NashMirrorProx(Method):
 
     def __post_init__(self) -> None:
         require_option("every", self.every, 1)
-        require(isinstance(self.every, int), f"every must be a whole number, got {self.every!r}: change it.")
         require(not self.judge or is_path(self.judge), f"judge is {self.judge!r}: name it as package.module:name.")
         self._judge = find("judge", self.judge, {}) if self.judge else None
         self.updates = 0

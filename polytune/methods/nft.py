@@ -18,7 +18,8 @@ import torch
 
 from polytune.config import require_choice
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Update, require_option
+from polytune.methods.base import Method, Minibatch, Update
+from polytune.methods.options import require_option
 from polytune.methods.rec import mean_over_tokens
 
 WEIGHTS = ("failures", "grpo")

@@ -19,9 +19,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Seen, Update, require_option
+from polytune.methods.base import Method, Seen, Update
+from polytune.methods.options import require_option
 from polytune.methods.rep_exp import project
 
 
@@ -44,7 +44,6 @@ class Novelty(Method):
         for name in ("neighbours", "adds", "size", "width"):
             value = getattr(self, name)
             require_option(name, value, 1)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         self.archive_K_W = torch.zeros(0, 0, dtype=torch.float64)
         self.updates = 0
 

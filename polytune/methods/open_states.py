@@ -29,7 +29,8 @@ import torch
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.ragged import pack, unpack
 from polytune.methods.ways import Way, pack_ways, unpack_ways, way_of
 from polytune.rollout import Root, Start, Trajectory, Tree, Walk, find_branching

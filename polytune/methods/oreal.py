@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from polytune.config import require
-from polytune.methods.base import Method, Minibatch, Update, require_option
+from polytune.methods.base import Method, Minibatch, Update
+from polytune.methods.options import require_option
 from polytune.methods.rec import mean_over_tokens
 
 
@@ -32,7 +32,6 @@ class OREAL(Method):
     def __post_init__(self) -> None:
         require_option("right", self.right, 0.0, math.inf)
         require_option("wrong", self.wrong, 0.0, math.inf)
-        require(isinstance(self.pairs, bool), f"pairs must be true or false, got {self.pairs!r}.")
 
     def says(self) -> str:
         return (

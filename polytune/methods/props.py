@@ -21,9 +21,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Apart, Method, Update, require_option
+from polytune.methods.base import Apart, Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept, Kind, first_advantages, fresh_rows, keep, numbered, pack_rows, unpack_rows
 from polytune.rollout import Row
 
@@ -52,7 +52,6 @@ class PROPS(Method):
         for name in ("epochs", "minibatches"):
             value = getattr(self, name)
             require_option(name, value, 1)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         self.buffer: dict[Kind, Kept] = {}
         self.updates = 0
 

@@ -27,7 +27,8 @@ import torch
 
 from polytune.config import require, require_choice
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Update, require_option
+from polytune.methods.base import Method, Minibatch, Update
+from polytune.methods.options import require_option
 
 REGIONS = ("none", "one_side", "two_side", "ring")
 WEIGHTS = ("none", "importance", "advantage")
@@ -65,7 +66,6 @@ class REC(Method):
     def __post_init__(self) -> None:
         require_choice("region", self.region, REGIONS)
         require_choice("weigh", self.weigh, WEIGHTS)
-        require(isinstance(self.balance, bool), f"balance must be true or false, got {self.balance!r}.")
         require_option("temp", self.temp, 1e-6)
         for name in ("low", "high", "ring_low", "ring_high", "tau"):
             require_option(name, getattr(self, name), 0.0)

@@ -19,8 +19,9 @@ from typing import ClassVar
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Minibatch, Seen, Update, require_option
+from polytune.methods.base import Minibatch, Seen, Update
 from polytune.methods.demonstrations import Demonstrations
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.rollout import Row

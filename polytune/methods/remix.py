@@ -25,10 +25,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Update, Weights, require_option
+from polytune.methods.base import Method, Minibatch, Update, Weights
 from polytune.methods.chi_squared import pretrained_at_hand
+from polytune.methods.options import require_option
 from polytune.methods.rec import mean_over_tokens
 from polytune.methods.row_buffer import Kept, Kind, first_advantages, fresh_rows, keep, numbered, pack_rows, unpack_rows
 from polytune.rollout import Row
@@ -54,7 +54,6 @@ class ReMix(Method):
 
     def __post_init__(self) -> None:
         require_option("age", self.age, 1)
-        require(isinstance(self.age, int), f"age must be a whole number, got {self.age!r}: change it in method_args.")
         require_option("share", self.share, 0.0, 1.0)
         require_option("until", self.until, 0.0, 1.0)
         require_option("most", self.most, 0.0)

@@ -18,9 +18,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Seen, Update, require_option
+from polytune.methods.base import Method, Seen, Update
+from polytune.methods.options import require_option
 
 
 @dataclass
@@ -40,10 +40,7 @@ class RepExp(Method):
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)
         require_option("damping", self.damping, 1e-9)
-        require(
-            isinstance(self.width, int) and self.width >= 1,
-            f"width must be an integer of at least 1, got {self.width!r}: change it in method_args.",
-        )
+        require_option("width", self.width, 1)
 
     def says(self) -> str:
         return (

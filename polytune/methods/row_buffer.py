@@ -43,10 +43,9 @@ def first_advantages(update: Update, advantages_B_C: torch.Tensor) -> list[float
 
 def fresh_rows(update: Update, values: Sequence[float]) -> list[Kept]:
     """This process's rows of an update with a number each, of the kind (start state, 0)."""
-    grown = [(tree, trajectory) for tree in update.trees for trajectory in tree.trajectories()]
     return [
         Kept((tree.start_state, 0), value, trajectory_row(tree.prompt_ids, trajectory), 0)
-        for (tree, trajectory), value in zip(grown, values, strict=False)  # blank rows come after them
+        for (tree, trajectory), value in zip(update.grown, values, strict=False)  # blank rows come after them
     ]
 
 

@@ -18,9 +18,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require, require_integer
+from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import on_the_way, require_option
 from polytune.objective import SPREAD, polychromic_window, score_groups
 
 
@@ -46,11 +47,8 @@ class SetBonus(Method):
         require_option("coef", self.coef, 0.0)
         if self.coef_end is not None:
             require_option("coef_end", self.coef_end, 0.0)
-        require_integer("set_size", self.set_size, 1)
-        require(
-            isinstance(self.window, int) and self.window >= -1,
-            f"window must be a number of turns or -1, got {self.window!r}.",
-        )
+        require_option("set_size", self.set_size, 1)
+        require_option("window", self.window, -1)
 
     def says(self) -> str:
         falls = "" if self.coef_end is None else f", by the end of the run {self.coef_end:g} times,"
@@ -58,11 +56,6 @@ class SetBonus(Method):
             f"**sets beside the critic**: {self.coef:g} times the set advantage ({self.objective}, sets of "
             f"{self.set_size}){falls} is added to the critic's."
         )
-
-    def coef_at(self, progress: float) -> float:
-        """The coefficient once a share ``progress`` of the run's updates is made."""
-        end = self.coef if self.coef_end is None else self.coef_end
-        return self.coef + (end - self.coef) * progress
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
         require(
@@ -90,7 +83,7 @@ class SetBonus(Method):
         update.record("set_bonus/scale_raw", std)
         if std <= SPREAD * max(update.gather([largest])):
             return advantages_B_T
-        coef = self.coef_at(update.progress)
+        coef = on_the_way(self.coef, self.coef_end, update.progress)
         window = None if self.window == -1 else self.window
         for row, attempt in enumerate(attempts):
             inside = polychromic_window(len(attempt.turns), window)

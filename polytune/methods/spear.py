@@ -24,7 +24,8 @@ import torch
 from polytune.config import require, require_choice
 from polytune.digests import number_from
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_lasting_signatures, require_option
 from polytune.methods.row_buffer import Kept, Kind, keep, pack_rows, unpack_rows
 from polytune.rollout import Row, Trajectory, signature_as_json, trajectory_row
 
@@ -54,7 +55,6 @@ class SPEAR(Method):
         for name in ("max_age", "size", "history"):
             value = getattr(self, name)
             require_option(name, value, 1)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         require_choice("key", self.key, ("signature", "actions"))
         self.buffer: dict[Kind, Kept] = {}
         self.means: list[float] = []
@@ -72,11 +72,9 @@ class SPEAR(Method):
             self.share > 0.0 or trainer.max_env_steps is not None,
             "method 'spear' has no room: share is 0, and without max_env_steps no row stays blank. Raise spear.share.",
         )
-        require(
-            self.key != "signature" or objective.signature in ("task", "actions"),
-            f"method 'spear' keeps one success of each signature, but signature {objective.signature!r} numbers the "
-            "clusters of a group anew in every update: set spear.key to 'actions'.",
-        )
+        if self.key == "signature":
+            what = "keeps one success of each signature"
+            require_lasting_signatures("spear", what, objective, "set spear.key to 'actions'")
 
     def wanted_rows(self, rows: int) -> int:
         return math.ceil(self.share * rows)

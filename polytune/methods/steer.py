@@ -19,7 +19,8 @@ import torch
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Seen, Update, require_option
+from polytune.methods.base import Method, Minibatch, Seen, Update
+from polytune.methods.options import require_option
 
 
 @dataclass

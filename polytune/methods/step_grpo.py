@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 
 from polytune.config import require
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 
 
 @dataclass
@@ -24,7 +25,6 @@ class StepGRPO(Method):
     page: ClassVar[str] = "groups"
 
     def __post_init__(self) -> None:
-        require(isinstance(self.to_go, bool), f"to_go must be true or false, got {self.to_go!r}.")
         require_option("eps", self.eps, 1e-12)
 
     def says(self) -> str:

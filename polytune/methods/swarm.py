@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 
 from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Beginning, Method, Update, require_option
+from polytune.methods.base import Beginning, Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept, Kind, pack_rows, unpack_rows
 from polytune.rollout import Row
 

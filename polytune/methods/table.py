@@ -9,6 +9,7 @@ from typing import Any
 from polytune.config import require
 from polytune.lookup import find, unknown
 from polytune.methods.base import Method
+from polytune.methods.options import require_types
 from polytune.tables import METHODS
 
 
@@ -34,6 +35,7 @@ def _build(name: str, options: Mapping[str, Any]) -> Method:
     for option in options:
         require(option in known, f"method_args: {unknown(f'option of {name}', option, known)}.")
     try:
+        require_types(kind, options)
         return kind(**options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"method {name!r}: {error}") from error

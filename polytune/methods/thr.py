@@ -20,7 +20,8 @@ from typing import ClassVar
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Seen, Update, require_option
+from polytune.methods.base import Method, Seen, Update
+from polytune.methods.options import require_option
 
 #: share of tau within which a token ties with it, and counts as not above: rounding must not decide
 TIE = 1e-5

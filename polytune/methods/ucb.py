@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 from polytune.rollout import Trajectory, Tree
 
 KEY_BYTES = 16
@@ -52,13 +53,13 @@ class UCB(Method):
         return f"Exploration bonus {self.coef:g} min(1, N(s, a)^-1/2) on scored actions (Poly-PPO, arXiv 2509.25424)."
 
     def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:
-        bonus_B_T = self.bonus(_keys(update.trees), advantages_B_T.size(1)) * update.scored_B_T
+        bonus_B_T = self.bonus(_keys(update), advantages_B_T.size(1)) * update.scored_B_T
         total, count = update.sum([float(bonus_B_T.sum()), float(update.scored_B_T.sum())])
         update.record("ucb/bonus", self.coef * total / max(count, 1))
         return advantages_B_T + self.coef * bonus_B_T
 
     def learn(self, update: Update) -> None:
-        self.add(update.gather([key for keys in _keys(update.trees) for key in keys]))
+        self.add(update.gather([key for keys in _keys(update) for key in keys]))
         update.record("ucb/visited", len(self.counts))
 
     def bonus(self, keys_B: Sequence[Sequence[bytes]], num_turns: int) -> torch.Tensor:
@@ -95,5 +96,5 @@ def visits(tree: Tree, trajectory: Trajectory) -> list[bytes]:
     return keys
 
 
-def _keys(trees: Sequence[Tree]) -> list[list[bytes]]:
-    return [visits(tree, trajectory) for tree in trees for trajectory in tree.trajectories()]
+def _keys(update: Update) -> list[list[bytes]]:
+    return [visits(tree, trajectory) for tree, trajectory in update.grown]

@@ -16,9 +16,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Beginning, Method, Update, require_option
+from polytune.methods.base import Beginning, Method, Update
+from polytune.methods.options import require_option
 from polytune.rollout import Start
 
 
@@ -39,7 +39,6 @@ class Unsolved(Method):
         for name, least in (("samples", 1), ("wins", 0)):
             value = getattr(self, name)
             require_option(name, value, least)
-            require(isinstance(value, int), f"{name} must be a whole number, got {value!r}: change it in method_args.")
         self.open: list[int] = []
 
     def says(self) -> str:

@@ -18,9 +18,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Seen, Update, require_option
+from polytune.methods.base import Method, Seen, Update
+from polytune.methods.options import require_option
 
 EPS = 1e-8
 
@@ -42,7 +42,6 @@ class VERL(Method):
         require_option("kappa", self.kappa, 1e-6)
         require_option("momentum", self.momentum, 0.0, 1.0)
         require_option("stride", self.stride, 1)
-        require(isinstance(self.stride, int), f"stride must be a whole number, got {self.stride!r}.")
         self.means = torch.zeros(0, dtype=torch.float64)  # of ER, ERV, ERA; none before the first update
 
     def says(self) -> str:

@@ -19,9 +19,9 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Update, require_option
+from polytune.methods.base import Method, Update
+from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept, Kind, keep, numbered, pack_rows, unpack_rows
 from polytune.methods.solved import whole_trees
 from polytune.rollout import Row, trajectory_row
@@ -41,9 +41,6 @@ class WeightedReplay(Method):
         require_option("alpha", self.alpha, 1e-6)
         require_option("share", self.share, 0.0, 1.0)
         require_option("size", self.size, 1)
-        for name, kind in (("size", int), ("corrected", bool)):
-            value = getattr(self, name)
-            require(type(value) is kind, f"{name} must be of type {kind.__name__}, got {value!r}: change method_args.")
         self.buffer: dict[Kind, Kept] = {}
         self.updates = 0
 

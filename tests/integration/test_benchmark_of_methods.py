@@ -5,9 +5,8 @@ from walkers import save_walker
 from polytune.app import methods_benchmark as program
 from polytune.app.cli import parse
 from polytune.comparison.benchmark import WINNERS, World, measure_start, pretrain, pretraining, run_one
-from polytune.comparison.methods import PRETRAINED
 from polytune.comparison.overlay import overlays
-from polytune.comparison.run_store import BASE_ALONE, RunStore
+from polytune.comparison.run_store import RunStore
 
 BASE = """\
 extends: recipes/fourrooms/grpo.yaml
@@ -42,7 +41,7 @@ def test_a_run_is_trained_sampled_measured_and_removed(tmp_path):
     line = run_one(world, "grpo", "clip_cov", 0, program.call)
     assert line.get("refused", line.get("failed")) is None
     assert (line["env_steps"], line["gradient_steps"], world.exact) == (24, 2, False)
-    start = store.runs[PRETRAINED, BASE_ALONE, 0]["values"]
+    start = world.start_line(store)["values"]
     assert {"success", "pass@2", WINNERS, "entropy"} <= {*line["values"]} == {*start}
     assert line["cpu_seconds"] > 0
     assert not list((world.folder / "grpo").rglob("*.safetensors"))

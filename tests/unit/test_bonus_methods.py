@@ -67,11 +67,12 @@ def test_what_was_never_done_earns_more_than_what_was():
     assert new > 50 * usual > 0
 
 
-def archived(method, *signatures, shown=()):
+def archived(method, *signatures, shown=(), progress=0.0):
     """Bonuses of one attempt each, and what was logged; None: a failure."""
     if shown:
         method.begin(Beginning((0,), None, None, shown=lambda: frozenset(shown)))
     update, told = episodes_update(*[[(1, 0.0, "")]] * len(signatures), success=[s is not None for s in signatures])
+    update.progress = progress
     for own, signature in zip(update.trajectories, signatures, strict=True):
         own.signature = "failed" if signature is None else signature
     bonuses = method.reward(update)[:, 0].tolist()
@@ -94,6 +95,9 @@ def test_the_archive_by_hand():
     both = Archive(failures=True)  # a failure is a kind of its own, even where it names what a success does
     assert archived(both, "failed", None, None)[0] == [1.0, 1.0, 1.0]
     assert archived(both, "failed", None)[0] == pytest.approx([2**-0.5, 3**-0.5])
+    falling = Archive(coef=6.0, coef_end=2.0)
+    assert [archived(falling, new, progress=p)[0] for p in (0.0, 0.5)] == [[6.0], pytest.approx([4 / math.sqrt(2)])]
+    assert archived(falling, other, progress=0.75)[0] == [3.0]
     flat = Archive(power=0.0)
     assert [archived(flat, new)[0] for _ in range(3)] == [[1.0]] * 3
 
@@ -372,12 +376,13 @@ def test_the_controller_tries_all_and_keeps_the_best():
         ("beacons", {"goals": "key//door"}, "goals 'key//door' has an empty phrase"),
         ("f_dpg", {"divergence": "kl"}, "divergence must be one of js, forward, reverse, tv"),
         ("b_star", {"low": 2.0}, "high must be"),
-        ("weighted_replay", {"corrected": 1}, "corrected must be of type bool, got 1"),
+        ("weighted_replay", {"corrected": 1}, "corrected must be true or false, got 1: change it in method_args"),
         ("novelty", {"neighbours": 0}, "neighbours must be"),
         ("archive", {"power": -1}, "power must be a number of at least 0"),
         ("archive", {"shown": 1}, "shown must be true or false"),
         ("set_bonus", {"coef_end": -0.5}, "coef_end must be"),
-        ("set_bonus", {"window": -2}, "window must be a number of turns or -1, got -2"),
+        ("archive", {"coef_end": -1}, "coef_end must be a number of at least 0"),
+        ("set_bonus", {"window": -2}, "window must be a number of at least -1, got -2"),
         ("step_grpo", {"to_go": "yes"}, "to_go must be true or false"),
         ("verl", {"stride": 1.5}, "stride must be a whole number"),
     ],

@@ -1,7 +1,9 @@
 """Methods: by name, their options, their state."""
 
 import math
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -48,6 +50,39 @@ def test_wrong_names_and_options_are_named(name, options, words):
     for word in words:
         assert word in str(error.value), error.value
     assert "\n" not in str(error.value)
+
+
+WRONG = {int: [1.5, True, "many", [2]], float: [True, "much", [0.5]], bool: [1, "yes", None]}
+
+
+def typed_options():
+    for name in METHODS:
+        kind = type(build_methods([name], {})[name])
+        for option in fields(kind):
+            for wanted in set(WRONG) & set(get_args(get_type_hints(kind)[option.name]) or [option.type]):
+                yield from ((name, option.name, value) for value in WRONG[wanted])
+
+
+def test_an_option_of_another_type_is_one_line_whatever_the_method():
+    tried = list(typed_options())
+    assert len(tried) > 300
+    for name, option, value in tried:
+        with pytest.raises(ValueError, match=rf"method '{name}': {option} must be ") as error:
+            build_methods([name], {name: {option: value}})
+        assert repr(value) in str(error.value) and "\n" not in str(error.value)
+
+
+@dataclass
+class ForTypeCheckers(Method):
+    """A user's, annotated with what is imported for type checkers alone."""
+
+    weight: "numpy.Scalar" = 1  # noqa: F821
+    share: "float | None" = None
+
+
+def test_annotations_that_cannot_be_read_are_no_hindrance():
+    built = build_methods([f"{__name__}:ForTypeCheckers"], {f"{__name__}:ForTypeCheckers": {"share": 1}})
+    assert [own.share for own in built.values()] == [1]
 
 
 def own_fields(path):

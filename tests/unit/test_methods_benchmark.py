@@ -88,12 +88,12 @@ def test_runs_are_planned_seed_by_seed_the_bases_first(tmp_path):
 def test_a_run_is_another_one_when_its_fields_or_its_policy_change(tmp_path):
     world = a_world(tmp_path, ["clip_cov"])
     base, method = (world.laid["grpo", name] for name in (BASE_ALONE, "clip_cov"))
-    first = world.identity(method, base)
-    assert first == a_world(tmp_path / "elsewhere", ["clip_cov"]).identity(method, base)
+    first = world.identity(method)
+    assert first == a_world(tmp_path / "elsewhere", ["clip_cov"]).identity(method)
     changed = replace(method, yaml={**method.yaml, "method_args": ["clip_cov.low=2"]})
     other = a_world(tmp_path)
     other.pretrained = "another"
-    assert len({first, world.identity(base, base), world.identity(changed, base), other.identity(method, base)}) == 4
+    assert len({first, world.identity(base), world.identity(changed), other.identity(method)}) == 4
 
 
 # ---------------------------------------------------------------- lines, and going on with them
@@ -101,7 +101,7 @@ def test_a_run_is_another_one_when_its_fields_or_its_policy_change(tmp_path):
 
 def a_line(world, base, name, seed, values=None, **more):
     method = world.laid[base, name]
-    identity = world.identity(method, world.laid[base, BASE_ALONE])
+    identity = world.identity(method)
     own = {"env_steps": 384, "gradient_steps": 48, "cpu_seconds": 2.0} if values else {}
     own |= {"values": values} if values else {}
     return {"base": base, "method": name, "seed": seed, "identity": identity, **own, **more}
@@ -163,7 +163,7 @@ def measured(tmp_path):
     """Three seeds: clip_cov adds .1, .2, .3 to the success of GRPO and takes .5, .4, .6 winners; over Poly-EPO one."""
     world = a_world(tmp_path, ["clip_cov", "nft"])
     store = RunStore(world.folder / "runs.jsonl")
-    start = {"base": PRETRAINED, "method": BASE_ALONE, "seed": 0, "identity": "x"}
+    start = {"base": PRETRAINED, "method": BASE_ALONE, "seed": 0, "identity": world.start_identity}
     store.add(start | {"values": {"success": 0.5, "pass@4": 0.9, WINNERS: 2.0, "entropy": 1.5}})
 
     def add(base, name, seed, success, winners, **more):
@@ -268,6 +268,13 @@ def test_what_is_done_is_written_and_read_again(measured, tmp_path):
     again = benchmark_page.read_kept(keep)
     assert again == json.loads(json.dumps(kept)) and len(again["runs"]["bandit"]) == 12
     assert (tmp_path / "result.png").stat().st_size > 10_000
+    # lines of an older start policy are no part of the result, and do not hide newer ones that were kept elsewhere
+    store.add(benchmark.current_lines(world, store)[1] | {"identity": "older", "values": {}})
+    world.pretrained, before = "another", world.pretrained
+    assert benchmark.current_lines(world, store) == [] and benchmark.outdated(again["runs"]["bandit"], []) == 12
+    world.pretrained = before
+    assert (now := benchmark.current_lines(world, store)) == again["runs"]["bandit"]
+    assert benchmark.outdated(again["runs"]["bandit"], now) == 0
     # on a machine without any run, the kept lines are the runs
     elsewhere = a_world(tmp_path / "elsewhere", ["clip_cov", "nft"])
     elsewhere.pretrained = ""

@@ -1,0 +1,54 @@
+"""Options of methods: checks of their values, and a coefficient that changes over a run."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from polytune.config import require, require_number
+
+#: types that an option's annotation may name, and what a message calls them; others are for the method to check
+NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def require_option(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
+    """Raise ``ValueError`` unless the option ``value`` is a finite number in [minimum, maximum]."""
+    require_number(name, value, minimum, maximum, where="change it in method_args")
+
+
+def require_types(kind: type, options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for an option of another type than its annotation in the dataclass ``kind`` says: bool, int,
+    float, or one of them or None. Whole numbers are numbers; true and false are none."""
+    try:
+        hints = typing.get_type_hints(kind)
+    except NameError:  # annotations of a user's class that are there for type checkers alone
+        return
+    for name, value in options.items():
+        wanted = set(typing.get_args(hints[name]) or [hints[name]])
+        if wanted <= {*NAMES, type(None)}:
+            known = " or ".join(NAMES[own] for own in NAMES if own in wanted)
+            fits = any(_fits(value, own) for own in wanted)
+            require(fits, f"{name} must be {known}, got {value!r}: change it in method_args.")
+
+
+def _fits(value: object, wanted: type) -> bool:
+    if isinstance(value, bool):
+        return wanted is bool
+    return isinstance(value, int | float if wanted is float else wanted)
+
+
+def require_lasting_signatures(method: str, what: str, objective: Any, fix: str) -> None:
+    """Raise ``ValueError`` where signatures number the clusters of each group anew; ``what`` the method does with them
+    over several updates."""
+    require(
+        objective.signature in ("task", "actions"),
+        f"method {method!r} {what}, but signature {objective.signature!r} numbers the clusters of a group anew in "
+        f"every update: {fix}.",
+    )
+
+
+def on_the_way(first: float, last: float | None, progress: float) -> float:
+    """From ``first`` to ``last`` in a straight line, at a share ``progress`` of the run; None: ``first`` throughout."""
+    return first if last is None else first + (last - first) * progress
