@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from polytune.comparison.figures import Figures
 from polytune.comparison.methods import PRETRAINED
 from polytune.evaluation.summary import counted
+from polytune.pictures.plot import bar_style
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
@@ -91,15 +92,16 @@ def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) ->
         start = summary["policies"][PRETRAINED][measure]["estimate"]
         axes.axhline(start, color="black", linestyle=(0, (5, 3)), linewidth=1.2, label=PRETRAINED)
         for place, name in enumerate(methods):
-            cell, colour = summary["policies"][name][measure], _style(name, methods)["color"]
-            axes.bar(place, cell["estimate"], 0.7, color=colour, alpha=0.75)
+            cell = summary["policies"][name][measure]
+            axes.bar(place, cell["estimate"], 0.7, alpha=0.75, **bar_style(place, COLOURS))
             if cell["low"] is not None:
                 reach = [[cell["estimate"] - cell["low"]], [cell["high"] - cell["estimate"]]]
                 axes.errorbar([place], [cell["estimate"]], reach, color="#111827", elinewidth=1.2, capsize=3)
             own = [run[measure] for run in summary["runs"][name].values()]
             spread = np.linspace(-0.18, 0.18, len(own)) if len(own) > 1 else [0.0]
             axes.plot(place + np.array(spread), own, "o", markersize=3.5, color="#111827", alpha=0.7)
-        axes.set_xticks(range(len(methods)), methods, rotation=20 if len(methods) > 4 else 0)
+        slanted = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if len(methods) > 4 else {}
+        axes.set_xticks(range(len(methods)), methods, **slanted)
         axes.set_title({"success": "validity"}.get(measure, measure), fontsize=11)
         axes.set_ylim(0, None)
         _tidy(axes)

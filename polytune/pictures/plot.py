@@ -13,9 +13,22 @@ from matplotlib.ticker import MaxNLocator
 from polytune.evaluation.summary import counted, per_start
 
 COLOURS = ("#6b7280", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#0e7490")
-MARKERS = "osD^vP"
+#: one more than the colours, so that the seventh policy is no twin of the first
+MARKERS = "osD^vPX"
+#: of bars, once the colours come again
+HATCHES = ("", "//", "..", "xx")
 #: of perturbations
 DASHES = ("--", ":", "-.")
+
+
+def bar_style(index: int, colours: Sequence[str] = COLOURS) -> dict[str, str]:
+    """Colour and hatch of bar number ``index``; its edge is white, which draws the hatch."""
+    return {
+        "color": colours[index % len(colours)],
+        "hatch": HATCHES[index // len(colours) % len(HATCHES)],
+        "edgecolor": "white",
+        "linewidth": 0,
+    }
 
 
 def plot_coverage(summary: dict[str, Any], records: Sequence[Mapping], path: str | Path, *, title: str) -> None:

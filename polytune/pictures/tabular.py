@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import PreTrainedModel
 
-from polytune.pictures.plot import COLOURS, MARKERS
+from polytune.pictures.plot import COLOURS, MARKERS, bar_style
 from polytune.policy import Renderer
 from polytune.tasks.tabular.exact import World, distinct_wins
 
@@ -53,7 +53,7 @@ def plot_arms(world: World, tables: Mapping[str, np.ndarray], path: str | Path, 
     for index, (name, table_S_A) in enumerate(tables.items()):
         colour = COLOURS[index % len(COLOURS)]
         places = np.arange(len(world.actions) + 1) + width * (index - (len(tables) - 1) / 2)
-        bars.bar(places, table_S_A[0], width * 0.92, color=colour, label=name)
+        bars.bar(places, table_S_A[0], width * 0.92, **bar_style(index), label=name)
         wins = [distinct_wins(world, table_S_A, k) for k in ks]
         found.plot(ks, wins, f"{MARKERS[index % len(MARKERS)]}-", color=colour, markersize=4.5, clip_on=False)
     bars.axhline(1 / winning, color="black", linewidth=0.8, linestyle=":")

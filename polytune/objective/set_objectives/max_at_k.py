@@ -13,6 +13,7 @@ import torch
 from polytune.objective.binomial import pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import Groups
+from polytune.objective.runs import run_ends
 from polytune.objective.set_objectives.base import Measure, Members, Objective
 from polytune.objective.sets import Sets
 
@@ -28,10 +29,7 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     sorted_P_N, order_P_N = groups.rewards_P_N.sort(dim=1)
     from_above_P_N = (sorted_P_N * tables.pair[1:]).flip(1).cumsum(1).flip(1)  # sum over q >= p
     at_place_P_N = sorted_P_N * tables.alone[1:] + torch.nn.functional.pad(from_above_P_N[:, 1:], (0, 1))
-    places_N = torch.arange(groups.num_members)
-    inside_run_P_N = torch.nn.functional.pad(sorted_P_N[:, 1:] == sorted_P_N[:, :-1], (0, 1))
-    last_of_run_P_N = torch.where(inside_run_P_N, groups.num_members, places_N).flip(1).cummin(1).values.flip(1)
-    return torch.empty_like(at_place_P_N).scatter_(1, order_P_N, at_place_P_N.gather(1, last_of_run_P_N))
+    return torch.empty_like(at_place_P_N).scatter_(1, order_P_N, at_place_P_N.gather(1, run_ends(sorted_P_N)))
 
 
 def reference(members: Members, d: Measure, diversity_coef: float) -> float:

@@ -17,6 +17,7 @@ import torch
 from polytune.objective.binomial import pool_tables
 from polytune.objective.diversity.base import CountForm
 from polytune.objective.groups import NO_CLASS, Groups
+from polytune.objective.runs import run_starts
 from polytune.objective.set_objectives.base import Measure, Members, Objective
 from polytune.objective.sets import Sets
 
@@ -44,7 +45,7 @@ def given_member(groups: Groups, set_size: int, form: CountForm | None, diversit
     table_P_K_N[rows_P_1, kinds_P_N, places_N - first_P_N + 1] = worth_P_N
     table_P_K_N[:, num_kinds] = 0.0
     table_P_K_N = table_P_K_N.cumsum(dim=2)
-    better_P_N = run_starts(rewards_P_N, first_P_N) - first_P_N
+    better_P_N = torch.maximum(run_starts(rewards_P_N), first_P_N) - first_P_N
     own_P_N = table_P_K_N[rows_P_1, kinds_P_N, better_P_N] + rewards_P_N * missed_N[better_P_N]
     of_kind_P_K = table_P_K_N[:, :, -1]
     others_P_N = of_kind_P_K.sum(dim=1, keepdim=True) - of_kind_P_K.gather(1, kinds_P_N)
@@ -59,14 +60,7 @@ def by_kind(rewards_P_N: torch.Tensor, classes_P_N: torch.Tensor) -> tuple[torch
     by_reward_P_N = rewards_P_N.argsort(dim=1, descending=True, stable=True)
     order_P_N = by_reward_P_N.gather(1, kinds_P_N.gather(1, by_reward_P_N).argsort(dim=1, stable=True))
     kinds_P_N = kinds_P_N.gather(1, order_P_N)
-    return rewards_P_N.gather(1, order_P_N), kinds_P_N, run_starts(kinds_P_N, torch.zeros_like(kinds_P_N)), order_P_N
-
-
-def run_starts(values_P_N: torch.Tensor, least_P_N: torch.Tensor) -> torch.Tensor:
-    """The place at which each one's run of equal neighbours begins, `least_P_N` at the earliest, (P, N)."""
-    places_N = torch.arange(values_P_N.shape[1])
-    changes_P_N = torch.nn.functional.pad(values_P_N[:, 1:] != values_P_N[:, :-1], (1, 0))
-    return torch.maximum(torch.where(changes_P_N, places_N, 0).cummax(dim=1).values, least_P_N)
+    return rewards_P_N.gather(1, order_P_N), kinds_P_N, run_starts(kinds_P_N), order_P_N
 
 
 def reference(members: Members, d: Measure, diversity_coef: float) -> float:
