@@ -1,7 +1,7 @@
 """The methods of the field side by side: each one alone over GRPO and over Poly-EPO, at equal budgets, untuned.
 
     python recipes/methods_benchmark.py                               # all worlds, what is not done yet
-    python recipes/methods_benchmark.py --worlds bandit --methods nft recipes/methods/thr.yaml
+    python recipes/methods_benchmark.py --worlds bandit --methods nft thr
     python recipes/methods_benchmark.py --report_only                 # pages and picture of what is done
 
 Worlds are recipes/methods_benchmark/NAME_{pretrain,compare}.yaml; methods every recipe of recipes/methods/ and every
@@ -36,7 +36,10 @@ class MethodsBenchmarkConfig:
     worlds: list[str] = field(default_factory=lambda: list(WORLDS), metadata={"help": f"Of {', '.join(WORLDS)}."})
     methods: list[str] = field(
         default_factory=list,
-        metadata={"help": "Recipes or rows of METHODS. Unset: every recipe of recipes/methods/, and the other rows."},
+        metadata={
+            "help": "Only these are run: recipes of recipes/methods/ by name, other rows of METHODS, YAML files. "
+            "Unset: each of these recipes and rows."
+        },
     )
     winners_alone: list[str] = field(
         default_factory=lambda: ["fourrooms"],
@@ -80,7 +83,8 @@ def main(argv: Sequence[str]) -> None:
     check_folder(config.keep)
     check_folder(config.page, "page")
     set_cpu_threads(1)
-    laid = overlays(config.methods)
+    asked = overlays(config.methods)
+    laid = overlays() | asked  # what is not run now keeps its place in the result
 
     # ---------------------------------------------------------------- worlds: policy, what applies, runs
     kept = benchmark_page.read_kept(config.keep)
@@ -97,16 +101,21 @@ def main(argv: Sequence[str]) -> None:
             store = benchmark.open_store(world, kept)
             try:
                 if not config.report_only:
-                    run_world(world, store, only, seeds, config.bases)
+                    run_world(world, store, _both(world, only, asked), seeds, config.bases)
             finally:
                 kept["worlds"][name] = benchmark_cells.world_summary(world, store, config.level, only)
                 kept["runs"][name], before = benchmark.current_lines(world, store), kept["runs"].get(name, [])
                 if gone := benchmark.outdated(before, kept["runs"][name]):
-                    print(f"{name}: {gone} kept runs are of another recipe or start policy, and are left out.")
+                    print(f"{name}: {gone} kept runs are of another recipe, start policy or method, and are left out.")
     finally:
         # ------------------------------------------------------------ JSON, picture, page
         benchmark_page.write_all(kept, config.keep, config.page, config.level, command("methods_benchmark", argv))
     print(f"{config.keep}, {Path(config.keep).with_suffix('.png')}, {config.page}")
+
+
+def _both(world, only: dict[str, set[str]] | None, asked) -> dict[str, set[str]]:
+    """Base -> the methods that are ``asked`` for and, where there are such, among ``only``."""
+    return {base: set(asked) & (set(asked) if only is None else only.get(base, set())) for base in world.names}
 
 
 def read_world(name: str, config: MethodsBenchmarkConfig):

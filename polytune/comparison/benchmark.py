@@ -178,7 +178,7 @@ def plan(
     """
     for seed in (seed for seed in world.seeds if seeds is None or seed in seeds):
         for (base, name), method in world.laid.items():
-            if isinstance(method, Method) and (name == BASE_ALONE or only is None or name in only[base]):
+            if isinstance(method, Method) and (name == BASE_ALONE or only is None or name in only.get(base, ())):
                 yield base, name, seed
 
 

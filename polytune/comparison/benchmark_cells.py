@@ -56,7 +56,7 @@ def cell(world: World, store: RunStore, base: str, name: str, level: float, only
     seeds that are missing."""
     if isinstance(told := world.laid[base, name], str):
         return {"refused": told}
-    if only is not None and name not in only[base]:
+    if only is not None and name not in only.get(base, ()):
         return {"left_out": True}
     ends = {
         why: f"{line[why]} (seed {line['seed']})" if why == "failed" else line[why]

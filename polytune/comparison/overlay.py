@@ -22,19 +22,21 @@ METHOD_RECIPES = RECIPES / "methods"
 
 
 def overlays(entries: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Name -> fields that it lays over a base, in the order of ``entries``: rows of METHODS or YAML files. Without any:
-    every recipe of recipes/methods/, then every row of METHODS that none of them names.
+    """Name -> fields that it lays over a base, in the order of ``entries``: names of recipes of recipes/methods/, rows
+    of METHODS without such a recipe, or YAML files. Without any: each of these recipes, then each of these rows.
 
     Raises:
         ValueError: an entry is neither, or two have one name.
     """
     found: dict[str, dict[str, Any]] = {}
     for entry in entries or _every():
-        row = entry in METHODS
-        require(row or find_file(entry).is_file(), f"methods has {entry!r}, which is no file, and {_near(entry)}")
-        name = entry if row else Path(entry).stem
+        own = METHOD_RECIPES / f"{entry}.yaml"
+        path = str(own) if own.is_file() else entry
+        row = entry in METHODS and path == entry
+        require(row or find_file(path).is_file(), f"methods has {entry!r}, which is no file, and {_near(entry)}")
+        name = entry if row else Path(path).stem
         require(name not in found, f"methods names {name!r} twice: give each method once.")
-        found[name] = {"methods": [entry]} if row else read_recipe(entry, within=METHOD_RECIPES)
+        found[name] = {"methods": [entry]} if row else read_recipe(path, within=METHOD_RECIPES)
         found[name].pop("output_dir", None)  # the run's own
     return found
 

@@ -43,6 +43,7 @@ def test_a_recipe_lays_its_fields_and_those_of_the_methods_that_it_extends():
     assert plain == {"set_normalise": "none"}
     assert own["copg"] == {**plain, "methods": ["copg"], "method_args": ["copg.beta=0.1"]}
     assert own["clip_cov"] == {"methods": ["clip_cov"]}
+    assert overlays(["nft"]) == overlays(["recipes/methods/nft.yaml"])  # a name is its recipe, not the row's defaults
 
 
 @pytest.mark.parametrize(
@@ -65,16 +66,15 @@ def test_a_method_takes_the_place_of_its_fields_alone(tmp_path):
 
 
 def test_a_method_that_contradicts_its_base_keeps_its_own_refusal(tmp_path):
-    world = a_world(tmp_path, ["recipes/methods/bnpo.yaml", "mrt", "hidden_signatures"])
+    world = a_world(tmp_path, ["bnpo", "mrt"])
     assert isinstance(world.laid["grpo", "bnpo"], Method)
     for base in BASES:
-        for name in ("mrt", "hidden_signatures"):
-            line = world.laid[base, name]
-            assert name in line and "\n" not in line and str(tmp_path) not in line
+        line = world.laid[base, "mrt"]
+        assert "mrt" in line and "\n" not in line and str(tmp_path) not in line
         assert benchmark_cells.cell(world, RunStore(tmp_path / "none"), base, "mrt", 0.95) == {
             "refused": world.laid[base, "mrt"]
         }
-    assert not {key for key in benchmark.plan(world) if key[1] in ("mrt", "hidden_signatures")}
+    assert not {key for key in benchmark.plan(world) if key[1] == "mrt"}
 
 
 def test_runs_are_planned_seed_by_seed_the_bases_first(tmp_path):
@@ -301,6 +301,27 @@ def test_a_damaged_result_is_refused(tmp_path):
 def test_fields_that_make_no_sense_are_refused(flags):
     with pytest.raises(UsageError):
         program.main(flags)
+
+
+def test_a_part_of_the_methods_is_run_and_the_others_keep_their_place(tmp_path, monkeypatch):
+    """What ``--methods`` does not name stays in the JSON; a world of winners alone runs nobody where nothing won."""
+    kept, page = tmp_path / "kept.json", tmp_path / "page.md"
+    page.write_text(f"{benchmark_page.BEGIN}\n{benchmark_page.END}\n")
+    world = a_world(tmp_path, ["nft", "rec"])
+    world.pretrained = "policy"
+    runs = [a_line(world, "grpo", name, 0, {"success": 0.5, WINNERS: 1.0}) for name in (BASE_ALONE, "nft", "rec")]
+    worlds = {"bandit": {"policy": "policy", "bases": {}}}
+    kept.write_text(json.dumps({"worlds": worlds, "runs": {"bandit": runs}}))
+    ran = []
+    monkeypatch.setattr(program, "run_world", lambda world, store, only, *more: ran.append(only))
+    monkeypatch.setattr(benchmark, "pretrain", lambda world, *more: setattr(world, "pretrained", "policy"))
+    flags = ["--keep", kept, "--page", page, "--output_dir", tmp_path / "runs", "--methods", "nft"]
+    program.main([*map(str, flags), "--worlds", "bandit"])
+    assert ran == [{"grpo": {"nft"}, "poly_epo": {"nft"}}]
+    after = json.loads(kept.read_text())
+    assert after["runs"]["bandit"] == runs and len(after["worlds"]["bandit"]["bases"]["grpo"]["methods"]) > 60
+    program.main([*map(str, flags), "--worlds", "fourrooms"])
+    assert ran[1] == {"grpo": set(), "poly_epo": set()}
 
 
 def test_a_base_that_no_world_has_is_refused_before_any_run(tmp_path):
