@@ -4,11 +4,11 @@
     python recipes/methods_benchmark.py --worlds bandit --methods nft thr
     python recipes/methods_benchmark.py --report_only                 # pages and picture of what is done
 
-Worlds are recipes/methods_benchmark/NAME_{pretrain,compare}.yaml; methods every recipe of recipes/methods/ and every
-row of METHODS without one, options as they stand there. Runs follow each other in this process, a seed of every method
-first; each that ends is a line of OUTPUT_DIR/WORLD/runs.jsonl, and the same command goes on with those that are
-missing. A recipe that has changed is run anew. Writes the JSON ``keep`` (runs, cells with intervals, what is missing or
-refused), a picture beside it, and the tables into ``page``.
+Worlds are recipes/methods_benchmark/NAME_compare.yaml, their policies lie in data/results/runs/; methods every recipe
+of recipes/methods/ and every row of METHODS without one, options as they stand there. Runs follow each other in this
+process, a seed of every method first; each that ends is a line of OUTPUT_DIR/WORLD/runs.jsonl, and the same command
+goes on with those that are missing. A recipe that has changed is run anew. Writes the JSON ``keep`` (runs, cells with
+intervals, what is missing or refused), a picture beside it, and the tables into ``page``.
 """
 
 import contextlib
@@ -94,8 +94,6 @@ def main(argv: Sequence[str]) -> None:
             for base in config.bases:
                 require((base, BASE_ALONE) in world.laid, f"bases has {base!r}: {name} has {', '.join(world.names)}.")
             world.lay(parse, laid)
-            if not config.report_only:
-                benchmark.pretrain(world, benchmark.pretraining(recipe_of(name)), call)
             others = {other: own for other, own in kept["worlds"].items() if other != name}
             only = benchmark_cells.winners(others) if name in config.winners_alone else None
             store = benchmark.open_store(world, kept)

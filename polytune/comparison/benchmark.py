@@ -1,9 +1,9 @@
 """The benchmark of methods: worlds, what is laid over their bases, and the runs, one after another in this process.
 
-A world is recipes/methods_benchmark/NAME_compare.yaml, a comparison whose methods are the bases, and where its policy
-has to be trained first, NAME_pretrain.yaml. A run is trained by recipes/finetune.py and measured: a tabular world
-exactly, from the policy's table of probabilities, another one by recipes/evaluate.py, the means over its start states.
-Its folder is then removed.
+A world is recipes/methods_benchmark/NAME_compare.yaml, a comparison whose methods are the bases; its policy is
+committed, so that any machine adds a method to the runs that are kept. A run is trained by recipes/finetune.py and
+measured: a tabular world exactly, from the policy's table of probabilities, another one by recipes/evaluate.py, the
+means over its start states. Its folder is then removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from polytune.comparison.options import ComparisonConfig, parse_seeds
 from polytune.comparison.overlay import lay
 from polytune.comparison.run_store import BASE_ALONE, RunStore
 from polytune.comparison.runs import Programs, Run
-from polytune.config import PolicyConfig, TaskConfig
+from polytune.config import PolicyConfig, TaskConfig, require
 from polytune.digests import short_digest
 from polytune.measures.passk import coverage_ks
 from polytune.pictures.tabular import action_table
@@ -60,26 +60,29 @@ class World:
     task: Task
     starts: Sequence[int]
     laid: dict[tuple[str, str], Method | str] = field(default_factory=dict)
-    pretrained: str = ""
+    pretrained: str = ""  # fingerprint of the policy that all runs begin with
 
     @classmethod
     def read(cls, parse: Callable[..., tuple], recipe: Path, folder: Path) -> World:
         """From its recipe, its runs in ``folder``, which its name is; ``parse``: ``polytune.app.cli.parse``.
 
         Raises:
-            ValueError: the recipe or one of its bases is wrong.
+            ValueError: the recipe or one of its bases is wrong, or its policy is not there.
         """
         parts = (TaskConfig, PolicyConfig, ComparisonConfig)
         task_config, policy_config, config = parse(parts, ["--config", str(recipe)], description="")
-        model = folder / "pretrained" if pretraining(recipe).is_file() else policy_config.model
-        policy_config = replace(policy_config, model=str(model), cpu_threads=1)
+        policy_config = replace(policy_config, cpu_threads=1)
+        require(
+            (Path(policy_config.model) / "config.json").is_file(),
+            f"{recipe}: model {policy_config.model} is no checkpoint here: run it in a clone of the repository.",
+        )
         config = replace(config, output_dir=str(folder))
         bases = methods.read_methods(parse, config, task_config, policy_config)
         methods.check_methods(bases, config, task_config, policy_config)
         task, starts, _ = methods.check_starts(bases, config, task_config)
-        return cls(
-            folder.name, task_config, policy_config, config, task, starts, {(b.name, BASE_ALONE): b for b in bases}
-        )
+        laid = {(base.name, BASE_ALONE): base for base in bases}
+        policy = fingerprint(policy_config.model)
+        return cls(folder.name, task_config, policy_config, config, task, starts, laid, policy)
 
     @property
     def folder(self) -> Path:
@@ -182,20 +185,6 @@ def plan(
                 yield base, name, seed
 
 
-def pretraining(recipe: Path) -> Path:
-    """The recipe of the policy that a world begins with; no file where the world names one that is there."""
-    return recipe.with_name(recipe.name.replace("_compare", "_pretrain"))
-
-
-def pretrain(world: World, recipe: Path, call: Call) -> None:
-    """Train the policy that all runs of a world begin with, unless it is there."""
-    folder = Path(world.policy_config.model)
-    if not (folder / "config.json").is_file():
-        words = ["--config", str(recipe), "--output_dir", str(folder)]
-        call("pretrain", words, folder.with_suffix(".log"))
-    world.pretrained = fingerprint(folder)
-
-
 def run_one(world: World, base: str, name: str, seed: int, call: Call) -> dict[str, Any]:
     """Train and measure one run; its line for the :class:`RunStore`. Anything that it raises is in the line."""
     method = world.laid[base, name]
@@ -281,12 +270,7 @@ def measure_start(world: World, store: RunStore, call: Call) -> None:
 
 def open_store(world: World, kept: Mapping[str, Any]) -> RunStore:
     """The lines of a world: those of the result JSON, and those of its folder."""
-    if not world.pretrained and (Path(world.policy_config.model) / "config.json").is_file():
-        world.pretrained = fingerprint(world.policy_config.model)
-    lines = kept["runs"].get(world.name, [])
-    if not world.pretrained:  # a report on a machine that has no policy
-        world.pretrained = kept["worlds"].get(world.name, {}).get("policy", "")
-    return RunStore(world.folder / "runs.jsonl", lines)
+    return RunStore(world.folder / "runs.jsonl", kept["runs"].get(world.name, []))
 
 
 def current_lines(world: World, store: RunStore) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from walkers import save_walker
 
 from polytune.app import methods_benchmark as program
 from polytune.app.cli import parse
-from polytune.comparison.benchmark import WINNERS, World, measure_start, pretrain, pretraining, run_one
+from polytune.comparison.benchmark import WINNERS, World, measure_start, run_one
 from polytune.comparison.overlay import overlays
 from polytune.comparison.run_store import RunStore
 
@@ -35,7 +35,6 @@ def test_a_run_is_trained_sampled_measured_and_removed(tmp_path):
     recipe.write_text(COMPARE.format(base=base, model=tmp_path / "policy"))
     world = World.read(parse, recipe, tmp_path / "tiny")
     world.lay(parse, overlays(["clip_cov"]))
-    pretrain(world, pretraining(recipe), program.call)  # the policy is there
     store = RunStore(world.folder / "runs.jsonl")
     measure_start(world, store, program.call)
     line = run_one(world, "grpo", "clip_cov", 0, program.call)

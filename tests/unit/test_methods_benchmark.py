@@ -7,7 +7,7 @@ import pytest
 
 from polytune.app import methods_benchmark as program
 from polytune.app.cli import UsageError, parse
-from polytune.comparison import benchmark, benchmark_cells, benchmark_page
+from polytune.comparison import benchmark, benchmark_cells, benchmark_page, overlay
 from polytune.comparison.benchmark import WINNERS, World, exact_values
 from polytune.comparison.methods import PRETRAINED, Method
 from polytune.comparison.overlay import METHOD_RECIPES, overlays
@@ -75,6 +75,14 @@ def test_a_method_that_contradicts_its_base_keeps_its_own_refusal(tmp_path):
             "refused": world.laid[base, "mrt"]
         }
     assert not {key for key in benchmark.plan(world) if key[1] == "mrt"}
+
+
+def test_every_world_begins_with_a_policy_that_is_here_and_says_so_where_it_is_not(tmp_path, monkeypatch):
+    for name in program.WORLDS:
+        assert len(World.read(parse, program.recipe_of(name), tmp_path / name).pretrained) == 16
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="model data/results/runs/methods_benchmark/bandit is no checkpoint here"):
+        World.read(parse, program.recipe_of("bandit"), tmp_path / "bandit")
 
 
 def test_runs_are_planned_seed_by_seed_the_bases_first(tmp_path):
@@ -277,7 +285,6 @@ def test_what_is_done_is_written_and_read_again(measured, tmp_path):
     assert benchmark.outdated(again["runs"]["bandit"], now) == 0
     # on a machine without any run, the kept lines are the runs
     elsewhere = a_world(tmp_path / "elsewhere", ["clip_cov", "nft"])
-    elsewhere.pretrained = ""
     fresh = benchmark.open_store(elsewhere, again)
     assert benchmark_cells.world_summary(elsewhere, fresh, 0.95, None) == json.loads(json.dumps(summary))
 
@@ -307,19 +314,22 @@ def test_a_part_of_the_methods_is_run_and_the_others_keep_their_place(tmp_path, 
     """What ``--methods`` does not name stays in the JSON; a world of winners alone runs nobody where nothing won."""
     kept, page = tmp_path / "kept.json", tmp_path / "page.md"
     page.write_text(f"{benchmark_page.BEGIN}\n{benchmark_page.END}\n")
-    world = a_world(tmp_path, ["nft", "rec"])
-    world.pretrained = "policy"
+    world = World.read(parse, program.recipe_of("bandit"), tmp_path / "bandit")
+    world.lay(parse, overlays(["nft", "rec"]))
     runs = [a_line(world, "grpo", name, 0, {"success": 0.5, WINNERS: 1.0}) for name in (BASE_ALONE, "nft", "rec")]
-    worlds = {"bandit": {"policy": "policy", "bases": {}}}
-    kept.write_text(json.dumps({"worlds": worlds, "runs": {"bandit": runs}}))
+    kept.write_text(json.dumps({"worlds": {}, "runs": {"bandit": runs}}))
     ran = []
+    monkeypatch.setattr(overlay, "_every", lambda: ["nft", "rec", "clip_cov"])
     monkeypatch.setattr(program, "run_world", lambda world, store, only, *more: ran.append(only))
-    monkeypatch.setattr(benchmark, "pretrain", lambda world, *more: setattr(world, "pretrained", "policy"))
     flags = ["--keep", kept, "--page", page, "--output_dir", tmp_path / "runs", "--methods", "nft"]
     program.main([*map(str, flags), "--worlds", "bandit"])
     assert ran == [{"grpo": {"nft"}, "poly_epo": {"nft"}}]
     after = json.loads(kept.read_text())
-    assert after["runs"]["bandit"] == runs and len(after["worlds"]["bandit"]["bases"]["grpo"]["methods"]) > 60
+    assert after["runs"]["bandit"] == runs and {*after["worlds"]["bandit"]["bases"]["grpo"]["methods"]} == {
+        "nft",
+        "rec",
+        "clip_cov",
+    }
     program.main([*map(str, flags), "--worlds", "fourrooms"])
     assert ran[1] == {"grpo": set(), "poly_epo": set()}
 
