@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import date
 from importlib.util import find_spec
 from typing import Any
@@ -401,6 +401,10 @@ class ObjectiveConfig:
         },
     )
     set_size: int = field(default=4, metadata={"help": "Members of a set (n)."})
+    set_size_end: int | None = field(
+        default=None,
+        metadata={"help": "Members of a set at the end of the run, where n goes step by step; unset: set_size."},
+    )
     credit: str = field(default="mean", metadata={"help": f"How sets credit their members: {listed(CREDIT)}."})
     num_sets: str = field(default="all", metadata={"help": "'all' sets, exactly, or a number M of random sets."})
     set_scope: str = field(
@@ -453,6 +457,8 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         require_finite(self)
         require_integer("set_size", self.set_size, 1)
+        if self.set_size_end is not None:
+            require_integer("set_size_end", self.set_size_end, 1)
         require_choice("set_scope", self.set_scope, ("vines", "seeds", "both", "none"))
         require_choice("judge_failure", self.judge_failure, ("refuse", "all_same", "all_distinct"))
         if self.window is not None and self.window != -1:
@@ -469,6 +475,17 @@ class ObjectiveConfig:
         _ = self.method_options
 
     @property
+    def set_sizes(self) -> tuple[int, int]:
+        """n at the beginning and at the end of a run."""
+        return self.set_size, self.set_size if self.set_size_end is None else self.set_size_end
+
+    def at(self, progress: float) -> ObjectiveConfig:
+        """The objective once a share ``progress`` of the run's updates is made: n is the whole number nearest to the
+        straight line between ``set_sizes``."""
+        first, last = self.set_sizes
+        return self if first == last else replace(self, set_size=math.floor(first + (last - first) * progress + 0.5))
+
+    @property
     def method_options(self) -> dict[str, dict[str, Any]]:
         """``method_args`` by method."""
         return parse_method_args(self.methods, self.method_args)
@@ -476,6 +493,8 @@ class ObjectiveConfig:
 
 def check_sets(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
     """Refuse sets that the tree cannot fill: N < n for vines, S < n for seed trajectories, vines asked for but none."""
+    largest = max(objective.set_sizes)
+    named = "set_size" if largest == objective.set_size else "set_size_end"
     if objective.set_scope in ("vines", "both"):
         require(
             rollout.num_rollout_states > 0,
@@ -483,13 +502,13 @@ def check_sets(rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
             "num_rollout_states to at least 1, or set_scope to 'seeds' or 'none'.",
         )
         require(
-            rollout.num_vines >= objective.set_size,
-            f"num_vines (N = {rollout.num_vines}) is below set_size (n = {objective.set_size}): a set takes n of the N "
-            "vines, so raise num_vines or lower set_size.",
+            rollout.num_vines >= largest,
+            f"num_vines (N = {rollout.num_vines}) is below {named} (n = {largest}): a set takes n of the N "
+            f"vines, so raise num_vines or lower {named}.",
         )
     if objective.set_scope in ("seeds", "both"):
         require(
-            rollout.num_seeds >= objective.set_size,
-            f"num_seeds (S = {rollout.num_seeds}) is below set_size (n = {objective.set_size}): a set takes n of the S "
-            "seed trajectories, so raise num_seeds or lower set_size.",
+            rollout.num_seeds >= largest,
+            f"num_seeds (S = {rollout.num_seeds}) is below {named} (n = {largest}): a set takes n of the S "
+            f"seed trajectories, so raise num_seeds or lower {named}.",
         )

@@ -90,7 +90,9 @@ def _sets(objective: Mapping[str, Any], rollout: Mapping[str, Any]) -> list[str]
     groups = GROUPS[objective["set_scope"]]
     score = f"an objective of its own, `{name}`" if is_path(name) else find_objective(name).says.format_map(objective)
     drawn = "all" if objective["num_sets"] == "all" else f"{objective['num_sets']} random"
-    first = f"Sets: {drawn} sets G of n = {size} among {groups} are scored by {score}"
+    last = objective.get("set_size_end")
+    falls = "" if last in (None, size) else f", by the end of the run {last},"
+    first = f"Sets: {drawn} sets G of n = {size}{falls} among {groups} are scored by {score}"
     if is_path(name) or find_objective(name).reads_diversity:
         first += f", d = {f'`{diversity}`' if is_path(diversity) else find_diversity(diversity).says}"
     strategy = {"task": "the task's signature", "actions": "the sequence of actions"}
@@ -130,15 +132,16 @@ SHOWN = (
     ("trainer", "seed"), ("trainer", "bf16"), ("trainer", "save_dtype"), ("policy", "dtype"), ("rollout", "num_seeds"),
     ("rollout", "num_rollout_states"), ("rollout", "num_vines"), ("rollout", "rollout_states"),
     ("objective", "objective"), ("objective", "diversity"), ("objective", "signature"), ("objective", "set_size"),
-    ("objective", "set_scope"), ("objective", "credit"), ("objective", "num_sets"), ("objective", "window"),
-    ("objective", "set_normalise"), ("objective", "gae_normalise"), ("objective", "gamma"),
+    ("objective", "set_size_end"), ("objective", "set_scope"), ("objective", "credit"), ("objective", "num_sets"),
+    ("objective", "window"), ("objective", "set_normalise"), ("objective", "gae_normalise"), ("objective", "gamma"),
     ("objective", "gae_lambda"), ("objective", "methods"), ("objective", "method_args"), ("adapter", "lora_r"),
     ("adapter", "lora_alpha"), ("adapter", "use_rslora"),
 )  # fmt: skip
 
 
 def hyperparameters(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Name -> value of the fields that decide what was learnt; LoRA's and methods' only where there are any."""
+    """Name -> value of the fields that decide what was learnt; those of LoRA, of methods and others that may stay unset
+    only where they are set."""
     skipped = () if run["adapter"]["use_peft"] else ("adapter",)
     shown = {name: run[part][name] for part, name in SHOWN if part not in skipped and name in run[part]}
-    return {name: value for name, value in shown.items() if value != []}
+    return {name: value for name, value in shown.items() if value not in ([], None)}

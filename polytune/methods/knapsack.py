@@ -51,7 +51,7 @@ class Knapsack(Method):
         )
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
-        most = objective.set_size if objective.set_scope in ("seeds", "both") else 1
+        most = max(objective.set_sizes) if objective.set_scope in ("seeds", "both") else 1
         require(self.low >= most, f"method 'knapsack' gives a start state down to low = {self.low} attempts, and a set "
                 f"takes {most} of them: raise knapsack.low.")  # fmt: skip
         require(rollout.num_seeds >= self.low, f"method 'knapsack' gives each start state low = {self.low} attempts at "

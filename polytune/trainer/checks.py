@@ -168,7 +168,7 @@ def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: O
         scaling.apply(torch.zeros(1), 0.0, 1.0)  # a user's own shows its faults here
     scalings[0].check(args, rollout, objective)
     if objective.set_scope == "none":
-        for name in ("objective", "diversity", "credit", "signature", "reward_shift"):
+        for name in ("objective", "diversity", "credit", "signature", "reward_shift", "set_size_end"):
             value, default = getattr(objective, name), getattr(ObjectiveConfig, name)
             require(
                 value == default,
@@ -185,13 +185,14 @@ def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: O
     members = [("num_vines", rollout.num_vines)] * (objective.set_scope in ("vines", "both"))
     members += [("num_seeds", rollout.num_seeds)] * (objective.set_scope in ("seeds", "both"))
     names, numbers = zip(*members, strict=True)
+    largest = max(objective.set_sizes)
     require(
-        objective.set_size < max(numbers) or not rule.needs_others or objective.num_sets != "all",
-        f"set_size {objective.set_size} takes all of {' and '.join(names)}: there is one set, it is its own baseline, "
+        largest < max(numbers) or not rule.needs_others or objective.num_sets != "all",
+        f"set_size {largest} takes all of {' and '.join(names)}: there is one set, it is its own baseline, "
         f"and every advantage is 0. Raise {' or '.join(names)}, lower set_size, or set credit to 'leave_one_out'.",
     )
     require(
-        objective.set_size > 1 or not measure.flat_alone or not goal.reads_diversity,
+        largest > 1 or not measure.flat_alone or not goal.reads_diversity,
         f"diversity {objective.diversity!r} of a set of one is always the same, so set_size 1 leaves objective "
         f"{objective.objective!r} without it: raise set_size, or use objective 'mean'.",
     )
@@ -199,7 +200,8 @@ def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: O
     closed = rule.of_expectations is not None and goal.given_member is not None and read
     if objective.num_sets == "all" and not closed:
         for number in numbers:
-            check_enumerable(number, objective.set_size)
+            for size in range(min(objective.set_sizes), largest + 1):
+                check_enumerable(number, size)
 
 
 def check_budget(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig, task: Task) -> None:

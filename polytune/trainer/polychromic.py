@@ -179,7 +179,8 @@ class PolychromicTrainer(
         if self.args.vine_values:
             known_B_T = with_vine_values(self._trees, values_B_T, self.objective.gamma)
         update = self._see_update(output, turn_index_B_C)
-        turns = turn_advantages(self._trees, self.objective, known_B_T, seed=update.seed, bonus_B_T=self._bonus(update))
+        objective = self.objective.at(update.progress)
+        turns = turn_advantages(self._trees, objective, known_B_T, seed=update.seed, bonus_B_T=self._bonus(update))
         self._scale(turns)
         self._change_turns(update, turns)
         output["advantages"] = self._per_token(turns.advantages_B_T, turn_index_B_C)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.methods.behaviour_kl import behaviour_kl
 from polytune.methods.ucb import visits
-from polytune.objective import enumerate_set_advantages, gae
+from polytune.objective import enumerate_set_advantages, gae, set_advantages
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.rollout import RolloutError, SeedView, Tree, find_branching, tree_rows
@@ -92,6 +92,22 @@ def test_advantages_are_sets_inside_the_window_and_gae_outside(tmp_path):
         other = [j for j in range(advantages.shape[1]) if j not in own]
         assert advantages[row, other].abs().max() == 0 if other else True
         assert output["tool_mask"][row, own].min() == 1
+
+
+@pytest.mark.parametrize("step, size", [(0, 3), (4, 2), (7, 1)])
+def test_sets_shrink_in_the_advantages(tmp_path, step, size):
+    objective = replace(SETS, set_size=3, set_size_end=1, credit="leave_one_out")
+    trainer = make_trainer(tmp_path, model_seed=3, objective=objective, num_updates=2)
+    trainer.state.global_step, trainer.args.max_steps = step, 8
+    output, trees, rows = rollouts_of(trainer)
+    place = {id(t): row for row, t in enumerate(t for tree in trees for t in tree.trajectories())}
+    for group in (group for tree in trees for group in tree.vine_groups()):
+        told = [[t.discounted_return() for t in group], [t.signature for t in group]]
+        want = set_advantages(*told, size, credit="leave_one_out")
+        for member, expected in zip(group, want.tolist(), strict=True):
+            row = place[id(member)]
+            first = next(j for j, turn in enumerate(rows[row].turn_index) if turn >= 0)
+            assert output["advantages"][row, first].item() == pytest.approx(expected, abs=1e-6)
 
 
 def kept_values(trainer):

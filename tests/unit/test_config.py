@@ -149,6 +149,9 @@ def test_flags_override_the_yaml():
         ("loss_type: grpo", ["max_env_steps", "blank", "grpo", "dapo"]),
         ("set_size: 8", ["set_size 8", "num_vines", "leave_one_out"]),
         ("set_size: 1\ndiversity: excess", ["excess", "set_size", "mean"]),
+        ("set_size_end: 0", ["set_size_end", "at least 1", "0"]),
+        ("set_size_end: 9", ["num_vines", "8", "below set_size_end (n = 9)"]),
+        ("set_scope: none\nset_size_end: 1", ["set_size_end", "no effect", "set_scope"]),
         ("diversity_coef: 0.3", ["diversity_coef", "0.3", "additive"]),
         ("set_scope: none\nobjective: pass_at_k", ["objective", "pass_at_k", "no effect", "set_scope"]),
         ("ucb_coef: 0.1", ["ucb_coef", "methods: [ucb]", "method_args"]),
@@ -234,6 +237,15 @@ def test_a_word_without_a_flag_is_told_where_it_belongs(parts, word, told):
     with pytest.raises(UsageError) as error:
         parse(parts, [word], description="test")
     assert str(error.value).startswith(f"unknown argument {word!r}") and str(error.value).endswith(told)
+
+
+def test_sets_grow_or_shrink_over_the_run():
+    falling = ObjectiveConfig(set_size=4, set_size_end=1)
+    sizes = [falling.at(update / 12).set_size for update in range(12)]
+    assert sizes == [4, 4, 4, 3, 3, 3, 3, 2, 2, 2, 2, 1]  # from 4 to 1 in a straight line, rounded; halves upwards
+    assert [ObjectiveConfig(set_size=2, set_size_end=8).at(p).set_size for p in (0.0, 0.5, 0.95)] == [2, 5, 8]
+    fixed = ObjectiveConfig()
+    assert fixed.at(0.9) is fixed
 
 
 def test_sets_are_checked_against_the_tree():

@@ -124,6 +124,7 @@ def settings(name):
     ("poly_ppo", ["polychromic objective", "marginal set advantage", "next 20", "sets' reach: **GAE**"], []),
     ("poly_epo", ["polychromic objective", "all of a member's actions", "No critic"], ["GAE", "vine trees"]),
     ("poly_epo_group_std", ["centred and divided by each group's standard deviation"], ["GAE"]),
+    ("poly_epo_falling", ["G of n = 4, by the end of the run 1, among"], []),
     ("grpo", ["mean reward", "each group's standard deviation"], ["polychromic", "d = "]),
     ("rloo", ["leave-one-out credit", "times 8"], ["marginal"]),
     ("pass_at_k", ["pass@k", "leave-one-out credit"], ["d = "]),
