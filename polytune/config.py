@@ -384,7 +384,11 @@ class ObjectiveConfig:
         metadata={"help": f"Diversity of a set: {listed(DIVERSITY)}."},
     )
     diversity_coef: float = field(
-        default=0.5, metadata={"help": "Weight of the diversity in objective 'additive' (lambda)."}
+        default=0.5,
+        metadata={
+            "help": "Weight of the diversity in objective 'additive' (lambda); in 'uncertain_max' the probability that "
+            "the reward of a kind is real (q)."
+        },
     )
     signature: str = field(
         default="task",

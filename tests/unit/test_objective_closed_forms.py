@@ -248,6 +248,14 @@ def test_rows_by_hand():
     got = set_advantages([3, 2, 1], "aab", 2, objective="qd_score")
     torch.testing.assert_close(got, torch.tensor([3.5, 3.0, 3.5], dtype=torch.float64) / 2 - 5 / 3)
     assert not set_advantages([1, 1, 0, -1], [None, None, "a", "b"], 2, objective="qd_score").any()
+    # uncertain_max, q .5: {0,1} two winning kinds .75, {0,2} and {1,2} one .5; then its ends, q 1 and q near 0
+    got = set_advantages([1, 1, 0], "abc", 2, objective="uncertain_max", diversity_coef=0.5)
+    torch.testing.assert_close(got, torch.tensor([0.625, 0.625, 0.5], dtype=torch.float64) - 7 / 12)
+    told = ([3, 2, 0, 1, 2], "aabbc", 3)
+    sure = set_advantages(*told, objective="uncertain_max", diversity_coef=1)
+    torch.testing.assert_close(sure, set_advantages(*told, objective="max_at_k"))
+    least = set_advantages(*told, objective="uncertain_max", diversity_coef=1e-6) / 1e-6 / 3
+    torch.testing.assert_close(least, set_advantages(*told, objective="qd_score"), rtol=0, atol=1e-5)
     # leave one out of pass@2: the winner adds 1 to both of its sets, the losers nothing
     got = set_advantages([1, 0, 0], "aab", 2, objective="pass_at_k", credit="leave_one_out")
     assert got.tolist() == [1.0, 0.0, 0.0]

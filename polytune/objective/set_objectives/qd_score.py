@@ -12,6 +12,8 @@ in a set that contains somebody else with probability q_j = C(N-1-j, n-1) / C(N-
 E[f | i in G] is the sum over the kinds / n. Degenerate cases: one kind is max@k of it / n; n = 1 is the reward itself.
 """
 
+from collections.abc import Hashable
+
 import torch
 
 from polytune.objective.binomial import pool_tables
@@ -24,9 +26,14 @@ from polytune.objective.sets import Sets
 
 def score(sets: Sets) -> torch.Tensor:
     """f of each set, (S,)."""
+    return best_of_kinds(sets).sum(dim=1) / sets.classes_S_n.shape[1]
+
+
+def best_of_kinds(sets: Sets) -> torch.Tensor:
+    """Of each set the highest reward of each signature that succeeds in it, 0 in the other places, (S, n)."""
     rewards_S_n, classes_S_n, first_S_n, _ = by_kind(sets.rewards_S_n, sets.classes_S_n)
     best_S_n = (classes_S_n != NO_CLASS) & (first_S_n == torch.arange(classes_S_n.shape[1]))
-    return torch.where(best_S_n, rewards_S_n, 0.0).sum(dim=1) / classes_S_n.shape[1]
+    return torch.where(best_S_n, rewards_S_n, 0.0)
 
 
 def given_member(groups: Groups, set_size: int, form: CountForm | None, diversity_coef: float) -> torch.Tensor:
@@ -65,11 +72,16 @@ def by_kind(rewards_P_N: torch.Tensor, classes_P_N: torch.Tensor) -> tuple[torch
 
 def reference(members: Members, d: Measure, diversity_coef: float) -> float:
     """f of one set."""
-    best: dict = {}
+    return sum(best_by_signature(members).values()) / len(members)
+
+
+def best_by_signature(members: Members) -> dict[Hashable, float]:
+    """For references: the best reward of each signature that succeeds."""
+    best: dict[Hashable, float] = {}
     for reward, signature in members:
         if reward > 0 and signature is not None:
             best[signature] = max(best.get(signature, 0.0), reward)
-    return sum(best.values()) / len(members)
+    return best
 
 
 QD_SCORE = Objective(
