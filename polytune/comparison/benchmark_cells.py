@@ -111,11 +111,16 @@ def _means(lines: Sequence[Mapping[str, Any]], level: float) -> dict[str, Any]:
     """Measures and costs over the seeds."""
     if not lines:
         return {}
-    values = {m: _interval([line["values"][m] for line in lines], level, _range(m)) for m in lines[0]["values"]}
+    values = {m: _interval([line["values"][m] for line in lines], level, _range(m)) for m in _measures(lines)}
     for own in values.values():
         own.pop("resolved")
     costs = {name: short(fmean(line[name] for line in lines)) for name in ("env_steps", "gradient_steps")}
     return {"measures": values, "cost": costs | {"cpu_seconds": short(_seconds(lines))}}
+
+
+def _measures(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those that every run has, in the order of the first."""
+    return [m for m in lines[0]["values"] if all(m in line["values"] for line in lines)]
 
 
 def _seconds(lines: Sequence[Mapping[str, Any]]) -> float:
@@ -125,10 +130,11 @@ def _seconds(lines: Sequence[Mapping[str, Any]]) -> float:
 def differences(
     own: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]], level: float
 ) -> dict[str, dict[str, Any]]:
-    """Measure -> own minus alone, paired by seed, with its interval; both in the order of their seeds."""
+    """Measure -> own minus alone, paired by seed, with its interval; both in the order of their seeds. Measures that
+    some run does not have (of answers none of which is valid) are left out."""
     return {
         m: _interval([a["values"][m] - b["values"][m] for a, b in zip(own, alone, strict=True)], level)
-        for m in own[0]["values"]
+        for m in _measures([*own, *alone])
     }
 
 

@@ -200,6 +200,17 @@ def test_differences_are_paired_by_seed_with_students_interval(measured):
     assert "budget" not in cell
 
 
+def test_a_run_without_one_of_the_measures_takes_part_in_the_others(measured):
+    """A policy that wins nothing has no share of wins that training showed."""
+    world, store = measured
+    for seed in range(3):
+        line = world.line(store, "grpo", "clip_cov", seed)
+        store.add(line | {"values": line["values"] | {"memorisation": 0.5} if seed < 2 else line["values"]})
+    cell = benchmark_cells.cell(world, store, "grpo", "clip_cov", 0.95)
+    assert cell["seeds"] == [0, 1, 2] and "success" in cell["measures"]
+    assert "memorisation" not in {*cell["measures"], *cell["differences"]}
+
+
 def test_one_seed_has_no_interval_and_says_nothing(measured):
     cell = benchmark_cells.cell(*measured, "poly_epo", "clip_cov", 0.95)
     assert cell["differences"]["success"] == {"estimate": pytest.approx(0.1), "low": None, "high": None,
