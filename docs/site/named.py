@@ -15,7 +15,7 @@ from polytune.tables import METHODS
 
 ROOT = PACKAGE.parent
 KEPT = ROOT / "data/results/methods_benchmark.json"
-WORLDS = {"bandit": "bandit", "two_step": "two-step tree", "triangle": "triangle"}
+WORLDS = {"bandit": "bandit", "two_step": "two-step tree", "triangle": "triangle", "fourrooms": "FourRooms"}
 BASES = {"grpo": "GRPO", "poly_epo": "Poly-EPO"}
 
 

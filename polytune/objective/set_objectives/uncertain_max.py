@@ -6,8 +6,8 @@ knows kinds: all members of one signature are right, or wrong, together, other s
 b_(2) >= ... the best reward of each signature that succeeds in G,
     f(G) = sum_j b_(j) q (1 - q)^(j-1)      and with rewards in {0, 1}, m signatures that win, 1 - (1 - q)^m.
 q 1 is `max_at_k`; as q falls to 0, f / q becomes the sum of `qd_score`, or, of rewards in {0, 1}, `coverage`. A failure
-adds nothing however new it is, and neither does a second success of a kind. Assumes that a reward above 0 is success; a signature
-of None adds nothing. No closed form: all sets are enumerated, or some drawn (`num_sets`). d is not read.
+adds nothing however new it is, and neither does a second success of a kind. Assumes that a reward above 0 is success; a
+signature of None adds nothing. No closed form: all sets are enumerated, or some drawn (`num_sets`). d is not read.
 """
 
 import itertools
