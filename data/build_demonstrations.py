@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from polytune.config import parse_options
+from polytune.checks import parse_options
 from polytune.policy.demonstrations import keep_successes, save_demonstrations
 from polytune.tasks import TASKS, load_task
 from polytune.tasks.demonstrations import WorkerLostError, act_out_all

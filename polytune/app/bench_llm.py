@@ -15,7 +15,7 @@ from pathlib import Path
 
 from polytune.app.bench_training import Case, finetune
 from polytune.app.cli import parse, run
-from polytune.config import require, require_choice
+from polytune.checks import require, require_choice
 from polytune.places import PACKAGE
 from polytune.running.provenance import write_json
 

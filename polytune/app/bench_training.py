@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 from polytune.app.cli import parse, run
 from polytune.app.tree_runs import call, finetune, pretrain, summary, watch
-from polytune.config import require, require_choice, require_integer
+from polytune.checks import require, require_choice, require_integer
 from polytune.terminal import progress
 
 

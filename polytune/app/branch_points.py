@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from polytune.app.cli import UsageError, parse, run, set_cpu_threads
-from polytune.config import require_seed
+from polytune.checks import require_seed
 from polytune.places import command
 from polytune.terminal import progress
 

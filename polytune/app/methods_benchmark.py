@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from polytune.app.cli import parse, run, set_cpu_threads
+from polytune.checks import require, require_once
 from polytune.comparison.options import parse_seeds
-from polytune.config import require, require_once
 from polytune.places import RECIPES, command
 
 WORLDS = ["bandit", "two_step", "triangle", "fourrooms"]
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
             store = benchmark.open_store(world, kept)
             try:
                 if not config.report_only:
-                    run_world(world, store, _both(world, only, asked), seeds, config.bases)
+                    run_world(world, store, benchmark.wanted(world, only, asked), seeds, config.bases)
             finally:
                 kept["worlds"][name] = benchmark_cells.world_summary(world, store, config.level, only)
                 kept["runs"][name], before = benchmark.current_lines(world, store), kept["runs"].get(name, [])
@@ -109,11 +109,6 @@ def main(argv: Sequence[str]) -> None:
         # ------------------------------------------------------------ JSON, picture, page
         benchmark_page.write_all(kept, config.keep, config.page, config.level, command("methods_benchmark", argv))
     print(f"{config.keep}, {Path(config.keep).with_suffix('.png')}, {config.page}")
-
-
-def _both(world, only: dict[str, set[str]] | None, asked) -> dict[str, set[str]]:
-    """Base -> the methods that are ``asked`` for and, where there are such, among ``only``."""
-    return {base: set(asked) & (set(asked) if only is None else only.get(base, set())) for base in world.names}
 
 
 def read_world(name: str, config: MethodsBenchmarkConfig):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from polytune.app.cli import parse, run, set_cpu_threads
-from polytune.config import require_integer
+from polytune.checks import require_integer
 
 
 @dataclass

@@ -17,16 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from polytune.app.cli import parse, refuse_unused, run
-from polytune.config import (
-    AdapterConfig,
-    PolicyConfig,
-    TaskConfig,
-    require,
-    require_finite,
-    require_integer,
-    require_number,
-    require_seed,
-)
+from polytune.checks import require, require_finite, require_integer, require_number, require_seed
+from polytune.config import AdapterConfig, PolicyConfig, TaskConfig
 from polytune.errors import UsageError
 from polytune.meanings import MOST_INVALID
 from polytune.places import command

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from polytune.app.cli import parse, run
-from polytune.config import require, require_seed
+from polytune.checks import require, require_seed
 from polytune.places import PACKAGE, RECIPES, command, find_file, start
 
 #: the entry that leads the board

@@ -36,7 +36,7 @@ from pathlib import Path
 
 from polytune.app.calls import call_here
 from polytune.app.cli import parse, run, set_cpu_threads
-from polytune.config import require, require_integer
+from polytune.checks import require, require_integer
 from polytune.places import RECIPES, runnable
 
 METHODS = ("mean", "polychromic")

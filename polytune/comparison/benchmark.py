@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from polytune.checks import require
 from polytune.comparison import methods
 from polytune.comparison.figures import read_figures, read_metrics
 from polytune.comparison.keep import portable
@@ -25,7 +27,7 @@ from polytune.comparison.options import ComparisonConfig, parse_seeds
 from polytune.comparison.overlay import lay
 from polytune.comparison.run_store import BASE_ALONE, RunStore
 from polytune.comparison.runs import Programs, Run
-from polytune.config import PolicyConfig, TaskConfig, require
+from polytune.config import PolicyConfig, TaskConfig
 from polytune.digests import short_digest
 from polytune.measures.passk import coverage_ks
 from polytune.pictures.tabular import action_table
@@ -140,15 +142,20 @@ class World:
             methods.shared_flags(self.task_config, self.policy_config),
             methods.override_flags(self.config.set),
             self.config,
-            contents(self.task),
+            self.content,
         )
+
+    @cached_property
+    def content(self) -> dict[str, str]:
+        """What the numbers depend on beside the options: the files of its task."""
+        return contents(self.task)
 
     def identity(self, method: Method) -> str:
         """A digest of what decides a run beside its seed: its recipe, what all runs share, the policy that it begins
         with, what is measured. Fields that nobody gave stand at their defaults and are left out."""
         told = {name: value for name, value in method.yaml.items() if name not in FREE}
         common = [self.config.set, self.config.n, self.config.evaluation_seed, self.task_config.task]
-        return short_digest(json.dumps([portable(told), common, self.pretrained, contents(self.task)],
+        return short_digest(json.dumps([portable(told), common, self.pretrained, self.content],
                                        sort_keys=True, default=str).encode())  # fmt: skip
 
     @property
@@ -171,6 +178,12 @@ def _line(error: Exception, *own: object) -> str:
     for word in own:
         text = text.replace(f"method {word} ", "").replace(f"({word}): ", "")
     return portable(text)
+
+
+def wanted(world: World, only: Mapping[str, set[str]] | None, asked: Iterable[str]) -> dict[str, set[str]]:
+    """Base -> the methods that are ``asked`` for and, unless ``only`` is None, of ``only`` for that base, too."""
+    names = set(asked)
+    return {base: names if only is None else names & only.get(base, set()) for base in world.names}
 
 
 def plan(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from polytune.checks import require, require_one_option
 from polytune.comparison.options import ComparisonConfig
-from polytune.config import PolicyConfig, TaskConfig, require, require_one_option
+from polytune.config import PolicyConfig, TaskConfig
 from polytune.evaluation.perturbed import tasks_under
 from polytune.recipe import read_recipe
 from polytune.run import RunConfig

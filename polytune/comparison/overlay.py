@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import unknown
 from polytune.places import RECIPES, find_file
 from polytune.recipe import EXTENDS, read_recipe

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polytune.checks import require
 from polytune.comparison.keep import portable
 from polytune.comparison.methods import PRETRAINED, Method, shared_flags
 from polytune.comparison.options import ComparisonConfig
-from polytune.config import PolicyConfig, TaskConfig, require
+from polytune.config import PolicyConfig, TaskConfig
 from polytune.places import start
 from polytune.running.identity import changed
 from polytune.running.provenance import (

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polytune.config import TaskConfig, require, require_one_option
+from polytune.checks import require, require_one_option
+from polytune.config import TaskConfig
 from polytune.digests import number_from, short_digest
 from polytune.lookup import find, is_path
 from polytune.recipe import read_recipe

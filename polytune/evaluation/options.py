@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from polytune.config import require, require_finite, require_integer, require_number, require_once, require_seed
+from polytune.checks import require, require_finite, require_integer, require_number, require_once, require_seed
 
 
 @dataclass

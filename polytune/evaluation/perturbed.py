@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from polytune.config import TaskConfig, require
+from polytune.checks import require
+from polytune.config import TaskConfig
 from polytune.evaluation.columns import Records
 from polytune.evaluation.summary import aligned, as_table, as_text, summarise, summarise_each, verdict
 from polytune.tasks import Task, load_task

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.export.evaluations import Evaluation, Interval
 from polytune.export.licences import LICENCES_SAYING_NOTHING, check_licence
 from polytune.markdown import cell, code, quoted, words

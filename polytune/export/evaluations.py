@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.evaluation.records import read_records
 from polytune.export.source import Source
 from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, GenerationConfig
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.export.source import ADAPTER_WEIGHTS, Source
 from polytune.policy.loading import ADAPTER_FILE, load_policy
 from polytune.running.checkpoints import SaveError

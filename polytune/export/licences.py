@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import did_you_mean
 
 #: identifiers of the Hub's documentation ("Licenses"); of these, "other" and "unknown" say nothing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polytune.config import parse_method_args
+from polytune.checks import parse_method_args
 from polytune.lookup import is_path
 from polytune.methods import build_methods
 from polytune.objective import find_credit, find_diversity, find_objective, find_scaling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from polytune.config import require, require_finite
+from polytune.checks import require, require_finite
 
 
 @dataclass

@@ -26,8 +26,9 @@ import torch
 from polytune.digests import number_from
 from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Update
-from polytune.methods.options import on_the_way, require_lasting_signatures, require_option
+from polytune.methods.options import require_lasting_signatures, require_option
 from polytune.rollout import Trajectory, signature_as_json
+from polytune.schedule import on_the_way
 
 
 @dataclass
@@ -51,8 +52,7 @@ class Archive(Method):
 
     def __post_init__(self) -> None:
         require_option("coef", self.coef, 0.0)
-        if self.coef_end is not None:
-            require_option("coef_end", self.coef_end, 0.0)
+        require_option("coef_end", self.coef_end, 0.0, unset=True)
         require_option("power", self.power, 0.0)
         self.never_paid: frozenset[int] = frozenset()
         self.counts: Counter[int] = Counter()

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update
 from polytune.methods.options import require_option

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require, require_choice
+from polytune.checks import require, require_choice
 from polytune.digests import number_from
 from polytune.meanings import Metric
 from polytune.methods.base import Grown, Method, Update

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require, require_choice
+from polytune.checks import require, require_choice
 from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Minibatch, Update
 from polytune.methods.options import require_option

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require, require_number
+from polytune.checks import require, require_number
 from polytune.lookup import find, is_path
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update

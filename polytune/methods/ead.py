@@ -17,7 +17,7 @@ answers, or cutoff above it, the temperature stays as it is.
 import math
 from dataclasses import dataclass
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.methods.base import Method
 from polytune.methods.options import require_option
 
@@ -33,9 +33,7 @@ class EAD(Method):
 
     def __post_init__(self) -> None:
         for name in ("tau_max", "tau_min", "d_0", "growth", "d_max", "cutoff"):
-            require_option(name, getattr(self, name), 0.0)
-        for name in ("tau_min", "d_0", "d_max"):
-            require(getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}: raise it.")
+            require_option(name, getattr(self, name), 0.0, above=name in ("tau_min", "d_0", "d_max"))
         require(
             self.tau_min <= self.tau_max,
             f"tau_min is {self.tau_min} and tau_max {self.tau_max}, with which an answer begins: lower tau_min.",

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import find, said
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update

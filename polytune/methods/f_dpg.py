@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require, require_choice
+from polytune.checks import require, require_choice
 from polytune.methods.base import Method, Update
 from polytune.methods.chi_squared import log_ratios, pretrained_at_hand
 from polytune.methods.options import require_option

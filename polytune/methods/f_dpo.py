@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.functional import logsigmoid
 
-from polytune.config import require, require_choice
+from polytune.checks import require, require_choice
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update
 from polytune.methods.chi_squared import log_ratios, pretrained_at_hand

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import is_path
 from polytune.methods.base import Method, Seen, Update
 from polytune.methods.options import require_option

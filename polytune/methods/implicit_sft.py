@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
-from polytune.config import require_choice
+from polytune.checks import require_choice
 from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Minibatch, Update
 from polytune.methods.chi_squared import pretrained_at_hand

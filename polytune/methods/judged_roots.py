@@ -19,7 +19,7 @@ from random import Random
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import find, said
 from polytune.methods.base import Update
 from polytune.methods.go_explore import Cell, GoExplore

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update
 from polytune.methods.clip_cov import covariance

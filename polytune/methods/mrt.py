@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
 from polytune.methods.options import require_option

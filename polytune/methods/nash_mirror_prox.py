@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import find, is_path
 from polytune.methods.base import Method, Update, Weights
 from polytune.methods.chi_squared import pretrained_at_hand

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require_choice
+from polytune.checks import require_choice
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Update
 from polytune.methods.options import require_option

@@ -1,4 +1,4 @@
-"""Options of methods: checks of their values, and a coefficient that changes over a run."""
+"""Options of methods: checks of their values."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from polytune.config import require, require_number
+from polytune.checks import require, require_number
 
 #: types that an option's annotation may name, and what a message calls them; others are for the method to check
 NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
-def require_option(name: str, value: object, minimum: float, maximum: float = math.inf) -> None:
-    """Raise ``ValueError`` unless the option ``value`` is a finite number in [minimum, maximum]."""
-    require_number(name, value, minimum, maximum, where="change it in method_args")
+def require_option(
+    name: str, value: object, minimum: float, maximum: float = math.inf, *, unset: bool = False, above: bool = False
+) -> None:
+    """Raise ``ValueError`` unless the option ``value`` is a finite number in [minimum, maximum]; ``unset``: None will
+    do; ``above``: the minimum itself will not."""
+    if value is None and unset:
+        return
+    where = "change it in method_args"
+    require(not above or value != minimum, f"{name} must be above {minimum:g}, got {value!r}: {where}.")
+    require_number(name, value, minimum, maximum, where=where)
 
 
 def require_types(kind: type, options: Mapping[str, Any]) -> None:
@@ -47,8 +54,3 @@ def require_lasting_signatures(method: str, what: str, objective: Any, fix: str)
         f"method {method!r} {what}, but signature {objective.signature!r} numbers the clusters of a group anew in "
         f"every update: {fix}.",
     )
-
-
-def on_the_way(first: float, last: float | None, progress: float) -> float:
-    """From ``first`` to ``last`` in a straight line, at a share ``progress`` of the run; None: ``first`` throughout."""
-    return first if last is None else first + (last - first) * progress

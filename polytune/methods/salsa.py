@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.methods.base import Method, Weights
 from polytune.methods.chi_squared import pretrained_at_hand
 from polytune.methods.options import require_option

@@ -18,11 +18,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
-from polytune.methods.options import on_the_way, require_option
+from polytune.methods.options import require_option
 from polytune.objective import SPREAD, polychromic_window, score_groups
+from polytune.schedule import on_the_way
 
 
 @dataclass
@@ -45,8 +46,7 @@ class SetBonus(Method):
     def __post_init__(self) -> None:
         self._gamma = 1.0
         require_option("coef", self.coef, 0.0)
-        if self.coef_end is not None:
-            require_option("coef_end", self.coef_end, 0.0)
+        require_option("coef_end", self.coef_end, 0.0, unset=True)
         require_option("set_size", self.set_size, 1)
         require_option("window", self.window, -1)
 

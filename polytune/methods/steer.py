@@ -17,7 +17,6 @@ from typing import ClassVar
 
 import torch
 
-from polytune.config import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Seen, Update
 from polytune.methods.options import require_option
@@ -38,8 +37,7 @@ class STEER(Method):
     }
 
     def __post_init__(self) -> None:
-        require_option("least", self.least, 0.0, 1.0)
-        require(self.least > 0, f"least must be above 0, got {self.least}: raise it.")
+        require_option("least", self.least, 0.0, 1.0, above=True)
         require_option("floor", self.floor, 1e-12)
 
     def says(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.methods.base import Method, Update
 from polytune.methods.options import require_option
 

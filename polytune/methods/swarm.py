@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from safetensors.torch import load_file
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Update
 from polytune.methods.options import require_option

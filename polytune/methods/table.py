@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import find, unknown
 from polytune.methods.base import Method
 from polytune.methods.options import require_types

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import Row, find_row
 from polytune.objective.credit import find_credit
 from polytune.objective.scale import MIN_STD, standardise_groups

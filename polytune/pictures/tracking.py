@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from transformers.integrations import get_available_reporting_integrations
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.evaluation.summary import counted
 from polytune.measures.passk import coverage_ks, pass_at_k_interval
 from polytune.pictures.plot import COLOURS, MARKERS

@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from polytune.config import AdapterConfig, PolicyConfig, require
+from polytune.checks import require
+from polytune.config import AdapterConfig, PolicyConfig
 from polytune.policy.loading import CheckpointError, adapter_base, load_policy
 from polytune.policy.manifest import write_manifest
 from polytune.policy.weights import restore_trainable

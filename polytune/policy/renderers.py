@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from polytune.config import PolicyConfig, require
+from polytune.checks import require
+from polytune.config import PolicyConfig
 from polytune.policy.chat import ChatRenderer
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task

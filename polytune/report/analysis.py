@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from polytune.config import TaskConfig, require
+from polytune.checks import require
+from polytune.config import TaskConfig
 from polytune.evaluation import perturbed
 from polytune.evaluation.cautions import cautions
 from polytune.evaluation.chosen import chosen_table, has_vectors, summarise_chosen

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.lookup import Row, find_row
 from polytune.tables import BRANCHING
 

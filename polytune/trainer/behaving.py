@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.methods import Apart, Method
 
 

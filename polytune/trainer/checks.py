@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from polytune.config import ObjectiveConfig, RolloutConfig, check_sets, require
+from polytune.checks import require
+from polytune.config import ObjectiveConfig, RolloutConfig, check_sets
 from polytune.lookup import is_path
 from polytune.methods import Method, build_methods
 from polytune.objective import (

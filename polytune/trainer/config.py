@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from trl import GRPOConfig
 
-from polytune.config import RolloutConfig, require, require_choice, require_finite, require_integer, require_number
+from polytune.checks import require, require_choice, require_finite, require_integer, require_number
+from polytune.config import RolloutConfig
 from polytune.privacy import private
 from polytune.trainer.critic import KINDS
 from polytune.trainer.inherited import check_inherited, check_schedule

@@ -16,7 +16,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.trainer.config import PolychromicConfig
 
 

@@ -11,7 +11,8 @@ import torch
 from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 
-from polytune.config import ObjectiveConfig, require
+from polytune.checks import require
+from polytune.config import ObjectiveConfig
 from polytune.methods import Method, Minibatch, Seen, Update, build_methods
 from polytune.methods.behaviour_kl import BehaviourKL
 from polytune.methods.per_set import PerSetRows

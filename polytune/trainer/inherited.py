@@ -20,7 +20,7 @@ import torch
 from transformers import get_scheduler
 from trl import GRPOConfig
 
-from polytune.config import require, require_choice, require_integer, require_number, require_seed
+from polytune.checks import require, require_choice, require_integer, require_number, require_seed
 from polytune.trainer.refused import INSTEAD, SECRET
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig, require
+from polytune.checks import require
+from polytune.config import ObjectiveConfig, PolicyConfig, RolloutConfig
 from polytune.digests import number_from
 from polytune.meanings import MOST_INVALID
 from polytune.objective import find_judge

@@ -13,7 +13,8 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-from polytune.config import PolicyConfig, require
+from polytune.checks import require
+from polytune.config import PolicyConfig
 from polytune.trainer.config import PolychromicConfig
 
 

@@ -10,7 +10,7 @@ import os
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.trainer.config import PolychromicConfig
 
 #: options of FSDP2 -> why they are refused

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from trl.trainer import grpo_trainer
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.methods import Method
 from polytune.trainer.config import PolychromicConfig
 

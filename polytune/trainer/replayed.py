@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from accelerate.utils import gather_object
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.methods import Method, Minibatch
 from polytune.rollout import Row
 

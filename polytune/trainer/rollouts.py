@@ -7,7 +7,8 @@ from itertools import islice
 
 import torch
 
-from polytune.config import RolloutConfig, require
+from polytune.checks import require
+from polytune.config import RolloutConfig
 from polytune.rollout import (
     Duplicates,
     RolloutCounters,

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from polytune.config import PolicyConfig, require, require_choice
+from polytune.checks import require, require_choice
+from polytune.config import PolicyConfig
 from polytune.policy import Generator, Renderer, build_generator
 from polytune.policy.engine import EngineError, merged_weights
 from polytune.policy.vllm_generator import EngineSettings

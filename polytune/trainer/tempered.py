@@ -19,7 +19,8 @@ from numbers import Real
 import torch
 from transformers import PreTrainedModel
 
-from polytune.config import RolloutConfig, require
+from polytune.checks import require
+from polytune.config import RolloutConfig
 from polytune.methods import Method
 
 #: with the rows of a batch, (B, C)

@@ -7,7 +7,7 @@ import pytest
 
 from polytune import places
 from polytune.app.cli import UsageError, run
-from polytune.config import require
+from polytune.checks import require
 from polytune.policy import CheckpointError
 from polytune.rollout import RolloutError
 from polytune.running.checkpoints import SaveError

@@ -10,7 +10,7 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from polytune.config import parse_method_args
+from polytune.checks import parse_method_args
 from polytune.methods import METHODS, Method, build_methods
 from polytune.recipe import read_recipe
 from polytune.trainer.hooks import METHODS_FILE, load_methods, save_methods

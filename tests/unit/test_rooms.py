@@ -17,6 +17,8 @@ ROOMS = [
     "places",
     "tables",
     "meanings",
+    "checks",
+    "schedule",
     "config",
     "recipe",
     "lookup",

@@ -38,7 +38,7 @@ from dataclasses import dataclass
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.methods import Method
 from polytune.objective import Credit, Diversity, Objective, Scaling
 from polytune.rollout import Branching

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.objective.credit.base import Credit, Members, ScoredSets
 from polytune.objective.set_objectives import find_objective
 

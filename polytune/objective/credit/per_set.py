@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from polytune.config import require
+from polytune.checks import require
 from polytune.objective.credit import mean
 from polytune.objective.credit.base import Credit, ScoredSets
 from polytune.objective.normalise import find_scaling

@@ -8,6 +8,7 @@ import torch
 
 from polytune.objective.diversity.base import Diversity, Signatures
 from polytune.objective.groups import NO_CLASS
+from polytune.objective.runs import run_starts
 
 MAX_ENTRIES = 4_000_000  # of cut matrices at a time: 32 MB
 TOLERANCE = 1e-9  # rounding beyond [0, 1]
@@ -49,9 +50,8 @@ class GroupDiversity:
 def count_classes(classes_S_n: torch.Tensor) -> torch.Tensor:
     """Distinct classes of each set other than `NO_CLASS`, (S,) int64."""
     sorted_S_n = classes_S_n.sort(dim=1).values
-    new_S_n = torch.ones_like(sorted_S_n, dtype=torch.bool)
-    new_S_n[:, 1:] = sorted_S_n[:, 1:] != sorted_S_n[:, :-1]
-    return (new_S_n & (sorted_S_n != NO_CLASS)).sum(dim=1)
+    first_S_n = run_starts(sorted_S_n) == torch.arange(sorted_S_n.shape[1])
+    return (first_S_n & (sorted_S_n != NO_CLASS)).sum(dim=1)
 
 
 def _number(value: Any) -> float:
