@@ -26,20 +26,30 @@ STAGES = {
     "update": "seconds/update",
     "saving a checkpoint": "seconds/saving",
 }
-SIZE = 1024
+#: sides of the matrices that find the peak, and the seconds of a product that is large enough for it
+SIDES, ENOUGH = (128, 256, 512, 1024, 2048, 4096), 0.01
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a product of two square matrices, the best of six."""
-    square = torch.full((SIZE, SIZE), 0.5, device=device, dtype=dtype)  # no random numbers: a run draws its own
-    best = float("inf")
-    for _ in range(6):
-        begin = time.perf_counter()
-        square @ square
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * SIZE**3 / best
+    """Floating-point operations a second of a product of two square matrices, the best of six of each size. Sizes grow
+    until a product takes a hundredth of a second: fast hardware shows its speed at large ones alone, and bfloat16 is so
+    slow where a CPU does not have it that a large one would take seconds."""
+    fastest = 0.0
+    for side in SIDES:
+        square = torch.full((side, side), 0.5, device=device, dtype=dtype)  # no random numbers: a run draws its own
+        best = min(_seconds_of_product(square) for _ in range(6))
+        fastest = max(fastest, 2 * side**3 / best)
+        if best >= ENOUGH:
+            break
+    return fastest
+
+
+def _seconds_of_product(square: torch.Tensor) -> float:
+    begin = time.perf_counter()
+    square @ square
+    if square.device.type == "cuda":
+        torch.cuda.synchronize(square.device)
+    return time.perf_counter() - begin
 
 
 def peak_memory(device: torch.device) -> float:

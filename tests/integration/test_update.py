@@ -9,6 +9,7 @@ from test_trainer import SETS, TREE, make_trainer, rollouts_of
 
 from polytune.config import RolloutConfig
 from polytune.rollout import tree_rows
+from polytune.trainer import clock
 from polytune.trainer.clock import STAGES
 
 
@@ -147,11 +148,22 @@ def test_metrics_say_where_the_time_goes(tmp_path):
         assert 0 < line["update/tokens_distinct"] <= line["update/tokens_computed"]
     steps = [line["rollout/env_steps"] for line in lines]
     assert lines[1]["speed/env_steps_per_second"] < (steps[1] - steps[0]) / lines[1]["seconds/update"]
-    from polytune.trainer.clock import peak_flops
-
     torch.set_rng_state(state)
-    assert peak_flops(torch.device("cpu"), torch.float32) > 1e8
+    assert clock.peak_flops(torch.device("cpu"), torch.float32) > 1e8
     assert torch.equal(torch.get_rng_state(), state), "a run draws its own random numbers"
+
+
+@pytest.mark.parametrize("rate, last", [(5e8, 256), (1e11, 1024), (9e14, 4096)])
+def test_the_peak_is_found_with_matrices_as_large_as_the_hardware_is_fast(monkeypatch, rate, last):
+    sides = []
+
+    def seconds(square):
+        sides.append(len(square))
+        return 2 * len(square) ** 3 / rate
+
+    monkeypatch.setattr(clock, "_seconds_of_product", seconds)
+    assert clock.peak_flops(torch.device("cpu"), torch.bfloat16) == pytest.approx(rate)
+    assert max(sides) == last and len(sides) == 6 * len(set(sides))
 
 
 def test_answers_to_one_prompt_share_it(tmp_path):
