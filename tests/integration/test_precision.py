@@ -19,7 +19,7 @@ BFLOAT16 = PolicyConfig(dtype="bfloat16")
 
 
 def make(tmp_path, policy, *, weights=torch.float32, lora=None, quantised=False, **fields):
-    task = Doors(horizon=14)
+    task = Doors(horizon=6)
     model, tokenizer = build_tiny("tiny", [PROMPT_WORD, *task.vocabulary()], seed=3)
     with torch.no_grad():  # weights of an ordinary size: those at 0 and 1 are no measure of rounding
         for weight in model.parameters():
