@@ -189,7 +189,9 @@ def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> 
 
 
 def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: Sequence[str] = ()) -> tuple[Any, Any]:
-    """The model before its first step, and its tokenizer."""
+    """The model before its first step, and its tokenizer; what is drawn for it (an adapter, new words) is ``seed``'s."""
+    from transformers import set_seed
+
     from polytune.policy.adapters import adapt, own_base
     from polytune.policy.loading import load_base
     from polytune.policy.rendering import PROMPT_WORD
@@ -203,6 +205,7 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: 
         if config.word_merges:
             tokenizer.init_kwargs["word_merges"] = config.word_merges  # told wherever the tokenizer goes
         return model, tokenizer
+    set_seed(config.seed)
     base = own_base(config.base_model, Path(config.output_dir), adapter)
     model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
     return adapt(model, adapter, new, alone=not config.merge_adapter), tokenizer
