@@ -53,6 +53,17 @@ def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, place,
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected_weights.items())
 
 
+def test_an_adapter_begins_as_its_seed_says(whole, pretrain, tmp_path):
+    """Whatever was drawn in this process before."""
+    flags = ["--base_model", whole, "--use_peft", "--lora_r", "2", "--num_demonstrations", "8", "--epochs", "1"]
+    for drawn, (name, seed) in enumerate([("first", "0"), ("again", "0"), ("other", "1")]):
+        torch.manual_seed(drawn)
+        pretrain(tmp_path / name, *flags, "--seed", seed)
+    first, again, other = (outcome(tmp_path / name)[0] for name in ("first", "again", "other"))
+    assert all(torch.equal(again[name], weight) for name, weight in first.items())
+    assert any(not torch.equal(other[name], weight) for name, weight in first.items())
+
+
 def test_the_policy_loads_and_its_demonstrations_are_listed(whole):
     assert AutoModelForCausalLM.from_pretrained(whole).num_parameters() > 300_000
     task, rows = load_task("fourrooms", horizon=30), load_demonstrations(whole / "demonstrations")
