@@ -189,7 +189,7 @@ def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> 
 
 
 def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: Sequence[str] = ()) -> tuple[Any, Any]:
-    """The model before its first step, and its tokenizer; what is drawn for it (an adapter, new words) is ``seed``'s."""
+    """The model before its first step, and its tokenizer; an adapter and new words are drawn from ``seed``."""
     from transformers import set_seed
 
     from polytune.policy.adapters import adapt, own_base
