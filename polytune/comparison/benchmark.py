@@ -147,7 +147,8 @@ class World:
 
     @cached_property
     def content(self) -> dict[str, str]:
-        """What the numbers depend on beside the options: the files of its task."""
+        """What the numbers depend on beside the options: the files of its task and the code of a user's own modules,
+        as both are when it is first asked for, after the methods are laid."""
         return contents(self.task)
 
     def identity(self, method: Method) -> str:

@@ -10,7 +10,6 @@ from test_trainer import SETS, TREE, make_trainer, rollouts_of
 from polytune.config import RolloutConfig
 from polytune.rollout import tree_rows
 from polytune.trainer import clock
-from polytune.trainer.clock import STAGES
 
 
 def eager(tokenizer):
@@ -138,9 +137,10 @@ def test_metrics_say_where_the_time_goes(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3
     for number, line in enumerate(lines):
-        assert {*STAGES.values()} <= line.keys()
+        assert {*clock.STAGES.values()} <= line.keys()
         assert (
-            all(line[name] >= 0 for name in STAGES.values()) and line["seconds/update"] > 0 < line["seconds/rollouts"]
+            all(line[name] >= 0 for name in clock.STAGES.values())
+            and line["seconds/update"] > 0 < line["seconds/rollouts"]
         )
         assert (line["seconds/saving"] > 0) == (number > 0), "of the checkpoint before"
         assert 0.1 < lines[0]["speed/peak_memory"] <= line["speed/peak_memory"] < 16
