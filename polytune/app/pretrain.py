@@ -76,6 +76,13 @@ class PretrainConfig:
         metadata={"help": "AdamW's: up for 20 steps (half of a run of fewer than 40), then cosine to zero."},
     )
     batch_size: int = field(default=32, metadata={"help": "Episodes in a batch."})
+    group_prompts: bool = field(
+        default=False,
+        metadata={
+            "help": "Answers to one prompt lie side by side, so that a batch computes the prompt once: a pass over "
+            "many answers to each prompt costs about half. The order of prompts is drawn anew for each pass."
+        },
+    )
     epochs: int = field(default=20, metadata={"help": "Passes over the demonstrations at most."})
     target_success: float = field(
         default=0.35, metadata={"help": "Stop as soon as sampled success on held-out levels reaches this."}
@@ -281,7 +288,8 @@ def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):
     return CloningTrainer(
         model, TrainingArguments(**arguments), train_dataset=data.train, eval_dataset=data.held,
         data_collator=CloningCollator(tokenizer.pad_token_id), processing_class=tokenizer,
-        entropy_coef=config.entropy_coef, teacherless_weight=config.teacherless_weight, callbacks=[stop],
+        entropy_coef=config.entropy_coef, teacherless_weight=config.teacherless_weight,
+        group_prompts=config.group_prompts, callbacks=[stop],
     )  # fmt: skip
 
 

@@ -8,12 +8,14 @@ an entropy regulariser.) Training stops early at a named success rate, so that R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from peft import PeftModel
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -46,24 +48,60 @@ class CloningCollator:
         return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
 
 
+class PromptSampler(Sampler[int]):
+    """Rows in an order drawn anew for each pass in which those of one prompt (what lies before the first action) follow
+    one another. In one batch their prompt is computed once (`polytune.policy.packed`).
+
+    Args:
+        rows: with ``input_ids`` and ``own``, as the collator takes them.
+        seed: with the number of the pass, which ``set_epoch`` tells, it decides the order.
+    """
+
+    def __init__(self, rows: Sequence[dict], seed: int):
+        self.groups: dict[tuple[int, ...], list[int]] = {}
+        for index, row in enumerate(rows):
+            self.groups.setdefault(tuple(row["input_ids"][: list(row["own"]).index(1)]), []).append(index)
+        self.count, self.seed, self.epoch = len(rows), seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The pass that the next order is for; transformers' trainer calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        draw = random.Random(f"{self.seed} {self.epoch}")
+        for group in draw.sample(list(self.groups.values()), len(self.groups)):
+            yield from draw.sample(group, len(group))
+
+
 class CloningTrainer(AtomicCheckpoints, Trainer):
-    """transformers' Trainer; the only changes are the loss (see the module) and atomic checkpoints.
+    """transformers' Trainer; the only changes are the loss (see the module), atomic checkpoints and, with
+    ``group_prompts``, the order of its rows (`PromptSampler`).
 
     With ``teacherless_weight`` w the loss is (1 - w) next-token + w teacherless: there the answer's own tokens are
     hidden behind the pad token, so each is predicted from the prompt alone (multi-token training, arXiv 2504.15266).
     Sampling goes token by token either way.
     """
 
-    def __init__(self, *args, entropy_coef: float, teacherless_weight: float = 0.0, **kwargs):
+    def __init__(
+        self, *args, entropy_coef: float, teacherless_weight: float = 0.0, group_prompts: bool = False, **kwargs
+    ):
         super().__init__(*args, **kwargs)
         check_trainable(self.model)
         policy = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._packer, reason = find_packer(policy)
         if self._packer is None:
             say_warning(f"rows of {type(policy).__name__} are padded, not packed: {reason}.")
-        self.entropy_coef, self.teacherless_weight = entropy_coef, teacherless_weight
+        self.entropy_coef, self.teacherless_weight, self.group_prompts = entropy_coef, teacherless_weight, group_prompts
         self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)
+
+    def _get_train_sampler(self, train_dataset=None):
+        if not self.group_prompts:
+            return super()._get_train_sampler(train_dataset)
+        return PromptSampler(self.train_dataset if train_dataset is None else train_dataset, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels_B_T = inputs.pop("labels")

@@ -1,5 +1,6 @@
 """Behaviour cloning: the loss by hand, the split by level, and the end of a run at its target."""
 
+import itertools
 import math
 import re
 
@@ -34,7 +35,7 @@ ROWS = [
 ] * 4
 
 
-def make_trainer(folder, success=None, *, every=2, target=0.5, adapter=None, **fields):
+def make_trainer(folder, success=None, *, every=2, target=0.5, adapter=None, group_prompts=False, **fields):
     torch.manual_seed(0)
     model, tokenizer = build_tiny("tiny", WORDS)
     model = adapt(model, adapter or AdapterConfig())
@@ -46,7 +47,7 @@ def make_trainer(folder, success=None, *, every=2, target=0.5, adapter=None, **f
     trainer = CloningTrainer(
         model, TrainingArguments(**(arguments | fields)), train_dataset=Dataset.from_list(ROWS),
         data_collator=CloningCollator(tokenizer.pad_token_id), processing_class=tokenizer, entropy_coef=0.1,
-        callbacks=[stop],
+        group_prompts=group_prompts, callbacks=[stop],
     )  # fmt: skip
     return trainer, stop
 
@@ -163,11 +164,36 @@ def test_a_run_killed_after_its_last_check_ends_the_same_way(tmp_path, target):
     assert all(torch.equal(weights[name], tensor) for name, tensor in saved.items())
 
 
-def test_resumed_is_uninterrupted_bit_for_bit(tmp_path):
+def test_answers_to_one_prompt_lie_side_by_side_where_asked(tmp_path):
+    """Each row once, in another order in each pass; a batch of one prompt's answers computes the prompt once."""
+    trainer, _ = make_trainer(tmp_path, group_prompts=True)
+    sampler = trainer._get_train_sampler()
+    passes = []
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        passes.append(list(sampler))
+        assert list(sampler) == passes[-1] and sorted(passes[-1]) == list(range(len(sampler)))
+        prompts = [index % 3 for index in passes[-1]]
+        assert sum(a != b for a, b in itertools.pairwise(prompts)) == 2
+    assert len({*map(tuple, passes)}) == 4 and len({tuple(index % 3 for index in each) for each in passes}) > 1
+    sizes = []
+
+    def count(module, arguments, keywords):
+        sizes.append(keywords["input_ids"].numel())
+
+    trainer.model.register_forward_pre_hook(count, with_kwargs=True)
+    trainer.train()
+    assert sorted(sizes) == sorted(3 * [len(row["input_ids"]) - 1 for row in ROWS[:3]])  # equal rows: one row's tokens
+    assert not isinstance(make_trainer(tmp_path)[0]._get_train_sampler(), type(sampler))
+
+
+@pytest.mark.parametrize("group_prompts", [False, True])
+def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, group_prompts):
     rates = {2: 0.1, 4: 0.2, 6: 0.6, 8: 0.3, 9: 0.3}
 
     def run(folder, until=None):
-        trainer, stop = make_trainer(folder, lambda model: Sampled(rates[trainer.state.global_step]))
+        trainer, stop = make_trainer(folder, lambda model: Sampled(rates[trainer.state.global_step]),
+                                     group_prompts=group_prompts)  # fmt: skip
         if until is not None:
 
             def die(*args, **kwargs):
