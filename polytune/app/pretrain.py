@@ -182,6 +182,8 @@ def _word_merges(task: Task, adapter: AdapterConfig, config: PretrainConfig) -> 
     before the expert acts."""
     from polytune.policy.tiny import sizes_of
 
+    if task.answer_end is None:
+        refuse_unused(config, {"group_prompts": f"each episode of {task.name!r} begins with a prompt of its own"})
     if not adapter.use_peft:
         refuse_unused(config, {"merge_adapter": "without use_peft there is no adapter"})
     if config.base_model is None:
