@@ -1,4 +1,4 @@
-"""Write the arithmetic data set: train.jsonl (with answers), test.jsonl, README.md (its card).
+"""Write the arithmetic data set: train.jsonl (with answers), its first rows alone, test.jsonl, README.md (its card).
 
 Launch: python data/build_arithmetic.py
         python data/build_arithmetic.py --train 200 --test 100 --seed 1 --output_dir outputs/data/arithmetic
@@ -20,6 +20,8 @@ from polytune.places import DATA
 from polytune.tasks.rewards import calculation
 
 HIGHEST, COUNT, LARGEST_TARGET, FEWEST, SHOWN = 6, 4, 24, 3, 8
+FIRST = 64
+"""Rows of the short training file."""
 CARD = """---
 license: apache-2.0
 pretty_name: polytune arithmetic
@@ -40,6 +42,12 @@ configs:
     path: train.jsonl
   - split: test
     path: test.jsonl
+- config_name: short
+  data_files:
+  - split: train
+    path: train_{first}.jsonl
+  - split: test
+    path: test.jsonl
 ---
 
 # polytune arithmetic
@@ -52,10 +60,11 @@ products.
 | file | rows | columns |
 |---|---|---|
 | train.jsonl | {train:,} | prompt, numbers, target, answers |
+| train_{first}.jsonl | {first:,} | the first {first} of these, with {first_lines:,} answers |
 | test.jsonl | {test:,} | prompt, numbers, target |
 
-`answers`: up to {shown} right ones, each another calculation, drawn at random; {lines:,} in all. No problem (sorted
-numbers and target) is in both files. All draws come from Python's `random.Random({seed})`. Made by
+`answers`: up to {shown} right ones, each another calculation, drawn at random; {lines:,} in train.jsonl. No problem
+(sorted numbers and target) is trained on and tested. All draws come from Python's `random.Random({seed})`. Made by
 
     {command}
 
@@ -113,14 +122,16 @@ def write(folder: Path, train: int, test: int, seed: int, command: str) -> None:
     for row in rows[train:]:
         del row["answers"]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", rows[:train]), ("test", rows[train:])):
+    first = rows[: min(FIRST, train)]
+    for name, part in (("train", rows[:train]), (f"train_{len(first)}", first), ("test", rows[train:])):
         text = "".join(json.dumps(row) + "\n" for row in part)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")
-    lines = sum(len(row["answers"]) for row in rows[:train])
+    lines, first_lines = (sum(len(row["answers"]) for row in part) for part in (rows[:train], first))
     mean = sum(len(found[problem]) for problem in chosen) / len(chosen)
     card = CARD.format(
         highest=HIGHEST, largest=LARGEST_TARGET, fewest=FEWEST, shown=SHOWN, mean=mean, train=train, test=test,
-        lines=lines, seed=seed, command=command, prompt=rows[0]["prompt"], answer=rows[0]["answers"][0],
+        lines=lines, first=len(first), first_lines=first_lines, seed=seed, command=command,
+        prompt=rows[0]["prompt"], answer=rows[0]["answers"][0],
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
     print(f"{folder}: {train:,} problems to train on with {lines:,} answers, {test:,} to test, of {len(found):,}")

@@ -29,7 +29,7 @@ def rows(split, folder=FOLDER):
 def test_the_builder_writes_the_committed_files(builder, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["build_arithmetic.py", "--output_dir", str(tmp_path)])
     builder.main()
-    for name in ("train.jsonl", "test.jsonl", "README.md"):
+    for name in ("train.jsonl", "train_64.jsonl", "test.jsonl", "README.md"):
         assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes(), name
     assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 400_000
 
@@ -44,6 +44,7 @@ def test_every_answer_is_right_and_another_calculation():
 def test_no_problem_is_in_both_files_nor_twice_in_one(builder):
     problems = [(tuple(sorted(row["numbers"])), row["target"]) for split in ("train", "test") for row in rows(split)]
     assert len(set(problems)) == len(problems) == len(rows("train")) + len(rows("test"))
+    assert rows("train_64") == rows("train")[:64]
     assert set(problems) <= builder.problems().keys()
     assert all("answers" not in row for row in rows("test"))
 
