@@ -117,6 +117,8 @@ class CloningTrainer(AtomicCheckpoints, Trainer):
         logits_A_V = self._packed_logits(model, inputs, mask) if self._packer else model(**inputs).logits[:, :-1][mask]
         logprobs_A_V = torch.log_softmax(logits_A_V.float(), dim=-1)
         cross_entropy = torch.nn.functional.nll_loss(logprobs_A_V, labels_B_T[:, 1:][mask])
+        if self.entropy_coef == 0:  # of a large vocabulary, entropies cost a twentieth of a step
+            return cross_entropy
         entropy = -(logprobs_A_V.exp() * logprobs_A_V).sum(-1).mean()
         return cross_entropy - self.entropy_coef * entropy
 
