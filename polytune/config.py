@@ -249,7 +249,7 @@ class ObjectiveConfig:
         default=0.5,
         metadata={
             "help": "Weight of the diversity in objective 'additive' (lambda); in 'uncertain_max' the probability that "
-            "the reward of a kind is real (q)."
+            "the reward of a kind is real (q), in 'floored' the mean reward from which diversity counts."
         },
     )
     signature: str = field(

@@ -28,6 +28,7 @@ OBJECTIVES: dict[str, Entry] = {
     "coverage": Entry("polytune.objective.set_objectives.coverage:COVERAGE"),
     "qd_score": Entry("polytune.objective.set_objectives.qd_score:QD_SCORE"),
     "uncertain_max": Entry("polytune.objective.set_objectives.uncertain_max:UNCERTAIN_MAX"),
+    "floored": Entry("polytune.objective.set_objectives.floored:FLOORED"),
 }
 
 #: d(G) in [0, 1]: `polytune.objective.diversity.base`

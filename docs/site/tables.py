@@ -29,6 +29,7 @@ LABELS = {
     "archive_falling": "PPO, archive of kinds, falling",
     "poly_epo_falling": "Poly-EPO, sets shrinking to 1",
     "uncertain_max": "best of a set, uncertain reward",
+    "poly_epo_floored": "Poly-EPO above a floor",
     "grpo_archive": "GRPO, KL, archive of kinds",
     "poly_epo_archive": "Poly-EPO, archive of kinds",
     "sets": "Poly-EPO",

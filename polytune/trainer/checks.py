@@ -179,7 +179,7 @@ def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: O
     require(
         objective.diversity_coef == ObjectiveConfig.diversity_coef or is_path(objective.objective) or goal.reads_coef,
         f"diversity_coef is {objective.diversity_coef}, but objective {objective.objective!r} has no such weight: "
-        "objectives 'additive' and 'uncertain_max' have.",
+        "objectives 'additive', 'uncertain_max' and 'floored' have.",
     )
     for row in (goal, measure, rule, scalings[1]):
         row.check(args, rollout, objective)

@@ -256,6 +256,19 @@ def test_rows_by_hand():
     torch.testing.assert_close(sure, set_advantages(*told, objective="max_at_k"))
     least = set_advantages(*told, objective="uncertain_max", diversity_coef=1e-6) / 1e-6 / 3
     torch.testing.assert_close(least, set_advantages(*told, objective="qd_score"), rtol=0, atol=1e-5)
+    # floored: {0,1} two ways to win 1; {0,2} and {1,2} earn half, below the floor of 1 they score half of that
+    got = set_advantages([1, 1, 0], "abc", 2, objective="floored", diversity_coef=1)
+    torch.testing.assert_close(got, torch.tensor([0.625, 0.625, 0.25], dtype=torch.float64) - 0.5)
+    for rewards, low, high in (([1, 1, 1, 1], 0.25, 0.25), ([1, 1, 0, 0], 0.125, 0.375), ([1, 0, 0, 0], 0.0625, 0.25)):
+        signatures = (
+            "a" * sum(rewards) + "bcd"[: 4 - sum(rewards)]
+        )  # of four, alike winners beside failures that differ
+        for floor, want in ((0.75, low), (0, high)):
+            found = score_groups([rewards], [signatures], 4, objective="floored", diversity_coef=floor).mean_P
+            assert found.tolist() == pytest.approx([want]), (rewards, floor)
+    torch.testing.assert_close(
+        set_advantages(*told, objective="floored", diversity_coef=0), set_advantages(*told, objective="polychromic")
+    )
     # leave one out of pass@2: the winner adds 1 to both of its sets, the losers nothing
     got = set_advantages([1, 0, 0], "aab", 2, objective="pass_at_k", credit="leave_one_out")
     assert got.tolist() == [1.0, 0.0, 0.0]
