@@ -79,8 +79,8 @@ class PretrainConfig:
     group_prompts: bool = field(
         default=False,
         metadata={
-            "help": "Answers to one prompt lie side by side, so that a batch computes the prompt once: a pass over "
-            "many answers to each prompt costs about half. The order of prompts is drawn anew for each pass."
+            "help": "Answers to one prompt lie side by side, so that a batch computes the prompt once: fewer tokens "
+            "where prompts have many short answers. The order of prompts is drawn anew for each pass."
         },
     )
     epochs: int = field(default=20, metadata={"help": "Passes over the demonstrations at most."})
