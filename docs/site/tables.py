@@ -19,6 +19,7 @@ LABELS = {
     "grpo_kl": "GRPO, KL to the pretrained policy",
     "pass_at_k": "pass@k policy optimisation",
     "poly_epo": "Poly-EPO",
+    "poly_epo_group_std": "Poly-EPO, over each group's std",
     "poly_epo_clip_higher": "Poly-EPO, clip .2/.28",
     "poly_ppo": "Poly-PPO, sets over whole episodes",
     "poly_ppo_equally_spaced": "Poly-PPO, vines as published",
