@@ -20,8 +20,7 @@ from polytune.places import DATA
 from polytune.tasks.rewards import calculation
 
 HIGHEST, COUNT, LARGEST_TARGET, FEWEST, SHOWN = 6, 4, 24, 3, 8
-FIRST = 64
-"""Rows of the short training file."""
+FIRST = 64  # rows of the short training file
 CARD = """---
 license: apache-2.0
 pretty_name: polytune arithmetic
@@ -122,7 +121,7 @@ def write(folder: Path, train: int, test: int, seed: int, command: str) -> None:
     for row in rows[train:]:
         del row["answers"]
     folder.mkdir(parents=True, exist_ok=True)
-    first = rows[: min(FIRST, train)]
+    first = rows[:train][:FIRST]
     for name, part in (("train", rows[:train]), (f"train_{len(first)}", first), ("test", rows[train:])):
         text = "".join(json.dumps(row) + "\n" for row in part)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")

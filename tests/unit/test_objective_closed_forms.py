@@ -260,9 +260,7 @@ def test_rows_by_hand():
     got = set_advantages([1, 1, 0], "abc", 2, objective="floored", diversity_coef=1)
     torch.testing.assert_close(got, torch.tensor([0.625, 0.625, 0.25], dtype=torch.float64) - 0.5)
     for rewards, low, high in (([1, 1, 1, 1], 0.25, 0.25), ([1, 1, 0, 0], 0.125, 0.375), ([1, 0, 0, 0], 0.0625, 0.25)):
-        signatures = (
-            "a" * sum(rewards) + "bcd"[: 4 - sum(rewards)]
-        )  # of four, alike winners beside failures that differ
+        signatures = "a" * sum(rewards) + "bcd"[: 4 - sum(rewards)]  # alike winners beside failures that differ
         for floor, want in ((0.75, low), (0, high)):
             found = score_groups([rewards], [signatures], 4, objective="floored", diversity_coef=floor).mean_P
             assert found.tolist() == pytest.approx([want]), (rewards, floor)
