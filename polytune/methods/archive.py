@@ -4,10 +4,12 @@
 s: its signature, with its start state where ``per_start_state``, otherwise the same from all of them. N(s): attempts
 of that kind in all earlier updates of the run, over all processes. power 0: every kind that training did not show
 earns coef for ever; 1/2 is the rate of a count-based bonus. ``failures`` false: successes alone earn and count; true:
-a new way to fail is worth as much as a new way to succeed, kept apart from it. So an attempt is compared with all that
-the run has found and with what the data showed, where a diversity compares it with its set, and the bonus falls by
-itself as less is new. Where kinds stay seldom to the end, for so many ways lead to a goal, it does not fall enough:
-with ``coef_end`` coef goes there in a straight line over the run, so that its end is about reward.
+a new way to fail is worth as much as a new way to succeed, kept apart from it. With ``where_unsolved`` a failure earns
+its bonus times the share of the other attempts of its tree that failed, too: where nothing works yet it pays to look
+around, and to fail in a new way beside successes pays nothing. So an attempt is compared with all that the run has
+found and with what the data showed, where a diversity compares it with its set, and the bonus falls by itself as less
+is new. Where kinds stay seldom to the end, for so many ways lead to a goal, it does not fall enough: with ``coef_end``
+coef goes there in a straight line over the run, so that its end is about reward.
 
 Source: quality-diversity search, a feature archive of what succeeded (general knowledge); creativity as distinct *and*
 unseen (arXiv 2504.15266, section 2). coef and power are not established, so options. Assumes signatures that mean the
@@ -27,7 +29,7 @@ from polytune.digests import number_from
 from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Update
 from polytune.methods.options import require_lasting_signatures, require_option
-from polytune.rollout import Trajectory, signature_as_json
+from polytune.rollout import Trajectory, Tree, signature_as_json
 from polytune.schedule import on_the_way
 
 
@@ -37,6 +39,7 @@ class Archive(Method):
     coef_end: float | None = None
     power: float = 0.5
     failures: bool = False
+    where_unsolved: bool = False
     shown: bool = True
     per_start_state: bool = True
     page: ClassVar[str] = "archives"
@@ -54,15 +57,19 @@ class Archive(Method):
         require_option("coef", self.coef, 0.0)
         require_option("coef_end", self.coef_end, 0.0, unset=True)
         require_option("power", self.power, 0.0)
+        if self.where_unsolved and not self.failures:
+            raise ValueError("archive.where_unsolved is about failures, which earn nothing; add archive.failures=true")
         self.never_paid: frozenset[int] = frozenset()
         self.counts: Counter[int] = Counter()
 
     def says(self) -> str:
         of_training = ", none where training showed it," if self.shown else ""
         falls = "" if self.coef_end is None else f", by the end of the run {self.coef_end:g},"
+        faded = " A failure earned the less the more of its tree succeeded." if self.where_unsolved else ""
         return (
             f"An archive of kinds: {'an attempt' if self.failures else 'a success'} earned {self.coef:g}{falls} times "
             f"(1 + N)^-{self.power:g} more{of_training} N being how often its kind had been found in earlier updates."
+            f"{faded}"
         )
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
@@ -83,7 +90,8 @@ class Archive(Method):
             count, shown = self.counts[self.kind(tree.start_state, attempt)], self.is_shown(attempt)
             counted, new = counted + 1, new + (not shown and not count)
             if not shown:
-                bonus_B_T[row, len(attempt.turns) - 1] = coef * (1 + count) ** -self.power
+                share = failed_others(tree) if self.where_unsolved and not attempt.success else 1.0
+                bonus_B_T[row, len(attempt.turns) - 1] = share * coef * (1 + count) ** -self.power
         attempts = float(len(update.trajectories))
         total, counted, new, attempts = update.sum([float(bonus_B_T.sum()), counted, new, attempts])
         update.record("archive/bonus", total / max(attempts, 1.0))
@@ -119,6 +127,13 @@ class Archive(Method):
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         self.never_paid = frozenset(state["shown"].tolist())
         self.counts = Counter(dict(zip(state["kinds"].tolist(), state["counts"].tolist(), strict=True)))
+
+
+def failed_others(tree: Tree) -> float:
+    """Of a tree's failures each: the share of the other attempts that failed; 1 where there are none."""
+    attempts = list(tree.trajectories())
+    failed = sum(not attempt.success for attempt in attempts)
+    return (failed - 1) / (len(attempts) - 1) if len(attempts) > 1 else 1.0
 
 
 def number_of(signature: Hashable, *where: Hashable) -> int:

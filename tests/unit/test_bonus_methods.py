@@ -114,6 +114,17 @@ def test_the_archive_knows_start_states_apart_unless_told_not_to():
         assert found == want
 
 
+def test_a_failure_earns_as_much_as_its_tree_fails():
+    """Of the three others none, one and all failed, too; a success earns whole, and a failure alone does."""
+    method = Archive(coef=6.0, failures=True, where_unsolved=True)
+    assert archived(method, "a", "b", "c", None)[0] == [6.0, 6.0, 6.0, 0.0]
+    assert archived(method, "d", "e", None, None)[0] == pytest.approx([6.0, 6.0, 2 / math.sqrt(2), 2 / math.sqrt(2)])
+    assert archived(method, None, None, None, None)[0] == pytest.approx([3.0] * 4)
+    assert archived(method, None)[0] == pytest.approx([6 / math.sqrt(8)])
+    with pytest.raises(ValueError, match=r"add archive\.failures=true"):
+        Archive(where_unsolved=True)
+
+
 def test_an_archive_keeps_ways_to_win_that_grpo_drops():
     start = (0.5, 0.1, 0.2, 0.2)
     alone, beside = (mean_over_seeds(lambda s, m=m: train(m, start, WINS, seed=s)) for m in (None, Archive(coef=8.0)))
