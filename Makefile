@@ -12,7 +12,7 @@ OLD ?= 0d2f666
 SOURCES := polytune recipes tests data docs conftest.py
 
 export TOKENIZERS_PARALLELISM := false
-export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
 export PYGAME_HIDE_SUPPORT_PROMPT := 1
 export NO_MKDOCS_2_WARNING := 1
 

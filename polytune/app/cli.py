@@ -27,7 +27,9 @@ from polytune.terminal import is_quiet, own_bars_only, quietened, say_error
 # Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
 # a thousand rounds costs nothing on an idle machine. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
+# Libraries below tell their makers of each run (TRL's trainers, vLLM, huggingface_hub): not of a user who has not asked
+# for it with DO_NOT_TRACK=0. Read when they are imported.
+os.environ.setdefault("DO_NOT_TRACK", "1")
 
 QUIET_FLAGS = ("-q", "--quiet")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)

@@ -149,6 +149,9 @@ class PolychromicTrainer(
         self.add_callback(trees)
         self.on_trees.append(trees)
 
+    def _send_telemetry(self) -> None:
+        """Nothing: TRL's trainers tell its makers that they were built."""
+
     # ------------------------------------------------------------------ advantages
 
     @stage("scoring")
