@@ -316,13 +316,16 @@ def speedrun() -> str:
 
 def tried(path: str) -> str:
     """A row for each setting that was tried on one seed."""
-    named = {"success": "success", "pass@8": "pass@8", "pass@32": "pass@32"}
-    winning = "distinct_winning_signatures"
-    rows = [
-        [own["name"], own["fields"], *(FORMATS[""](own[key]) for key in named), FORMATS["2"](own[winning])]
-        for own in look_up(f"{path}:trials")
-    ]
-    return markdown(["method", "its fields", *named.values(), "winning room sets"], rows)
+    titles = {"name": "method", "fields": "its fields", "learning_rate": "learning rate", "success": "success",
+              "pass@8": "pass@8", "pass@32": "pass@32", "distinct_winning_signatures": "winning room sets"}  # fmt: skip
+    trials = look_up(f"{path}:trials")
+    shown = [key for key in titles if key in trials[0]]
+    rows = [[_tried(own[key], "2" if "winning" in key else "") for key in shown] for own in trials]
+    return markdown([titles[key] for key in shown], rows)
+
+
+def _tried(value: str | float, style: str) -> str:
+    return value if isinstance(value, str) else FORMATS[style](value)
 
 
 def speedrun_tried() -> str:
