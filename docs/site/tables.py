@@ -28,6 +28,7 @@ LABELS = {
     "set_bonus_falling": "PPO, sets beside the critic, falling",
     "archive": "PPO, archive of kinds",
     "archive_falling": "PPO, archive of kinds, falling",
+    "archive_unsolved": "PPO, archive where little works",
     "poly_epo_falling": "Poly-EPO, sets shrinking to 1",
     "uncertain_max": "best of a set, uncertain reward",
     "poly_epo_floored": "Poly-EPO above a floor",
