@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from polytune.checks import require
 from polytune.digests import number_from
 from polytune.meanings import Metric
 from polytune.methods.base import Beginning, Method, Update
@@ -57,8 +58,10 @@ class Archive(Method):
         require_option("coef", self.coef, 0.0)
         require_option("coef_end", self.coef_end, 0.0, unset=True)
         require_option("power", self.power, 0.0)
-        if self.where_unsolved and not self.failures:
-            raise ValueError("archive.where_unsolved is about failures, which earn nothing; add archive.failures=true")
+        require(
+            self.failures or not self.where_unsolved,
+            "archive.where_unsolved is about failures, which earn nothing; add archive.failures=true",
+        )
         self.never_paid: frozenset[int] = frozenset()
         self.counts: Counter[int] = Counter()
 
