@@ -15,6 +15,7 @@ LABELS = {
     "ppo_ucb": "PPO + UCB",
     "grpo": "GRPO",
     "grpo_clip_higher": "GRPO, clip .2/.28",
+    "grpo_episode_mean": "GRPO, mean over episodes",
     "maxrl": "MaxRL",
     "grpo_kl": "GRPO, KL to the pretrained policy",
     "pass_at_k": "pass@k policy optimisation",

@@ -51,7 +51,8 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         )
     require(
         args.max_env_steps is None or args.loss_type in ("dapo", "bnpo"),
-        f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",
+        f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'"
+        + (", with methods episode_mean for a mean over each episode." if args.loss_type == "grpo" else "."),
     )
     _check_rule(args, rollout, objective)
     args.set_tree(rollout)

@@ -41,6 +41,7 @@ TOGETHER = [
         "flat_success",
         "efficiency",
         "duration",
+        "episode_mean",
         "step_grpo",
         "dynamic_rewards",
     ],

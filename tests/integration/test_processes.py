@@ -162,6 +162,7 @@ WHOLE = (
     "novelty",
     "archive",
     "duration",
+    "episode_mean",
     "vas",
     "alp",
     "d3s",

@@ -16,6 +16,7 @@ from polytune.methods.chi_squared import ChiSquared
 from polytune.methods.duration import Duration
 from polytune.methods.dynamic_rewards import DynamicRewards, hypervolume
 from polytune.methods.efficiency import Efficiency
+from polytune.methods.episode_mean import EpisodeMean
 from polytune.methods.f_dpg import FDPG
 from polytune.methods.hidden_signatures import HiddenSignatures
 from polytune.methods.mrt import MRT
@@ -289,6 +290,20 @@ def test_long_actions_count_more():
     ones = torch.ones(2, 2, dtype=torch.float64)
     assert (Duration().turn_advantage(update, ones) * update.turns_mask_B_T).tolist() == [[0.5, 1.5], [1.0, 0.0]]
     assert torch.equal(Duration(power=0.0).turn_advantage(update, ones), ones)
+
+
+def test_a_long_attempt_counts_as_much_as_a_short_one():
+    """The mean over tokens of what it makes is the mean over attempts of their means; blank rows count nowhere."""
+    update, _ = episodes_update([(1, 0.0, "")] * 4, [(1, 0.0, "")], [(1, 0.0, "")] * 2)
+    update.turn_index_B_C = torch.tensor([[0, 0, 1, 2, 2, 3], [0, -1, -1, -1, -1, -1], [0, 1, 1, -1, -1, -1], [-1] * 6])
+    advantages_B_T = torch.tensor([[-1.0] * 4, [1.0, 0, 0, 0], [2.0, 3.0, 0, 0]], dtype=torch.float64)
+    found = EpisodeMean().turn_advantage(update, advantages_B_T)
+    assert found[:, 0].tolist() == pytest.approx([-10 / 18, 10 / 3, 20 / 9]) and found[2, 1] == pytest.approx(30 / 9)
+    at_B_C = update.turn_index_B_C[:3]
+    tokens = torch.where(at_B_C < 0, 0.0, found.gather(1, at_B_C.clamp(min=0)))
+    assert tokens.sum().item() / 10 == pytest.approx((-1 + 1 + (2 + 3 + 3) / 3) / 3)
+    alike, _ = episodes_update([(1, 0.0, "")], [(1, 0.0, "")])
+    assert torch.equal(EpisodeMean().turn_advantage(alike, advantages_B_T[:2, :1]), advantages_B_T[:2, :1])
 
 
 # ---------------------------------------------------------------- VERL
