@@ -132,7 +132,7 @@ def _write_up(task, title: str, config, compared, planned, whole: Sequence[int],
     draw(summary, output_dir / "coverage.png", title=title)
     for name, moved in summary.get("perturbed", {}).items():
         draw(moved, output_dir / f"coverage_{name}.png", title=f"{title}, {name}")
-    plot.plot_training(by_method, output_dir / "training.png", title=title)
+    plot.plot_training(by_method, output_dir / "training.png", title=title, level=config.level)
     print(f"\n{table.on_screen(summary, title)}\n")
     print(f"{output_dir}{os.sep}{{table.md,summary.json,coverage.png,training.png}}")
     if config.keep and not more["failed"]:

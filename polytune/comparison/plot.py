@@ -1,4 +1,4 @@
-"""A comparison's plots: coverage curves with bands, training curves with a thin line per seed."""
+"""A comparison's plots: coverage curves and training curves, both with bands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from polytune.comparison.figures import Figures
 from polytune.comparison.methods import PRETRAINED
 from polytune.evaluation.summary import counted
+from polytune.measures.intervals import t_quantile
 from polytune.pictures.plot import bar_style
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy
@@ -26,6 +27,8 @@ TRAINING = (
     ("groups/distinct_signatures", "distinct signatures per group"),
     ("groups/without_signal", "share of groups without signal"),
 )
+#: a training curve is averaged over one of so many parts of its updates: an update sees few of the start states
+SPANS = 12
 
 
 def _style(name: str, names: Sequence[str]) -> dict[str, Any]:
@@ -110,8 +113,9 @@ def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) ->
     figure.savefig(path, dpi=130)
 
 
-def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, *, title: str) -> None:
-    """Metrics against environment steps: the mean over seeds, and each seed as a thin line."""
+def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, *, title: str, level: float) -> None:
+    """Metrics against environment steps: the mean over seeds of each one's running mean (:data:`SPANS`), with a band of
+    Student's intervals over seeds (``level``); a method's only seed without a band, its updates a thin line."""
     figure = Figure(figsize=(12.5, 7), layout="constrained")
     grid = figure.subplots(2, 3)
     handles: dict[str, Any] = {}
@@ -121,13 +125,8 @@ def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, 
                 [(r["rollout/env_steps"], r[metric]) for r in f.metrics if r.get(metric) is not None] for f in own
             ]
             curves = [np.array(curve) for curve in points if curve]
-            if not curves:
-                continue
-            style, length = _style(name, list(by_method)), min(map(len, curves))
-            for curve in curves:
-                axes.plot(*curve.T, linewidth=0.6, alpha=0.3, **style)
-            mean = np.mean([curve[:length] for curve in curves], axis=0)
-            handles[name] = axes.plot(*mean.T, linewidth=2, marker="o" if length == 1 else "", **style)[0]
+            if curves:
+                handles[name] = _learning_curve(axes, curves, level, _style(name, list(by_method)))
         if not axes.lines:
             axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color="gray")
         axes.set_title(label, fontsize=11)
@@ -136,10 +135,29 @@ def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, 
         axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
         _tidy(axes)
     grid.flat[-1].axis("off")
-    grid.flat[-1].legend(handles.values(), handles.keys(), frameon=False, loc="center", fontsize=11,
-                         title="mean over seeds\n(thin: each seed)")  # fmt: skip
+    told = f"mean over seeds of running means\n(bands: {100 * level:.4g} % intervals over seeds)"
+    grid.flat[-1].legend(handles.values(), handles.keys(), frameon=False, loc="center", fontsize=11, title=told)
     figure.suptitle(title)
     figure.savefig(path, dpi=130)
+
+
+def _learning_curve(axes: Any, curves: Sequence[np.ndarray], level: float, style: Mapping[str, Any]) -> Any:
+    """The line of one method; ``curves``: (updates, 2) of each seed, steps and values."""
+    length = min(map(len, curves))
+    smooth_R_U_2 = np.array([running_mean(curve[:length], max(1, round(length / SPANS))) for curve in curves])
+    mean_U_2 = smooth_R_U_2.mean(axis=0)
+    if (seeds := len(curves)) == 1:
+        axes.plot(*curves[0].T, linewidth=0.6, alpha=0.4, **style)
+    else:
+        reach_U = t_quantile((1 + level) / 2, seeds - 1) * smooth_R_U_2[:, :, 1].std(axis=0, ddof=1) / seeds**0.5
+        low_U, high_U = mean_U_2[:, 1] - reach_U, mean_U_2[:, 1] + reach_U
+        axes.fill_between(mean_U_2[:, 0], low_U, high_U, color=style["color"], alpha=0.1, linewidth=0)
+    return axes.plot(*mean_U_2.T, linewidth=2, marker="o" if length == 1 else "", **style)[0]
+
+
+def running_mean(values_U_D: np.ndarray, span: int) -> np.ndarray:
+    """Means over ``span`` neighbouring rows, one for each place where so many are: (U - span + 1, D)."""
+    return np.lib.stride_tricks.sliding_window_view(values_U_D, span, axis=0).mean(axis=-1)
 
 
 def _seeds_and_starts(summary: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from polytune.app.cli import parse
@@ -407,9 +408,23 @@ def test_numbers(value, text):
 
 def draw(summary, runs, folder):
     comparison_plot.plot_coverage_curves(summary, folder / "coverage.png", title="t")
-    comparison_plot.plot_training(runs, folder / "training.png", title="t")
+    comparison_plot.plot_training(runs, folder / "training.png", title="t", level=0.95)
     for name in ("coverage.png", "training.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG") and (folder / name).stat().st_size > 10_000
+
+
+def test_a_training_curve_is_a_mean_over_seeds_of_running_means():
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    seeds = [np.array([[1.0, 0.0], [2.0, 1.0]]), np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 9.0]])]
+    line = comparison_plot._learning_curve(axes, seeds, 0.95, {"color": "red"})
+    assert line.get_xydata().tolist() == [[1, 1], [2, 2]]
+    band = axes.collections[0].get_paths()[0].get_extents()
+    assert [band.ymin, band.ymax] == pytest.approx([1 - 12.706, 2 + 12.706], abs=1e-3)
+    steps = np.arange(24.0)
+    line = comparison_plot._learning_curve(axes, [np.stack([steps, steps**2], 1)], 0.95, {"color": "blue"})
+    assert line.get_xydata()[0].tolist() == [0.5, 0.5] and len(line.get_xydata()) == 23 and len(axes.collections) == 1
 
 
 def test_plots_of_many_methods(tmp_path):
