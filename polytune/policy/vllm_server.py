@@ -28,6 +28,9 @@ from polytune.privacy import private
 
 #: requests in flight; a server batches what it has
 CONCURRENCY = 64
+#: seconds that an idle connection is used again; a server hangs up after 5 (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), and a request
+#: that it gets in that moment is lost
+KEEP_ALIVE = 2.0
 #: vLLM's HTTP API writes this where a logprob is lower, or minus infinity
 LOWEST_LOGPROB = -9999.0
 #: server's setting (part, name) -> what it must be, and the flag that makes it so
@@ -60,7 +63,8 @@ class VLLMServer:
     def __init__(self, url: str, timeout: float):
         self.url, self.timeout = url.rstrip("/"), timeout
         self.shown = private(self.url)  # what messages call it
-        limits = httpx.Limits(max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY)
+        counts = {"max_connections": CONCURRENCY, "max_keepalive_connections": CONCURRENCY}
+        limits = httpx.Limits(**counts, keepalive_expiry=KEEP_ALIVE)
         self.http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits)
         self._wait()
         served = self.request("GET", "/v1/models")["data"][0]

@@ -33,6 +33,7 @@ class Served(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.model, self.begun = copy.deepcopy(model).eval(), copy.deepcopy(model.state_dict())
         self.fault, self.due, self.patience, self.syncs = None, 0, 60.0, 0
+        self.idle = 60.0
         self.one_at_a_time = threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -88,6 +89,11 @@ class Answers(BaseHTTPRequestHandler):
 
 class Handler(Answers):
     protocol_version = "HTTP/1.1"
+    answered = float("inf")
+
+    def answer(self, status, content):
+        super().answer(status, content)
+        self.answered = time.monotonic()
 
     def do_GET(self):
         found = {
@@ -99,6 +105,9 @@ class Handler(Answers):
 
     def do_POST(self):
         server, body = self.server, self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if time.monotonic() - self.answered > server.idle:
+            self.close_connection = True
+            return self.connection.close()
         body = json.loads(body) if body else {}
         if self.path == "/reset_prefix_cache":
             return self.answer(200, {"success": True})

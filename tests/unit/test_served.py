@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from polytune.policy.engine import EngineError, score
 from polytune.policy.generator import SampleKey
-from polytune.policy.vllm_server import VLLMServer, VLLMServerGenerator, through_folder
+from polytune.policy.vllm_server import KEEP_ALIVE, VLLMServer, VLLMServerGenerator, through_folder
 
 PROMPT = [1, 2, 3]
 
@@ -68,6 +68,16 @@ def test_a_fault_after_the_weights_have_come_is_one_error_in_time(asking, fault,
     with pytest.raises(EngineError, match=line):
         sample(generator)
     assert http.syncs == 1 and time.monotonic() - begun < 5.0
+
+
+def test_a_connection_that_the_server_is_about_to_close_is_not_used(asking):
+    """An update lasts longer than a server keeps an idle connection, and then rollouts go on."""
+    _, http, generator = asking
+    http.idle = KEEP_ALIVE + 0.2
+    for _ in range(2):
+        assert len(sample(generator)) == 4
+        time.sleep(KEEP_ALIVE + 0.5)
+        generator.reset()
 
 
 @pytest.mark.parametrize("due", [1, 3])

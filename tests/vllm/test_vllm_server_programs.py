@@ -71,7 +71,7 @@ def test_two_processes_share_a_server_and_one_sends_the_weights(pretrained, tmp_
         trainer = finetune(pretrained, url, tmp_path / "weights", tmp_path / "run", "--num_updates", 2, processes=2)
         _, errors = trainer.communicate(timeout=400)
         requests = (tmp_path / "server/server.log").read_text()
-    assert trainer.returncode == 0, errors[-3000:]
+    assert trainer.returncode == 0, errors  # whole: accelerate's own traceback comes last
     metrics = metrics_of(tmp_path / "run")
     assert len(metrics) == 2
     assert_sampler_agrees(metrics)
