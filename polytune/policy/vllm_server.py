@@ -28,8 +28,8 @@ from polytune.privacy import private
 
 #: requests in flight; a server batches what it has
 CONCURRENCY = 64
-#: seconds that an idle connection is used again; a server hangs up after 5 (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), and a request
-#: that it gets in that moment is lost
+#: an idle connection is used again for so many seconds; a server hangs up after 5 (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), and a
+#: request that it gets in that moment is lost
 KEEP_ALIVE = 2.0
 #: vLLM's HTTP API writes this where a logprob is lower, or minus infinity
 LOWEST_LOGPROB = -9999.0
