@@ -31,6 +31,8 @@ CONCURRENCY = 64
 #: an idle connection is used again for so many seconds; a server hangs up after 5 (VLLM_HTTP_TIMEOUT_KEEP_ALIVE), and a
 #: request that it gets in that moment is lost
 KEEP_ALIVE = 2.0
+#: the connection broke off; an answer may be lost, a server that is gone refuses the next one
+HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 #: vLLM's HTTP API writes this where a logprob is lower, or minus infinity
 LOWEST_LOGPROB = -9999.0
 #: server's setting (part, name) -> what it must be, and the flag that makes it so
@@ -72,9 +74,13 @@ class VLLMServer:
         self.config = self._configuration()
 
     def request(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON answer of one request; EngineError for anything else."""
+        """The JSON answer of one request; EngineError for anything else. A server that hangs up is asked once more: a
+        sample depends on its key alone, and weights come again as they were."""
         try:
-            response = self.http.request(method, path, **options)
+            try:
+                response = self.http.request(method, path, **options)
+            except HUNG_UP:
+                response = self.http.request(method, path, **options)
         except httpx.TimeoutException as error:
             raise EngineError(
                 f"the vLLM server at {self.shown} did not answer {path} within {self.timeout:g} s "

@@ -1,8 +1,9 @@
 """A server with the part of vLLM's HTTP API that polytune asks for, on a model of this process, which goes wrong when
 it is told to: what a run does then needs no vLLM. `tests/vllm` has the real one.
 
-``fault``: None, "error" (status 500), "hang" (answers after ``patience`` seconds), "gone" (hangs up), "restarted" (it
-has the weights that it began with again). ``due``: how many more completions it answers before that.
+``fault``: None, "error" (status 500), "hang" (answers after ``patience`` seconds), "gone" (hangs up), "once" (hangs up
+this time), "restarted" (it has the weights that it began with again). ``due``: how many more completions it answers
+before that. ``idle``: seconds after which it hangs up a connection that is used again.
 """
 
 import copy
@@ -122,7 +123,9 @@ class Handler(Answers):
             return self.answer(500, {"error": "CUDA out of memory (test)"})
         if fault == "hang":
             time.sleep(server.patience)
-        if fault == "gone":
+        if fault == "once":
+            server.fault = None
+        if fault in ("gone", "once"):
             self.close_connection = True
             return self.connection.close()
         if fault == "restarted":

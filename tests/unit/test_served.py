@@ -70,6 +70,15 @@ def test_a_fault_after_the_weights_have_come_is_one_error_in_time(asking, fault,
     assert http.syncs == 1 and time.monotonic() - begun < 5.0
 
 
+@pytest.mark.parametrize("due", [0, 1, 3])
+def test_a_server_that_hangs_up_once_is_asked_again(asking, due):
+    _, http, generator = asking
+    undisturbed = [answer[:2] for answer in sample(generator)]
+    generator.reset()
+    http.fault, http.due = "once", due
+    assert [answer[:2] for answer in sample(generator)] == undisturbed and http.fault is None
+
+
 def test_a_connection_that_the_server_is_about_to_close_is_not_used(asking):
     """An update lasts longer than a server keeps an idle connection, and then rollouts go on."""
     _, http, generator = asking
