@@ -126,6 +126,7 @@ METHODS: dict[str, Entry] = {
     "step_grpo": Entry("polytune.methods.step_grpo:StepGRPO", "rewards compared step by step"),
     "duration": Entry("polytune.methods.duration:Duration", "long actions count more"),
     "episode_mean": Entry("polytune.methods.episode_mean:EpisodeMean", "each attempt counts the same, long or short"),
+    "optimal_baseline": Entry("polytune.methods.optimal_baseline:OptimalBaseline", "a group's mean weighted by length"),
     "b_star": Entry("polytune.methods.b_star:BStaR", "temperature by right and different answers"),
     "mrt": Entry("polytune.methods.mrt:MRT", "parts of an episode earn by their progress"),
     "efficiency": Entry("polytune.methods.efficiency:Efficiency", "of several answers in one, fewer are worth more"),

@@ -96,6 +96,7 @@ REST = (
         "hinted_attempts_join_the_group_and_rows_are_without_the_hint", HINT),
     _of(BONUS, "Duration weights", "duration", "long_actions_count_more"),
     _of(BONUS, "GRPO's mean over episodes", "episode_mean", "a_long_attempt_counts_as_much_as_a_short_one"),
+    _of(BONUS, "OPO", "optimal_baseline", "a_groups_advantages_sum_to_0_over_its_tokens"),
     _of(BONUS, "Step-GRPO", "step_grpo", "steps_are_compared_step_by_step"),
     _of(LOSS, "REC", "rec", "rec_by_hand", "tau_holds_the_policy_and_the_shift_keeps_more_of_what_was_sampled"),
     _of(LOSS, "RED (REC family)", "rec", "red_drops_failures_until_they_are_no_more_than_successes"),

@@ -16,6 +16,7 @@ LABELS = {
     "grpo": "GRPO",
     "grpo_clip_higher": "GRPO, clip .2/.28",
     "grpo_episode_mean": "GRPO, mean over episodes",
+    "optimal_baseline": "GRPO, baseline weighted by length",
     "maxrl": "MaxRL",
     "grpo_kl": "GRPO, KL to the pretrained policy",
     "pass_at_k": "pass@k policy optimisation",

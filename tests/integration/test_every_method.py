@@ -42,6 +42,7 @@ TOGETHER = [
         "efficiency",
         "duration",
         "episode_mean",
+        "optimal_baseline",
         "step_grpo",
         "dynamic_rewards",
     ],

@@ -163,6 +163,7 @@ WHOLE = (
     "archive",
     "duration",
     "episode_mean",
+    "optimal_baseline",
     "vas",
     "alp",
     "d3s",

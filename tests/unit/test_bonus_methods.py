@@ -21,6 +21,7 @@ from polytune.methods.f_dpg import FDPG
 from polytune.methods.hidden_signatures import HiddenSignatures
 from polytune.methods.mrt import MRT
 from polytune.methods.novelty import Novelty, novelties
+from polytune.methods.optimal_baseline import OptimalBaseline
 from polytune.methods.set_bonus import SetBonus
 from polytune.methods.step_grpo import StepGRPO
 from polytune.methods.verl import VERL, effective_rank, ranks
@@ -304,6 +305,21 @@ def test_a_long_attempt_counts_as_much_as_a_short_one():
     assert tokens.sum().item() / 10 == pytest.approx((-1 + 1 + (2 + 3 + 3) / 3) / 3)
     alike, _ = episodes_update([(1, 0.0, "")], [(1, 0.0, "")])
     assert torch.equal(EpisodeMean().turn_advantage(alike, advantages_B_T[:2, :1]), advantages_B_T[:2, :1])
+
+
+def test_a_groups_advantages_sum_to_0_over_its_tokens():
+    """By hand: six tokens at -1 and one at 1 have the mean -5/7; blank rows, other groups and unscored turns stay."""
+    update, _ = episodes_update([(1, 0.0, "")] * 4, [(1, 0.0, "")], [(1, 0.0, "")] * 2)
+    update.turn_index_B_C = torch.tensor([[0, 0, 1, 2, 2, 3], [0, -1, -1, -1, -1, -1], [0, 1, 1, -1, -1, -1], [-1] * 6])
+    update.groups_G_N = [(0, 1), (2,)]
+    update.scored_B_T = update.turns_mask_B_T.clone()
+    update.scored_B_T[2, 1] = False
+    advantages_B_T = torch.tensor([[-1.0] * 4, [1.0, 0, 0, 0], [2.0, 0, 0, 0]], dtype=torch.float64)
+    found = OptimalBaseline().turn_advantage(update, advantages_B_T)
+    assert found[0].tolist() == pytest.approx([-2 / 7] * 4) and found[1].tolist() == pytest.approx([12 / 7, 0, 0, 0])
+    assert found[2].tolist() == [0.0] * 4  # alone in its group
+    rewards, lengths = torch.tensor([0.0, 1.0]), torch.tensor([6.0, 1.0])
+    assert found[:2, 0].tolist() == pytest.approx((2 * (rewards - (rewards * lengths).sum() / 7)).tolist())
 
 
 # ---------------------------------------------------------------- VERL

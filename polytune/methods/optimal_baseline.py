@@ -1,0 +1,39 @@
+"""OPO, the optimal reward baseline: a group's mean weighted by length, so its advantages sum to 0 over its tokens.
+
+    A'_i = r_i - sum_j |o_j| r_j / sum_j |o_j|        |o_j|: own tokens of attempt j of the group
+The baseline of least variance weighs each reward by its squared gradient norm, which grows with length. Under a loss
+that is a mean over all tokens, a plain mean of the group leaves a sum below 0 wherever failures last longer: sampled
+tokens are pushed down on the whole, and entropy rises. This one leaves the gradient unbiased, unlike a mean over each
+episode (``episode_mean``).
+
+Source: arXiv 2505.23585. There of rewards without a division; here of what sets, window and set_normalise have made,
+over the turns that are scored: sum over tokens t of A_t, divided by their number, is taken from each. A division by
+the group's std goes on standing. Groups are attempts from one state, vines too. Degenerate cases: attempts of one
+length, and groups of equal rewards, stay as they are.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from polytune.methods.base import Method, Update
+
+
+@dataclass
+class OptimalBaseline(Method):
+    page: ClassVar[str] = "groups"
+
+    def says(self) -> str:
+        return "**OPO** (arXiv 2505.23585): a group's baseline is its mean weighted by length."
+
+    def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:
+        rows, changed_B_T = len(advantages_B_T), advantages_B_T.clone()
+        scored_B_T, index_B_C = update.scored_B_T[:rows].to(advantages_B_T), update.turn_index_B_C[:rows]
+        own_B_C = (index_B_C >= 0).to(advantages_B_T)
+        tokens_B_T = torch.zeros_like(advantages_B_T).scatter_add(1, index_B_C.clamp(min=0), own_B_C) * scored_B_T
+        for group in map(list, update.groups_G_N):
+            tokens_N_T = tokens_B_T[group]
+            baseline = (tokens_N_T * advantages_B_T[group]).sum() / tokens_N_T.sum().clamp(min=1.0)
+            changed_B_T[group] -= baseline * scored_B_T[group]
+        return changed_B_T
