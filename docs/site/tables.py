@@ -16,6 +16,8 @@ LABELS = {
     "grpo": "GRPO",
     "grpo_clip_higher": "GRPO, clip .2/.28",
     "grpo_episode_mean": "GRPO, mean over episodes",
+    "grpo_archive_episode_mean": "GRPO, mean over episodes, archive",
+    "poly_epo_std_episode_mean": "Poly-EPO over the std, mean over episodes",
     "optimal_baseline": "GRPO, baseline weighted by length",
     "maxrl": "MaxRL",
     "grpo_kl": "GRPO, KL to the pretrained policy",
