@@ -18,7 +18,6 @@ LABELS = {
     "grpo_episode_mean": "GRPO, mean over episodes",
     "grpo_archive_episode_mean": "GRPO, mean over episodes, archive",
     "poly_epo_std_episode_mean": "Poly-EPO over the std, mean over episodes",
-    "optimal_baseline": "GRPO, baseline weighted by length",
     "maxrl": "MaxRL",
     "grpo_kl": "GRPO, KL to the pretrained policy",
     "pass_at_k": "pass@k policy optimisation",

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from polytune.comparison.figures import Figures
 from polytune.comparison.methods import PRETRAINED
 from polytune.evaluation.summary import counted
-from polytune.measures.intervals import t_quantile
+from polytune.measures.intervals import student
 from polytune.pictures.plot import bar_style
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy
@@ -146,12 +146,11 @@ def _learning_curve(axes: Any, curves: Sequence[np.ndarray], level: float, style
     length = min(map(len, curves))
     smooth_R_U_2 = np.array([running_mean(curve[:length], max(1, round(length / SPANS))) for curve in curves])
     mean_U_2 = smooth_R_U_2.mean(axis=0)
-    if (seeds := len(curves)) == 1:
+    if len(curves) == 1:
         axes.plot(*curves[0].T, linewidth=0.6, alpha=0.4, **style)
     else:
-        reach_U = t_quantile((1 + level) / 2, seeds - 1) * smooth_R_U_2[:, :, 1].std(axis=0, ddof=1) / seeds**0.5
-        low_U, high_U = mean_U_2[:, 1] - reach_U, mean_U_2[:, 1] + reach_U
-        axes.fill_between(mean_U_2[:, 0], low_U, high_U, color=style["color"], alpha=0.1, linewidth=0)
+        band = student(smooth_R_U_2[:, :, 1], level)
+        axes.fill_between(mean_U_2[:, 0], *band, color=style["color"], alpha=0.1, linewidth=0)
     return axes.plot(*mean_U_2.T, linewidth=2, marker="o" if length == 1 else "", **style)[0]
 
 

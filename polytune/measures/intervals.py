@@ -64,7 +64,8 @@ def mean_interval(
         return mean, float(bounds[0]), float(bounds[1])
     if bounds is None:
         small = len(values_P) < MIN_INFORMATIVE or not np.ptp(values_P)
-        return (mean, *(_student(values_P, level) if small else _bootstrap(values_P, level, seed, resamples)))
+        low, high = student(values_P, level) if small else _bootstrap(values_P, level, seed, resamples)
+        return mean, float(low), float(high)
     low, width = bounds[0], bounds[1] - bounds[0]
     unit_P = (values_P - low) / width
     if informative(unit_P, np.round(unit_P.mean())) >= BOOTSTRAPPED_FROM and np.ptp(values_P):
@@ -170,10 +171,11 @@ def _bootstrap(values_P: np.ndarray, level: float, seed: int, resamples: int) ->
     return float(min(low, mean)), float(max(high, mean))
 
 
-def _student(values_P: np.ndarray, level: float) -> tuple[float, float]:
-    """The t interval of the mean."""
-    half = t_quantile((1 + level) / 2, len(values_P) - 1) * values_P.std(ddof=1) / math.sqrt(len(values_P))
-    return float(values_P.mean() - half), float(values_P.mean() + half)
+def student(values_P: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The t interval of the mean over the first axis, of two values or more."""
+    mean, number = values_P.mean(axis=0), len(values_P)
+    half = t_quantile((1 + level) / 2, number - 1) * values_P.std(axis=0, ddof=1) / math.sqrt(number)
+    return mean - half, mean + half
 
 
 def _score(unit_P: np.ndarray, level: float) -> tuple[float, float]:

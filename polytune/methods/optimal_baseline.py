@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 
 from polytune.methods.base import Method, Update
+from polytune.methods.turns import turn_tokens
 
 
 @dataclass
@@ -28,10 +29,9 @@ class OptimalBaseline(Method):
         return "**OPO** (arXiv 2505.23585): a group's baseline is its mean weighted by length."
 
     def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:
-        rows, changed_B_T = len(advantages_B_T), advantages_B_T.clone()
-        scored_B_T, index_B_C = update.scored_B_T[:rows].to(advantages_B_T), update.turn_index_B_C[:rows]
-        own_B_C = (index_B_C >= 0).to(advantages_B_T)
-        tokens_B_T = torch.zeros_like(advantages_B_T).scatter_add(1, index_B_C.clamp(min=0), own_B_C) * scored_B_T
+        (rows, turns), changed_B_T = advantages_B_T.shape, advantages_B_T.clone()
+        scored_B_T = update.scored_B_T[:rows].to(advantages_B_T)
+        tokens_B_T = turn_tokens(update.turn_index_B_C[:rows], turns, advantages_B_T.dtype) * scored_B_T
         for group in map(list, update.groups_G_N):
             tokens_N_T = tokens_B_T[group]
             baseline = (tokens_N_T * advantages_B_T[group]).sum() / tokens_N_T.sum().clamp(min=1.0)

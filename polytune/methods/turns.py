@@ -5,11 +5,17 @@ import torch
 from polytune.methods.base import Update
 
 
+def turn_tokens(turn_index_B_C: torch.Tensor, turns: int, dtype: torch.dtype) -> torch.Tensor:
+    """Tokens of each own turn, (B, turns)."""
+    own_B_C = (turn_index_B_C >= 0).to(dtype)
+    return own_B_C.new_zeros(len(own_B_C), turns).scatter_add(1, turn_index_B_C.long().clamp(min=0), own_B_C)
+
+
 def turn_means(numbers_B_C: torch.Tensor, turn_index_B_C: torch.Tensor, turns: int) -> torch.Tensor:
     """Mean over the tokens of each own turn, (B, turns), in the dtype of the numbers; 0 for turns without tokens."""
     own_B_C, index_B_C = turn_index_B_C >= 0, turn_index_B_C.long().clamp(min=0)
     sums_B_T = numbers_B_C.new_zeros(len(numbers_B_C), turns)
-    counts_B_T = sums_B_T.scatter_add(1, index_B_C, own_B_C.to(numbers_B_C))
+    counts_B_T = turn_tokens(turn_index_B_C, turns, numbers_B_C.dtype)
     return sums_B_T.scatter_add(1, index_B_C, numbers_B_C * own_B_C) / counts_B_T.clamp(min=1)
 
 

@@ -65,8 +65,9 @@ class VLLMServer:
     def __init__(self, url: str, timeout: float):
         self.url, self.timeout = url.rstrip("/"), timeout
         self.shown = private(self.url)  # what messages call it
-        counts = {"max_connections": CONCURRENCY, "max_keepalive_connections": CONCURRENCY}
-        limits = httpx.Limits(**counts, keepalive_expiry=KEEP_ALIVE)
+        limits = httpx.Limits(
+            max_connections=CONCURRENCY, max_keepalive_connections=CONCURRENCY, keepalive_expiry=KEEP_ALIVE
+        )
         self.http = httpx.Client(base_url=self.url, timeout=timeout, limits=limits)
         self._wait()
         served = self.request("GET", "/v1/models")["data"][0]
