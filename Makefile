@@ -142,7 +142,7 @@ speedrun: install ## minutes from nothing to coverage on FourRooms: the best ent
 	rm -rf outputs/speedrun
 	$(BIN)/python recipes/speedrun.py $(SPEEDRUN)
 
-collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: three minutes on 2 cores, with a plot
+collapse-demo: install ## standard RL forgets all triangles but one, sets keep them: four minutes on 2 cores, with a plot
 	$(BIN)/python recipes/pretrain.py --config recipes/creativity/triangle/demo_pretrain.yaml
 	$(BIN)/python recipes/compare.py --config recipes/creativity/triangle/demo_compare.yaml
 

@@ -4,6 +4,7 @@ coverage.png   pass@k of the pretrained policy, PPO, GRPO and sets (fourrooms_co
 objectives.png exact gradient ascent on a bandit whose three winning arms a policy knows unequally
 window.png     which advantage each action of a tree takes, by the code that the trainer calls
 intervals.png  pass@k of one policy with 4, 8 and 32 samples a start state (the kept runs of fourrooms_40)
+lengths.png    what long failures weigh in a loss, and GRPO's entropy under either mean (the kept runs of fourrooms_40)
 """
 
 from __future__ import annotations
@@ -150,7 +151,45 @@ def intervals(policy: str = "pretrained") -> Figure:
     return figure
 
 
-PICTURES_MADE = (coverage, objectives, window, intervals)
+def lengths(wins: int = 4, failures: int = 4, short: int = 15, long: int = 40) -> Figure:
+    """A group of short wins and long failures under both means; entropy while GRPO trains with either."""
+    figure, (weights, entropy) = _axes(10, 3.8, 2)
+    turns = np.array([short] * wins + [long] * failures)
+    advantage = np.where(turns == short, failures, -wins) / len(turns)
+    for place, (weight, title, colour) in enumerate(
+        (
+            (turns / turns.sum(), "a mean over all tokens", RED),
+            (np.full(len(turns), 1 / len(turns)), "a mean over each episode", BLUE),
+        )
+    ):
+        at = np.arange(len(turns)) + 0.36 * place
+        weights.bar(at, advantage * weight, 0.36, color=colour, label=f"{title}: sum {(advantage * weight).sum():.2f}")
+    weights.set_xticks(np.arange(len(turns)) + 0.18, turns.tolist())
+    weights.axhline(0, color=BLACK, linewidth=0.8)
+    weights.set(xlabel="turns of the attempt", ylabel="what an attempt pushes in the loss")
+    weights.set_ylim(-0.14, 0.08)
+    weights.set_title(f"{wins} wins and {failures} failures of one group")
+    weights.legend(frameon=False, loc="lower left")
+    for name, title, colour in (
+        ("grpo", "a mean over all tokens", RED),
+        ("grpo_episode_mean", "a mean over each episode", BLUE),
+    ):
+        runs = []
+        for path in sorted((ROOT / "data/results/runs/fourrooms_40").glob(f"{name}-[0-9]*/metrics.jsonl.bz2")):
+            runs.append([json.loads(line) for line in bz2.open(path, "rt")])
+        steps = np.mean([[line["rollout/env_steps"] / 1000 for line in run] for run in runs], axis=0)
+        found = np.array([[line["entropy"] for line in run] for run in runs])
+        entropy.fill_between(steps, found.min(0), found.max(0), color=colour, alpha=0.12, lw=0)
+        entropy.plot(steps, found.mean(0), color=colour, label=title, linewidth=1.8)
+    entropy.set(
+        xlabel="thousand environment steps", ylabel="entropy, nats a decision", title="GRPO on FourRooms, five seeds"
+    )
+    entropy.set_ylim(bottom=0)
+    entropy.legend(frameon=False)
+    return figure
+
+
+PICTURES_MADE = (coverage, objectives, window, intervals, lengths)
 
 
 def main() -> None:
