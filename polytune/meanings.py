@@ -33,6 +33,12 @@ ROLLOUTS: dict[str, Metric] = {
     "rollout/turns": Metric(
         "mean turns of the same episodes", "turns", "below the horizon", "at the horizon: episodes are cut, raise it"
     ),
+    "rollout/turns_won": Metric(
+        "mean turns of those of them that succeed",
+        "turns",
+        "near rollout/turns",
+        "far below: long failures outweigh successes in a mean over tokens, see method episode_mean",
+    ),
     "rollout/env_steps": Metric(
         "environment steps of the run so far, over all processes", _COUNT, "ends within a tree of max_env_steps"
     ),

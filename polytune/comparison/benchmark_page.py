@@ -178,5 +178,7 @@ def missing_line(own: Mapping[str, Any]) -> str:
         parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {whose}")
     told = [f"Runs that are missing: {'; '.join(parts)}."] if parts else []
     if left := [name for name, one in own["methods"].items() if "left_out" in one]:
-        told.append(f"Not run here, for on the other worlds they gained nothing, or not without a loss: {', '.join(left)}.")
+        told.append(
+            f"Not run here, for on the other worlds they gained nothing, or not without a loss: {', '.join(left)}."
+        )
     return " ".join(told)

@@ -26,6 +26,7 @@ def rollout_sums(
         sum(seed.discounted_return() for seed in seeds),
         sum(seed.success for seed in seeds),
         sum(len(seed.turns) for seed in seeds),
+        sum(len(seed.turns) for seed in seeds if seed.success),
         groups.groups,
         *(getattr(groups, name) for name in GROUP_METRICS),
     ]
@@ -38,8 +39,10 @@ def rollout_metrics(sums: Sequence[float], env_steps: int) -> dict[str, float]:
     start in mid-episode and say nothing about how the policy does from the start. ``env_steps`` is the run's total so
     far.
     """
-    update_steps, trees, episodes, invalid, seeds, returns, successes, turns, groups, *of_groups = sums
+    update_steps, trees, episodes, invalid, seeds, returns, successes, turns, won, groups, *of_groups = sums
     whole = {"return": returns / seeds, "success": successes / seeds, "turns": turns / seeds} if seeds else {}
+    if successes:
+        whole["turns_won"] = won / successes
     metrics = {f"rollout/{name}": value for name, value in whole.items()} | {
         "rollout/env_steps": env_steps,
         "rollout/trees": trees,
