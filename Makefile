@@ -39,7 +39,7 @@ quality: install ## check format and lint
 	$(BIN)/ruff format --check $(SOURCES)
 
 test: install ## run the tests (no hub, no GPU)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=20 --durations-min=5
 
 test-methods: install ## every method on FourRooms: two updates, stopped and resumed; `make test` has a third of them
 	POLYTUNE_EVERY_METHOD=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/integration/test_every_method.py -k fourrooms
