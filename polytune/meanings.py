@@ -29,7 +29,7 @@ ROLLOUTS: dict[str, Metric] = {
         "rises over the run, between .05 and .95 at its beginning",
         "near 0: pretrain longer, shorten the horizon, or sample hotter; near 1: there is nothing left to learn",
     ),
-    "rollout/return": Metric("mean discounted return of the same episodes, without bonuses of methods", _REWARD),
+    "rollout/return": Metric("mean return of the same episodes, not discounted, without bonuses of methods", _REWARD),
     "rollout/turns": Metric(
         "mean turns of the same episodes", "turns", "below the horizon", "at the horizon: episodes are cut, raise it"
     ),

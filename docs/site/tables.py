@@ -12,6 +12,8 @@ LABELS = {
     "reinforce": "REINFORCE",
     "reinforce_ucb": "REINFORCE + UCB",
     "ppo": "PPO",
+    "ppo_episode_mean": "PPO, mean over episodes",
+    "ppo_archive_episode_mean": "PPO, mean over episodes, archive",
     "ppo_ucb": "PPO + UCB",
     "grpo": "GRPO",
     "grpo_clip_higher": "GRPO, clip .2/.28",

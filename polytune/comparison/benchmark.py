@@ -153,16 +153,25 @@ class World:
 
     def identity(self, method: Method) -> str:
         """A digest of what decides a run beside its seed: its recipe, what all runs share, the policy that it begins
-        with, what is measured. Fields that nobody gave stand at their defaults and are left out."""
+        with, the start states, what is measured. Fields that nobody gave stand at their defaults and are left out."""
         told = {name: value for name, value in method.yaml.items() if name not in FREE}
-        common = [self.config.set, self.config.n, self.config.evaluation_seed, self.task_config.task]
+        common = [self.config.set, self.config.n, self.config.evaluation_seed, *self._shared]
         return short_digest(json.dumps([portable(told), common, self.pretrained, self.content],
                                        sort_keys=True, default=str).encode())  # fmt: skip
 
     @property
     def start_identity(self) -> str:
         """A digest of what decides the numbers of the policy that all runs begin with."""
-        return short_digest(f"{self.pretrained} {self.config.n} {self.config.evaluation_seed}".encode())
+        told = [self.pretrained, self.config.n, self.config.evaluation_seed, *self._shared]
+        return short_digest(json.dumps(told, sort_keys=True, default=str).encode())
+
+    @property
+    def _shared(self) -> list[Any]:
+        """What all runs are told of task and policy, and their start states; where the policy lies, ``pretrained`` says
+        better."""
+        plain = {**vars(TaskConfig()), **vars(PolicyConfig(model=self.policy_config.model, cpu_threads=1))}
+        told = {**vars(self.task_config), **vars(self.policy_config)}
+        return [portable({name: told[name] for name in sorted(told) if told[name] != plain[name]}), list(self.starts)]
 
     def line(self, store: RunStore, base: str, name: str, seed: int) -> dict[str, Any] | None:
         """What is known of a run as its recipe and its start policy are now."""

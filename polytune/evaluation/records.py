@@ -206,8 +206,9 @@ def read_packed(path: Path) -> bytes:
     if path.suffix != PACKED:
         return path.read_bytes()
     try:
-        return bz2.decompress(path.read_bytes())
-    except (OSError, ValueError) as error:
+        with bz2.open(path) as packed:  # an empty file is damaged, too, which bz2.decompress takes for nothing
+            return packed.read()
+    except (OSError, EOFError) as error:
         raise _not_unpacked(path, error) from error
 
 

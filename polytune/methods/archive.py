@@ -75,6 +75,10 @@ class Archive(Method):
             f"{faded}"
         )
 
+    @property
+    def pays_failures(self) -> bool:
+        return self.failures
+
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
         what = "counts signatures over all updates"
         require_lasting_signatures("archive", what, objective, "set signature to 'task'")

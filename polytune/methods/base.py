@@ -107,6 +107,7 @@ class Update:
     sum, gather: of numbers, and of the items of lists, over all processes.
     record: logs a number of the update in metrics.jsonl.
     progress: share of the run's updates that have been made, below 1.
+    gamma: the run's discount.
     head: hidden states -> logits, as of :class:`Seen`.
     text: tokens of an observation or an action -> text.
     reference_B_C: logprobs of the policy that the run began with, where ``kl_reference`` is 'pretrained'.
@@ -125,6 +126,7 @@ class Update:
     gather: Callable[[list], list] = list
     record: Callable[[str, float], None] = lambda name, value: None
     progress: float = 0.0
+    gamma: float = 1.0
     head: Callable[[torch.Tensor], torch.Tensor] | None = None
     text: Callable[[Sequence[int]], str] = str
     reference_B_C: torch.Tensor | None = None
@@ -225,11 +227,14 @@ class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
     is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories. ``signs``: an example of
     the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none.
+    ``adds``: ``turn_advantage`` adds numbers of at least 0 to advantages and does nothing else to them, so that it may
+    stand beside a credit rule that keeps what sets give and take apart (``per_set``).
     ``logs``: what the figures mean that it records. ``page``: that of the documentation on which it stands, where its
     hooks do not say it (docs/site/families.py)."""
 
     needs_snapshots: ClassVar[bool] = False
     signs: ClassVar[Any] = None
+    adds: ClassVar[bool] = False
     logs: ClassVar[Mapping[str, Metric]] = {}
     page: ClassVar[str] = ""
 
@@ -237,12 +242,18 @@ class Method:
         """Whether it writes this hook of its own."""
         return getattr(type(self), hook) is not getattr(Method, hook)
 
+    @property
+    def pays_failures(self) -> bool:
+        """Whether ``reward`` may lift a failure above 0, or press a success to 0 or below."""
+        return self.has("reward")
+
     def says(self) -> str:
         """One sentence of Markdown for the card of an export."""
         return f"Method `{type(self).__name__}`."
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
-        """ValueError for fields of the run that this method contradicts, before any work; gets the three configs."""
+        """ValueError for fields of the run that this method contradicts, before any work; gets the three configs. It
+        must keep nothing: what trains is another instance."""
 
     def begin(self, beginning: Beginning) -> None:
         """Once in a run, before its first update; a resumed run has it in ``state``."""

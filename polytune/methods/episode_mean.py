@@ -8,15 +8,17 @@ over all tokens pushes down more than up and entropy rises; here the two are eve
 Source: GRPO (arXiv 2402.03300, equation 3); DAPO (arXiv 2503.14476, section 3.3) averages over tokens instead, for
 long answers of language models; Dr. GRPO (arXiv 2503.20783) names the bias of 1/|o_i|: long failures are punished less
 a token. Made of advantages, not of ``loss_type: grpo``, for a budget (``max_env_steps``) leaves rows blank, which that
-one would count. The KL term stays a mean over tokens. Degenerate case: attempts of one length leave all as it is.
+one would count; under any other loss than the mean over tokens it would weigh lengths twice, and is refused. The KL
+term stays a mean over tokens. Degenerate case: attempts of one length leave all as it is.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.methods.base import Method, Update
+from polytune.methods.options import require_token_mean
 
 
 @dataclass
@@ -25,6 +27,9 @@ class EpisodeMean(Method):
 
     def says(self) -> str:
         return "Each attempt counted the same, however long it was (the mean over attempts of means over their tokens)."
+
+    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        require_token_mean("episode_mean", trainer)
 
     def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:
         tokens_B = (update.turn_index_B_C[: len(advantages_B_T)] >= 0).sum(dim=1).to(advantages_B_T)

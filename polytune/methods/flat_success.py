@@ -30,6 +30,10 @@ class FlatSuccess(Method):
     def says(self) -> str:
         return f"In training a success returned {self.value:g} whenever it came (method `flat_success`)."
 
+    @property
+    def pays_failures(self) -> bool:
+        return self.value <= 0.0
+
     def reward(self, update: Update) -> torch.Tensor:
         bonus_B_T = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64)
         for row, trajectory in enumerate(update.trajectories):

@@ -46,6 +46,10 @@ class HiddenSignatures(Method):
     def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
         return {"hidden_signatures/hidden": seen.mean()}
 
+    @property
+    def pays_failures(self) -> bool:
+        return False
+
     def reward(self, update: Update) -> float:
         hidden_B_H = update.probed["hidden_signatures/hidden"].double().cpu() / self.scale
         vectors = project(hidden_B_H, self.width, update.seed).tolist()

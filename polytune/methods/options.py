@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from polytune.checks import require, require_number
+from polytune.lookup import find
+from polytune.tables import METHODS
 
 #: types that an option's annotation may name, and what a message calls them; others are for the method to check
 NAMES = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -46,9 +48,23 @@ def _fits(value: object, wanted: type) -> bool:
     return isinstance(value, int | float if wanted is float else wanted)
 
 
+def require_token_mean(method: str, trainer: Any) -> None:
+    """Raise ``ValueError`` unless the loss is a mean over all tokens, in which attempts count by their length."""
+    require(
+        trainer.loss_type == "dapo",
+        f"method {method!r} corrects a mean over all tokens, loss_type 'dapo', not {trainer.loss_type!r}: set it.",
+    )
+
+
 def require_lasting_signatures(method: str, what: str, objective: Any, fix: str) -> None:
-    """Raise ``ValueError`` where signatures number the clusters of each group anew; ``what`` the method does with them
-    over several updates."""
+    """Raise ``ValueError`` where signatures number the clusters of each group anew, or another method gives attempts
+    those of an update; ``what`` the method does with them over several updates."""
+    given = [name for name in objective.methods if getattr(find("method", name, METHODS), "signs", None) is not None]
+    require(
+        not given,
+        f"method {method!r} {what}, but method {', '.join(map(repr, given))} gives attempts other ones in every "
+        "update: leave one of them out.",
+    )
     require(
         objective.signature in ("task", "actions"),
         f"method {method!r} {what}, but signature {objective.signature!r} numbers the clusters of a group anew in "

@@ -95,7 +95,11 @@ class VLLMServer:
             said = " ".join(response.text.split())[:600]
             text = f"the vLLM server at {self.shown} refused {path} ({response.status_code}): {said}"
             raise RefusedError(text, response.status_code)
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            said = " ".join(response.text.split())[:200]
+            raise EngineError(f"what answered {path} at {self.shown} is no vLLM server: {said!r}. {INTACT}") from error
 
     def check(
         self,

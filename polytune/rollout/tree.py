@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 
 def signature_as_json(signature: Hashable | None) -> Any:
-    """A signature as records and logs have it: a set as its sorted list, anything else as it is."""
-    return sorted(signature, key=repr) if isinstance(signature, frozenset | set) else signature
+    """A signature as records and logs have it, the same on every machine: a set as its sorted list, within a tuple or
+    another set, too; anything else as it is."""
+    if isinstance(signature, frozenset | set):
+        return sorted(map(signature_as_json, signature), key=repr)
+    return tuple(map(signature_as_json, signature)) if isinstance(signature, tuple) else signature
 
 
 @dataclass(slots=True)

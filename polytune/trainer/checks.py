@@ -41,6 +41,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         method.check(args, rollout, objective)
     _check_kl(args)
     _check_scoring(args, rollout, objective)
+    _check_beside_sets(methods, objective)
     if objective.signature not in OWN_SIGNATURES:
         find_judge(objective.signature)
     else:
@@ -65,6 +66,25 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
         f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
         "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
+    )
+
+
+def _check_beside_sets(methods: Mapping[str, Method], objective: ObjectiveConfig) -> None:
+    """What methods do to rewards and advantages: not at odds with what the objective and the credit rule take them
+    for."""
+    if objective.set_scope == "none":
+        return
+    paying = [name for name, method in methods.items() if method.pays_failures]
+    require(
+        not paying or not find_objective(objective.objective).wins_above_0,
+        f"objective {objective.objective!r} takes a reward above 0 for a success, and method {', '.join(paying)} "
+        "changes the rewards of failures, too: use objective 'polychromic' or 'mean', or leave the method out.",
+    )
+    changing = [name for name, method in methods.items() if method.has("turn_advantage") and not method.adds]
+    require(
+        not changing or find_credit(objective.credit).deductions is None,
+        f"credit {objective.credit!r} keeps what sets give and take apart, and method {', '.join(changing)} changes "
+        "their difference: set credit to 'mean', which is the same until clipping acts.",
     )
 
 

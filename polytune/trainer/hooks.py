@@ -149,6 +149,7 @@ class CallsMethods:
             gather=gather_object,
             record=self._record,
             progress=self.state.global_step / self.args.max_steps,
+            gamma=self.objective.gamma,
             head=self._logits,
             text=self.renderer.action_text,
             reference_B_C=output.get("ref_per_token_logps"),

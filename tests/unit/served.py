@@ -1,9 +1,9 @@
 """A server with the part of vLLM's HTTP API that polytune asks for, on a model of this process, which goes wrong when
 it is told to: what a run does then needs no vLLM. `tests/vllm` has the real one.
 
-``fault``: None, "error" (status 500), "hang" (answers after ``patience`` seconds), "gone" (hangs up), "once" (hangs up
-this time), "restarted" (it has the weights that it began with again). ``due``: how many more completions it answers
-before that. ``idle``: seconds after which it hangs up a connection that is used again.
+``fault``: None, "error" (status 500), "page" (a proxy's page), "hang" (answers after ``patience`` seconds), "gone"
+(hangs up), "once" (hangs up this time), "restarted" (it has the weights that it began with again). ``due``: how many
+more completions it answers before that. ``idle``: seconds after which it hangs up a connection that is used again.
 """
 
 import copy
@@ -121,6 +121,11 @@ class Handler(Answers):
         fault = server.fault_now()
         if fault == "error":
             return self.answer(500, {"error": "CUDA out of memory (test)"})
+        if fault == "page":
+            self.send_response(200)
+            self.end_headers()
+            self.close_connection = True
+            return self.wfile.write(b"<html>a proxy</html>")
         if fault == "hang":
             time.sleep(server.patience)
         if fault == "once":

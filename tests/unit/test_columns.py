@@ -10,7 +10,7 @@ import pytest
 
 from polytune.evaluation import summarise
 from polytune.evaluation.columns import Records, digest
-from polytune.evaluation.records import check_repeats, each_record, read_records
+from polytune.evaluation.records import check_repeats, each_record, read_packed, read_records
 from polytune.evaluation.summary import per_start
 
 
@@ -118,8 +118,11 @@ def test_packed_records_and_a_cut_line_are_read_as_well(tmp_path):
     packed.write_bytes(bz2.compress(path.read_bytes() + b'{"cut'))
     assert list(read_records(packed)) == records == [record for record, _ in each_record(packed)]
     packed.write_bytes(packed.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="records.jsonl.bz2 cannot be unpacked"):
-        read_records(packed)
+    for damaged in (packed.read_bytes(), b""):  # cut, and emptied
+        packed.write_bytes(damaged)
+        for read in (read_records, read_packed):
+            with pytest.raises(ValueError, match="records.jsonl.bz2 cannot be unpacked"):
+                read(packed)
     assert not read_records(tmp_path / "none.jsonl") and read_records(tmp_path / "none.jsonl").policies() == []
 
 

@@ -101,7 +101,11 @@ def test_a_run_is_another_one_when_its_fields_or_its_policy_change(tmp_path):
     changed = replace(method, yaml={**method.yaml, "method_args": ["clip_cov.low=2"]})
     other = a_world(tmp_path)
     other.pretrained = "another"
-    assert len({first, world.identity(base), world.identity(changed), other.identity(method)}) == 4
+    fewer = replace(world, starts=world.starts[:1])
+    longer = replace(world, task_config=replace(world.task_config, task_horizon=3))
+    own = [first, world.identity(base), world.identity(changed)]
+    assert len({*own, *(one.identity(method) for one in (other, fewer, longer))}) == 6
+    assert len({one.start_identity for one in (world, other, fewer, longer)}) == 4
 
 
 # ---------------------------------------------------------------- lines, and going on with them

@@ -57,6 +57,10 @@ def test_samples_have_the_policys_logprobs_in_every_round(asking):
     [
         ("error", r"refused /v1/completions \(500\): .*out of memory.*The run stops here; its checkpoints are intact"),
         ("hang", r"did not answer /v1/completions within 0.5 s \(vllm_server_timeout\). The run stops here"),
+        (
+            "page",
+            r"what answered /v1/completions at .* is no vLLM server: '<html>a proxy</html>'.*checkpoints are intact",
+        ),
         ("gone", r"is gone \(/v1/completions: .*The run stops here; its checkpoints are intact"),
     ],
 )

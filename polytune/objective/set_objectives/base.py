@@ -29,6 +29,7 @@ class Objective(Row):
     reads_coef: f depends on `diversity_coef`.
     takes_negative: False: f is no measure of anything where a reward lies below 0 (a product), so such are refused.
     best_of_set: f is the score of the set's best member.
+    wins_above_0: f takes a reward above 0 for a success, so a method must not pay failures.
     reference(members, d, diversity_coef) -> f of one set in plain Python, from its definition: what `score` and the
         closed form are tested against. None: `score`, one set at a time.
     """
@@ -40,6 +41,7 @@ class Objective(Row):
     reads_coef: bool = False
     takes_negative: bool = True
     best_of_set: bool = False
+    wins_above_0: bool = False
     reference: Callable[[Members, Measure, float], float] | None = None
     function: ClassVar[str] = "score"
     form: ClassVar[str] = "an Objective or a function f(sets) -> (S,) scores"

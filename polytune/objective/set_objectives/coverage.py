@@ -45,6 +45,7 @@ COVERAGE = Objective(
     score,
     given_member,
     reads_diversity=False,
+    wins_above_0=True,
     reference=reference,
     says="**coverage**: f(G) = distinct signatures among the winning members of G / n",
 )

@@ -38,6 +38,7 @@ PASS_AT_K = Objective(
     reads_diversity=False,
     reads_signatures=False,
     best_of_set=True,
+    wins_above_0=True,
     reference=reference,
     says="**pass@k**: f(G) = 1 when a member of G succeeds, else 0 (PKPO, arXiv 2505.15201)",
 )

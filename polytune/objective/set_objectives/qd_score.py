@@ -88,6 +88,7 @@ QD_SCORE = Objective(
     score,
     given_member,
     reads_diversity=False,
+    wins_above_0=True,
     reference=reference,
     says="**QD-score**: f(G) = sum over the signatures that succeed in G of their best reward / n (Pugh et al. 2016)",
 )

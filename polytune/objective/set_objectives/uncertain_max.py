@@ -42,6 +42,7 @@ UNCERTAIN_MAX = Objective(
     score,
     reads_diversity=False,
     reads_coef=True,
+    wins_above_0=True,
     reference=reference,
     says="**the best member under an uncertain reward** (arXiv 2606.03962): f(G) = expected highest reward in G where "
     "that of a signature is real with probability {diversity_coef:g}",
