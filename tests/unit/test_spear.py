@@ -117,8 +117,8 @@ def test_what_it_contradicts_is_refused():
     with pytest.raises(ValueError, match="'spear' has no room: share is 0, and without max_env_steps"):
         SPEAR(share=0.0).check(args, None, objective)
     with pytest.raises(ValueError, match="signature 'ngram' numbers the clusters of a group anew.*spear.key to 'act"):
-        SPEAR().check(args, None, SimpleNamespace(signature="ngram"))
-    SPEAR(key="actions").check(args, None, SimpleNamespace(signature="ngram"))
+        SPEAR().check(args, None, SimpleNamespace(signature="ngram", methods=[]))
+    SPEAR(key="actions").check(args, None, SimpleNamespace(signature="ngram", methods=[]))
     for option, value in (
         ("coef", -1),
         ("warmup", 2),
