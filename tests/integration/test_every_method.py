@@ -103,7 +103,7 @@ def make(folder, names, policy, task=None, **fields):
         4 if {*names} & {*CRITIC} else 1,
         diversity="leverage" if {*names} & {*VECTORS} else "distinct_fraction", set_scope="both" if {*names} & {*VINES}
         else "none" if {*names} & {*CRITIC} else "seeds", window=-1, set_normalise="none", methods=names,
-        method_args=[option for name in names for option in recipe_of(name).get("method_args", []) + MORE.get(name, [])],
+        method_args=[told for name in names for told in recipe_of(name).get("method_args", []) + MORE.get(name, [])],
     )  # fmt: skip
     defaults = dict(num_updates=2, save_updates=1, save_total_limit=3, per_device_train_batch_size=4 * SEEDS)
     if {*names} & {*REFERENCE}:
