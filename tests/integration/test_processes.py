@@ -163,7 +163,6 @@ WHOLE = (
     "archive",
     "duration",
     "episode_mean",
-    "optimal_baseline",
     "vas",
     "alp",
     "d3s",
@@ -179,7 +178,7 @@ WHOLE = (
 
 
 #: those that want no critic, or an expert
-APART = ("dynamic_rewards", "f_dpg", "hpt", "recall_extend", "kl_cov", "props")
+APART = ("dynamic_rewards", "optimal_baseline", "f_dpg", "hpt", "recall_extend", "kl_cov", "props")
 
 
 @pytest.mark.slow
