@@ -80,7 +80,7 @@ class SetBonus(Method):
             f"set_bonus.set_size is {self.set_size}, and no group has more members ({' and '.join(members)}: {largest} "
             "at most), so no set would tell them apart: lower it in method_args, or raise them.",
         )
-        if goal.given_member is None or (measure.count_form is None and goal.reads_diversity):
+        if not goal.closed_with(measure):
             for number in members.values():
                 check_enumerable(number, min(self.set_size, number))
 

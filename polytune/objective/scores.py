@@ -150,7 +150,7 @@ class _Scorer:
     def expected(self, size: int) -> torch.Tensor:
         """E[f(G) | i in G] over all sets of `size` members, (P, N): in closed form where there is one."""
         groups, form = self.groups, self.measure.count_form
-        if self.goal.given_member is not None and (form is not None or not self.goal.reads_diversity):
+        if self.goal.closed_with(self.measure):
             values_P_N = self.goal.given_member(groups, size, form(size) if form else None, self.diversity_coef)
             values_P_N = _checked("objective's closed form", values_P_N, tuple(groups.rewards_P_N.shape))
             self.scale_P = torch.maximum(self.scale_P, values_P_N.abs().amax(dim=1))

@@ -218,8 +218,7 @@ def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: O
         f"diversity {objective.diversity!r} of a set of one is always the same, so set_size 1 leaves objective "
         f"{objective.objective!r} without it: raise set_size, or use objective 'mean'.",
     )
-    read = measure.count_form is not None or not goal.reads_diversity
-    closed = rule.of_expectations is not None and goal.given_member is not None and read
+    closed = rule.of_expectations is not None and goal.closed_with(measure)
     if objective.num_sets == "all" and not closed:
         for number in numbers:
             for size in range(min(objective.set_sizes), largest + 1):

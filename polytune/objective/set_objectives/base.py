@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from polytune.lookup import Row
-from polytune.objective.diversity.base import CountForm
+from polytune.objective.diversity.base import CountForm, Diversity
 from polytune.objective.groups import Groups
 from polytune.objective.sets import Sets
 
@@ -45,6 +45,10 @@ class Objective(Row):
     reference: Callable[[Members, Measure, float], float] | None = None
     function: ClassVar[str] = "score"
     form: ClassVar[str] = "an Objective or a function f(sets) -> (S,) scores"
+
+    def closed_with(self, measure: Diversity) -> bool:
+        """Whether `given_member` takes the place of an enumeration of all sets."""
+        return self.given_member is not None and (measure.count_form is not None or not self.reads_diversity)
 
 
 def mean_reward(members: Members) -> float:
