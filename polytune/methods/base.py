@@ -227,14 +227,16 @@ class Method:
     """A dataclass: its fields are its options in ``method_args``, checked in ``__post_init__``; what is set after them
     is its state. ``needs_snapshots``: it reads ``Trajectory.snapshots`` of seed trajectories. ``signs``: an example of
     the signatures that it gives attempts in ``reward``, in the place of those that they have; None: it gives none.
-    ``adds``: ``turn_advantage`` adds numbers of at least 0 to advantages and does nothing else to them, so that it may
-    stand beside a credit rule that keeps what sets give and take apart (``per_set``).
+    ``only_adds``: ``turn_advantage`` adds numbers of at least 0 to advantages and does nothing else to them, so that it
+    may stand beside a credit rule that keeps what sets give and take apart (``per_set``). ``rewrites``: ``advantage``
+    may do other than add such numbers to those of tokens, so that it may not.
     ``logs``: what the figures mean that it records. ``page``: that of the documentation on which it stands, where its
     hooks do not say it (docs/site/families.py)."""
 
     needs_snapshots: ClassVar[bool] = False
     signs: ClassVar[Any] = None
-    adds: ClassVar[bool] = False
+    only_adds: ClassVar[bool] = False
+    rewrites: ClassVar[bool] = False
     logs: ClassVar[Mapping[str, Metric]] = {}
     page: ClassVar[str] = ""
 

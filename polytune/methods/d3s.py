@@ -25,6 +25,7 @@ from polytune.methods.turns import padded
 
 @dataclass
 class D3S(Method):
+    rewrites: ClassVar[bool] = True
     keep: float = 0.5
     keep_tokens: float = 0.5
     until: float = 1.0

@@ -106,6 +106,7 @@ class SetBonus(Method):
             return advantages_B_T
         coef = on_the_way(self.coef, self.coef_end, update.progress)
         window = None if self.window == -1 else self.window
+        advantages_B_T = advantages_B_T.clone()
         for row, attempt in enumerate(attempts):
             inside = polychromic_window(len(attempt.turns), window)
             advantages_B_T[row, : len(inside)][inside] += coef * added_B[row] / std

@@ -29,6 +29,7 @@ TIE = 1e-5
 
 @dataclass
 class THR(Method):
+    rewrites: ClassVar[bool] = True
     p: float = -0.1
     beta: float = 1.0
     logs: ClassVar[dict[str, Metric]] = {

@@ -29,7 +29,7 @@ KEY_BYTES = 16
 @dataclass
 class UCB(Method):
     coef: float = 0.1
-    adds: ClassVar[bool] = True
+    only_adds: ClassVar[bool] = True
     page: ClassVar[str] = "bonuses"
     logs: ClassVar[dict[str, Metric]] = {
         "ucb/bonus": Metric(

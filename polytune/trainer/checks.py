@@ -80,7 +80,11 @@ def _check_beside_sets(methods: Mapping[str, Method], objective: ObjectiveConfig
         f"objective {objective.objective!r} takes a reward above 0 for a success, and method {', '.join(paying)} "
         "changes the rewards of failures, too: use objective 'polychromic' or 'mean', or leave the method out.",
     )
-    changing = [name for name, method in methods.items() if method.has("turn_advantage") and not method.adds]
+    changing = [
+        name
+        for name, method in methods.items()
+        if method.rewrites or (method.has("turn_advantage") and not method.only_adds)
+    ]
     require(
         not changing or find_credit(objective.credit).deductions is None,
         f"credit {objective.credit!r} keeps what sets give and take apart, and method {', '.join(changing)} changes "

@@ -129,6 +129,8 @@ def test_they_do_so_on_fourrooms(names, walker, tmp_path):
 
 def runs_and_resumes(tmp_path, names, policy, **world):
     first = make(tmp_path / "run", names, policy, **world)
+    for method in first.methods.values():
+        watch_advantages(method)
     remembered = {name: {*first.methods[name].state()} for name in names}
     first.train()
     assert {name: {*first.methods[name].state()} for name in names} == remembered
@@ -150,6 +152,22 @@ def runs_and_resumes(tmp_path, names, policy, **world):
             held = {key: value for key, value in vars(first.methods[name]).items() if key in ("roots", "kept")}
             assert held and held == {key: vars(again.methods[name])[key] for key in held}
     assert again.env_steps == first.env_steps
+
+
+def watch_advantages(method):
+    """What ``only_adds`` and ``rewrites`` say of it is so, for credit ``per_set`` goes by them; and no hook changes
+    what it is given."""
+
+    def watched(hook, rises):
+        def call(update, given, *others):
+            found = hook(update, before := given.clone(), *others)
+            assert torch.equal(before, given) and (not rises or bool((found >= given).all())), type(method).__name__
+            return found
+
+        return call
+
+    method.turn_advantage = watched(method.turn_advantage, method.only_adds)
+    method.advantage = watched(method.advantage, not method.rewrites)
 
 
 @pytest.mark.usefixtures("one_thread")

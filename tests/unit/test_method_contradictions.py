@@ -3,7 +3,7 @@ keep from a check."""
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,8 @@ from made_updates import episodes_update
 
 from polytune.app.cli import parse
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
-from polytune.methods import build_methods
+from polytune.lookup import find
+from polytune.methods import METHODS, Method, build_methods
 from polytune.methods.archive import number_of
 from polytune.methods.episode_mean import EpisodeMean
 from polytune.methods.optimal_baseline import OptimalBaseline
@@ -65,6 +66,12 @@ def test_set_bonuses_are_of_discounted_returns():
     assert found[1] < 0
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_an_option_hides_nothing_that_all_methods_have(name):
+    options = {field.name for field in fields(find("method", name, METHODS))}
+    assert not options & {*vars(Method)}
+
+
 # ---------------------------------------------------------------- where tensors are
 
 
@@ -112,7 +119,7 @@ ARCHIVE = ("--method_args", "archive.failures=true")
         (EPO, ("--objective", "qd_score", "--methods", "novelty"), ["qd_score", "novelty"]),
         *(
             (EPO, ("--credit", "per_set", "--set_normalise", "none", "--methods", name), ["per_set", name, "'mean'"])
-            for name in ("episode_mean", "optimal_baseline", "duration", "step_grpo")
+            for name in ("episode_mean", "optimal_baseline", "duration", "step_grpo", "d3s", "thr")
         ),
         *(
             (EPO, ("--diversity", "leverage", "--methods", *names), ["archive", "hidden_signatures", "leave one"])
@@ -153,7 +160,7 @@ def test_a_loss_that_weighs_lengths_by_itself_is_refused(name, loss):
         (EPO, ("--objective", "qd_score", "--methods", "archive")),
         (EPO, ("--objective", "coverage", "--methods", "flat_success")),
         (EPO, ("--methods", "archive", *ARCHIVE)),
-        (EPO, ("--credit", "per_set", "--set_normalise", "none", "--methods", "ucb")),
+        (EPO, ("--credit", "per_set", "--set_normalise", "none", "--methods", "ucb", "verl", "clip_cov")),
         (PPO, ("--methods", "set_bonus", "archive", *ARCHIVE, "set_bonus.objective=coverage")),
     ],
 )
