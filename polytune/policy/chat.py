@@ -180,6 +180,8 @@ class ChatRenderer(Renderer):
         if not kept:
             ids = self._cache.get(text)
             if ids is None:
+                if len(self._cache) > 100_000:
+                    self._cache.clear()
                 ids = self._cache[text] = tuple(self._tokens(text))
             return ids
         ids = []
