@@ -131,14 +131,13 @@ class EngineGenerator:
         """As ``Generator`` says."""
         branch.ids.extend(ids)
 
-    def fork(self, branch: EngineBranch, length: int, key: SampleKey) -> EngineBranch:
+    def fork(self, branch: EngineBranch, length: int, key: SampleKey, *, begun: int = 0) -> EngineBranch:
         """As ``Generator`` says; what is shared is the engine's business."""
         if not 0 < length <= len(branch.ids):
             raise ValueError(f"cannot fork at token {length}: the branch has {len(branch.ids)} tokens.")
         self._check_current(branch)
-        return EngineBranch(
-            key=key, ids=branch.ids[:length], known=min(length, branch.known), forked=True, epoch=self.epoch
-        )
+        known = min(length, branch.known)
+        return EngineBranch(key, branch.ids[:length], begun, known=known, forked=True, epoch=self.epoch)
 
     def close(self, branches: Iterable[EngineBranch]) -> None:
         """As ``Generator`` says; an engine holds nothing of a branch."""
@@ -151,7 +150,7 @@ class EngineGenerator:
             self._check_current(branch)
             if branch.closed:
                 raise ValueError(f"cannot sample branch {tuple(branch.key)}: it is closed.")
-            if self.max_positions is not None and len(branch.ids) + self.max_action_tokens > self.max_positions:
+            if self.max_positions is not None and len(branch.ids) + self._most(branch) > self.max_positions:
                 raise ValueError(
                     f"an episode has reached {len(branch.ids)} tokens, but the engine has only {self.max_positions} "
                     f"positions: shorten task_horizon, {self.longer}, or use a policy with a longer context."
@@ -171,8 +170,13 @@ class EngineGenerator:
                 )
             self._count(branch, answer.cached, len(answer.ids))
             branch.ids.extend(answer.ids)
+            branch.begun = 0
             samples.append(Sample(answer.ids, answer.logprobs))
         return samples
+
+    def _most(self, branch: EngineBranch) -> int:
+        """Tokens that its next sample may have."""
+        return self.max_action_tokens - branch.begun
 
     def _sampling(self, branch: EngineBranch, turn: int) -> dict[str, Any]:
         """How one action is sampled, in vLLM's own names, the same in this process and over HTTP."""
@@ -180,7 +184,7 @@ class EngineGenerator:
             "temperature": 0.0 if self.greedy else self.temperature,
             "top_k": 0,
             "top_p": 1.0,
-            "max_tokens": self.max_action_tokens,
+            "max_tokens": self._most(branch),
             "seed": None if self.greedy else sample_seed(branch.key, turn),
             "stop_token_ids": list(self.stop_ids),
             "ignore_eos": True,  # stop_ids say what ends an action

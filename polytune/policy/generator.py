@@ -44,10 +44,12 @@ class Sample(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Branch:
-    """One token sequence that a generator keeps a cache for. Generators may subclass it; callers read ``ids`` only."""
+    """One token sequence that a generator keeps a cache for. Generators may subclass it; callers read ``ids`` only.
+    ``begun``: how many tokens of the next action it ends with (a fork within an answer)."""
 
     key: SampleKey
     ids: list[int] = field(default_factory=list)
+    begun: int = 0
 
 
 @dataclass
@@ -79,13 +81,14 @@ class Generator(Protocol):
         """Append environment tokens; nothing is computed yet."""
 
     def sample(self, branches: Sequence[Branch], turns: Sequence[int]) -> list[Sample]:
-        """Sample one action for every branch, all in one batch, and append it to each branch.
+        """Sample one action for every branch, or the rest of one that has begun, all in one batch, and append it.
 
         ``turns`` are the decision numbers within the branch: they enter the sample's seed.
         """
 
-    def fork(self, branch: Branch, length: int, key: SampleKey) -> Branch:
-        """A new branch that shares the first ``length`` tokens of ``branch`` and their cache."""
+    def fork(self, branch: Branch, length: int, key: SampleKey, *, begun: int = 0) -> Branch:
+        """A new branch that shares the first ``length`` tokens of ``branch`` and their cache; the last ``begun`` of
+        them begin its next action, which is as long with them as any other may be."""
 
     def close(self, branches: Iterable[Branch]) -> None:
         """Forget branches and free their cache."""

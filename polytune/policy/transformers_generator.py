@@ -100,7 +100,7 @@ class TransformersGenerator:
         """As ``Generator`` says; the tokens run with the next ``sample``."""
         branch.ids.extend(ids)
 
-    def fork(self, branch: CachedBranch, length: int, key: SampleKey) -> CachedBranch:
+    def fork(self, branch: CachedBranch, length: int, key: SampleKey, *, begun: int = 0) -> CachedBranch:
         """As ``Generator`` says; keys and values of the prefix are shared."""
         if not 0 < length <= len(branch.ids):
             raise ValueError(f"cannot fork at token {length}: the branch has {len(branch.ids)} tokens.")
@@ -110,7 +110,7 @@ class TransformersGenerator:
             raise ValueError("cannot fork a closed branch whose cache is freed: fork it before closing it.")
         point = branch.points.get(length)
         shared = min(length, branch.cached) if point is not None else min(length - 1, branch.cached)
-        fork = CachedBranch(key=key, ids=branch.ids[:length], epoch=self.epoch)
+        fork = CachedBranch(key=key, ids=branch.ids[:length], begun=begun, epoch=self.epoch)
         fork.share(holder, shared)
         if point is not None:
             fork.points[length] = point
@@ -171,8 +171,8 @@ class TransformersGenerator:
         logprobs: list[list[float]] = [[] for _ in branches]
         entropies: list[list[float]] = [[] for _ in branches]
         hidden: list[torch.Tensor | None] = [None] * len(branches)
-        active = list(range(len(branches)))
-        for token in range(self.max_action_tokens):
+        active, most = list(range(len(branches))), [self.max_action_tokens - branch.begun for branch in branches]
+        for token in range(max(most)):
             points = self._next_logits([branches[i] for i in active])
             if token == 0:
                 hidden = [point[1] for point in points]
@@ -187,9 +187,11 @@ class TransformersGenerator:
                 logprobs[i].append(scores[n])
                 entropies[i] += spreads[n : n + 1]
             self.counters.sampled += len(active)
-            active = [i for i in active if ids[i][-1] not in self.stop_ids]
+            active = [i for i in active if ids[i][-1] not in self.stop_ids and len(ids[i]) < most[i]]
             if not active:
                 break
+        for branch in branches:
+            branch.begun = 0
         told = zip(ids, logprobs, entropies, hidden, strict=True)
         return [Sample(tuple(a), tuple(b), tuple(c), d) for a, b, c, d in told]
 

@@ -239,7 +239,7 @@ def _grow_vines(
                 trajectory = Trajectory(parent=live.trajectory, branch_turn=turn, branch_token=token)
                 with _naming(task, start.start_state, turn, "while restoring a snapshot"):
                     episode = task.restore(snapshot)
-                branch = generator.fork(live.branch, length + token, key)
+                branch = generator.fork(live.branch, length + token, key, begun=token)
                 vines.append(_Live(episode, branch, trajectory, tree.prompt_ids, kept))
                 group.append(trajectory)
             tree.vines[s].append(group)

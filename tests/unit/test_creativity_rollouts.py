@@ -1,10 +1,14 @@
 """Vines that branch within an answer: shared tokens, own logprobs, whole texts graded, prefixes never trained."""
 
+from collections import defaultdict
+
 import pytest
 import torch
 
 from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.policy import Renderer, TransformersGenerator, build_tiny
+from polytune.policy.engine import Answer, EngineGenerator
+from polytune.policy.generator import SampleKey
 from polytune.rollout import RolloutCounters, SeedView, Start, grow_trees, tree_rows
 from polytune.tasks import load_task
 from polytune.trainer import PolychromicConfig, check_run
@@ -47,6 +51,31 @@ def test_vines_share_the_first_tokens_of_their_seed_trajectory(lab):
     assert counters.episodes == 6 * 2 * 7 and counters.env_steps == counters.episodes
     assert generator.counters.reused > 0
     assert len({vine.turns[0].action_ids for tree in trees for g in tree.vine_groups() for vine in g}) > 10
+
+
+def test_an_answer_that_a_vine_goes_on_with_is_no_longer_than_any_other(lab):
+    """An untrained policy hardly ever ends its answer by itself: what a vine is graded on has as many tokens at most as
+    a seed trajectory's, or as an evaluation's."""
+    task, _, _, _, trees, _ = lab
+    vines, lengths = [vine for tree in trees for group in tree.vine_groups() for vine in group], defaultdict(set)
+    for vine in vines:
+        lengths[vine.branch_token].add(len(vine.turns[0].whole_ids))
+    assert len(lengths) > 2 and all(max(found) == task.max_action_tokens for found in lengths.values())
+
+
+def test_an_engine_is_asked_for_the_rest_of_an_answer(lab):
+    _, model, _, _, _, _ = lab
+    engine = EngineGenerator(model, max_action_tokens=5)
+    engine.max_positions = 8
+    parent = engine.open([1, 2, 3, 4, 5], SampleKey(0, 0, 0, 0))
+    vine = engine.fork(parent, 5, SampleKey(0, 0, 0, 1), begun=2)
+    assert [engine._sampling(branch, 0)["max_tokens"] for branch in (parent, vine)] == [5, 3]
+    with pytest.raises(ValueError, match="has reached 5 tokens, but the engine has only 8 positions"):
+        engine.sample([parent], [0])
+    engine._send_weights, engine._compare = lambda: None, lambda ids: None
+    engine._complete = lambda branches, turns: [Answer((7, 7, 7), (0.0,) * 3, 0) for _ in branches]
+    assert [sample.ids for sample in engine.sample([vine], [0])] == [(7, 7, 7)]
+    assert engine._sampling(vine, 1)["max_tokens"] == 5, "the next action is a whole one"
 
 
 def test_rows_train_own_tokens_only_and_logprobs_are_the_models(lab):
