@@ -144,8 +144,8 @@ class PolychromicConfig(GRPOConfig):
         check_inherited(self)
         if self.kl_reference == "pretrained":
             self.beta = self.kl_coef
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if self.bf16 is None:
+            self.bf16 = False  # the policy's dtype says what is computed in, on every machine
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.cuda.is_available()
         self._check_batches()
         self._check_kl()
@@ -155,6 +155,7 @@ class PolychromicConfig(GRPOConfig):
         rows = self.num_generations
         self.num_generations = self.rows_per_process  # TRL wants a divisor of these; the tree's follow in set_tree
         super().__post_init__()
+        self.bf16 = self.mixed_precision == "bf16"  # accelerate's launcher may have set it
         self.num_generations = rows
         require_finite(self)  # mappings that came as text
         check_schedule(self)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 from accelerate import PartialState
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType
@@ -12,7 +13,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from polytune.app.cli import _asked_of_accelerate
 from polytune.places import RECIPES
 from polytune.running.watchdog import Watchdog, read_progress, stage
-from polytune.trainer import check_processes
+from polytune.trainer import PolychromicConfig, check_processes
 
 ACCUMULATION = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
@@ -116,3 +117,15 @@ def test_progress_keeps_the_watchdog_quiet_and_none_makes_it_speak(tmp_path, cap
     read_progress(tuple)
     assert "no progress for 0 s in stage 'first > second' of process 0 of 1 (count 7)" in said
     assert "There is no checkpoint yet" in said and len(ticks) > 8
+
+
+def test_what_is_computed_in_follows_dtype_and_launcher_not_the_machine(monkeypatch, tmp_path):
+    """float32, the default of ``dtype``, is float32 beside a GPU as well; ``accelerate launch`` may say bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *given: True)
+    made = dict(output_dir=str(tmp_path), num_generations=2, per_device_train_batch_size=4, use_cpu=True)
+    args = PolychromicConfig(**made)
+    assert (args.bf16, args.mixed_precision) == (False, "no")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    args = PolychromicConfig(**made)
+    assert (args.bf16, args.mixed_precision) == (True, "bf16")
