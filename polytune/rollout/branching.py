@@ -36,7 +36,8 @@ class SeedView(NamedTuple):
 class Branching(Row):
     """A rule, what has to be looked up for it before the vines grow, and whether it foresees.
 
-    ``choose`` may name fewer turns than p: nothing branches where the trajectory has ended.
+    ``choose`` may name fewer turns than p, and nothing branches where the trajectory has ended; ``names_all``: it never
+    does, so that no row of a tree stays blank.
     ``whole_episodes``: all vines begin at the start state.
     """
 
@@ -45,6 +46,7 @@ class Branching(Row):
     needs_entropies: bool = False
     foresees: bool = True
     whole_episodes: bool = False
+    names_all: bool = False
     function: ClassVar[str] = "choose"
     form: ClassVar[str] = "a Branching or a function choose(seed, num_states) -> turns"
 
@@ -120,8 +122,8 @@ def _distinct(turns: list[int]) -> list[int]:
     return [0 if turn in turns[:k] else turn for k, turn in enumerate(turns)]
 
 
-EQUALLY_SPACED = Branching(equally_spaced, says="at equal distances")
-UNCERTAIN = Branching(uncertain, needs_values=True, says="where the critic sees an open outcome")
-ENTROPY = Branching(entropy, needs_entropies=True, says="where the policy hesitates")
+EQUALLY_SPACED = Branching(equally_spaced, names_all=True, says="at equal distances")
+UNCERTAIN = Branching(uncertain, needs_values=True, names_all=True, says="where the critic sees an open outcome")
+ENTROPY = Branching(entropy, needs_entropies=True, names_all=True, says="where the policy hesitates")
 FIXED = Branching(fixed, foresees=False, check=_check_horizon, says="at the same turns of every episode")
-START = Branching(start, foresees=False, whole_episodes=True, says="all at its start")
+START = Branching(start, foresees=False, whole_episodes=True, names_all=True, says="all at its start")

@@ -39,6 +39,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
             f"method {name!r} adds to rewards, and vine_values takes the task's returns for values: leave one out.",
         )
         method.check(args, rollout, objective)
+    _check_apart(methods)
     _check_kl(args)
     _check_scoring(args, rollout, objective)
     _check_beside_sets(methods, objective)
@@ -66,6 +67,16 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         args.has_critic or objective.set_scope != "seeds" or rollout.num_rollout_states == 0,
         f"set_scope is 'seeds' and critic is 'none', so nobody would score the vines of {rollout.num_rollout_states} "
         "rollout states: set num_rollout_states to 0, or set_scope to 'both'.",
+    )
+
+
+def _check_apart(methods: Mapping[str, Method]) -> None:
+    """Other weights sample an update's trees, and are put back before a second growth."""
+    behaving, again = ([name for name, own in methods.items() if own.has(hook)] for hook in ("behave", "again"))
+    require(
+        not behaving or not again,
+        f"method {', '.join(behaving)} samples the update's trees by other weights, and method {', '.join(again)} "
+        "grows more of them by the policy's own: leave one out.",
     )
 
 
@@ -104,6 +115,11 @@ def _check_rule(args: PolychromicConfig, rollout: RolloutConfig, objective: Obje
     )
     rule = find_branching(rollout.rollout_states)
     rule.check(args, rollout, objective)
+    require(
+        rollout.num_rollout_states == 0 or rule.names_all or args.loss_type in ("dapo", "bnpo"),
+        f"rollout_states {rollout.rollout_states!r} may name fewer turns than num_rollout_states, which leaves rows "
+        f"blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",
+    )
     if rollout.num_rollout_states:
         known = [[0.5] * 10 if needed else None for needed in (rule.needs_values, rule.needs_entropies)]
         rule.turns(

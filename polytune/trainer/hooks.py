@@ -187,7 +187,7 @@ class CallsMethods:
         batch.weight = math.prod(method.weight(batch) for method in self.methods.values())
         loss = super()._compute_loss(model, {**inputs, "advantages": inputs["advantages"] * batch.weight})
         for method in self.methods.values():
-            loss = loss + method.loss(batch) / self._normaliser(inputs["num_items_in_batch"])
+            loss = loss + method.loss(batch) / self._divisor(inputs)
         return loss
 
     def _minibatch(self, model, inputs: Mapping[str, torch.Tensor]) -> Minibatch:
@@ -214,6 +214,14 @@ class CallsMethods:
             entropies_b_C=handed[1],
             record=self._record_mean,
         )
+
+    def _divisor(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | int:
+        """What a sum over own tokens is divided by beside TRL's clipped term: tokens, or rows x max_completion_length
+        where that is (``dr_grpo``). Under ``grpo``, a mean over each row, it is a mean over tokens."""
+        if self.loss_type != "dr_grpo":
+            return self._normaliser(inputs["num_items_in_batch"])
+        steps = self.current_gradient_accumulation_steps if self.model.training else 1
+        return len(inputs["completion_ids"]) * self.max_completion_length * steps
 
     def _normaliser(self, count: torch.Tensor) -> torch.Tensor:
         """What a sum over a minibatch is divided by, so that a step's gradient is that of a mean over its share of

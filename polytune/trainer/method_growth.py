@@ -30,8 +30,8 @@ class GrowsForMethods:
         beginning = Beginning(states, self._grow_together, self._demonstrated, self._score_given, shown)
         for method in self.methods.values():
             method.begin(beginning)
-        if self._counters.env_steps:
-            [steps] = self._sum([self._counters.env_steps])
+        if any(method.has("begin") for method in self.methods.values()):
+            [steps] = self._sum([self._counters.env_steps])  # a process may have had no start state
             self.env_steps += int(steps)
             self._counters = RolloutCounters()
             self.generator.reset()

@@ -4,6 +4,10 @@ Rows of one start state are more alike than others, so a minibatch of whole tree
 episodes share no more than their prompt, which a minibatch computes once whatever it holds: they are shuffled one by
 one. (With whole trees of 8 episodes, PPO on FourRooms ended at .535 success of rollouts after 120,000 steps, one seed;
 runs that shuffled rows at .563 to .621, five seeds.)
+
+Where chance leaves a minibatch nothing but blank rows (a budget that few trees fit into), those with tokens are dealt
+out evenly. A step without a token of anybody, fewer trees than minibatches, moves no weight: its gradient is 0, but an
+optimiser's momentum is not. (DeepSpeed keeps gradients to itself, and there it does.)
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from trl.trainer.utils import split_tensor_dict
 
 
 class WholeTrees:
-    """Mixin before a TRL trainer with ``rollout``: the only change is what is shuffled, trees instead of rows, where
-    they have vines.
+    """Mixin before a TRL trainer with ``rollout`` and ``_sum``: the only changes are what is shuffled, trees instead of
+    rows, where they have vines, and that a step without tokens is none.
 
     The rows of such a tree stand together. Where a minibatch has room for less than a tree, or for one and a half,
     trees are cut at its end.
     """
+
+    _tokens_M: list[float] = []  # own and replayed tokens of the update's minibatches, over all processes
+    _step_tokens = 0.0  # of the optimiser step that is under way
 
     def _prepare_inputs(self, generation_batch):
         if not self.model.training:
@@ -27,10 +34,41 @@ class WholeTrees:
         if self._step % (minibatches * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = split_tensor_dict(self._shuffle(batch), minibatches)
+            self._tokens_M = self._sum([float(_tokens(part).sum()) for part in self._buffered_inputs])
         return self._buffered_inputs[self._step % minibatches]
 
     def _shuffle(self, batch: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
         """The rows of a batch in a random order, those of a tree with vines together."""
         rows, size = len(batch["completion_ids"]), self.num_generations if self.rollout.num_rollout_states else 1
-        order_B = torch.arange(rows).view(-1, size)[torch.randperm(rows // size)].flatten()
+        order_T = torch.randperm(rows // size)
+        tokens_T = _tokens(batch).cpu().view(-1, size).sum(dim=1)[order_T]
+        parts = tokens_T.repeat_interleave(size).chunk(self.args.steps_per_generation)
+        if any(not part.any() for part in parts):
+            order_T = order_T[_spread(tokens_T > 0)]
+        order_B = torch.arange(rows).view(-1, size)[order_T].flatten()
         return {name: x[order_B] if x is not None and x.ndim else x for name, x in batch.items()}
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._step_tokens += self._tokens_M[(self._step - 1) % len(self._tokens_M)]
+        if self.accelerator.sync_gradients:
+            if not self._step_tokens:
+                model.zero_grad(set_to_none=True)  # optimisers pass over weights without a gradient
+            self._step_tokens = 0.0
+        return loss
+
+
+def _tokens(batch: dict[str, torch.Tensor | None]) -> torch.Tensor:
+    """Tokens of each row, (B,), that a loss sees: own ones and replayed ones."""
+    own_B_C = batch["completion_mask"] * batch["tool_mask"]
+    return own_B_C.sum(dim=1) + batch.get("replay_mask", torch.zeros_like(own_B_C)).sum(dim=1)
+
+
+def _spread(chosen_T: torch.Tensor) -> torch.Tensor:
+    """The places of what is chosen and of the others, each in its order, at even distances among each other: wherever
+    the row of them is cut, each part has its share of both, to within one."""
+    places = torch.empty(len(chosen_T), dtype=torch.float64)
+    for kind_T in (chosen_T, ~chosen_T):
+        count = int(kind_T.sum())
+        places[kind_T] = (torch.arange(count, dtype=torch.float64) + 0.5) / max(count, 1)
+    return places.argsort(stable=True)

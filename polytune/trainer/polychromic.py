@@ -208,11 +208,14 @@ class PolychromicTrainer(
         for name in [name for name in metrics if name.startswith(("reward", "frac_reward", "completions/"))]:
             del metrics[name]
 
-    def _check_sampler(self, sampled_B_C: torch.Tensor, scored_B_C: torch.Tensor, own_B_C: torch.Tensor) -> None:
-        """Log how far the sampler's logprobs are from the trainer's; refuse those of another distribution."""
+    def _check_sampler(self, sampled_B_C: torch.Tensor, scored_B_C: torch.Tensor, own_B_C: torch.Tensor) -> bool:
+        """Log how far the sampler's logprobs are from the trainer's; refuse those of another distribution. False: there
+        are no tokens, in any process."""
         gaps = (sampled_B_C - scored_B_C)[own_B_C].abs().double()
         total, count = self._sum([float(gaps.sum()), float(len(gaps))])
-        gap = total / max(count, 1.0)
+        if not count:
+            return False
+        gap = total / count
         self._record("sampling/logprob_gap", gap)
         if gap > MAX_LOGPROB_GAP and not self._behaves:
             raise RolloutError(
@@ -220,6 +223,7 @@ class PolychromicTrainer(
                 "it samples another distribution than the ratios assume. Check its temperature, and that it has the "
                 "current weights."
             )
+        return True
 
     def _correct_sampler(
         self, output: dict[str, torch.Tensor], scored_B_C: torch.Tensor, own_B_C: torch.Tensor

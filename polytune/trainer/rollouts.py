@@ -65,6 +65,7 @@ class GrowsTrees(GrowsForMethods):
         missing = len(prompts) - len(self._rows)  # rows of trees that did not fit
         others = self._replay(missing, len(prompts))
         blank = blank_row(self._trees[0].prompt_ids, self.processing_class.pad_token_id)
+        self._check_blank(missing - len(others))
         others += [blank] * (missing - len(others))
         rows = self._rows + others
         return {
@@ -74,6 +75,14 @@ class GrowsTrees(GrowsForMethods):
             "env_mask": [row.own for row in self._rows] + [[0] * len(row.own) for row in others],
             "episode_return": returns + [0.0] * missing,
         }
+
+    def _check_blank(self, rows: int) -> None:
+        """RolloutError for blank rows that the loss would take for rows: a method started too few seed trajectories."""
+        if rows and self.args.loss_type not in ("dapo", "bnpo"):
+            raise RolloutError(
+                f"{rows} rows of the update are blank, since methods ({', '.join(self.methods)}) started fewer "
+                f"attempts than were due, and loss_type {self.args.loss_type!r} averages over them: set it to 'dapo'."
+            )
 
     def _room(self, rows: int) -> int:
         """Trees that this process has room for beside what methods want; refuses rows that would split one."""
@@ -102,6 +111,8 @@ class GrowsTrees(GrowsForMethods):
         trees = grow_to_budget(room, grow, due, self._steps_per_tree, least=processes)
         if trees == room:
             self._warn_of_unspent(due, spent, trees)
+        elif trees == processes:
+            self._warn_of_overspent(spent, trees)
 
     def _grow_next(self, count: int) -> int:
         """This process's trees of the next ``count`` start states; returns the environment steps that they took."""
@@ -191,6 +202,21 @@ class GrowsTrees(GrowsForMethods):
             say_warning(
                 f"the budget allows this update {due:,.0f} environment steps, but the batch has room for {trees} trees "
                 f"of about {mean:,.0f}: raise per_device_train_batch_size or num_updates, or lower max_env_steps."
+            )
+
+    def _warn_of_overspent(self, spent: float, trees: int) -> None:
+        """One line when the updates to come, a tree a process each, would take more than the budget has left."""
+        left, updates = self.args.max_env_steps - self.env_steps - spent, self.args.num_updates
+        to_come = updates - self.state.global_step // self.args.steps_per_update - 1
+        if to_come * spent < max(left, 0.0) + spent or self._said_unspent:
+            return
+        self._said_unspent = True
+        if self.is_world_process_zero():
+            say_warning(
+                f"max_env_steps is {self.args.max_env_steps:,}, of which {max(left, 0.0):,.0f} are left for "
+                f"{to_come:,} updates, and each grows {trees} tree{'s' * (trees > 1)} at least, of about "
+                f"{spent / trees:,.0f} steps: the run will take about {self.env_steps + spent * (to_come + 1):,.0f}. "
+                "Raise max_env_steps, or lower num_updates."
             )
 
     def _view_seeds(self, trees: list[Tree]) -> list[list[SeedView]]:

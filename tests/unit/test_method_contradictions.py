@@ -20,6 +20,8 @@ from polytune.methods.optimal_baseline import OptimalBaseline
 from polytune.methods.set_bonus import SetBonus
 from polytune.objective import set_advantages
 from polytune.recipe import read_recipe
+from polytune.rollout import SeedView, find_branching
+from polytune.tables import BRANCHING
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +128,11 @@ ARCHIVE = ("--method_args", "archive.failures=true")
             for names in (("archive", "hidden_signatures"), ("hidden_signatures", "archive"))
         ),
         (
+            GRPO,
+            ("--methods", "props", "context_rollouts", "--set_normalise", "none"),
+            ["props", "context_rollouts", "leave one out"],
+        ),
+        (
             PPO,
             ("--methods", "set_bonus", "--method_args", "set_bonus.objective=polycromic"),
             ["polycromic", "polychro"],
@@ -140,6 +147,29 @@ def test_what_cannot_stand_together_is_refused_before_any_work(recipe, flags, wo
     for word in words:
         assert word in str(error.value), str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_averages_over_rows_needs_them_all():
+    """``fixed`` names fewer turns on short episodes; other rules of ours never do, a user's own may."""
+    args, rollout, objective = run_of(ROOT / "recipes/fourrooms/poly_ppo_equally_spaced.yaml")
+    args.loss_type, args.max_env_steps = "grpo", None
+    check_run(args, rollout, objective)
+    for rule in ("fixed", f"{__name__}:first_turn"):
+        told = replace(rollout, rollout_states=rule)
+        with pytest.raises(ValueError, match=f"rollout_states '{rule}' may name fewer turns .* 'grpo' .* use 'dapo'"):
+            check_run(args, told, objective)
+
+
+def first_turn(seed, num_states):
+    return [0]
+
+
+def test_rules_that_name_all_turns_do():
+    for name, row in ((name, find_branching(name)) for name in BRANCHING):
+        for turns in range(1, 9):
+            view = SeedView(turns, [0.5] * turns, [0.5] * turns, most_turns=20)
+            assert not row.names_all or len(row.turns(view, 3)) == 3, name
+    assert not find_branching("fixed").names_all
 
 
 @pytest.mark.parametrize("name", ["episode_mean", "optimal_baseline"])
