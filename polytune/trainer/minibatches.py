@@ -24,8 +24,9 @@ class WholeTrees:
     trees are cut at its end.
     """
 
-    _tokens_M: list[float] = []  # own and replayed tokens of the update's minibatches, over all processes
+    _tokens_M: list[float] = []  # of the update's minibatches, over all processes: those that its loss sees
     _step_tokens = 0.0  # of the optimiser step that is under way
+    _moved = False  # whether an optimiser step of this update has moved weights
 
     def _prepare_inputs(self, generation_batch):
         if not self.model.training:
@@ -34,14 +35,15 @@ class WholeTrees:
         if self._step % (minibatches * self.num_iterations) == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = split_tensor_dict(self._shuffle(batch), minibatches)
-            self._tokens_M = self._sum([float(_tokens(part).sum()) for part in self._buffered_inputs])
+            self._tokens_M = self._sum([float(self._seen_tokens(part).sum()) for part in self._buffered_inputs])
+            self._moved = False
         return self._buffered_inputs[self._step % minibatches]
 
     def _shuffle(self, batch: dict[str, torch.Tensor | None]) -> dict[str, torch.Tensor | None]:
         """The rows of a batch in a random order, those of a tree with vines together."""
         rows, size = len(batch["completion_ids"]), self.num_generations if self.rollout.num_rollout_states else 1
         order_T = torch.randperm(rows // size)
-        tokens_T = _tokens(batch).cpu().view(-1, size).sum(dim=1)[order_T]
+        tokens_T = self._seen_tokens(batch).cpu().view(-1, size).sum(dim=1)[order_T]
         parts = tokens_T.repeat_interleave(size).chunk(self.args.steps_per_generation)
         if any(not part.any() for part in parts):
             order_T = order_T[_spread(tokens_T > 0)]
@@ -54,14 +56,20 @@ class WholeTrees:
         if self.accelerator.sync_gradients:
             if not self._step_tokens:
                 model.zero_grad(set_to_none=True)  # optimisers pass over weights without a gradient
+            self._moved |= self._step_tokens > 0
             self._step_tokens = 0.0
         return loss
 
-
-def _tokens(batch: dict[str, torch.Tensor | None]) -> torch.Tensor:
-    """Tokens of each row, (B,), that a loss sees: own ones and replayed ones."""
-    own_B_C = batch["completion_mask"] * batch["tool_mask"]
-    return own_B_C.sum(dim=1) + batch.get("replay_mask", torch.zeros_like(own_B_C)).sum(dim=1)
+    def _seen_tokens(self, batch: dict[str, torch.Tensor | None]) -> torch.Tensor:
+        """Tokens of each row, (B,), that the loss sees: own ones, and replayed ones with an advantage, or a loss of
+        their method's own."""
+        tokens_B = (batch["completion_mask"] * batch["tool_mask"]).sum(dim=1)
+        if "replay_mask" in batch:
+            seen_B_C = batch["replay_mask"].bool()
+            if not any(method.has("replayed") for method in self.methods.values()):
+                seen_B_C &= batch["replay_advantages"] != 0
+            tokens_B = tokens_B + seen_B_C.sum(dim=1)
+        return tokens_B
 
 
 def _spread(chosen_T: torch.Tensor) -> torch.Tensor:

@@ -60,9 +60,10 @@ class ReadsRollouts:
         return torch.stack([turn.hidden for turn in turns])
 
     def _minibatch(self, model, inputs):
-        """The first one of an update with tokens shows whether the sampler's logprobs are the trainer's."""
+        """The first one of an update with tokens shows whether the sampler's logprobs are the trainer's, unless
+        replayed rows have moved the policy before it."""
         batch = super()._minibatch(model, inputs)
-        if self._gap_due:
+        if self._gap_due and not self._moved:
             sampled_b_C, own_b_C = inputs["sampling_per_token_logps"], batch.mask_b_C.bool()
             self._gap_due = not self._check_sampler(sampled_b_C, batch.logprobs_b_C.detach(), own_b_C)
         return batch

@@ -82,8 +82,9 @@ def test_no_pass_of_the_policy_over_fresh_rollouts(tmp_path):
 def test_minibatches_hold_whole_trees(tmp_path):
     """Each row in one minibatch of each pass, a tree's rows side by side and in order; what rides along, with them."""
     trainer = make_trainer(tmp_path, model_seed=3)
+    own = torch.ones(4 * 14, 1)
     batch = {"completion_ids": torch.arange(4 * 14)[:, None], "advantages": torch.arange(4.0 * 14), "none": None,
-             "count": torch.tensor(3)}  # fmt: skip
+             "count": torch.tensor(3), "completion_mask": own, "tool_mask": own}  # fmt: skip
     torch.manual_seed(1)
     shuffled = trainer._shuffle(batch)
     trees = shuffled["completion_ids"].view(4, 14)
