@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
     hold(output_dir, name=records.LOCK_FILE)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
-    settings[provenance.CONTENT] = contents(task)
+    settings[provenance.CONTENT] = contents(task, starts)
     before = provenance.set_aside_other_run(
         output_dir, settings, {name: provenance.fingerprint(path) for name, path in paths.items()}
     )

@@ -143,7 +143,7 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     require(bool(records), f"{path} has no whole record: nothing can be analysed.")
     check_repeats(records)
     split = task_config.split or task.default_split
-    starts = len(starts_of(task, task_config)[1]) if note else None
+    starts = starts_of(task, task_config)[1] if note else None
     sampled = note.get("settings", {}).get("evaluation", {})
     config.seed = config.seed or sampled.get("seed", 0)
     records = _finished(path, records, starts, sampled.get("n"))
@@ -202,18 +202,26 @@ def _note(path: Path) -> dict[str, Any]:
     return found
 
 
-def _finished(path: Path, records: Records, starts: int | None, samples: int | None) -> Records:
-    """The records without perturbations that were not finished; refuses an evaluation that was not finished itself.
+def _finished(path: Path, records: Records, seeds: Sequence[int] | None, samples: int | None) -> Records:
+    """The records without perturbations that were not finished; refuses an evaluation that was not finished itself, or
+    of other start states.
 
-    ``starts``, ``samples``: how many start states, and samples of each, there were to be; None: as many as there are.
+    ``seeds``, ``samples``: the start states, and how many samples of each, there were to be; None: what there is.
     """
+    begun = np.unique(records.column("start_seed")).tolist()
+    other = [] if seeds is None else sorted(set(begun) - set(seeds))
+    require(
+        not other,
+        f"{path} has attempts at {len(other):,} start states that its split does not have now (seed {other[:1]}): the "
+        "split's file was changed, so restore it, or evaluate again.",
+    )
     policies, perturbs = records.policies(), dict.fromkeys(perturb for _, perturb in records.parts())
     counts = {
         (perturb, policy): np.unique(own.column("start_seed"), return_counts=True)[1]
         for perturb in perturbs
         for policy, own in records.where(perturb=perturb, greedy=False).of_each(policies).items()
     }
-    starts = starts or len(np.unique(records.column("start_seed")))
+    starts = len(begun if seeds is None else seeds)
     samples = samples or max((int(own.max()) for own in counts.values() if len(own)), default=0)
     missing: dict[str | None, list[str]] = {}
     for (perturb, policy), own in counts.items():

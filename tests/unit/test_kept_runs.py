@@ -19,7 +19,9 @@ from polytune.evaluation.options import EvaluationConfig
 from polytune.evaluation.records import check_repeats, read_records
 from polytune.report.analysis import analyse_recorded
 from polytune.run import RunConfig
+from polytune.running.identity import STARTS, contents, digest_of_starts
 from polytune.running.provenance import fingerprint, record_run, write_json
+from polytune.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -227,3 +229,82 @@ def test_kept_records_are_analysed_like_others(bench, capsys):
             analyse_recorded(TaskConfig(), config, ["evaluate"])
     with pytest.raises(ValueError, match="is packed, or was set aside"):
         analyse_recorded(TaskConfig(), EvaluationConfig(from_records=str(kept), n=8), ["evaluate"])
+
+
+def of_split(method, split, starts, training=None):
+    """A bench whose runs begin at ``starts``, as the split says that they are asked for with."""
+    made = Bench(method)
+    made.programs = runs.Programs(
+        "policy",
+        ["--task", "fourrooms", "--split", split],
+        [],
+        made.config,
+        {STARTS: digest_of_starts(starts), runs.TRAINING_STARTS: digest_of_starts(training or starts)},
+        starts,
+    )
+    made.kept = KeptRuns("kept", made.programs)
+    return made
+
+
+@pytest.fixture
+def by_file(bench, method):
+    """A comparison on the start states of a file, run and kept; what it notes of them, its notes have."""
+    shutil.rmtree("kept")
+    made = of_split(method, "mine.jsonl", range(12))
+    for run in made.plan("by_file"):
+        made.finish(run)
+        runs.write_note(run, content=made.programs.content)
+    made.kept.settle(made.plan("by_file"))
+    return made
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_split_file_with_other_start_states_is_another_split(by_file, method, noted):
+    if not noted:  # notes of before start states were noted: the records tell
+        paths = [*Path("kept").glob("*/comparison_run.json"), *Path("by_file").rglob("comparison_run.json")]
+        for path in paths:
+            write_json(path, json.loads(path.read_text()) | {"content": {}})
+    same = of_split(method, "mine.jsonl", range(12))
+    for run in same.plan("by_file"):
+        same.programs.check(run)
+    same.kept.settle(same.plan("second"))
+    rewritten = of_split(method, "mine.jsonl", range(4, 16))
+    for run in rewritten.plan("by_file"):
+        with pytest.raises(ValueError, match=f"{run.folder} was run before start states changed"):
+            rewritten.programs.check(run)
+    elsewhere = of_split(method, str(Path("/elsewhere/mine.jsonl")), range(4, 16))
+    with pytest.raises(ValueError, match="pretrained keeps another run than .*start states changed.: give what"):
+        elsewhere.kept.settle(elsewhere.plan("third"))
+    assert not Path("third").exists()
+
+
+def test_other_start_states_of_training_are_another_run(by_file, method):
+    other = of_split(method, "mine.jsonl", range(12), training=range(13))
+    pretrained, first, _ = other.plan("by_file")
+    other.programs.check(pretrained)
+    with pytest.raises(ValueError, match="was run before start states of training changed"):
+        other.programs.check(first)
+    with pytest.raises(ValueError, match="ppo-10 keeps another run than .*start states of training changed"):
+        other.kept.settle(other.plan("second"))
+
+
+def test_the_pretrained_policy_is_sampled_anew_on_another_split(by_file, method):
+    other = of_split(method, "other.jsonl", range(4, 16))
+    pretrained = other.plan("by_file")[0]
+    other.programs.check(pretrained)
+    assert not other.programs.is_done(pretrained)
+
+
+def test_no_table_of_other_start_states_than_asked_for(bench):
+    run = bench.plan("first")[1]
+    assert figures.read_figures(run, starts=range(12)).starts == list(range(12))
+    for starts in (range(11), range(1, 13)):
+        with pytest.raises(ValueError, match=r"records.jsonl has attempts at 12 start states from seed 0 on, .*remove"):
+            figures.read_figures(run, starts=starts)
+
+
+def test_what_a_run_depends_on_names_its_start_states_in_order():
+    task = load_task("bandit", horizon=1)
+    assert STARTS not in contents(task)
+    told = [contents(task, starts)[STARTS] for starts in ([1, 2, 12], [1, 2, 12], [2, 1, 12], [1, 21, 2])]
+    assert told[0] == told[1] and len(set(told)) == 3
