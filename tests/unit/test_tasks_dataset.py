@@ -9,6 +9,7 @@ from fractions import Fraction
 import pytest
 
 from polytune.tasks import load_task
+from polytune.tasks.files import read_rows
 from polytune.tasks.rewards import calculation, reaches_target
 from polytune.tasks.rows import TEST_ROWS_START
 from polytune.tasks.splits import load_split
@@ -276,6 +277,45 @@ def test_texts_of_a_csv_stay_texts_and_parquet_is_read(tmp_path):
     assert task.row(0)["answer"] == "b"
     with pytest.raises(ValueError, match="no parquet file"):
         built(tmp_path, "no", "bad.parquet")
+
+
+def test_every_cell_of_a_csv_is_text_in_every_file_alike(tmp_path):
+    """What one file's other rows hold changes nothing: training and test rows are read by the same rule."""
+    cells = ["007", "0.50", "True", "1e999", "inf", "12345678901234567890123", "1/2", " 5 ", "nan"]
+    for name, own in (("all.csv", cells), *((f"{i}.csv", [cell]) for i, cell in enumerate(cells))):
+        (tmp_path / name).write_text("prompt,answer\n" + "".join(f"q,{cell}\n" for cell in own))
+        assert [row["answer"] for row in read_rows(tmp_path / name)] == own
+    task = built(tmp_path, "prompt,answer\nq1,12\nq2,1/2\n", "rows.csv", test_path=str(tmp_path / "all.csv"))
+    assert [task.row(0)["answer"], task.row(1_000_000_000)["answer"]] == ["12", "007"]
+
+
+def test_a_csv_with_quotes_marks_and_blank_lines_is_read(tmp_path):
+    text = '\ufeffprompt,answer\r\n\r\n"a ""b"", c","x\ny"\r\n,1\r\n   \r\n' + "l" * 200_000 + ",\r\n"
+    (tmp_path / "rows.csv").write_bytes(text.encode())
+    long = {"prompt": "l" * 200_000, "answer": None}
+    assert read_rows(tmp_path / "rows.csv") == [
+        {"prompt": 'a "b", c', "answer": "x\ny"}, {"prompt": None, "answer": "1"}, long]  # fmt: skip
+
+
+def test_a_long_csv_of_mixed_cells_is_read_without_a_warning(tmp_path, recwarn):
+    lines = [*(f"q{i},{i % 97}\n" for i in range(270_000)), *(f"q{i},1/{i}\n" for i in range(1, 5000))]
+    (tmp_path / "rows.csv").write_text("prompt,answer\n" + "".join(lines))
+    rows = read_rows(tmp_path / "rows.csv")
+    assert (len(rows), rows[0]["answer"], rows[-1]["answer"]) == (len(lines), "0", "1/4999") and not recwarn.list
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("prompt,answer\nWhat is 2+3?,5,\n", "rows.csv, line 2: 3 cells, and the header has 2: mend the line"),
+    ('prompt,answer\n"a\nb",1\nq2\n', "rows.csv, line 4: 1 cells, and the header has 2"),
+    ("prompt,answer,answer\nq1,5,6\n", "rows.csv: the header names 'answer' twice: rename one"),
+    (",prompt,answer\n0,q1,5\n", "rows.csv: column 1 has no name in the header: give it one, or leave"),
+    ('prompt,answer\nq,"5\n', "rows.csv, line 2: no CSV"),
+])  # fmt: skip
+def test_a_csv_whose_cells_are_not_under_its_names_is_refused(tmp_path, text, said):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(ValueError) as caught:
+        read_rows(tmp_path / "rows.csv")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_test_rows_that_are_training_rows_are_remarked(tmp_path, capsys):
