@@ -20,7 +20,7 @@ from polytune.comparison.options import ComparisonConfig
 from polytune.config import PolicyConfig, TaskConfig
 from polytune.evaluation.records import PACKED, each_record
 from polytune.places import start
-from polytune.running.identity import STARTS, changed
+from polytune.running.identity import STARTS, changed, same_weights
 from polytune.running.provenance import (
     RECORDS_FILE,
     RUN_FILE,
@@ -137,7 +137,7 @@ class Programs:
             return
         begun = note["trained"] is not None or bool(list(run.folder.glob("checkpoint-*")))
         require(
-            not begun or note["pretrained"] in (None, self.pretrained),
+            not begun or note["pretrained"] is None or _same(note, "pretrained", self.pretrained),
             f"{run.folder} was trained from another pretrained policy (fingerprint {note['pretrained']}, {self.model} "
             f"now has {self.pretrained}): choose another output_dir, or remove the folder to train it anew.",
         )
@@ -168,11 +168,11 @@ class Programs:
             if run.method is not None:
                 settings, before = self.settings(run), json.loads((folder / RUN_FILE).read_text())
                 found = differing_fields(before, portable(plain(settings)), plain_defaults(settings))
-            if note["pretrained"] != self.pretrained:
+            if not _same(note, "pretrained", self.pretrained):
                 found.append(f"{self.model}, the pretrained policy, had fingerprint {note['pretrained']}, now "
                              f"{self.pretrained}")  # fmt: skip
             if run.method is not None and self.has_weights(run):
-                if note["trained"] != (own := fingerprint(run.folder)):
+                if not _same(note, "trained", own := fingerprint(run.folder)):
                     found.append(f"its policy has fingerprint {note['trained']}, that of {run.folder} {own}")
             elif run.method is not None and not self.sampled(note):
                 found += _unlike_flags(note["evaluated"][0], self.sampling())
@@ -196,14 +196,15 @@ class Programs:
     def is_trained(self, run: Run) -> bool:
         """Whether the policy in the run's folder is what its training left, or was laid there."""
         note = read_note(run)
-        return note["laid_out"] or note["trained"] == fingerprint(run.folder)
+        return note["laid_out"] or _same(note, "trained", fingerprint(run.folder))
 
     def is_evaluated(self, run: Run) -> bool:
         """Whether the records are of that policy and of these samples."""
         note = read_note(run)
         policy = note["trained"] if note["laid_out"] else fingerprint(run.folder)
         policy = self.pretrained if run.method is None else policy
-        return run.records.is_file() and self.sampled(note) and note["evaluated"][1] == policy
+        same = self.sampled(note) and same_weights(note["evaluated"][1], policy, note["content"])
+        return same and run.records.is_file()
 
     def sampled(self, note: Mapping[str, Any]) -> bool:
         """Whether a note says that what is to be sampled has been."""
@@ -234,6 +235,7 @@ class Programs:
                 launcher.call(self.evaluation(run), run.folder / "evaluate.log")
                 policy = self.pretrained if run.method is None else fingerprint(run.folder)
                 done = {"pretrained": self.pretrained, "content": self.content}
+                done |= {} if run.method is None else {"trained": policy}
                 write_note(run, **done, evaluated=[self.sampling(), policy])
             then(run)
 
@@ -243,6 +245,11 @@ class Programs:
 def kept_records(run: Run, folder: Path) -> Path:
     """The records of a run that ``folder`` keeps, or in its own folder."""
     return run.records if folder == run.folder else folder / (RECORDS_FILE + PACKED)
+
+
+def _same(note: Mapping[str, Any], name: str, now: str) -> bool:
+    """Whether the policy that a note names, ``pretrained`` or ``trained``, has its fingerprint still."""
+    return same_weights(note[name], now, note.get("content", {}))
 
 
 def split_perturbations(words: Sequence[str]) -> tuple[list[str], set[str]]:

@@ -24,7 +24,14 @@ from polytune.evaluation.summary import as_table, counted, signature_table, summ
 from polytune.pictures.plot import plot_coverage
 from polytune.report import creativity
 from polytune.report.runs import budget_of
-from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint, origin, write_json
+from polytune.running.provenance import (
+    EVALUATION_RUN_FILE,
+    RECORDS_FILE,
+    fingerprint,
+    noted_policies,
+    origin,
+    write_json,
+)
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
 from polytune.tasks.starts import starts_of, task_of
@@ -154,7 +161,7 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     more = origin(command)
     with suppress(OSError, ValueError, KeyError):
         before = json.loads((path.parent / "summary.json").read_text())
-        more["policy_paths"] = _unchanged(before["policy_paths"], dict(note["policies"]))
+        more["policy_paths"] = _unchanged(before["policy_paths"], note)
         more["sampled_by"] = before.get("sampled_by") or {name: before[name] for name in ("command", "versions")}
     own = {name: sampled.get(name) for name in ("n", "temperature", "seed")}
     own |= {"split": split, "task_args": task_config.task_args}
@@ -164,9 +171,11 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     analyse(task, records, config, output_dir, split=split, more=more, seconds=note.get("seconds"))
 
 
-def _unchanged(paths: Mapping[str, str], fingerprints: Mapping[str, str]) -> dict[str, str]:
+def _unchanged(paths: Mapping[str, str], note: Mapping[str, Any]) -> dict[str, str]:
     """The policies that still are where they were, with the weights that were sampled."""
-    moved = [name for name, path in paths.items() if fingerprint(path) != fingerprints.get(name)]
+    now = {name: fingerprint(path) for name, path in paths.items()}
+    had = noted_policies(note, now.values())
+    moved = [name for name, own in now.items() if own != had.get(name)]
     if moved:
         print(f"note: {', '.join(moved)}: not there any more, or other weights; nothing is said of the training")
     return {name: path for name, path in paths.items() if name not in moved}

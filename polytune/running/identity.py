@@ -17,6 +17,8 @@ from polytune.lookup import OWN_MODULES
 from polytune.places import PACKAGE
 from polytune.tasks.base import Task
 
+#: in a fingerprint, before what came to it later
+LATER = "+"
 #: what the start states of a run or an evaluation are noted as; of before, no note names them
 STARTS = "start states"
 
@@ -76,4 +78,12 @@ def _installed() -> Iterable[Path]:
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What is not as it was, in words; what only one of them names, a field of the run names otherwise, too."""
-    return [f"{name} changed" for name, digest in before.items() if name in now and digest != now[name]]
+    return [
+        f"{name} changed" for name, had in before.items() if name in now and not same_weights(had, now[name], before)
+    ]
+
+
+def same_weights(had: str | None, now: str, content: Mapping[str, str]) -> bool:
+    """Whether a policy has the fingerprint that was noted. A note of before start states were noted, whose ``content``
+    names none, has a fingerprint's first part alone."""
+    return had == now or (STARTS not in content and had == now.partition(LATER)[0])

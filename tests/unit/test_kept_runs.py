@@ -19,8 +19,8 @@ from polytune.evaluation.options import EvaluationConfig
 from polytune.evaluation.records import check_repeats, read_records
 from polytune.report.analysis import analyse_recorded
 from polytune.run import RunConfig
-from polytune.running.identity import STARTS, contents, digest_of_starts
-from polytune.running.provenance import fingerprint, record_run, write_json
+from polytune.running.identity import STARTS, contents, digest_of_starts, same_weights
+from polytune.running.provenance import CONTENT, fingerprint, record_run, set_aside_other_run, write_json
 from polytune.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -308,3 +308,69 @@ def test_what_a_run_depends_on_names_its_start_states_in_order():
     assert STARTS not in contents(task)
     told = [contents(task, starts)[STARTS] for starts in ([1, 2, 12], [1, 2, 12], [2, 1, 12], [1, 21, 2])]
     assert told[0] == told[1] and len(set(told)) == 3
+
+
+TEXTS = ["chat_template.jinja", "additional_chat_templates/tools.jinja", "vocab.json", "merges.txt", "tokenizer.model",
+         "special_tokens_map.json"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_policy_of_another_chat_template_or_tokenizer_is_another_policy(bench, method, name):
+    before = fingerprint("policy")
+    file = Path("policy") / name
+    file.parent.mkdir(exist_ok=True)
+    told = []
+    for text in ("one", "two", "one"):
+        file.write_text(text)
+        told.append(fingerprint("policy"))
+    assert told[0] == told[2] != told[1] and before not in told
+    assert all(own.startswith(f"{before}+") for own in told)  # what it was, and what came to it
+    notes = {"pretrained": before}, {"pretrained": told[0]}, {"pretrained": told[1]}
+    noted = {STARTS: "12 with digest x"}
+    known = [same_weights(note["pretrained"], told[0], content) for content in ({}, noted) for note in notes]
+    assert known == [True, True, False, False, True, False]
+
+
+def test_an_adapter_is_another_policy_on_a_base_with_another_chat_template(bench):
+    Path("adapter").mkdir()
+    Path("adapter/adapter_model.safetensors").write_bytes(b"adapter")
+    Path("adapter/adapter_config.json").write_text('{"base_model_name_or_path": "policy"}')
+    before = fingerprint("adapter")
+    Path("policy/chat_template.jinja").write_text("one")
+    assert "+" not in before and fingerprint("adapter").startswith(f"{before}+")
+
+
+def test_runs_of_before_templates_counted_are_done_and_later_ones_with_another_template_are_not(bench, method):
+    Path("policy/chat_template.jinja").write_text("one")
+    old = Bench(method)
+    assert all(old.programs.is_done(run) for run in old.plan("first"))
+    old.kept.settle(old.plan("second"))
+    made = of_split(method, "train", range(12))
+    planned = made.plan("third")
+    for run in planned:
+        made.finish(run)
+        runs.write_note(run, content=made.programs.content)
+    assert all(made.programs.is_done(run) for run in planned)
+    Path("policy/chat_template.jinja").write_text("two")
+    edited = of_split(method, "train", range(12))
+    assert not edited.programs.is_done(planned[0])
+    with pytest.raises(ValueError, match="was trained from another pretrained policy"):
+        edited.programs.check(planned[1])
+
+
+def test_an_evaluation_of_a_policy_with_another_template_is_set_aside(bench, tmp_path):
+    Path("policy/chat_template.jinja").write_text("one")
+    settings = {"task": TaskConfig(), CONTENT: {STARTS: "12 with digest x"}}
+    for text, aside in (("one", False), ("one", False), ("two", True)):
+        Path("policy/chat_template.jinja").write_text(text)
+        found = set_aside_other_run("evaluation", settings, {"a": fingerprint("policy")})
+        assert Path("evaluation/records-1.jsonl").exists() == aside and not found.alike or not aside
+        Path("evaluation/records.jsonl").touch()
+    old = fingerprint("policy").partition("+")[0]
+    path = Path("evaluation/evaluation_run.json")
+    note = json.loads(path.read_text()) | {"policies": [["a", old]]}
+    note["settings"][CONTENT] = {}
+    write_json(path, note)
+    set_aside_other_run("evaluation", settings, {"a": fingerprint("policy")})
+    assert not Path("evaluation/records-2.jsonl").exists()
+    assert json.loads(path.read_text())["policies"] == [["a", fingerprint("policy")]]
