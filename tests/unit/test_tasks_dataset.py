@@ -1,5 +1,6 @@
 """Tasks from a dataset: prompts, rewards and strategies by dotted path; arithmetic with several ways to a target."""
 
+import inspect
 import itertools
 import json
 import random
@@ -8,11 +9,14 @@ from fractions import Fraction
 
 import pytest
 
+from polytune.config import TaskConfig
+from polytune.tasks import _is_text as is_text
 from polytune.tasks import load_task
 from polytune.tasks.files import read_rows
 from polytune.tasks.rewards import calculation, reaches_target
 from polytune.tasks.rows import TEST_ROWS_START
 from polytune.tasks.splits import load_split
+from polytune.tasks.starts import task_of
 
 REWARD, STRATEGY = "polytune.tasks.rewards:reaches_target", "polytune.tasks.rewards:calculation"
 ROWS = [
@@ -316,6 +320,44 @@ def test_a_csv_whose_cells_are_not_under_its_names_is_refused(tmp_path, text, sa
     with pytest.raises(ValueError) as caught:
         read_rows(tmp_path / "rows.csv")
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "own", ["prompt=1", "reference=1", "answer=007", "train=1", "answer_end=true", "instructions=5"]
+)
+def test_an_option_that_is_text_stays_text_whatever_it_looks_like(tmp_path, own):
+    (tmp_path / "rows.jsonl").write_text('{"1": "a", "007": "b", "prompt": "c"}\n')
+    args = [f"path={tmp_path}/rows.jsonl", f"reward={__name__}:graded", own, "max_tokens=7", "solved_at=0.5"]
+    task = task_of(TaskConfig(task="dataset", task_args=args))
+    assert (task.max_action_tokens, task.solved_at) == (7, 0.5)
+    found = {"prompt": task.column, "reference": task.reference, "answer": task.answers, "train": "1",
+             "answer_end": task.answer_end, "instructions": task.instructions}  # fmt: skip
+    name, _, value = own.partition("=")
+    assert found[name] == value
+
+
+@pytest.mark.parametrize(("task", "args", "said"), [
+    ("dataset", ["prompt=0"], "has no column '0'"), ("dataset", ["reference=2"], "has no column '2'"),
+    ("dataset", ["signature=5"], "5"), ("dataset", ["reward=true"], "true"), ("dataset", ["test_path=5.csv"], "5.csv"),
+    ("gym:MiniGrid-Empty-5x5-v0", ["success=true"], "true"),
+    ("babyai-goto", ["perturb=1"], "1"), ("triangle", ["size=3"], "3"), ("nothing", ["a=1"], "unknown task"),
+])  # fmt: skip
+def test_an_option_that_cannot_be_is_named_in_one_line(tmp_path, monkeypatch, task, args, said):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "rows.jsonl").write_text('{"1": "a", "prompt": "c"}\n')
+    if task == "dataset":
+        given = {"path": f"{tmp_path}/rows.jsonl", "reward": f"{__name__}:graded"}
+        args = [f"{name}={value}" for name, value in given.items() if not args[0].startswith(name)] + args
+    with pytest.raises(ValueError) as caught:
+        task_of(TaskConfig(task=task, task_args=args))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_signature_says_which_options_are_text():
+    class Own:
+        def __init__(self, a: str, b: "str | None" = None, c: "str | None" = None, d: int | str = 0, e=1, **more): ...
+
+    assert {p.name for p in inspect.signature(Own).parameters.values() if is_text(p.annotation)} == {"a", "b", "c"}
 
 
 def test_test_rows_that_are_training_rows_are_remarked(tmp_path, capsys):
