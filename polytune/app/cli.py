@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from polytune.app.fields import Part, add_arguments, part_of
-from polytune.app.misspelt import as_flags, near_misses, place_of_word, refuse_lists, wrong_value
+from polytune.app.misspelt import as_flags, near_misses, place_of_word, refuse_empty, refuse_lists, wrong_value
 from polytune.errors import ToldError, UsageError
 from polytune.helptext import program_help
 from polytune.lookup import did_you_mean
@@ -98,6 +98,7 @@ def parse(
     for key in settings:
         if key not in known:
             raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
+    refuse_empty(parts, settings, chosen.config)
     refuse_lists(parser, settings, chosen.config)
     empty = {key: value for key, value in settings.items() if value is None or value == []}  # no flag says these
     parser.set_defaults(**empty)
