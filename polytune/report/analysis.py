@@ -118,10 +118,13 @@ def _write_report(
         print(f"report: {folder / report.REPORT_FILE}")
 
 
-def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:
+def analyse_recorded(
+    task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str], seed: int | None = None
+) -> None:
     """``recipes/evaluate.py --from_records``: analyse the records of an earlier evaluation, sampling nothing.
 
-    Task, split and seed are those that the evaluation noted beside its ``records.jsonl``; without a note, those given.
+    Task and split are those that the evaluation noted beside its ``records.jsonl``; without a note, those given. So is
+    the seed of the bootstrap, unless one is asked for (``seed``).
 
     Raises:
         ValueError: there are no records, they are damaged, unfinished, without texts where the task needs them, or
@@ -152,7 +155,7 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     split = task_config.split or task.default_split
     starts = starts_of(task, task_config)[1] if note else None
     sampled = note.get("settings", {}).get("evaluation", {})
-    config.seed = config.seed or sampled.get("seed", 0)
+    config.seed = sampled.get("seed", config.seed) if seed is None else seed
     records = _finished(path, records, starts, sampled.get("n"))
     require(
         not isinstance(task, CreativityTask) or bool(records.column("has actions").all()),

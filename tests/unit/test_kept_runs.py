@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from test_comparison import fabricate
 
+from polytune.app import evaluate
 from polytune.app.cli import parse
 from polytune.comparison import figures, runs, table
 from polytune.comparison.kept import KeptRuns
@@ -17,6 +18,7 @@ from polytune.comparison.options import ComparisonConfig
 from polytune.config import TaskConfig
 from polytune.evaluation.options import EvaluationConfig
 from polytune.evaluation.records import check_repeats, read_records
+from polytune.report import analysis
 from polytune.report.analysis import analyse_recorded
 from polytune.run import RunConfig
 from polytune.running.identity import STARTS, contents, digest_of_starts, same_weights
@@ -374,3 +376,28 @@ def test_an_evaluation_of_a_policy_with_another_template_is_set_aside(bench, tmp
     set_aside_other_run("evaluation", settings, {"a": fingerprint("policy")})
     assert not Path("evaluation/records-2.jsonl").exists()
     assert json.loads(path.read_text())["policies"] == [["a", fingerprint("policy")]]
+
+
+@pytest.fixture
+def evaluated(bench):
+    """An evaluation that noted seed 7, of start states 0 to 11."""
+    folder = bench.plan("first")[1].records.parent
+    told = {"task": {"task": "fourrooms", "split": "seeds:0-11"}, "evaluation": {"n": 8, "seed": 7}}
+    write_json(folder / "evaluation_run.json", {"settings": told, "policies": []})
+    return folder
+
+
+@pytest.mark.parametrize(("words", "seed"), [([], 7), (["--seed", "0"], 0), (["--seed", "3"], 3)])
+def test_a_bootstrap_takes_the_seed_that_is_asked_for(evaluated, monkeypatch, words, seed):
+    found = []
+    monkeypatch.setattr(analysis, "analyse", lambda task, records, config, *more, **kept: found.append(config.seed))
+    evaluate.main(["--from_records", str(evaluated), *words])
+    assert found == [seed]
+
+
+def test_records_of_start_states_that_the_split_does_not_have_any_more_are_not_analysed(evaluated):
+    note = json.loads((evaluated / "evaluation_run.json").read_text())
+    note["settings"]["task"]["split"] = "seeds:4-15"
+    write_json(evaluated / "evaluation_run.json", note)
+    with pytest.raises(ValueError, match=r"4 start states that its split does not have now .seed \[0\]"):
+        evaluate.main(["--from_records", str(evaluated)])

@@ -387,3 +387,12 @@ def test_a_signature_that_names_nothing_is_none(tmp_path):
 
 def by_answer(answer, row):
     return None if answer == "" else names_nothing(answer, row)
+
+
+def test_a_folder_of_save_to_disk_in_the_home_folder_is_read(tmp_path, monkeypatch):
+    from datasets import Dataset
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Dataset.from_list([{"prompt": "a"}]).save_to_disk(tmp_path / "rows")
+    task = load_task("dataset", path="~/rows", reward=f"{__name__}:graded")
+    assert task.prompt(0) == "a"
