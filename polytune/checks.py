@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from typing import Any
@@ -115,10 +115,13 @@ def require_one_option(source: str, entry: str) -> None:
     )
 
 
-def parse_options(entries: list[str], *, source: str = "task_args", prefix: str = "") -> dict[str, Any]:
+def parse_options(
+    entries: list[str], *, source: str = "task_args", prefix: str = "", texts: Collection[str] = ()
+) -> dict[str, Any]:
     """``NAME=VALUE`` ... -> {name: value}; numbers, true and false as YAML has them, anything else is text.
 
     ``source``, ``prefix``: the field that holds the entries, and what stands before each name there, for the messages.
+    ``texts``: the names whose values are text whatever they look like.
     """
     options: dict[str, Any] = {}
     for entry in map(str, entries):
@@ -129,6 +132,9 @@ def parse_options(entries: list[str], *, source: str = "task_args", prefix: str 
             f"{source} has {prefix + entry!r}: write {prefix}NAME=VALUE, each name once"
             + (", as in --task_args size=tiny lines=500." if source == "task_args" else "."),
         )
+        options[name] = text
+        if name in texts:
+            continue
         options[name] = {"true": True, "false": False}.get(text.lower(), text)
         for read in (float, int):
             with suppress(ValueError):

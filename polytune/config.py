@@ -76,8 +76,10 @@ class TaskConfig:
 
     @property
     def task_options(self) -> dict[str, Any]:
-        """Options for ``polytune.tasks.load_task``."""
-        options = parse_options(self.task_args)
+        """Options for ``polytune.tasks.load_task``; what the task takes as text stays text, ``prompt=1`` say."""
+        from polytune.tasks import text_options
+
+        options = parse_options(self.task_args, texts=text_options(self.task))
         return options if self.task_horizon is None else {"horizon": self.task_horizon, **options}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,6 +47,38 @@ def say_warning(text: str) -> None:
 def _marked(mark: str, colour: str, text: str, stream: TextIO) -> str:
     line = f"{mark}: {' '.join(text.split())}"
     return f"\x1b[{_COLOURS[colour]}m{line}\x1b[0m" if colours_wanted(stream) else line
+
+
+#: of a program whose output nobody reads any more, as shells number the signal
+READER_GONE = 141
+
+
+@contextlib.contextmanager
+def ends_with_its_reader() -> Iterator[None]:
+    """End without a word where whoever reads stdout has gone, ``| head`` say."""
+    out = sys.stdout
+    try:
+        try:
+            yield
+        finally:
+            if not out.closed:
+                out.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone(out):
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, out.fileno())  # the interpreter flushes once more
+        os.close(nowhere)
+        raise SystemExit(READER_GONE) from None
+
+
+def _reader_is_gone(out: TextIO) -> bool:
+    try:
+        waiting = select.poll()
+        waiting.register(out.fileno(), 0)
+        return any(event & select.POLLERR for _, event in waiting.poll(0))
+    except (OSError, ValueError):  # no file
+        return False
 
 
 @contextlib.contextmanager

@@ -66,11 +66,11 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import load_policy
     from polytune.running.provenance import write_json
-    from polytune.tasks.starts import starts_of, task_of
+    from polytune.tasks.starts import TRAINING_SPLIT, starts_of, task_of
 
     # ---------------------------------------------------------------- each kind on the same fixed policy
     task = task_of(task_config)
-    _, seeds = starts_of(task, task_config, default_split="train")
+    _, seeds = starts_of(task, task_config, default_split=TRAINING_SPLIT)
     folder, kept = Path(args.output_dir), []
     report = {"command": shlex.join(command("bench_critic", argv)), "task": task.name, "horizon": task.horizon,
               "policy": policy_config.model, "threads": torch.get_num_threads(), "kinds": {},

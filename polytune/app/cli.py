@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from polytune.app.fields import Part, add_arguments, part_of
-from polytune.app.misspelt import as_flags, near_misses, place_of_word, refuse_lists, wrong_value
+from polytune.app.misspelt import as_flags, near_misses, place_of_word, refuse_empty, refuse_lists, wrong_value
 from polytune.errors import ToldError, UsageError
 from polytune.helptext import program_help
 from polytune.lookup import did_you_mean
 from polytune.places import PACKAGE, RECIPES, at_home, find_file, recipe_name, recipes, runnable
 from polytune.recipe import read_recipe
 from polytune.running.ending import ends_when_told, let_go, what_is_left
-from polytune.terminal import is_quiet, own_bars_only, quietened, say_error
+from polytune.terminal import ends_with_its_reader, is_quiet, own_bars_only, quietened, say_error
 
 # Threads that wait by spinning for long slow each other down sixfold when other programs share the cores; waiting after
 # a thousand rounds costs nothing on an idle machine. Read when torch is imported.
@@ -98,6 +98,7 @@ def parse(
     for key in settings:
         if key not in known:
             raise UsageError(f"config {chosen.config} has the unknown key {key!r}{near_misses(key, known)}")
+    refuse_empty(parts, settings, chosen.config)
     refuse_lists(parser, settings, chosen.config)
     empty = {key: value for key, value in settings.items() if value is None or value == []}  # no flag says these
     parser.set_defaults(**empty)
@@ -251,7 +252,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     asked = is_quiet() or any(word in QUIET_FLAGS for word in argv)
     helping = any(word in ("-h", "--help", "--help-all") for word in argv)
     try:
-        with ends_when_told(), own_bars_only(), quietened(asked and not helping):
+        with ends_with_its_reader(), ends_when_told(), own_bars_only(), quietened(asked and not helping):
             try:
                 _run_and_release(main, [word for word in argv if word not in QUIET_FLAGS])
             except KeyboardInterrupt:

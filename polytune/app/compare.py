@@ -48,16 +48,18 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, start states, policy
     from polytune.policy import load_policy
-    from polytune.running.identity import contents
+    from polytune.running.identity import contents, digest_of_starts
 
     task, starts, more = methods.check_starts(compared, config, task_config)
+    training = methods.training_starts(task, task_config)
     load_policy(policy_config.model, **policy_config.loading())
     programs = runs.Programs(
         policy_config.model,
         methods.shared_flags(task_config, policy_config),
         methods.override_flags(config.set),
         config,
-        contents(task),
+        contents(task, starts) | {runs.TRAINING_STARTS: digest_of_starts(training)},
+        starts,
     )
     planned = runs.plan_runs(compared, seeds, output_dir)
     for one in planned:
@@ -82,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
     title = f"{task.name}, {task_config.split or task.default_split}"
     try:
         if whole and planned[0].name not in failed:
-            _write_up(task, title, config, compared, planned, whole, {**origin, "failed": sorted(failed)})
+            _write_up(task, starts, title, config, compared, planned, whole, {**origin, "failed": sorted(failed)})
     finally:
         tell_failures(failed)
     if failed:
@@ -109,14 +111,17 @@ def _run(programs, planned, archive, config, told: str, notes: Sequence[str]) ->
     return {name: outcome for name, outcome in outcomes.items() if outcome.error is not None}
 
 
-def _write_up(task, title: str, config, compared, planned, whole: Sequence[int], more: dict[str, Any]) -> None:
+def _write_up(
+    task, starts: Sequence[int], title: str, config, compared, planned, whole: Sequence[int], more: dict[str, Any]
+) -> None:
     """Tables, pictures, JSON and page of the seeds that every method has finished (``whole``)."""
     from polytune import report
     from polytune.comparison import figures, keep, perturbed, plot, table
     from polytune.running.provenance import write_json
     from polytune.tasks.creativity.tasks import CreativityTask
 
-    output_dir, read = Path(config.output_dir), partial(figures.read_figures, task=task, level=config.level)
+    output_dir = Path(config.output_dir)
+    read = partial(figures.read_figures, task=task, level=config.level, starts=starts)
     by_method = {m.name: [read(one) for one in planned if one.method is m and one.seed in whole] for m in compared}
     figures.check_budgets([f for own in by_method.values() for f in own], config.budget_tolerance)
     given = (read(planned[0]), by_method)

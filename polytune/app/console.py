@@ -13,7 +13,7 @@ from importlib.metadata import version
 from polytune.helptext import enter, reflow, width
 from polytune.lookup import did_you_mean
 from polytune.places import runnable
-from polytune.terminal import say_error
+from polytune.terminal import ends_with_its_reader, say_error
 
 #: program -> what it does
 DOORS = {
@@ -57,9 +57,9 @@ polytune.app.COMMAND`, check_task there. Completion: a script, made once, that y
 zsh (after compinit) and tcsh alike.
 
 Status: 0 done; 2 the command line or YAML cannot be read (an unknown field, a value that the field does not take); 1
-anything else that fails, also a method, task or split that is looked up and not found; 130 interrupted. Errors are one
-line on stderr (POLYTUNE_DEBUG=1 adds the traceback). Colours and bars are for terminals; NO_COLOR=1 and TERM=dumb
-switch colours off.
+anything else that fails, also a method, task or split that is looked up and not found; 130 interrupted; 141 nobody
+reads the output any more (`| head`). Errors are one line on stderr (POLYTUNE_DEBUG=1 adds the traceback). Colours and
+bars are for terminals; NO_COLOR=1 and TERM=dumb switch colours off.
 """
 OPTIONS = {
     "-h, --help": "this text; after a command, that command's",
@@ -71,7 +71,8 @@ OPTIONS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status; a program ends with its own."""
     try:
-        return _main(list(sys.argv[1:] if argv is None else argv))
+        with ends_with_its_reader():
+            return _main(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # while a program was being loaded
         say_error("interrupted.")
         return 130

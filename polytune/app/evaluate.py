@@ -37,11 +37,13 @@ def main(argv: Sequence[str]) -> None:
     from polytune.config import PolicyConfig, TaskConfig
     from polytune.evaluation.options import EvaluationConfig
 
-    task_config, policy_config, config = parse((TaskConfig, PolicyConfig, EvaluationConfig), argv, description=__doc__)
+    given: list[str] = []
+    classes = (TaskConfig, PolicyConfig, EvaluationConfig)
+    task_config, policy_config, config = parse(classes, argv, description=__doc__, given=given)
     refuse_unused(policy_config, {"model": "name the checkpoints with --policies"})
     set_cpu_threads(policy_config.cpu_threads)
     if config.from_records is not None or config.completions is not None:
-        return _without_sampling(task_config, config, argv)
+        return _without_sampling(task_config, config, argv, config.seed if "seed" in given else None)
     output_dir = Path(config.output_dir or OUTPUT_DIR)
     paths = named_policies(config.policies)
 
@@ -64,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     generators = GeneratorsInTurn(policy_config, models, paths, renderers, temperature=config.temperature or 1.0)
     hold(output_dir, name=records.LOCK_FILE)
     settings = {"task": task_config, "policy": policy_config, "evaluation": config}
-    settings[provenance.CONTENT] = contents(task)
+    settings[provenance.CONTENT] = contents(task, starts)
     before = provenance.set_aside_other_run(
         output_dir, settings, {name: provenance.fingerprint(path) for name, path in paths.items()}
     )
@@ -110,14 +112,14 @@ def _taken_over(before, records_file: Path, planned) -> dict[str, float]:
     return {name: seconds * shares.get(name, 0.0) for name, seconds in before.seconds.items()}
 
 
-def _without_sampling(task_config, config, argv: Sequence[str]) -> None:
-    """Records of an earlier evaluation, or texts from elsewhere."""
+def _without_sampling(task_config, config, argv: Sequence[str], seed: int | None) -> None:
+    """Records of an earlier evaluation, or texts from elsewhere; ``seed``: the one that is asked for."""
     if config.from_records is not None:
         unused = ("policies", "completions", "n", "perturb", "temperature", "greedy", "trust_remote_code", "coreset")
         refuse_unused(config, dict.fromkeys(unused, "records are analysed as they are"))
         from polytune.report.analysis import analyse_recorded
 
-        return analyse_recorded(task_config, config, command("evaluate", argv))
+        return analyse_recorded(task_config, config, command("evaluate", argv), seed)
     unused = ("policies", "n", "k", "temperature", "greedy", "perturb", "report", "coreset")
     refuse_unused(config, dict.fromkeys(unused, "completions are scored as they are"))
     refuse_unused(task_config, dict.fromkeys(("split", "num_start_states"), "completions bring their own prompts"))

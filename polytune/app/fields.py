@@ -47,6 +47,8 @@ class Argument:
     help: str | None = None
     #: whether --no_NAME switches it off
     negated: bool = False
+    #: whether it may stay without a value, which an empty one in a YAML stands for
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def _argument(field: dataclasses.Field, hint: Any) -> Argument:
             default = None
     else:
         told["kind"] = _kind(value)
+    told["optional"] = type(None) in typing.get_args(hint) or field.default is None
     if default is MISSING:
         return Argument(field.name, required=True, **told)
     return Argument(field.name, default=default, **told)

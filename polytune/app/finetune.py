@@ -54,17 +54,17 @@ def main(argv: Sequence[str]) -> None:
         demonstration_hashes,
         fingerprint,
     )
-    from polytune.tasks.starts import starts_of, task_of
+    from polytune.tasks.starts import TRAINING_SPLIT, starts_of, task_of
 
     task = task_of(task_config)
     if task.answer_end is not None:
         require_recipe(task.name, argv)
     _, seeds = starts_of(
-        task, task_config, default_split="train", levels_shown=lambda: demonstration_hashes(policy_config.model)
+        task, task_config, default_split=TRAINING_SPLIT, levels_shown=lambda: demonstration_hashes(policy_config.model)
     )
     job.check_world(task, seeds[0])
     model, tokenizer, begins_with = load(job, task, seeds)
-    content = contents(task, policy=fingerprint(begins_with))
+    content = contents(task, seeds, policy=fingerprint(begins_with))
     check_same_run(args.output_dir, job.settings | {CONTENT: content})
 
     # ---------------------------------------------------------------- train

@@ -7,8 +7,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from polytune.app.fields import Part
 from polytune.errors import UsageError
 from polytune.lookup import did_you_mean
 from polytune.recipe import file_of
@@ -48,6 +50,16 @@ def as_flags(key: str, value: Any) -> list[str]:
     return [f"--{key}", str(value)]
 
 
+def refuse_empty(parts: Sequence[Part], settings: Mapping[str, Any], config: str | Path) -> None:
+    """UsageError for a field of a YAML that has no value, and whose class does not say what that would stand for."""
+    needs = {own.name for part in parts for own in part.arguments if not own.optional}
+    for name, value in settings.items():
+        if (value is None and name in needs) or (isinstance(value, list) and None in value):
+            raise UsageError(
+                f"config {file_of(config, name)} has no value for {name}: give it one, or leave the line out."
+            )
+
+
 def refuse_lists(parser: argparse.ArgumentParser, settings: Mapping[str, Any], config: Any) -> None:
     """Refuse a list in a YAML for a field that takes one value.
 
@@ -56,7 +68,7 @@ def refuse_lists(parser: argparse.ArgumentParser, settings: Mapping[str, Any], c
     """
     single = {action.dest for action in parser._actions if action.nargs not in ("+", "*")}
     for name, value in settings.items():
-        if isinstance(value, list) and len(value) > 1 and name in single:
+        if isinstance(value, list) and len(value) != 1 and name in single:
             raise UsageError(f"config {file_of(config, name)}: {name} takes one value, got the list {value!r}.")
 
 

@@ -104,7 +104,7 @@ def plan(config: SpeedrunConfig, folder: Path) -> tuple[dict[str, list[str]], li
     from polytune.comparison import speedrun
     from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
     from polytune.tasks.splits import DEMONSTRATION_SEEDS_START
-    from polytune.tasks.starts import starts_of, task_of
+    from polytune.tasks.starts import TRAINING_SPLIT, starts_of, task_of
     from polytune.trainer import check_run
 
     own = ["--seed", str(config.seed)]
@@ -122,7 +122,7 @@ def plan(config: SpeedrunConfig, folder: Path) -> tuple[dict[str, list[str]], li
     parts = (TaskConfig, PolicyConfig, AdapterConfig, RolloutConfig, ObjectiveConfig, TRAINER)
     task_config, _, _, rollout, objective, args = parse(parts, words, description="")
     check_run(args, rollout, objective)
-    _, seeds = starts_of(task_of(task_config), task_config, default_split="train")
+    _, seeds = starts_of(task_of(task_config), task_config, default_split=TRAINING_SPLIT)
     speedrun.check_training(objective.methods, [*seeds, shown])
     return programs | {"finetune": [*start("finetune"), *words]}, seeds
 

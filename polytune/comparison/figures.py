@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from polytune.checks import require
 from polytune.comparison.methods import PRETRAINED, RUN_TOLERANCE
 from polytune.comparison.runs import Run, read_note
 from polytune.evaluation.columns import Records
@@ -80,11 +81,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> Figures:
+def read_figures(
+    run: Run, task: Task | None = None, *, level: float = 0.95, starts: Sequence[int] | None = None
+) -> Figures:
     """What a finished run left in its folder; ``task`` grades the answers of a creativity task.
 
     Raises:
-        ValueError: records of an older version, or a damaged file.
+        ValueError: records of an older version, or of other start states than ``starts``, or a damaged file.
     """
     everything = read_records(run.records)
     records = everything.where(perturb=None)
@@ -95,6 +98,12 @@ def read_figures(run: Run, task: Task | None = None, *, level: float = 0.95) -> 
         )
     own = records.where(policy=run.policy_name)
     table = per_start(own)
+    require(
+        starts is None or list(table) == sorted(starts),
+        f"{run.records} has attempts at {len(table):,} start states from seed {min(table, default=None)} on, which are "
+        f"not the {len(starts or ()):,} asked for: give the split that it was run with, or remove {run.folder} "
+        "(and what keep_runs has of it) to run it anew.",
+    )
     samples = min(cell["n"] for cell in table.values())
     values, intervals = per_start_values(table, coverage_ks(samples)), {}
     if isinstance(task, CreativityTask):

@@ -15,7 +15,7 @@ from polytune.evaluation.perturbed import tasks_under
 from polytune.recipe import read_recipe
 from polytune.run import RunConfig
 from polytune.tasks import Task
-from polytune.tasks.starts import starts_of, task_of
+from polytune.tasks.starts import TRAINING_SPLIT, starts_of, task_of
 from polytune.trainer.checks import check_budget
 
 PRETRAINED = "pretrained"
@@ -24,6 +24,9 @@ PRETRAINED = "pretrained"
 RUN_TOLERANCE = 0.05
 #: fields of recipes/finetune.py that the comparison itself gives to every run
 OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)} | {"output_dir", "seed"}
+#: what every run and evaluation is given where the comparison has it; where not, a method's YAML may not have another
+#: value than each takes without one
+ONE_FOR_ALL = {"split": TRAINING_SPLIT, "data_dir": None, "model_revision": None}
 #: of these, what a method's YAML may not contradict: policies that are shown or sampled otherwise play another game
 SAME_GAME = ("task_horizon", "task_args", "num_start_states", "generator", "max_action_tokens", "show_instructions",
              "chat", "thinking")  # fmt: skip
@@ -131,6 +134,14 @@ def check_methods(
                 f"to every run and evaluation, so give it to the comparison (--{name} {method.yaml.get(name)}) or "
                 "remove it from the YAML.",
             )
+        for name, unset in ONE_FOR_ALL.items():
+            given = getattr(task, name) if hasattr(task, name) else getattr(policy_config, name)
+            require(
+                given is not None or method.yaml.get(name) in (None, unset),
+                f"{method.config} sets {name} to {method.yaml.get(name)!r}, and the comparison leaves it unset, so "
+                f"evaluations would take another one: give it to the comparison (--{name} {method.yaml.get(name)}) or "
+                "remove it from the YAML.",
+            )
     for name, get in (
         ("gradient steps (num_updates x steps_per_generation x num_iterations / gradient_accumulation_steps)",
          lambda trainer: trainer.max_steps),
@@ -165,6 +176,11 @@ def check_task(method: Method, task: Task, starts: Sequence[int]) -> list[str]:
         f"{method.name}: trees of up to {largest:,} environment steps may miss the budget of "
         f"{trainer.max_env_steps:,} by more than {RUN_TOLERANCE:.0%}, and then the table is refused"
     ]
+
+
+def training_starts(task: Task, task_config: TaskConfig) -> list[int]:
+    """The start states that every run trains on; without a ``split`` they may be others than those of evaluations."""
+    return starts_of(task, task_config, default_split=TRAINING_SPLIT)[1]
 
 
 def check_starts(

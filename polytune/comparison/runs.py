@@ -18,9 +18,11 @@ from polytune.comparison.keep import portable
 from polytune.comparison.methods import PRETRAINED, Method, shared_flags
 from polytune.comparison.options import ComparisonConfig
 from polytune.config import PolicyConfig, TaskConfig
+from polytune.evaluation.records import PACKED, each_record
 from polytune.places import start
-from polytune.running.identity import changed
+from polytune.running.identity import STARTS, changed, same_weights
 from polytune.running.provenance import (
+    RECORDS_FILE,
     RUN_FILE,
     check_same_run,
     differing_fields,
@@ -32,6 +34,8 @@ from polytune.running.provenance import (
 from polytune.running.run_queue import Launcher
 
 NOTE_FILE = "comparison_run.json"
+#: what the start states that every run trains on are noted as
+TRAINING_STARTS = f"{STARTS} of training"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Programs:
         shared: flags that all runs and evaluations have in common.
         overrides: flags that all trainings have in common.
         content: what the numbers depend on beside the flags (`polytune.running.identity.contents`).
+        starts: seeds of the start states of every evaluation, in order.
     """
 
     def __init__(
@@ -81,9 +86,10 @@ class Programs:
         overrides: list[str],
         config: ComparisonConfig,
         content: Mapping[str, str] | None = None,
+        starts: Sequence[int] = (),
     ):
         self.model, self.shared, self.overrides, self.config = model, shared, overrides, config
-        self.content = dict(content or {})
+        self.content, self.starts = dict(content or {}), starts
         self.pretrained = fingerprint(model)
 
     def training(self, run: Run) -> list[str]:
@@ -118,22 +124,38 @@ class Programs:
             ValueError: says what differs.
         """
         note = read_note(run)
+        if note["laid_out"]:
+            return self.check_kept(run, run.folder)
+        if run.method is not None:
+            check_same_run(run.folder, self.settings(run), complete=note["trained"] is not None)
         require(
-            not (other := changed(note["content"], self.content)),
+            not (other := self.other_content(run, note, run.records)),
             f"{run.folder} was run before {', '.join(other)}: choose another output_dir, or remove the folder to run "
             "it anew.",
         )
-        if note["laid_out"]:
-            self.check_kept(run, run.folder)
-        if run.method is None or note["laid_out"]:
+        if run.method is None:
             return
-        check_same_run(run.folder, self.settings(run), complete=note["trained"] is not None)
         begun = note["trained"] is not None or bool(list(run.folder.glob("checkpoint-*")))
         require(
-            not begun or note["pretrained"] in (None, self.pretrained),
+            not begun or note["pretrained"] is None or _same(note, "pretrained", self.pretrained),
             f"{run.folder} was trained from another pretrained policy (fingerprint {note['pretrained']}, {self.model} "
             f"now has {self.pretrained}): choose another output_dir, or remove the folder to train it anew.",
         )
+
+    def other_content(self, run: Run, note: Mapping[str, Any], records: Path) -> list[str]:
+        """What a run depends on beside its flags and is not as it was, in words. A note of before start states were
+        noted is held against its ``records`` where a file names them; another split's name, the flags tell."""
+        content = dict(note.get("content", {}))
+        if run.method is None:
+            content.pop(TRAINING_STARTS, None)
+            if not self.sampled(note):  # it is sampled anew
+                content.pop(STARTS, None)
+        found, flags = changed(content, self.content), _by_flag(self.shared)
+        by_file = flags.get("--split", "").endswith(".jsonl") or "--data_dir" in flags
+        if by_file and self.starts and STARTS not in note.get("content", {}) and self.sampled(note):
+            begun = {record["start_seed"] for record, _ in each_record(records)}
+            found += [f"{STARTS} changed"] * (begun != set(self.starts))
+        return found
 
     def check_kept(self, run: Run, folder: Path) -> None:
         """Refuse ``folder``, which has small files of a run and no weights, unless ``run`` would come to the same.
@@ -146,14 +168,15 @@ class Programs:
             if run.method is not None:
                 settings, before = self.settings(run), json.loads((folder / RUN_FILE).read_text())
                 found = differing_fields(before, portable(plain(settings)), plain_defaults(settings))
-            if note["pretrained"] != self.pretrained:
+            if not _same(note, "pretrained", self.pretrained):
                 found.append(f"{self.model}, the pretrained policy, had fingerprint {note['pretrained']}, now "
                              f"{self.pretrained}")  # fmt: skip
             if run.method is not None and self.has_weights(run):
-                if note["trained"] != (own := fingerprint(run.folder)):
+                if not _same(note, "trained", own := fingerprint(run.folder)):
                     found.append(f"its policy has fingerprint {note['trained']}, that of {run.folder} {own}")
             elif run.method is not None and not self.sampled(note):
                 found += _unlike_flags(note["evaluated"][0], self.sampling())
+            found += self.other_content(run, note, kept_records(run, folder))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(
                 f"{folder} cannot be read ({type(error).__name__}: {error}): restore it, or remove it to run "
@@ -173,14 +196,15 @@ class Programs:
     def is_trained(self, run: Run) -> bool:
         """Whether the policy in the run's folder is what its training left, or was laid there."""
         note = read_note(run)
-        return note["laid_out"] or note["trained"] == fingerprint(run.folder)
+        return note["laid_out"] or _same(note, "trained", fingerprint(run.folder))
 
     def is_evaluated(self, run: Run) -> bool:
         """Whether the records are of that policy and of these samples."""
         note = read_note(run)
         policy = note["trained"] if note["laid_out"] else fingerprint(run.folder)
         policy = self.pretrained if run.method is None else policy
-        return run.records.is_file() and self.sampled(note) and note["evaluated"][1] == policy
+        same = self.sampled(note) and same_weights(note["evaluated"][1], policy, note["content"])
+        return same and run.records.is_file()
 
     def sampled(self, note: Mapping[str, Any]) -> bool:
         """Whether a note says that what is to be sampled has been."""
@@ -211,10 +235,21 @@ class Programs:
                 launcher.call(self.evaluation(run), run.folder / "evaluate.log")
                 policy = self.pretrained if run.method is None else fingerprint(run.folder)
                 done = {"pretrained": self.pretrained, "content": self.content}
+                done |= {} if run.method is None else {"trained": policy}
                 write_note(run, **done, evaluated=[self.sampling(), policy])
             then(run)
 
         return work
+
+
+def kept_records(run: Run, folder: Path) -> Path:
+    """The records of a run that ``folder`` keeps, or in its own folder."""
+    return run.records if folder == run.folder else folder / (RECORDS_FILE + PACKED)
+
+
+def _same(note: Mapping[str, Any], name: str, now: str) -> bool:
+    """Whether the policy that a note names, ``pretrained`` or ``trained``, has its fingerprint still."""
+    return same_weights(note[name], now, note.get("content", {}))
 
 
 def split_perturbations(words: Sequence[str]) -> tuple[list[str], set[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -58,6 +59,8 @@ def _add(column: array, name: str, value: Any, kind: str) -> None:
         if isinstance(value, bool) != (kind == "b"):
             raise TypeError(f"a {type(value).__name__}")
         column.append(value)
+        if kind == "d" and not math.isfinite(value):
+            raise TypeError("not finite")
     except (TypeError, OverflowError) as error:
         raise ValueError(f"{name} is {value!r:.80} ({error})") from error
 

@@ -22,6 +22,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
 from polytune.evaluation.columns import Columns, Records
 from polytune.policy import Generator, Renderer
 from polytune.rollout import Start, Trajectory, sample_episodes, signature_as_json
@@ -133,7 +135,7 @@ def read_records(path: str | Path) -> Records:
 
     Raises:
         ValueError: a line in the middle is not JSON, lacks a field, or has a value that no record has; a packed file is
-            damaged; a file has other content than its evaluation noted beside it.
+            damaged; a file has other content than its evaluation noted beside it; an attempt comes twice.
     """
     if not Path(path).exists():
         return Records.of([])
@@ -151,7 +153,24 @@ def read_records(path: str | Path) -> Records:
         except ValueError as error:
             raise ValueError(f"{path} line {number}: {error}. Remove the file to begin anew.") from error
         place = end
+    _check_once(path, columns)
     return Records(columns)
+
+
+def _check_once(path: str | Path, columns: Columns) -> None:
+    """ValueError for an attempt that stands in two lines, which would count twice."""
+    if not columns.numbers["part"]:
+        return
+    keys = [np.frombuffer(own := columns.numbers[name], own.typecode) for name in ("attempt", "start_seed", "part")]
+    order = np.lexsort(keys)  # of equal ones, the first line first
+    again = np.flatnonzero(np.all([key[order][1:] == key[order][:-1] for key in keys], axis=0))
+    if len(again):
+        first, second = min(((int(order[at]), int(order[at + 1])) for at in again), key=lambda lines: lines[1])
+        record = columns.whole(columns.numbers["place"][second])
+        raise ValueError(
+            f"{path} line {second + 1}: policy {record['policy']!r} has attempt {record['attempt']} at start state "
+            f"{record['start_seed']} in line {first + 1} already: leave one of them out, or evaluate again."
+        )
 
 
 def each_record(path: str | Path) -> Iterator[tuple[dict[str, Any], int]]:

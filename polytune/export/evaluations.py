@@ -11,7 +11,7 @@ from typing import Any
 from polytune.checks import require
 from polytune.evaluation.records import read_records
 from polytune.export.source import Source
-from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint
+from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint, noted_policies
 
 Interval = dict[str, float | None]
 
@@ -41,7 +41,7 @@ def find_evaluations(source: Source, given: Sequence[str]) -> list[tuple[Path, E
     """
     own = fingerprint(source.folder)
     for folder in map(Path, given):
-        names = _names(folder)
+        names = _names(folder, own)
         require(bool(names), f"evaluation {folder} holds no {EVALUATION_RUN_FILE}: name an output_dir of evaluate.py.")
         require(
             own in names.values(),
@@ -50,7 +50,7 @@ def find_evaluations(source: Source, given: Sequence[str]) -> list[tuple[Path, E
         )
     run = source.run_folder.resolve()
     places = [run, *sorted(path for root in (run, run.parent) for path in root.iterdir() if path.is_dir())]
-    found = [Path(folder) for folder in given] or [path for path in places if own in _names(path).values()]
+    found = [Path(folder) for folder in given] or [path for path in places if own in _names(path, own).values()]
     read = []
     for folder in dict.fromkeys(found):
         evaluation = _read(folder, own, source)
@@ -62,17 +62,19 @@ def find_evaluations(source: Source, given: Sequence[str]) -> list[tuple[Path, E
     return read
 
 
-def _names(folder: Path) -> dict[str, str]:
-    """Policies of an evaluation by name, with their fingerprints; empty where there is none that can be read."""
+def _names(folder: Path, *now: str) -> dict[str, str]:
+    """Policies of an evaluation by name, with their fingerprints, those of ``now`` as they are told now; empty where
+    there is none that can be read."""
     try:
-        return dict(json.loads((folder / EVALUATION_RUN_FILE).read_text())["policies"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return noted_policies(json.loads((folder / EVALUATION_RUN_FILE).read_text()), now)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _read(folder: Path, own: str, source: Source) -> Evaluation | str:
     """The evaluation, or why it cannot be shown."""
-    names = _names(folder)
+    begun = fingerprint(source.begun_with)
+    names = _names(folder, own, begun)
     name = next(name for name, print_ in names.items() if print_ == own)
     try:
         summary = json.loads((folder / "summary.json").read_text())
@@ -87,7 +89,6 @@ def _read(folder: Path, own: str, source: Source) -> Evaluation | str:
         return f"is not finished or cannot be read ({type(error).__name__}: {error})"
     if not same:
         return "has a summary of other records than its own"
-    begun = fingerprint(source.begun_with)
     before = next((other for other, print_ in names.items() if print_ == begun and other != name), None)
     pairs = {(pair["first"], pair["second"]): pair["differences"] for pair in summary.get("pairs", [])}
     under_ = summary.get("perturbed", {})

@@ -16,6 +16,14 @@ GROUPS = {
     "seeds": "the episodes of a start state",
     "both": "the vines of a rollout state, and the episodes of a start state",
 }
+#: loss_type -> what the loss of its tokens becomes (TRL's ``compute_loss``)
+LOSSES = {
+    "dapo": "averaged over all tokens of a batch",
+    "bnpo": "averaged over the tokens of each process's part of a batch",
+    "grpo": "averaged over the tokens of each row, then over rows",
+    "dr_grpo": "summed over the tokens of each row and divided by a constant, {max_completion_length}, then averaged "
+    "over rows",
+}
 
 
 def method(run: Mapping[str, Any]) -> list[str]:
@@ -31,10 +39,7 @@ def method(run: Mapping[str, Any]) -> list[str]:
         )
     elif objective["set_scope"] != "none":
         points.append("No critic: what no set scores is not trained.")
-    points.append(
-        f"Loss: **PPO's clipped surrogate** (arXiv 1707.06347, equation 7), epsilon {trainer['epsilon']:g}, "
-        f"{trainer['num_iterations']} passes over the rows of an update, averaged over tokens ({trainer['loss_type']})."
-    )
+    points.append(_loss(trainer))
     if trainer["kl_coef"] > 0:
         pair = "behaviour policy || policy"
         if trainer["kl_reference"] == "pretrained":
@@ -51,6 +56,21 @@ def method(run: Mapping[str, Any]) -> list[str]:
             f"{adapter['lora_alpha']}, s = {scale}, on {_modules(adapter)}; the base is frozen."
         )
     return points
+
+
+def _loss(trainer: Mapping[str, Any]) -> str:
+    """The clipped surrogate, and what it is a mean over; fields that came later may be missing."""
+    low, high, name = trainer["epsilon"], trainer.get("epsilon_high"), trainer["loss_type"]
+    clip = f"epsilon {low:g}" if high in (None, low) else f"epsilon {low:g} below and {high:g} above"
+    if (delta := trainer.get("delta")) is not None:
+        clip += f", ratios cut at {delta:g}"
+    if trainer.get("importance_sampling_level", "token") == "sequence":
+        clip += ", one ratio for all tokens of a row"
+    mean = LOSSES[name].format_map(trainer) if name in LOSSES else "averaged"
+    return (
+        f"Loss: **PPO's clipped surrogate** (arXiv 1707.06347, equation 7), {clip}, {trainer['num_iterations']} passes "
+        f"over the rows of an update, {mean} (`{name}`)."
+    )
 
 
 def _methods(objective: Mapping[str, Any]) -> list[str]:
@@ -125,14 +145,16 @@ SHOWN = (
     ("trainer", "num_updates"), ("trainer", "max_env_steps"), ("trainer", "learning_rate"),
     ("trainer", "lr_scheduler_type"), ("trainer", "critic"), ("trainer", "critic_learning_rate"),
     ("trainer", "critic_passes"), ("trainer", "critic_minibatches"), ("trainer", "vine_values"),
-    ("trainer", "kl_coef"), ("trainer", "kl_reference"), ("trainer", "kl_direction"), ("trainer", "epsilon"),
-    ("trainer", "num_iterations"),
+    ("trainer", "kl_coef"), ("trainer", "kl_reference"), ("trainer", "kl_direction"), ("trainer", "loss_type"),
+    ("trainer", "epsilon"), ("trainer", "epsilon_high"), ("trainer", "delta"), ("trainer", "importance_sampling_level"),
+    ("trainer", "entropy_coef"), ("trainer", "value_coef"), ("trainer", "num_iterations"),
     ("trainer", "per_device_train_batch_size"), ("trainer", "steps_per_generation"),
     ("trainer", "gradient_accumulation_steps"), ("trainer", "max_grad_norm"), ("trainer", "temperature"),
     ("trainer", "seed"), ("trainer", "bf16"), ("trainer", "save_dtype"), ("policy", "dtype"), ("rollout", "num_seeds"),
     ("rollout", "num_rollout_states"), ("rollout", "num_vines"), ("rollout", "rollout_states"),
     ("objective", "objective"), ("objective", "diversity"), ("objective", "signature"), ("objective", "set_size"),
-    ("objective", "set_size_end"), ("objective", "set_scope"), ("objective", "credit"), ("objective", "num_sets"),
+    ("objective", "set_size_end"), ("objective", "set_scope"), ("objective", "set_weight"), ("objective", "credit"),
+    ("objective", "num_sets"),
     ("objective", "window"), ("objective", "set_normalise"), ("objective", "gae_normalise"), ("objective", "gamma"),
     ("objective", "gae_lambda"), ("objective", "methods"), ("objective", "method_args"), ("adapter", "lora_r"),
     ("adapter", "lora_alpha"), ("adapter", "use_rslora"),

@@ -10,7 +10,8 @@ Unbounded values take the t interval; bounded ones the score interval of `interv
 respects the range; where few problems say anything (all values at a bound, say) the variance is drawn towards that of P
 all-or-nothing problems, as there. Differences take the t interval, and where few problems tell the two apart, whatever
 the interval over problems of `intervals.py` reaches beyond it.
-One run leaves its problems only, one problem its runs only: `intervals.py`.
+One run leaves its problems only, one problem its runs only: `intervals.py`; unbounded numbers of runs alone take the t
+interval, however many runs (10 runs, t with 3 degrees of freedom: 96 %, where their bootstrap covers 92 %).
 
 Assumes runs and problems drawn independently from populations. That a whole run may fail where none of a few did is
 not in saturated data, and not in their intervals. Coverage of 95 % intervals, 5 runs x 50 problems, 2,000 simulations
@@ -34,6 +35,7 @@ from polytune.measures.intervals import (
     informative,
     mean_interval,
     paired_difference_interval,
+    student,
     t_quantile,
 )
 
@@ -99,7 +101,7 @@ def crossed_mean_interval(
     """
     values = _checked(values_R_P, level)
     if 1 in values.shape:
-        return mean_interval(values.ravel(), level, bounds=bounds, seed=seed)
+        return _of_one_factor(values, level, bounds, seed)
     if bounds is not None:
         mean_interval(values.ravel(), level, bounds=bounds, resamples=100)  # its checks of the bounds
     mean = float(values.mean())
@@ -121,6 +123,16 @@ def crossed_mean_interval(
     return mean, min(mean, bounds[0] + width * low), max(mean, bounds[0] + width * high)
 
 
+def _of_one_factor(values_R_P: np.ndarray, level: float, bounds: tuple[float, float] | None, seed: int) -> Interval:
+    """The interval of one run over problems, or of runs alone; unbounded numbers of runs take Student's whatever their
+    number: runs are too few for a bootstrap."""
+    values = values_R_P.ravel()
+    if bounds is not None or len(values_R_P) == 1:
+        return mean_interval(values, level, bounds=bounds, seed=seed)
+    low, high = student(values, level)
+    return float(values.mean()), float(low), float(high)
+
+
 def crossed_difference_interval(
     difference_R_P: ArrayLike,
     level: float = 0.95,
@@ -137,7 +149,7 @@ def crossed_difference_interval(
     width = math.inf if bounds is None else bounds[1] - bounds[0]
     if 1 in values.shape:
         if bounds is None:
-            return mean_interval(values.ravel(), level, bounds=None, seed=seed)
+            return _of_one_factor(values, level, None, seed)
         loss, gain = (-values.ravel()).clip(min=0), values.ravel().clip(min=0)
         return paired_difference_interval(loss, gain, level, seed, bounds=(0.0, width))
     if np.abs(values).max() > width * (1 + 1e-9):
@@ -178,8 +190,8 @@ def needed_to_resolve(
         return Needed()
     if problems == 1:  # one number for each run: Student's interval over runs
         deviation = float(values.std(ddof=1))
-        student = lambda n: quantile((1 + level) / 2, n - 1) * deviation / math.sqrt(n)  # noqa: E731
-        return Needed(runs=_least(lambda n: student(n) < size, runs + 1, MOST_RUNS))
+        half = lambda n: quantile((1 + level) / 2, n - 1) * deviation / math.sqrt(n)  # noqa: E731
+        return Needed(runs=_least(lambda n: half(n) < size, runs + 1, MOST_RUNS))
     squares = MeanSquares.of(values)
 
     def resolves(num_runs: int, num_problems: int) -> bool:

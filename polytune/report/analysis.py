@@ -24,7 +24,14 @@ from polytune.evaluation.summary import as_table, counted, signature_table, summ
 from polytune.pictures.plot import plot_coverage
 from polytune.report import creativity
 from polytune.report.runs import budget_of
-from polytune.running.provenance import EVALUATION_RUN_FILE, RECORDS_FILE, fingerprint, origin, write_json
+from polytune.running.provenance import (
+    EVALUATION_RUN_FILE,
+    RECORDS_FILE,
+    fingerprint,
+    noted_policies,
+    origin,
+    write_json,
+)
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
 from polytune.tasks.starts import starts_of, task_of
@@ -111,10 +118,13 @@ def _write_report(
         print(f"report: {folder / report.REPORT_FILE}")
 
 
-def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str]) -> None:
+def analyse_recorded(
+    task_config: TaskConfig, config: EvaluationConfig, command: Sequence[str], seed: int | None = None
+) -> None:
     """``recipes/evaluate.py --from_records``: analyse the records of an earlier evaluation, sampling nothing.
 
-    Task, split and seed are those that the evaluation noted beside its ``records.jsonl``; without a note, those given.
+    Task and split are those that the evaluation noted beside its ``records.jsonl``; without a note, those given. So is
+    the seed of the bootstrap, unless one is asked for (``seed``).
 
     Raises:
         ValueError: there are no records, they are damaged, unfinished, without texts where the task needs them, or
@@ -143,9 +153,9 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     require(bool(records), f"{path} has no whole record: nothing can be analysed.")
     check_repeats(records)
     split = task_config.split or task.default_split
-    starts = len(starts_of(task, task_config)[1]) if note else None
+    starts = starts_of(task, task_config)[1] if note else None
     sampled = note.get("settings", {}).get("evaluation", {})
-    config.seed = config.seed or sampled.get("seed", 0)
+    config.seed = sampled.get("seed", config.seed) if seed is None else seed
     records = _finished(path, records, starts, sampled.get("n"))
     require(
         not isinstance(task, CreativityTask) or bool(records.column("has actions").all()),
@@ -154,7 +164,7 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     more = origin(command)
     with suppress(OSError, ValueError, KeyError):
         before = json.loads((path.parent / "summary.json").read_text())
-        more["policy_paths"] = _unchanged(before["policy_paths"], dict(note["policies"]))
+        more["policy_paths"] = _unchanged(before["policy_paths"], note)
         more["sampled_by"] = before.get("sampled_by") or {name: before[name] for name in ("command", "versions")}
     own = {name: sampled.get(name) for name in ("n", "temperature", "seed")}
     own |= {"split": split, "task_args": task_config.task_args}
@@ -164,9 +174,11 @@ def analyse_recorded(task_config: TaskConfig, config: EvaluationConfig, command:
     analyse(task, records, config, output_dir, split=split, more=more, seconds=note.get("seconds"))
 
 
-def _unchanged(paths: Mapping[str, str], fingerprints: Mapping[str, str]) -> dict[str, str]:
+def _unchanged(paths: Mapping[str, str], note: Mapping[str, Any]) -> dict[str, str]:
     """The policies that still are where they were, with the weights that were sampled."""
-    moved = [name for name, path in paths.items() if fingerprint(path) != fingerprints.get(name)]
+    now = {name: fingerprint(path) for name, path in paths.items()}
+    had = noted_policies(note, now.values())
+    moved = [name for name, own in now.items() if own != had.get(name)]
     if moved:
         print(f"note: {', '.join(moved)}: not there any more, or other weights; nothing is said of the training")
     return {name: path for name, path in paths.items() if name not in moved}
@@ -202,18 +214,26 @@ def _note(path: Path) -> dict[str, Any]:
     return found
 
 
-def _finished(path: Path, records: Records, starts: int | None, samples: int | None) -> Records:
-    """The records without perturbations that were not finished; refuses an evaluation that was not finished itself.
+def _finished(path: Path, records: Records, seeds: Sequence[int] | None, samples: int | None) -> Records:
+    """The records without perturbations that were not finished; refuses an evaluation that was not finished itself, or
+    of other start states.
 
-    ``starts``, ``samples``: how many start states, and samples of each, there were to be; None: as many as there are.
+    ``seeds``, ``samples``: the start states, and how many samples of each, there were to be; None: what there is.
     """
+    begun = np.unique(records.column("start_seed")).tolist()
+    other = [] if seeds is None else sorted(set(begun) - set(seeds))
+    require(
+        not other,
+        f"{path} has attempts at {len(other):,} start states that its split does not have now (seed {other[:1]}): the "
+        "split's file was changed, so restore it, or evaluate again.",
+    )
     policies, perturbs = records.policies(), dict.fromkeys(perturb for _, perturb in records.parts())
     counts = {
         (perturb, policy): np.unique(own.column("start_seed"), return_counts=True)[1]
         for perturb in perturbs
         for policy, own in records.where(perturb=perturb, greedy=False).of_each(policies).items()
     }
-    starts = starts or len(np.unique(records.column("start_seed")))
+    starts = len(begun if seeds is None else seeds)
     samples = samples or max((int(own.max()) for own in counts.values() if len(own)), default=0)
     missing: dict[str | None, list[str]] = {}
     for (perturb, policy), own in counts.items():

@@ -1,4 +1,4 @@
-"""What a run's numbers depend on beside its fields, by content: rows, code of a user's own, weights.
+"""What a run's numbers depend on beside its fields, by content: rows, start states, code of a user's own, weights.
 
 A path in a YAML names a file, not what it holds. So a run's record keeps a digest of each such thing, and whoever goes
 on with the run is told which of them has changed.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -17,12 +17,23 @@ from polytune.lookup import OWN_MODULES
 from polytune.places import PACKAGE
 from polytune.tasks.base import Task
 
+#: in a fingerprint, before what came to it later
+LATER = "+"
+#: what the start states of a run or an evaluation are noted as; of before, no note names them
+STARTS = "start states"
 
-def contents(task: Task, **weights: str) -> dict[str, str]:
+
+def digest_of_starts(starts: Sequence[int]) -> str:
+    """How many start states there are, and a digest of their seeds in order."""
+    return f"{len(starts)} with digest {short_digest(','.join(map(str, starts)).encode())}"
+
+
+def contents(task: Task, starts: Sequence[int] | None = None, **weights: str) -> dict[str, str]:
     """Name -> digest, of the task's data, of the modules that paths like "package.module:name" have loaded so far in
-    this process, and ``weights``, fingerprints by name."""
+    this process, of ``starts``, seeds in order, and ``weights``, fingerprints by name."""
     data = task.content()
     found = {} if data is None else {f"data of task {task.name!r}": data}
+    found |= {} if starts is None else {STARTS: digest_of_starts(starts)}
     found |= {f"code of {name!r}": digest for name in sorted(OWN_MODULES) if (digest := _code(name))}
     return found | {f"weights of {name}": told for name, told in weights.items()}
 
@@ -67,4 +78,12 @@ def _installed() -> Iterable[Path]:
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What is not as it was, in words; what only one of them names, a field of the run names otherwise, too."""
-    return [f"{name} changed" for name, digest in before.items() if name in now and digest != now[name]]
+    return [
+        f"{name} changed" for name, had in before.items() if name in now and not same_weights(had, now[name], before)
+    ]
+
+
+def same_weights(had: str | None, now: str, content: Mapping[str, str]) -> bool:
+    """Whether a policy has the fingerprint that was noted. A note of before start states were noted, whose ``content``
+    names none, has a fingerprint's first part alone."""
+    return had == now or (STARTS not in content and had == now.partition(LATER)[0])

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -19,7 +19,7 @@ from polytune.places import at_home
 from polytune.policy.loading import CheckpointError, adapter_base, weight_files
 from polytune.policy.run_file import RUN_FILE, of_run, task_fields
 from polytune.privacy import private
-from polytune.running.identity import changed
+from polytune.running.identity import LATER, changed, same_weights
 
 #: part of a run's settings: what `polytune.running.identity.contents` says
 CONTENT = "content"
@@ -159,19 +159,43 @@ def check_same_run(output_dir: str | Path, settings: Mapping[str, Any], *, compl
 
 
 def fingerprint(checkpoint: str | Path) -> str:
-    """Hash of a checkpoint's weights, configuration and tokenizer, of an adapter's base too; a Hub id stands for
-    itself."""
-    digest = hashlib.sha256()
+    """Hash of a checkpoint's weights, configuration and tokenizer, of an adapter's base too; after a ``+`` one of what
+    else decides how its texts are made, chat templates say, where there is any. A Hub id stands for itself."""
     folder = Path(at_home(str(checkpoint)))
     files = [*weight_files(folder), *(p for p in sorted(folder.glob("*.bin")) if p.name != "training_args.bin")]
-    if files:
-        names = ("config.json", "tokenizer.json", "tokenizer_config.json")
-        files += [folder / name for name in names if (folder / name).is_file()]
+    if not files:
+        return str(checkpoint)
+    names = ("config.json", "tokenizer.json", "tokenizer_config.json")
+    files += [folder / name for name in names if (folder / name).is_file()]
+    digest, later = hashlib.sha256(), hashlib.sha256()
     for path in files:
         digest.update(bytes.fromhex(file_digest(path)))
-    if files and (base := adapter_base(folder)) is not None:
-        digest.update(fingerprint(base).encode())
-    return digest.hexdigest()[:16] if files else str(checkpoint)
+    texts = _text_files(folder)
+    for path in texts:
+        later.update(f"{path.relative_to(folder)} {file_digest(path)}\n".encode())
+    base_later = ""
+    if (base := adapter_base(folder)) is not None:
+        base_first, _, base_later = fingerprint(base).partition(LATER)
+        digest.update(base_first.encode())
+        later.update(base_later.encode())
+    return digest.hexdigest()[:16] + (LATER + later.hexdigest()[:8] if texts or base_later else "")
+
+
+def _text_files(folder: Path) -> list[Path]:
+    """Chat templates, and the files of a tokenizer beside or without a tokenizer.json."""
+    patterns = ["chat_template.*", "additional_chat_templates/*", "special_tokens_map.json", "added_tokens.json"]
+    if not (folder / "tokenizer.json").is_file():
+        patterns += ["vocab.*", "merges.txt", "*.model"]
+    return sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+
+
+def noted_policies(note: Mapping[str, Any], now: Iterable[str]) -> dict[str, str]:
+    """The policies of an evaluation's note by name, with their fingerprints; one that is among those of ``now``, as it
+    is told now."""
+    content, now = note["settings"].get(CONTENT, {}), list(now)
+    return {
+        name: next((other for other in now if same_weights(had, other, content)), had) for name, had in note["policies"]
+    }
 
 
 def _with_later_fields(
@@ -215,10 +239,11 @@ def set_aside_other_run(output_dir: str | Path, settings: Mapping[str, Any], fin
         content = {CONTENT: fields[CONTENT]} if CONTENT in fields else {}
         other = changed(before["settings"].get(CONTENT, {}), content.get(CONTENT, {}))
         had = _with_later_fields(before["settings"], settings, fields)
-        alike = frozenset(name for name, weights in before["policies"] if fingerprints.get(name) == weights)
+        policies = noted_policies(before, fingerprints.values())
+        alike = frozenset(name for name, weights in policies.items() if fingerprints.get(name) == weights)
         same_settings = not other and had | content == fields
-        same = same_settings and before["policies"] == now["policies"]
-        other = [*differing_fields(had, fields), *_other_policies(dict(before["policies"]), fingerprints)]
+        same = same_settings and list(policies.items()) == list(fingerprints.items())
+        other = [*differing_fields(had, fields), *_other_policies(policies, fingerprints)]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         same = same_settings = False  # none, or one that cannot be read: whose records they are is not known
         other, alike = [], frozenset()

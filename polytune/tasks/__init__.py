@@ -13,7 +13,7 @@ from polytune.lookup import find, is_path
 from polytune.tasks.base import Episode, Step, Task
 from polytune.tasks.own import built, check_class
 
-__all__ = ["TASKS", "Episode", "Step", "Task", "load_task"]
+__all__ = ["TASKS", "Episode", "Step", "Task", "load_task", "text_options"]
 
 TASKS: dict[str, str | Callable[..., Task]] = {
     "fourrooms": "polytune.tasks.grid.fourrooms:FourRooms",
@@ -62,6 +62,23 @@ def load_task(name: str, **options: Any) -> Task:
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} built a {type(task).__name__}, which is not a polytune.tasks.Task")
     return task
+
+
+def text_options(name: str) -> set[str]:
+    """The options that a task's signature says are text, or text or None; none of a task that is not there."""
+    try:
+        factory, _ = _find(name)
+        parameters = inspect.signature(factory).parameters.values()
+    except (ValueError, TypeError):  # load_task says what is wrong
+        return set()
+    return {own.name for own in parameters if _is_text(own.annotation)}
+
+
+def _is_text(annotation: Any) -> bool:
+    told = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    told = f"{told.removeprefix('Optional[')[:-1]} | None" if told.startswith("Optional[") else told
+    kinds = {kind.strip() for kind in told.split("|")}
+    return "str" in kinds and kinds <= {"str", "None", "NoneType"}
 
 
 def _find(name: str) -> tuple[Callable[..., Task], tuple[str, ...]]:

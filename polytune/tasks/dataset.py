@@ -126,9 +126,9 @@ def load_rows(path: str, subset: str | None, split: str, *, missing_is_none: boo
     check_there(path, place)
     try:
         if place.is_dir() and any((place / name).exists() for name in ("dataset_dict.json", "state.json")):
-            found = load_from_disk(path)
+            found = load_from_disk(str(place))
         else:
-            found = load_dataset(path, subset)
+            found = load_dataset(str(place) if place.is_dir() else path, subset)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"dataset {path!r} cannot be loaded ({type(error).__name__}: {error}): give a file, a folder written by "

@@ -1,16 +1,19 @@
 """Rows of a dataset in one file, as they stand there: .json, .jsonl, .csv, .parquet.
 
 JSON is read as it is: no column is cast, none is filled in, and what JSON leaves open is refused with its line (a name
-twice in an object, NaN). CSV keeps every text as it is, "NA" and "None" too; an empty cell is None.
+twice in an object, NaN). Every cell of a CSV is text as it stands, "007", "0.50", "True" and "NA" too; an empty cell is
+None. Its first line names the columns, each once; other lines have as many cells.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,24 +110,46 @@ def _check_names(names: Iterable[str], where: str) -> None:
 
 
 def _csv(place: Path) -> Rows:
-    from datasets import Dataset
-    from pandas import read_csv
-    from pandas.errors import EmptyDataError, ParserError
-    from pyarrow import ArrowException
+    rows: list[dict[str, Any]] = []
+    names: list[str] | None = None
+    for line, cells in _cells(place):
+        if names is None:
+            names = cells
+            _check_header(names, place)
+            continue
+        if len(cells) != len(names):
+            raise ValueError(
+                f"{place}, line {line}: {len(cells)} cells, and the header has {len(names)}: mend the line (a comma "
+                'within a cell needs quotes, "a, b")'
+            )
+        rows.append({name: cell or None for name, cell in zip(names, cells, strict=True)})
+    return rows
 
+
+def _cells(place: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each line that is not blank, with the number of the line that they end in."""
+    before = csv.field_size_limit(sys.maxsize)
     try:
-        table = read_csv(place, keep_default_na=False, na_values=[""])
-    except EmptyDataError:
-        return []
-    except UnicodeDecodeError:
-        raise
-    except (ParserError, ValueError) as error:  # columns of one name
-        raise ValueError(f"{place} is no CSV: {error}") from error
-    _check_names(map(str, table.columns), f"{place}")
-    try:
-        return Dataset.from_pandas(table, preserve_index=False)
-    except (ArrowException, ValueError) as error:  # values that no column holds
-        raise ValueError(f"{place} is no CSV: {error}") from error
+        with place.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            try:
+                for cells in reader:
+                    if len(cells) > 1 or "".join(cells).strip():
+                        yield reader.line_num, cells
+            except csv.Error as error:
+                raise ValueError(f"{place}, line {reader.line_num}: no CSV ({error}): mend it") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _check_header(names: Sequence[str], place: Path) -> None:
+    _check_names(names, f"{place}")
+    blank = next((number for number, name in enumerate(names, start=1) if not name.strip()), None)
+    if blank is not None:
+        raise ValueError(f"{place}: column {blank} has no name in the header: give it one, or leave the column out")
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"{place}: the header names {name!r:.80} twice: rename one of the columns")
 
 
 def _parquet(place: Path) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from polytune.places import DATA, find_file
@@ -56,8 +56,7 @@ def load_split(
 def split_hashes(task: Task, split: str, data_dir: str | Path | None = None) -> set[str]:
     """The level hashes of a committed split, as its file says them; none where there is no such file."""
     path = Path(DATA if data_dir is None else data_dir) / task.name / f"{split}.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {_parse_row(line, f"{path}, line {number}")[1] for number, line in enumerate(lines, start=1)}
+    return {_parse_row(line, where)[1] for _, line, where in _lines(path)} if path.is_file() else set()
 
 
 def says_unseen(split: str | Path | None) -> bool:
@@ -102,11 +101,21 @@ def _split_file(task: Task, split: str, data_dir: str | Path | None) -> Path:
     return path
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """The lines of a file that are not blank, with their numbers, and what messages call them."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield number, line, f"{path}, line {number}"
+
+
 def _verified_seeds(task: Task, path: Path) -> list[int]:
     line_of_seed: dict[int, int] = {}
     line_of_hash: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        where = f"{path}, line {number}"
+    for number, line, where in _lines(path):
         seed, level_hash = _parse_row(line, where)
         for value, lines, column in ((seed, line_of_seed, "seed"), (level_hash, line_of_hash, "level_hash")):
             if value in lines:

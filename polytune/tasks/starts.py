@@ -10,6 +10,9 @@ from polytune.tasks.base import Task
 from polytune.tasks.own import check_levels
 from polytune.tasks.splits import load_split, says_unseen
 
+#: where a run trains that is told no split
+TRAINING_SPLIT = "train"
+
 
 def task_of(config: TaskConfig) -> Task:
     """The task with its options. Raises ValueError as `load_task`."""

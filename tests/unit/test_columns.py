@@ -2,6 +2,7 @@
 
 import bz2
 import json
+import math
 import random
 import tracemalloc
 from collections import Counter
@@ -131,13 +132,26 @@ def test_packed_records_and_a_cut_line_are_read_as_well(tmp_path):
     [("success", "yes", "success is 'yes'"), ("success", 1, "success is 1"), ("return", "1", "return is '1'"),
      ("start_seed", 2**64, "start_seed is 18446744073709551616"), ("attempt", True, "attempt is True"),
      ("turns", None, "turns is None"), ("policy", ["a"], "policy .'a'., perturb None are no names"),
-     ("perturb", 3, "policy .a., perturb 3 are no names"), ("logprob", [], "logprob is ..")],
+     ("perturb", 3, "policy .a., perturb 3 are no names"), ("logprob", [], "logprob is .."),
+     ("return", math.nan, "return is nan .not finite."), ("logprob", -math.inf, "logprob is -inf .not finite.")],
 )  # fmt: skip
 def test_a_value_that_no_record_has_is_refused_with_its_line(tmp_path, name, value, told):
     records = made(5)
     path = written(tmp_path / "records.jsonl", [records[0], records[1] | {name: value}])
     with pytest.raises(ValueError, match=f"records.jsonl line 2: {told}.*Remove the file to begin anew"):
         read_records(path)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_attempt_that_stands_in_two_lines_is_refused_with_both(tmp_path, same):
+    records = made(5)
+    again = records[2] if same else records[2] | {"success": not records[2]["success"]}
+    path = written(tmp_path / "records.jsonl", [*records, again, records[3]])
+    told = f"records.jsonl line {len(records) + 1}: policy {records[2]['policy']!r} has attempt .* in line 3 already"
+    with pytest.raises(ValueError, match=told):
+        read_records(path)
+    other = [records[2] | {"perturb": "moved"}, records[2] | {"policy": "other"}, records[2] | {"start_seed": 999}]
+    assert len(read_records(written(tmp_path / "records.jsonl", [*records, *other]))) == len(records) + 3
 
 
 def test_a_line_that_is_no_record_is_refused(tmp_path):

@@ -4,7 +4,7 @@ import json
 import math
 import random
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -512,6 +512,43 @@ def test_flags_of_the_programs(tmp_path):
     assert f"--n 7 --seed 3 --policies a_s5={run.folder} " in words
     assert "--num_updates" not in words and "--model" not in words
     assert "--policies pretrained=outputs/none" in " ".join(programs.evaluation(Run(tmp_path / "pretrained")))
+
+
+def of_yaml(folder, monkeypatch, methods, words=()):
+    """Methods of YAML files with these fields, read and checked as a comparison does."""
+    monkeypatch.chdir(folder)
+    files = [f"{name}.yaml" for name in methods]
+    for file, own in zip(files, methods.values(), strict=True):
+        Path(file).write_text("\n".join([f"extends: {ROOT}/recipes/fourrooms/grpo.yaml", *own]))
+    parts = parse((TaskConfig, PolicyConfig, ComparisonConfig), ["--methods", *files, *words], description="")
+    compared = comparison_methods.read_methods(parse, parts[2], parts[0], parts[1])
+    comparison_methods.check_methods(compared, parts[2], parts[0], parts[1])
+    return compared
+
+
+ONE_WORLD = [("split", "seeds:0-9", "seeds:10-19"), ("data_dir", "a", "b"), ("model_revision", "main", "v2")]
+
+
+@pytest.mark.parametrize(("name", "one", "other"), ONE_WORLD)
+def test_methods_play_on_the_same_start_states_and_policy(tmp_path, monkeypatch, name, one, other):
+    """A YAML's own split, say, holds for its training alone: evaluations would take another one."""
+    with pytest.raises(ValueError, match=rf"a.yaml sets {name} to '{one}', and the comparison .* \(--{name} {one}\)"):
+        of_yaml(tmp_path, monkeypatch, {"a": [f"{name}: {one}"], "b": [f"{name}: {other}"]})
+    with pytest.raises(ValueError, match=rf"b.yaml sets {name} to '{other}'"):
+        of_yaml(tmp_path, monkeypatch, {"a": [], "b": [f"{name}: {other}"]})
+    given = of_yaml(tmp_path, monkeypatch, {"a": [f"{name}: {one}"], "b": []}, [f"--{name}", other])
+    parts = [{**vars(found.settings["task"]), **vars(found.settings["policy"])} for found in given]
+    assert [part[name] for part in parts] == [other, other]  # the comparison's goes to all
+
+
+def test_a_split_that_training_takes_anyway_may_stand_in_a_yaml(tmp_path, monkeypatch):
+    of_yaml(tmp_path, monkeypatch, {"a": ["split: train"], "b": []})
+
+
+def test_fields_that_a_comparison_may_leave_unset_are_held_against_each_yaml():
+    unset = {f.name for part in (TaskConfig, PolicyConfig) for f in fields(part)
+             if f.name not in ("task_args", "cpu_threads") and f.default is None}  # fmt: skip
+    assert unset <= set(comparison_methods.SAME_GAME) | set(comparison_methods.ONE_FOR_ALL)
 
 
 @pytest.mark.parametrize("entry", ["num_updates", "=3", "seed=3", "output_dir=x", "task=doors", "model=x"])

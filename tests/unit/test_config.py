@@ -373,3 +373,34 @@ def test_a_mapping_of_a_yaml_reaches_a_field_that_takes_one(tmp_path):
     (tmp_path / "own.yaml").write_text("lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1.0e-7}\n")
     (read,) = parse((PolychromicConfig,), ["--config", str(tmp_path / "own.yaml")], description="test")
     assert read.lr_scheduler_kwargs == {"min_lr": 1e-7}
+
+
+NEED_A_VALUE = [
+    (TaskConfig, "task"), (TaskConfig, "task_args"), (ComparisonConfig, "methods"), (ComparisonConfig, "set"),
+    (ComparisonConfig, "seeds"), (ComparisonConfig, "perturb"), (ComparisonConfig, "level"),
+    (PolychromicConfig, "learning_rate"),
+    ("polytune.trainer.config:PolychromicConfig", "learning_rate"), (EvaluationConfig, "policies"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "name"), NEED_A_VALUE)
+@pytest.mark.parametrize("value", ["", "[null]"])
+def test_an_empty_value_of_a_yaml_is_refused_with_its_file_and_field(tmp_path, part, name, value):
+    (tmp_path / "base.yaml").write_text(f"{name}: {value}\n")
+    (tmp_path / "own.yaml").write_text("extends: base.yaml\n")
+    with pytest.raises(UsageError, match=rf"config \S*base.yaml has no value for {name}: give it one, or leave"):
+        parse((part,), ["--config", str(tmp_path / "own.yaml")], description="test")
+
+
+def test_an_empty_value_stands_for_none_where_a_field_may_have_none(tmp_path):
+    (tmp_path / "own.yaml").write_text("max_env_steps:\nepsilon_high: null\nsplit: ~\nmodel_revision:\n")
+    read = parse(
+        (TaskConfig, PolicyConfig, PolychromicConfig), ["--config", str(tmp_path / "own.yaml")], description=""
+    )
+    assert [read[0].split, read[1].model_revision, read[2].max_env_steps, read[2].epsilon_high] == [None] * 4
+
+
+def test_an_empty_list_is_no_single_value(tmp_path):
+    (tmp_path / "own.yaml").write_text("task: []\n")
+    with pytest.raises(UsageError, match=r"own.yaml: task takes one value, got the list \[\]"):
+        parse((TaskConfig,), ["--config", str(tmp_path / "own.yaml")], description="test")

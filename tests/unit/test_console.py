@@ -28,6 +28,7 @@ from polytune.places import command, recipe_called
 from polytune.recipe import read_recipe
 from polytune.running.provenance import origin
 from polytune.tables import METHODS
+from polytune.terminal import ends_with_its_reader
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "polytune.app.console"]
@@ -363,6 +364,24 @@ def test_an_interrupt_while_it_loads_is_one_line(after, tmp_path):
     # ends so when an exec of its own was interrupted, a dataclass' say, whatever became of the exception
     assert process.returncode in (130, 1, -signal.SIGINT), told
     assert len(told.strip().splitlines()) == 1 and "Traceback" not in told
+
+
+@pytest.mark.parametrize("words", [["methods"], ["--help"], ["finetune", "--help"], ["methods", "ucb"]], ids=" ".join)
+def test_a_reader_that_goes_ends_it_without_a_word(words):
+    """``polytune methods | head -1``, and a reader that is gone before the first line."""
+    for lines in (1, 0):
+        process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        told = process.stderr.read()
+        process.stderr.close()
+        assert told == b"" and process.wait(timeout=60) in (0, 141)
+
+
+def test_another_broken_pipe_than_that_of_stdout_stays_an_error(capfd):
+    with pytest.raises(BrokenPipeError, match="of a server"), ends_with_its_reader():
+        raise BrokenPipeError("of a server")
 
 
 def test_a_command_can_be_given_again_in_its_folder_as_a_shell_reads_it(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from polytune.measures.crossed import (
     MeanSquares,
@@ -242,3 +243,14 @@ def test_area_under_the_coverage_curve_by_hand():
     for ks, values in (([1, 1], [0, 1]), ([2, 1], [0, 1]), ([1, 2], [0, 1, 1])):
         with pytest.raises(ValueError, match="ks must rise"):
             coverage_area(ks, values)
+
+
+@pytest.mark.parametrize("runs", [2, 7, 8, 10, 40])
+@pytest.mark.parametrize("interval", [crossed_mean_interval, crossed_difference_interval])
+def test_numbers_of_runs_alone_take_students_interval_whatever_their_number(runs, interval):
+    values = np.random.default_rng(3).standard_t(3, size=(runs, 1))
+    mean, low, high = interval(values, 0.9, bounds=None)
+    half = stats.t.ppf(0.95, runs - 1) * stats.sem(values[:, 0])
+    assert [mean, low, high] == pytest.approx([values.mean(), values.mean() - half, values.mean() + half])
+    with pytest.raises(ValueError, match="one problem without bounds"):
+        interval(values[:1], bounds=None)

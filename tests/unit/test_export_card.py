@@ -13,7 +13,7 @@ from polytune.config import AdapterConfig, ObjectiveConfig, RolloutConfig
 from polytune.export.card import CardFacts, check_card, model_card, snippet
 from polytune.export.evaluations import Evaluation
 from polytune.export.licences import check_licence
-from polytune.export.method import hyperparameters, method
+from polytune.export.method import LOSSES, hyperparameters, method
 from polytune.places import RECIPES
 from polytune.trainer import PolychromicConfig
 
@@ -176,3 +176,28 @@ def test_what_users_named_is_no_markup_and_breaks_no_table():
         assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, table
     rows = markdown([["method", "x"], [hostile, "1"]]).splitlines()
     assert len(rows) == 3 and {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
+
+
+def test_the_card_says_what_the_loss_is_a_mean_over_and_where_it_clips():
+    from polytune.trainer.inherited import ACTS
+
+    run = settings("grpo")
+    told = {}
+    for name in LOSSES:
+        ACTS["loss_type"]("loss_type", name)
+        run["trainer"] |= {"loss_type": name, "max_completion_length": 77}
+        [told[name]] = [point for point in method(run) if point.startswith("Loss")]
+        assert f"(`{name}`)" in told[name] and hyperparameters(run)["loss_type"] == name
+    assert "over all tokens" in told["dapo"] and "of each row, then over rows" in told["grpo"]
+    assert "a constant, 77" in told["dr_grpo"] and "epsilon 0.2, " in told["grpo"]
+    with pytest.raises(ValueError, match="loss_type"):
+        ACTS["loss_type"]("loss_type", "cispo")  # every one that a run may have has words of its own
+    run["trainer"] |= {"epsilon_high": 0.28, "delta": 4.0, "importance_sampling_level": "sequence"}
+    [loss] = [point for point in method(run) if point.startswith("Loss")]
+    assert "epsilon 0.2 below and 0.28 above, ratios cut at 4" in loss and "one ratio for all tokens of a row" in loss
+    shown = hyperparameters(run | {"trainer": run["trainer"] | {"entropy_coef": 0.01}})
+    wanted = {"epsilon": 0.2, "epsilon_high": 0.28, "delta": 4.0, "importance_sampling_level": "sequence"}
+    assert shown.items() >= (wanted | {"entropy_coef": 0.01}).items()
+    for later in ("epsilon_high", "delta", "importance_sampling_level"):
+        del run["trainer"][later]
+    assert "epsilon 0.2, " in "\n".join(method(run))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from test_comparison import fabricate
 
+from polytune.app import evaluate
 from polytune.app.cli import parse
 from polytune.comparison import figures, runs, table
 from polytune.comparison.kept import KeptRuns
@@ -17,9 +18,12 @@ from polytune.comparison.options import ComparisonConfig
 from polytune.config import TaskConfig
 from polytune.evaluation.options import EvaluationConfig
 from polytune.evaluation.records import check_repeats, read_records
+from polytune.report import analysis
 from polytune.report.analysis import analyse_recorded
 from polytune.run import RunConfig
-from polytune.running.provenance import fingerprint, record_run, write_json
+from polytune.running.identity import STARTS, contents, digest_of_starts, same_weights
+from polytune.running.provenance import CONTENT, fingerprint, record_run, set_aside_other_run, write_json
+from polytune.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -227,3 +231,173 @@ def test_kept_records_are_analysed_like_others(bench, capsys):
             analyse_recorded(TaskConfig(), config, ["evaluate"])
     with pytest.raises(ValueError, match="is packed, or was set aside"):
         analyse_recorded(TaskConfig(), EvaluationConfig(from_records=str(kept), n=8), ["evaluate"])
+
+
+def of_split(method, split, starts, training=None):
+    """A bench whose runs begin at ``starts``, as the split says that they are asked for with."""
+    made = Bench(method)
+    made.programs = runs.Programs(
+        "policy",
+        ["--task", "fourrooms", "--split", split],
+        [],
+        made.config,
+        {STARTS: digest_of_starts(starts), runs.TRAINING_STARTS: digest_of_starts(training or starts)},
+        starts,
+    )
+    made.kept = KeptRuns("kept", made.programs)
+    return made
+
+
+@pytest.fixture
+def by_file(bench, method):
+    """A comparison on the start states of a file, run and kept; what it notes of them, its notes have."""
+    shutil.rmtree("kept")
+    made = of_split(method, "mine.jsonl", range(12))
+    for run in made.plan("by_file"):
+        made.finish(run)
+        runs.write_note(run, content=made.programs.content)
+    made.kept.settle(made.plan("by_file"))
+    return made
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_split_file_with_other_start_states_is_another_split(by_file, method, noted):
+    if not noted:  # notes of before start states were noted: the records tell
+        paths = [*Path("kept").glob("*/comparison_run.json"), *Path("by_file").rglob("comparison_run.json")]
+        for path in paths:
+            write_json(path, json.loads(path.read_text()) | {"content": {}})
+    same = of_split(method, "mine.jsonl", range(12))
+    for run in same.plan("by_file"):
+        same.programs.check(run)
+    same.kept.settle(same.plan("second"))
+    rewritten = of_split(method, "mine.jsonl", range(4, 16))
+    for run in rewritten.plan("by_file"):
+        with pytest.raises(ValueError, match=f"{run.folder} was run before start states changed"):
+            rewritten.programs.check(run)
+    elsewhere = of_split(method, str(Path("/elsewhere/mine.jsonl")), range(4, 16))
+    with pytest.raises(ValueError, match="pretrained keeps another run than .*start states changed.: give what"):
+        elsewhere.kept.settle(elsewhere.plan("third"))
+    assert not Path("third").exists()
+
+
+def test_other_start_states_of_training_are_another_run(by_file, method):
+    other = of_split(method, "mine.jsonl", range(12), training=range(13))
+    pretrained, first, _ = other.plan("by_file")
+    other.programs.check(pretrained)
+    with pytest.raises(ValueError, match="was run before start states of training changed"):
+        other.programs.check(first)
+    with pytest.raises(ValueError, match="ppo-10 keeps another run than .*start states of training changed"):
+        other.kept.settle(other.plan("second"))
+
+
+def test_the_pretrained_policy_is_sampled_anew_on_another_split(by_file, method):
+    other = of_split(method, "other.jsonl", range(4, 16))
+    pretrained = other.plan("by_file")[0]
+    other.programs.check(pretrained)
+    assert not other.programs.is_done(pretrained)
+
+
+def test_no_table_of_other_start_states_than_asked_for(bench):
+    run = bench.plan("first")[1]
+    assert figures.read_figures(run, starts=range(12)).starts == list(range(12))
+    for starts in (range(11), range(1, 13)):
+        with pytest.raises(ValueError, match=r"records.jsonl has attempts at 12 start states from seed 0 on, .*remove"):
+            figures.read_figures(run, starts=starts)
+
+
+def test_what_a_run_depends_on_names_its_start_states_in_order():
+    task = load_task("bandit", horizon=1)
+    assert STARTS not in contents(task)
+    told = [contents(task, starts)[STARTS] for starts in ([1, 2, 12], [1, 2, 12], [2, 1, 12], [1, 21, 2])]
+    assert told[0] == told[1] and len(set(told)) == 3
+
+
+TEXTS = ["chat_template.jinja", "additional_chat_templates/tools.jinja", "vocab.json", "merges.txt", "tokenizer.model",
+         "special_tokens_map.json"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_policy_of_another_chat_template_or_tokenizer_is_another_policy(bench, method, name):
+    before = fingerprint("policy")
+    file = Path("policy") / name
+    file.parent.mkdir(exist_ok=True)
+    told = []
+    for text in ("one", "two", "one"):
+        file.write_text(text)
+        told.append(fingerprint("policy"))
+    assert told[0] == told[2] != told[1] and before not in told
+    assert all(own.startswith(f"{before}+") for own in told)  # what it was, and what came to it
+    notes = {"pretrained": before}, {"pretrained": told[0]}, {"pretrained": told[1]}
+    noted = {STARTS: "12 with digest x"}
+    known = [same_weights(note["pretrained"], told[0], content) for content in ({}, noted) for note in notes]
+    assert known == [True, True, False, False, True, False]
+
+
+def test_an_adapter_is_another_policy_on_a_base_with_another_chat_template(bench):
+    Path("adapter").mkdir()
+    Path("adapter/adapter_model.safetensors").write_bytes(b"adapter")
+    Path("adapter/adapter_config.json").write_text('{"base_model_name_or_path": "policy"}')
+    before = fingerprint("adapter")
+    Path("policy/chat_template.jinja").write_text("one")
+    assert "+" not in before and fingerprint("adapter").startswith(f"{before}+")
+
+
+def test_runs_of_before_templates_counted_are_done_and_later_ones_with_another_template_are_not(bench, method):
+    Path("policy/chat_template.jinja").write_text("one")
+    old = Bench(method)
+    assert all(old.programs.is_done(run) for run in old.plan("first"))
+    old.kept.settle(old.plan("second"))
+    made = of_split(method, "train", range(12))
+    planned = made.plan("third")
+    for run in planned:
+        made.finish(run)
+        runs.write_note(run, content=made.programs.content)
+    assert all(made.programs.is_done(run) for run in planned)
+    Path("policy/chat_template.jinja").write_text("two")
+    edited = of_split(method, "train", range(12))
+    assert not edited.programs.is_done(planned[0])
+    with pytest.raises(ValueError, match="was trained from another pretrained policy"):
+        edited.programs.check(planned[1])
+
+
+def test_an_evaluation_of_a_policy_with_another_template_is_set_aside(bench, tmp_path):
+    Path("policy/chat_template.jinja").write_text("one")
+    settings = {"task": TaskConfig(), CONTENT: {STARTS: "12 with digest x"}}
+    for text, aside in (("one", False), ("one", False), ("two", True)):
+        Path("policy/chat_template.jinja").write_text(text)
+        found = set_aside_other_run("evaluation", settings, {"a": fingerprint("policy")})
+        assert Path("evaluation/records-1.jsonl").exists() == aside and not found.alike or not aside
+        Path("evaluation/records.jsonl").touch()
+    old = fingerprint("policy").partition("+")[0]
+    path = Path("evaluation/evaluation_run.json")
+    note = json.loads(path.read_text()) | {"policies": [["a", old]]}
+    note["settings"][CONTENT] = {}
+    write_json(path, note)
+    set_aside_other_run("evaluation", settings, {"a": fingerprint("policy")})
+    assert not Path("evaluation/records-2.jsonl").exists()
+    assert json.loads(path.read_text())["policies"] == [["a", fingerprint("policy")]]
+
+
+@pytest.fixture
+def evaluated(bench):
+    """An evaluation that noted seed 7, of start states 0 to 11."""
+    folder = bench.plan("first")[1].records.parent
+    told = {"task": {"task": "fourrooms", "split": "seeds:0-11"}, "evaluation": {"n": 8, "seed": 7}}
+    write_json(folder / "evaluation_run.json", {"settings": told, "policies": []})
+    return folder
+
+
+@pytest.mark.parametrize(("words", "seed"), [([], 7), (["--seed", "0"], 0), (["--seed", "3"], 3)])
+def test_a_bootstrap_takes_the_seed_that_is_asked_for(evaluated, monkeypatch, words, seed):
+    found = []
+    monkeypatch.setattr(analysis, "analyse", lambda task, records, config, *more, **kept: found.append(config.seed))
+    evaluate.main(["--from_records", str(evaluated), *words])
+    assert found == [seed]
+
+
+def test_records_of_start_states_that_the_split_does_not_have_any_more_are_not_analysed(evaluated):
+    note = json.loads((evaluated / "evaluation_run.json").read_text())
+    note["settings"]["task"]["split"] = "seeds:4-15"
+    write_json(evaluated / "evaluation_run.json", note)
+    with pytest.raises(ValueError, match=r"4 start states that its split does not have now .seed \[0\]"):
+        evaluate.main(["--from_records", str(evaluated)])

@@ -1,5 +1,6 @@
 """Tasks from a dataset: prompts, rewards and strategies by dotted path; arithmetic with several ways to a target."""
 
+import inspect
 import itertools
 import json
 import random
@@ -8,10 +9,14 @@ from fractions import Fraction
 
 import pytest
 
+from polytune.config import TaskConfig
+from polytune.tasks import _is_text as is_text
 from polytune.tasks import load_task
+from polytune.tasks.files import read_rows
 from polytune.tasks.rewards import calculation, reaches_target
 from polytune.tasks.rows import TEST_ROWS_START
 from polytune.tasks.splits import load_split
+from polytune.tasks.starts import task_of
 
 REWARD, STRATEGY = "polytune.tasks.rewards:reaches_target", "polytune.tasks.rewards:calculation"
 ROWS = [
@@ -278,6 +283,83 @@ def test_texts_of_a_csv_stay_texts_and_parquet_is_read(tmp_path):
         built(tmp_path, "no", "bad.parquet")
 
 
+def test_every_cell_of_a_csv_is_text_in_every_file_alike(tmp_path):
+    """What one file's other rows hold changes nothing: training and test rows are read by the same rule."""
+    cells = ["007", "0.50", "True", "1e999", "inf", "12345678901234567890123", "1/2", " 5 ", "nan"]
+    for name, own in (("all.csv", cells), *((f"{i}.csv", [cell]) for i, cell in enumerate(cells))):
+        (tmp_path / name).write_text("prompt,answer\n" + "".join(f"q,{cell}\n" for cell in own))
+        assert [row["answer"] for row in read_rows(tmp_path / name)] == own
+    task = built(tmp_path, "prompt,answer\nq1,12\nq2,1/2\n", "rows.csv", test_path=str(tmp_path / "all.csv"))
+    assert [task.row(0)["answer"], task.row(1_000_000_000)["answer"]] == ["12", "007"]
+
+
+def test_a_csv_with_quotes_marks_and_blank_lines_is_read(tmp_path):
+    text = '\ufeffprompt,answer\r\n\r\n"a ""b"", c","x\ny"\r\n,1\r\n   \r\n' + "l" * 200_000 + ",\r\n"
+    (tmp_path / "rows.csv").write_bytes(text.encode())
+    long = {"prompt": "l" * 200_000, "answer": None}
+    assert read_rows(tmp_path / "rows.csv") == [
+        {"prompt": 'a "b", c', "answer": "x\ny"}, {"prompt": None, "answer": "1"}, long]  # fmt: skip
+
+
+def test_a_long_csv_of_mixed_cells_is_read_without_a_warning(tmp_path, recwarn):
+    lines = [*(f"q{i},{i % 97}\n" for i in range(270_000)), *(f"q{i},1/{i}\n" for i in range(1, 5000))]
+    (tmp_path / "rows.csv").write_text("prompt,answer\n" + "".join(lines))
+    rows = read_rows(tmp_path / "rows.csv")
+    assert (len(rows), rows[0]["answer"], rows[-1]["answer"]) == (len(lines), "0", "1/4999") and not recwarn.list
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("prompt,answer\nWhat is 2+3?,5,\n", "rows.csv, line 2: 3 cells, and the header has 2: mend the line"),
+    ('prompt,answer\n"a\nb",1\nq2\n', "rows.csv, line 4: 1 cells, and the header has 2"),
+    ("prompt,answer,answer\nq1,5,6\n", "rows.csv: the header names 'answer' twice: rename one"),
+    (",prompt,answer\n0,q1,5\n", "rows.csv: column 1 has no name in the header: give it one, or leave"),
+    ('prompt,answer\nq,"5\n', "rows.csv, line 2: no CSV"),
+])  # fmt: skip
+def test_a_csv_whose_cells_are_not_under_its_names_is_refused(tmp_path, text, said):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(ValueError) as caught:
+        read_rows(tmp_path / "rows.csv")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "own", ["prompt=1", "reference=1", "answer=007", "train=1", "answer_end=true", "instructions=5"]
+)
+def test_an_option_that_is_text_stays_text_whatever_it_looks_like(tmp_path, own):
+    (tmp_path / "rows.jsonl").write_text('{"1": "a", "007": "b", "prompt": "c"}\n')
+    args = [f"path={tmp_path}/rows.jsonl", f"reward={__name__}:graded", own, "max_tokens=7", "solved_at=0.5"]
+    task = task_of(TaskConfig(task="dataset", task_args=args))
+    assert (task.max_action_tokens, task.solved_at) == (7, 0.5)
+    found = {"prompt": task.column, "reference": task.reference, "answer": task.answers, "train": "1",
+             "answer_end": task.answer_end, "instructions": task.instructions}  # fmt: skip
+    name, _, value = own.partition("=")
+    assert found[name] == value
+
+
+@pytest.mark.parametrize(("task", "args", "said"), [
+    ("dataset", ["prompt=0"], "has no column '0'"), ("dataset", ["reference=2"], "has no column '2'"),
+    ("dataset", ["signature=5"], "5"), ("dataset", ["reward=true"], "true"), ("dataset", ["test_path=5.csv"], "5.csv"),
+    ("gym:MiniGrid-Empty-5x5-v0", ["success=true"], "true"),
+    ("babyai-goto", ["perturb=1"], "1"), ("triangle", ["size=3"], "3"), ("nothing", ["a=1"], "unknown task"),
+])  # fmt: skip
+def test_an_option_that_cannot_be_is_named_in_one_line(tmp_path, monkeypatch, task, args, said):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "rows.jsonl").write_text('{"1": "a", "prompt": "c"}\n')
+    if task == "dataset":
+        given = {"path": f"{tmp_path}/rows.jsonl", "reward": f"{__name__}:graded"}
+        args = [f"{name}={value}" for name, value in given.items() if not args[0].startswith(name)] + args
+    with pytest.raises(ValueError) as caught:
+        task_of(TaskConfig(task=task, task_args=args))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_signature_says_which_options_are_text():
+    class Own:
+        def __init__(self, a: str, b: "str | None" = None, c: "str | None" = None, d: int | str = 0, e=1, **more): ...
+
+    assert {p.name for p in inspect.signature(Own).parameters.values() if is_text(p.annotation)} == {"a", "b", "c"}
+
+
 def test_test_rows_that_are_training_rows_are_remarked(tmp_path, capsys):
     rows = "".join(json.dumps({"prompt": str(i)}) + "\n" for i in range(4))
     (tmp_path / "same.jsonl").write_text(rows)
@@ -305,3 +387,12 @@ def test_a_signature_that_names_nothing_is_none(tmp_path):
 
 def by_answer(answer, row):
     return None if answer == "" else names_nothing(answer, row)
+
+
+def test_a_folder_of_save_to_disk_in_the_home_folder_is_read(tmp_path, monkeypatch):
+    from datasets import Dataset
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Dataset.from_list([{"prompt": "a"}]).save_to_disk(tmp_path / "rows")
+    task = load_task("dataset", path="~/rows", reward=f"{__name__}:graded")
+    assert task.prompt(0) == "a"

@@ -86,7 +86,6 @@ def test_unknown_splits_and_missing_files(task, tmp_path):
     [
         ({"seed": 2, "level_hash": "0" * 16}, r"line 2: seed 2 should give level 0{16}, but generates \w{16} .*numpy"),
         ("{not json", "line 2: not JSON"),
-        ("", "line 2: not JSON"),
         ('{"seed": 2}', "line 2: a row is"),
         ("[2]", "line 2: a row is"),
         ('{"seed": "2", "level_hash": "a"}', "line 2: seed must be an int >= 0, got '2'"),
@@ -99,6 +98,22 @@ def test_a_bad_row_names_its_line(task, tmp_path, bad, message):
     path = write(tmp_path / "rows.jsonl", [row(task, 1), bad])
     with pytest.raises(ValueError, match=message):
         load_split(task, path)
+
+
+@pytest.mark.parametrize("text", ["{}\n{}\n\n", "\ufeff{}\n{}", "{}\r\n  \r\n{}\r\n"])
+def test_a_mark_at_the_beginning_and_blank_lines_are_no_rows(task, tmp_path, text):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(text.format(json.dumps(row(task, 1)), json.dumps(row(task, 2))).encode())
+    assert load_split(task, path) == [1, 2]
+
+
+def test_a_split_that_is_not_utf_8_is_one_line_with_its_file(task, tmp_path):
+    path = tmp_path / "fourrooms" / "unseen.jsonl"
+    write(tmp_path / "fourrooms" / "train.jsonl", [row(task, 1)])
+    path.write_bytes(b"\xff\xfe")
+    for split in ("unseen", "train", str(path)):
+        with pytest.raises(ValueError, match=r"unseen.jsonl is not UTF-8 text \(byte 0\): save it as UTF-8"):
+            load_split(task, split, data_dir=tmp_path)
 
 
 def test_duplicates_and_empty_files_are_refused(task, tmp_path):
