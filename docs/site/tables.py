@@ -14,6 +14,7 @@ LABELS = {
     "ppo": "PPO",
     "ppo_episode_mean": "PPO, mean over episodes",
     "ppo_archive_episode_mean": "PPO, mean over episodes, archive",
+    "ppo_archive_replay": "PPO, mean over episodes, archive, replay",
     "ppo_ucb": "PPO + UCB",
     "grpo": "GRPO",
     "grpo_clip_higher": "GRPO, clip .2/.28",
