@@ -74,14 +74,6 @@ class TaskConfig:
 
         parse_options(self.task_args)
 
-    @property
-    def task_options(self) -> dict[str, Any]:
-        """Options for ``polytune.tasks.load_task``; what the task takes as text stays text, ``prompt=1`` say."""
-        from polytune.tasks import text_options
-
-        options = parse_options(self.task_args, texts=text_options(self.task))
-        return options if self.task_horizon is None else {"horizon": self.task_horizon, **options}
-
 
 @dataclass
 class PolicyConfig:

@@ -231,15 +231,16 @@ def _demonstrations(task: Task, task_config: TaskConfig, config: PretrainConfig,
     from polytune.running import provenance
     from polytune.tasks.demonstrations import act_out_all
     from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, split_hashes
+    from polytune.tasks.starts import options_of
 
     output_dir, first = Path(config.output_dir), DEMONSTRATION_SEEDS_START + config.seed * 1_000_000
     seeds = range(first, first + (config.num_demonstrations or 1500))
     found = load_demonstrations(output_dir / "demonstrations")
     if found is None:
-        acted = act_out_all(task_config.task, task_config.task_options, seeds)
+        acted = act_out_all(task_config.task, options_of(task_config), seeds)
         recorded = progress(acted, "demonstrations", "episode", total=len(seeds))
         found, counts = keep_successes(recorded, task, split_hashes(task, "unseen"))
-        save_demonstrations(output_dir / "demonstrations", found, counts, task, task_config.task_options, said)
+        save_demonstrations(output_dir / "demonstrations", found, counts, task, options_of(task_config), said)
         failed, leaked = counts["episodes"] - counts["successes"], counts["leaked"]
         print(f"{len(found)} demonstrations of {task.name}; left out: {leaked} of unseen levels, "
               f"{failed} failures of the expert")  # fmt: skip

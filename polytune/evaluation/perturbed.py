@@ -14,6 +14,7 @@ from polytune.config import TaskConfig
 from polytune.evaluation.columns import Records
 from polytune.evaluation.summary import aligned, as_table, as_text, summarise, summarise_each, verdict
 from polytune.tasks import Task, load_task
+from polytune.tasks.starts import options_of
 
 #: what the table of changes leaves out: pass@1 is the success rate
 NOT_SHOWN = ("counts", "seconds", "pass@1")
@@ -27,7 +28,7 @@ def check_perturbations(task: Task, config: TaskConfig, names: Sequence[str]) ->
     """
     for name in names:
         task.check_perturbation(name, 0)
-    own = [f"{name}={value}" for name, value in config.task_options.items() if name in ("perturb", "perturb_seed")]
+    own = [f"{name}={value}" for name, value in options_of(config).items() if name in ("perturb", "perturb_seed")]
     require(
         not names or not own,
         f"perturb is {' '.join(names)}, but task_args sets {' '.join(own)} for every start state: name perturbations "
@@ -47,7 +48,7 @@ def tasks_under(
         ValueError: a perturbation is unknown, set twice, or impossible at a start state.
     """
     check_perturbations(task, config, names)
-    options = {**config.task_options, "perturb_seed": seed}
+    options = {**options_of(config), "perturb_seed": seed}
     tasks = {name: load_task(config.task, **options, perturb=name) for name in names}
     for name, perturbed in tasks.items():
         impossible = {}

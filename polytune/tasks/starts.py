@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
+from polytune.checks import parse_options
 from polytune.config import TaskConfig
-from polytune.tasks import TASKS, load_task
+from polytune.tasks import TASKS, load_task, text_options
 from polytune.tasks.base import Task
 from polytune.tasks.own import check_levels
 from polytune.tasks.splits import load_split, says_unseen
@@ -14,9 +16,15 @@ from polytune.tasks.splits import load_split, says_unseen
 TRAINING_SPLIT = "train"
 
 
+def options_of(config: TaskConfig) -> dict[str, Any]:
+    """Options for `load_task`; what the task takes as text stays text, ``prompt=1`` say."""
+    options = parse_options(config.task_args, texts=text_options(config.task))
+    return options if config.task_horizon is None else {"horizon": config.task_horizon, **options}
+
+
 def task_of(config: TaskConfig) -> Task:
     """The task with its options. Raises ValueError as `load_task`."""
-    return load_task(config.task, **config.task_options)
+    return load_task(config.task, **options_of(config))
 
 
 def starts_of(

@@ -51,6 +51,7 @@ class WholeTrees:
         return {name: x[order_B] if x is not None and x.ndim else x for name, x in batch.items()}
 
     def training_step(self, model, inputs, num_items_in_batch=None):
+        """TRL's; the gradients of a step that saw no token are taken away before it is made."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         self._step_tokens += self._tokens_M[(self._step - 1) % len(self._tokens_M)]
         if self.accelerator.sync_gradients:

@@ -25,6 +25,7 @@ from polytune.export.options import ExportConfig
 from polytune.policy import build_tiny
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
+from polytune.tasks.starts import options_of
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,7 +187,7 @@ def test_play_commands_are_understood(command, tmp_path, monkeypatch):
     door = words[:2] == ["polytune", "play"]
     assert door or words[:3] == ["python", "-m", "polytune.app.play"]
     options = play.parse(words[2 if door else 3 :])
-    load_task(options.task, **TaskConfig(options.task, options.task_horizon, options.task_args).task_options)
+    load_task(options.task, **options_of(TaskConfig(options.task, options.task_horizon, options.task_args)))
 
 
 @pytest.mark.slow

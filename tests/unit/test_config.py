@@ -22,6 +22,7 @@ from polytune.evaluation.options import EvaluationConfig
 from polytune.export.options import ExportConfig
 from polytune.places import at_home
 from polytune.tasks import dataset, load_task
+from polytune.tasks.starts import options_of
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +81,7 @@ def test_every_yaml_is_a_valid_run(path, offline, monkeypatch):
         assert args.max_steps == args.num_updates * args.steps_per_update
     if task.task.startswith("reasoning-gym:"):
         return  # its package need not be installed: tests/worlds loads it
-    world = load_task(task.task, **task.task_options)
+    world = load_task(task.task, **options_of(task))
     assert world.horizon >= 1
     if task.task == "dataset" and "/maths/" in str(path):
         step = world.start(0).step("17 + 17 = 34\nAnswer: 34")
@@ -366,7 +367,7 @@ def test_options_in_one_text_are_refused_with_the_fix(text, tmp_path):
 
 def test_a_text_with_blanks_is_one_option():
     (read,) = parse((TaskConfig,), ["--task_args", "ask=Solve this for x = 3", "size=tiny"], description="test")
-    assert read.task_options == {"ask": "Solve this for x = 3", "size": "tiny"}
+    assert options_of(read) == {"ask": "Solve this for x = 3", "size": "tiny"}
 
 
 def test_a_mapping_of_a_yaml_reaches_a_field_that_takes_one(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from polytune.app.cli import parse
 from polytune.config import AdapterConfig, ObjectiveConfig, PolicyConfig, RolloutConfig, TaskConfig
 from polytune.objective import set_advantages
+from polytune.tasks.starts import options_of
 from polytune.trainer import PolychromicConfig, check_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ def test_every_field_is_the_released_codes(released):
     assert (args.epsilon, args.epsilon_high, args.max_grad_norm) == (0.2, 0.28, 0.3)
     assert (args.learning_rate, args.kl_coef, args.entropy_coef) == (1e-6, 0.0, 0.0)
     assert (args.temperature, args.num_iterations, args.loss_type) == (1.0, 1, "dr_grpo")
-    assert args.max_completion_length == task.task_options["max_tokens"], "the constant of the loss"
+    assert args.max_completion_length == options_of(task)["max_tokens"], "the constant of the loss"
     processes, answers = 8, 128 * 8
     assert processes * args.per_device_train_batch_size * args.steps_per_generation == answers
     minibatch = processes * args.per_device_train_batch_size * args.gradient_accumulation_steps
