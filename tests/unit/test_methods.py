@@ -110,7 +110,10 @@ def test_a_methods_recipe_differs_in_the_method_alone(path):
     changed = {key for key in before | after if before.get(key) != after.get(key)}
     searched = {"learning_rate"} if path.parent.name == "triangle" else set()  # docs/results/creativity.md: its effort
     assert changed <= {"methods", "kl_coef", "kl_reference", "rollout_states"} | searched and "methods" in changed
-    assert {*method.split("_")} & {*path.stem.split("_")} or {"kl_coef", "rollout_states"} & changed  # the method's own places to begin
+    assert {*method.split("_")} & {*path.stem.split("_")} or {
+        "kl_coef",
+        "rollout_states",
+    } & changed  # the method's own places to begin
 
 
 def test_every_method_has_a_recipe():
