@@ -52,7 +52,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
             "it out, or name a judge.",
         )
     require(
-        args.max_env_steps is None or args.loss_type in ("dapo", "bnpo"),
+        args.max_env_steps is None or args.averages_over_tokens,
         f"max_env_steps leaves rows blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'"
         + (", with methods episode_mean for a mean over each episode." if args.loss_type == "grpo" else "."),
     )
@@ -116,7 +116,7 @@ def _check_rule(args: PolychromicConfig, rollout: RolloutConfig, objective: Obje
     rule = find_branching(rollout.rollout_states)
     rule.check(args, rollout, objective)
     require(
-        rollout.num_rollout_states == 0 or rule.names_all or args.loss_type in ("dapo", "bnpo"),
+        rollout.num_rollout_states == 0 or rule.names_all or args.averages_over_tokens,
         f"rollout_states {rollout.rollout_states!r} may name fewer turns than num_rollout_states, which leaves rows "
         f"blank, and loss_type {args.loss_type!r} averages over them: use 'dapo'.",
     )
@@ -155,7 +155,7 @@ def _check_wanted(args: PolychromicConfig, methods: Mapping[str, Method]) -> Non
     told = ", ".join(f"{name} {count}" for name, count in wanted.items() if count)
     require(min(wanted.values(), default=0) >= 0, f"methods want {told} rows: wanted_rows must return 0 or more.")
     require(
-        not sum(wanted.values()) or args.loss_type in ("dapo", "bnpo"),
+        not sum(wanted.values()) or args.averages_over_tokens,
         f"methods want {told} rows for replay, which are blank to loss_type {args.loss_type!r}, and it averages over "
         "them: use 'dapo'.",
     )

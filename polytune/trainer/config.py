@@ -177,6 +177,11 @@ class PolychromicConfig(GRPOConfig):
         require_choice("kl_direction", self.kl_direction, (None, "reverse", "forward"))
         require_choice("save_dtype", self.save_dtype, ("float32", "bfloat16"))
 
+    @property
+    def averages_over_tokens(self) -> bool:
+        """Whether the loss is a mean over tokens, to which blank rows are nothing; others count rows."""
+        return self.loss_type in ("dapo", "bnpo")
+
     def set_tree(self, rollout: RolloutConfig) -> None:
         """Take ``num_generations`` from the shape of the trees.
 

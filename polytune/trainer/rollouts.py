@@ -78,7 +78,7 @@ class GrowsTrees(GrowsForMethods):
 
     def _check_blank(self, rows: int) -> None:
         """RolloutError for blank rows that the loss would take for rows: a method started too few seed trajectories."""
-        if rows and self.args.loss_type not in ("dapo", "bnpo"):
+        if rows and not self.args.averages_over_tokens:
             raise RolloutError(
                 f"{rows} rows of the update are blank, since methods ({', '.join(self.methods)}) started fewer "
                 f"attempts than were due, and loss_type {self.args.loss_type!r} averages over them: set it to 'dapo'."
