@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from polytune.config import PolicyConfig
 from polytune.policy.bounded import bounded
-from polytune.policy.rendering import Renderer
+from polytune.policy.rendering import Renderer, remember
 from polytune.tasks.base import Task
 from polytune.tasks.messages import Conversation, text_of
 
@@ -112,9 +112,7 @@ class ChatRenderer(Renderer):
             text = self.tokenizer.decode(list(spoken), skip_special_tokens=False)
             if self.thinking and THINKING_END in text:
                 text = text.rpartition(THINKING_END)[2].lstrip("\n")
-            if len(self._texts) > 100_000:
-                self._texts.clear()
-            self._texts[ids] = text
+            remember(self._texts, ids, text)
         return text
 
     # ------------------------------------------------------------------ the template
@@ -180,9 +178,8 @@ class ChatRenderer(Renderer):
         if not kept:
             ids = self._cache.get(text)
             if ids is None:
-                if len(self._cache) > 100_000:
-                    self._cache.clear()
-                ids = self._cache[text] = tuple(self._tokens(text))
+                ids = tuple(self._tokens(text))
+                remember(self._cache, text, ids)
             return ids
         ids = []
         for number, piece in enumerate(_MARK.split(text)):

@@ -9,9 +9,10 @@ a prompt is so many characters, not the token that ends a message.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +23,8 @@ from polytune.tasks.base import Task
 PROMPT_WORD = ">"
 #: prompts that stand for all where they are alike
 FEW_PROMPTS = 100
+#: texts, or answers, that a renderer remembers
+MOST_REMEMBERED = 100_000
 
 
 class Renderer:
@@ -124,9 +127,7 @@ class Renderer:
             silent = not self.task.answer_end  # None or ""
             spoken = ids[:-1] if ids and ids[-1] in self.stop_ids and silent else ids
             text = self.tokenizer.decode(list(spoken), skip_special_tokens=False)
-            if len(self._texts) > 100_000:
-                self._texts.clear()
-            self._texts[ids] = text
+            remember(self._texts, ids, text)
         return text
 
     def action_ids(self, action: str) -> tuple[int, ...]:
@@ -201,7 +202,12 @@ class Renderer:
                     "(--task_args, --show_instructions), use a policy that was pretrained on this task, or list the "
                     "words in the task's vocabulary() and pretrain again."
                 )
-            if len(self._cache) > 100_000:
-                self._cache.clear()
-            self._cache[text] = ids
+            remember(self._cache, text, ids)
         return ids
+
+
+def remember(cache: dict, key: Hashable, value: Any) -> None:
+    """Put a value into a cache that forgets all of :data:`MOST_REMEMBERED` when it is full."""
+    if len(cache) >= MOST_REMEMBERED:
+        cache.clear()
+    cache[key] = value

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 
 from polytune.config import PolicyConfig
-from polytune.policy import Renderer, build_renderer
+from polytune.policy import Renderer, build_renderer, rendering
 from polytune.policy.chat import ChatRenderer
 from polytune.tasks import load_task
 from polytune.tasks.messages import Conversation
@@ -28,6 +28,17 @@ ENDLESS = CHATML.replace("<|im_end|>\n", "\n\n")
 @pytest.fixture(scope="module")
 def task():
     return load_task("fourrooms")
+
+
+@pytest.mark.parametrize("kind", [Renderer, ChatRenderer])
+def test_what_a_renderer_remembers_is_bounded(task, monkeypatch, kind):
+    monkeypatch.setattr(rendering, "MOST_REMEMBERED", 3)
+    renderer = kind(tokenizer_with(CHATML), task)
+    for number in range(10):
+        ids = renderer.prompt_ids(f"front={number} goal=2")
+        assert ids == renderer.prompt_ids(f"front={number} goal=2")
+        assert renderer.action_text(ids[:number]) == renderer.action_text(ids[:number])
+        assert 1 <= len(renderer._cache) <= 3 and 1 <= len(renderer._texts) <= 3
 
 
 def tokenizer_with(template):
