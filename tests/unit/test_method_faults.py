@@ -1,0 +1,72 @@
+"""Faults of methods that their own tests did not see: what is held, remembered, centred or shared with another one."""
+
+import math
+import random
+
+import pytest
+import torch
+from made_updates import episodes_update, tree, update_of
+
+from polytune.methods import build_methods
+from polytune.methods.b_star import BStaR
+from polytune.methods.dynamic_rewards import DynamicRewards, pareto
+from polytune.methods.rec import REC
+from polytune.methods.spear import SPEAR
+from polytune.methods.step_grpo import StepGRPO
+
+
+def test_a_temperature_is_held_whatever_it_scores_meanwhile():
+    method, taken, found = BStaR(low=1.0, high=2.0, steps=2, hold=3, wanted=4), [], []
+    for wins in (4, 3, 1, 1, 1):
+        taken.append(method.temperature(0, 0.0))
+        update, told = update_of(tree(0, wins))
+        update.groups_G_N = [range(4)]
+        method.learn(update)
+        found.append(told["b_star/balance"])
+    assert taken == [1.0, 2.0, 1.0, 1.0, 1.0]
+    assert found == [(wins / 4) ** 2 for wins in (4, 3, 1, 1, 1)]
+
+
+def test_the_front_holds_what_no_other_update_reaches_and_no_more():
+    random.seed(0)
+    points = [[random.random() for _ in range(3)] for _ in range(60)]
+    method, whole = (DynamicRewards(objectives="return/return/return", weights="1/1/1") for _ in range(2))
+    for place, point in enumerate(points):
+        whole.front = points[:place]
+        assert method.factor(point) == pytest.approx(whole.factor(point), abs=1e-12)
+        method.front = pareto([*method.front, point])
+    assert len(method.front) < 25
+    assert pareto([[0.0], [1.0], [1.0], [0.5]]) == [[0.0], [1.0]]
+
+
+def test_red_centres_over_attempts_however_many_turns_they_take():
+    update, _ = episodes_update([(1, 1.0, "")], [(1, 0.0, "")] * 9, success=[True, False])
+    advantages_B_T = torch.tensor([[0.6] + [0.0] * 8, [-0.2] * 9], dtype=torch.float64)
+    changed_B_T = REC(balance=True).turn_advantage(update, advantages_B_T)
+    assert changed_B_T[0].tolist() == pytest.approx([0.4] + [0.0] * 8)
+    assert changed_B_T[1].tolist() == pytest.approx([-0.4] * 9)
+
+
+def test_the_median_of_groups_is_taken_once_in_an_update(monkeypatch):
+    """Of 10,240 means and 2,048 rows it took seconds: once for each row."""
+    asked, method = [], SPEAR()
+    method.buffer = dict.fromkeys([(0, i) for i in range(50)], type("Row", (), {"value": 1.0, "row": None}))
+    monkeypatch.setattr("polytune.methods.spear.median", lambda means: asked.append(1) or 0.25)
+    assert method.replay(3, 1.0) == [(None, 0.75)] * 3
+    assert len(asked) == 1
+
+
+def test_steps_are_compared_by_rewards_of_other_methods_too():
+    update, _ = episodes_update([(1, 0.0, ""), (1, 1.0, "")], [(1, 0.0, ""), (1, 1.0, "")])
+    plain_B_T = StepGRPO(eps=1e-12).turn_advantage(update, torch.zeros(2, 2, dtype=torch.float64))
+    assert plain_B_T.abs().max() == 0.0
+    update.bonus_B_T = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    found_B_T = StepGRPO(eps=1e-12).turn_advantage(update, torch.zeros(2, 2, dtype=torch.float64))
+    assert found_B_T[:, 0].tolist() == pytest.approx([math.sqrt(0.5), -math.sqrt(0.5)])
+
+
+@pytest.mark.parametrize("option", ["keep", "keep_tokens"])
+def test_d3s_keeps_something(option):
+    """A share of 0 of the attempts divided by 0; of the tokens it kept them all."""
+    with pytest.raises(ValueError, match=f"{option} must be above 0"):
+        build_methods(["d3s"], {"d3s": {option: 0.0}})
