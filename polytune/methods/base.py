@@ -98,6 +98,7 @@ class Update:
 
     seed: of random numbers, another one in every run, update and process.
     turns_mask_B_T: own turns, without blank rows.
+    bonus_B_T: what the hooks ``reward`` have added to the rewards of turns, (B, T); 0 until they have.
     scored_B_T: those that sets or the critic have scored; None until they have.
     groups_G_N: row numbers of independent attempts from one state: vines of a rollout state, episodes of a start state.
         Groups may differ in size.
@@ -121,6 +122,7 @@ class Update:
     logprobs_B_C: torch.Tensor
     groups_G_N: Sequence[Sequence[int]] = ()
     probed: dict[str, torch.Tensor] = field(default_factory=dict)
+    bonus_B_T: torch.Tensor | float = 0.0
     scored_B_T: torch.Tensor | None = None
     sum: Callable[[list[float]], list[float]] = list
     gather: Callable[[list], list] = list

@@ -42,6 +42,7 @@ class StepGRPO(Method):
         for row, trajectory in enumerate(update.trajectories):
             told = [turn.reward for turn in trajectory.turns]
             rewards_B_T[row, : len(told)] = torch.tensor(told, dtype=rewards_B_T.dtype)
+        rewards_B_T += update.bonus_B_T
         for rows in update.groups_G_N:
             own_N_T = update.turns_mask_B_T[rows].double()
             count_T, r_N_T = own_N_T.sum(dim=0).clamp(min=1), rewards_B_T[rows]
