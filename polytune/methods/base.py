@@ -232,6 +232,9 @@ class Method:
     ``only_adds``: ``turn_advantage`` adds numbers of at least 0 to advantages and does nothing else to them, so that it
     may stand beside a credit rule that keeps what sets give and take apart (``per_set``). ``rewrites``: ``advantage``
     may do other than add such numbers to those of tokens, so that it may not.
+    ``replaces``: "loss" where ``loss`` stands in the place of the clipped surrogate, at all tokens or some, so that no
+    other method may do so, or weigh it; "advantages" where ``turn_advantage`` reads none of those that it is given, so
+    that methods before it would have changed them for nothing.
     ``logs``: what the figures mean that it records. ``page``: that of the documentation on which it stands, where its
     hooks do not say it (docs/site/families.py)."""
 
@@ -239,6 +242,7 @@ class Method:
     signs: ClassVar[Any] = None
     only_adds: ClassVar[bool] = False
     rewrites: ClassVar[bool] = False
+    replaces: ClassVar[str] = ""
     logs: ClassVar[Mapping[str, Metric]] = {}
     page: ClassVar[str] = ""
 

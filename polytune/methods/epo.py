@@ -14,14 +14,14 @@ episode. Degenerate cases: before the first update there is no band; coef 0 does
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Seen, Update
-from polytune.methods.options import require_option
+from polytune.methods.options import require_option, require_run_temperature
 from polytune.methods.turns import turn_entropies, turn_means
 
 
@@ -54,6 +54,9 @@ class EPO(Method):
             f"**EPO** (arXiv 2509.22576): an entropy bonus {self.coef:g}, and a turn's entropy is held between "
             f"{self.low:g} and {self.high:g} times its mean over earlier updates."
         )
+
+    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        require_run_temperature("epo", "entropies with those of earlier updates", objective)
 
     def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
         return {"epo/entropy": seen.entropies()}

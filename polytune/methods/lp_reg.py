@@ -20,7 +20,7 @@ import torch
 from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Seen, Update
-from polytune.methods.options import require_option
+from polytune.methods.options import require_option, require_run_temperature
 
 DROPPED = -1e4
 
@@ -31,6 +31,7 @@ class LpReg(Method):
     share: float = 0.01
     coef: float = 1.0
     most: float = 10.0
+    replaces: ClassVar[str] = "loss"
     page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "lp_reg/share": Metric(
@@ -53,6 +54,7 @@ class LpReg(Method):
             trainer.loss_type == "dapo",
             f"method 'lp_reg' replaces terms of a mean over all tokens, loss_type 'dapo', not {trainer.loss_type!r}.",
         )
+        require_run_temperature("lp_reg", "logprobs with those of a filter", objective)
 
     def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
         logprobs_d_V = seen.head(seen.at(before=1)).float().log_softmax(dim=-1)

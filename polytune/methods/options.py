@@ -9,6 +9,7 @@ from typing import Any
 
 from polytune.checks import require, require_number
 from polytune.lookup import find
+from polytune.methods.base import Method
 from polytune.tables import METHODS
 
 #: types that an option's annotation may name, and what a message calls them; others are for the method to check
@@ -69,4 +70,17 @@ def require_lasting_signatures(method: str, what: str, objective: Any, fix: str)
         objective.signature in ("task", "actions"),
         f"method {method!r} {what}, but signature {objective.signature!r} numbers the clusters of a group anew in "
         f"every update: {fix}.",
+    )
+
+
+def require_run_temperature(method: str, what: str, objective: Any) -> None:
+    """Raise ``ValueError`` where another method changes temperatures by token: ``Seen.head`` and ``Seen.entropies`` are
+    without its factors, logprobs with them; ``what`` the method compares."""
+    tempering = [
+        name for name in objective.methods if find("method", name, METHODS).temperature is not Method.temperature
+    ]
+    require(
+        not tempering,
+        f"method {method!r} compares {what} at the run's temperature, which method "
+        f"{', '.join(map(repr, tempering))} changes by token: leave one of them out.",
     )

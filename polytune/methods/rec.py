@@ -54,6 +54,7 @@ class REC(Method):
     tau: float = 0.0
     shift: float = 0.0
     balance: bool = False
+    replaces: ClassVar[str] = "loss"
     logs: ClassVar[dict[str, Metric]] = {
         "rec/inside": Metric(
             "share of own tokens inside the region",

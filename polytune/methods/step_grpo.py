@@ -22,6 +22,7 @@ from polytune.methods.options import require_option
 class StepGRPO(Method):
     to_go: bool = True
     eps: float = 1e-6
+    replaces: ClassVar[str] = "advantages"
     page: ClassVar[str] = "groups"
 
     def __post_init__(self) -> None:

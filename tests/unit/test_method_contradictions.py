@@ -132,6 +132,18 @@ ARCHIVE = ("--method_args", "archive.failures=true")
             ("--methods", "props", "context_rollouts", "--set_normalise", "none"),
             ["props", "context_rollouts", "leave one out"],
         ),
+        *(
+            (GRPO, ("--methods", *names), [*names, "surrogate", "leave one out"])
+            for names in (("lp_reg", "kl_cov"), ("nft", "mdpo"), ("oreal", "steer"), ("clip_cov", "rec"))
+        ),
+        *(
+            (GRPO, ("--methods", *names), [*names, "temperature"])
+            for names in (("lp_reg", "ead"), ("b_star", "steer"), ("epo", "b_star"))
+        ),
+        *(
+            (GRPO, ("--methods", *names), [*names, "name it first"])
+            for names in (("ucb", "step_grpo"), ("episode_mean", "step_grpo"))
+        ),
         (
             PPO,
             ("--methods", "set_bonus", "--method_args", "set_bonus.objective=polycromic"),
@@ -186,6 +198,8 @@ def test_a_loss_that_weighs_lengths_by_itself_is_refused(name, loss):
     [
         (GRPO, ("--methods", "episode_mean")),
         (GRPO, ("--methods", "optimal_baseline")),
+        (GRPO, ("--methods", "step_grpo", "ucb", "nft")),
+        (GRPO, ("--methods", "clip_cov", "steer", "verl")),
         (PPO, ("--methods", "episode_mean", "archive", *ARCHIVE)),
         (EPO, ("--objective", "qd_score", "--methods", "archive")),
         (EPO, ("--objective", "coverage", "--methods", "flat_success")),
