@@ -24,7 +24,7 @@ Methods run in the order in which the run names them. What a hook sees is one pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,6 +39,8 @@ Weights = Mapping[str, torch.Tensor]
 Scored = tuple[list[float], list[float]]
 #: rows -> what the policy of this moment says of each, in this process
 Score = Callable[[Sequence[Row]], list[Scored]]
+#: whose distributions over the vocabulary are in memory at the same time
+TOKENS_AT_ONCE = 2048
 
 
 class Beginning(NamedTuple):
@@ -179,16 +181,26 @@ class Seen:
         sums_b_H.index_add_(0, rows_d, self.at().float())
         return sums_b_H / self.own_b_C.sum(dim=1, keepdim=True).clamp(min=1)
 
+    def distributions(self) -> Iterator[torch.Tensor]:
+        """Logprobs (c, V) of all tokens at some own tokens after the other, row by row, in float32."""
+        return distributions(self.head, self.at(before=1))
+
     def entropies(self) -> torch.Tensor:
         """Of the distributions of own tokens, in nats, (b, C); 0 elsewhere."""
-        logprobs_d_V = self.head(self.at(before=1)).float().log_softmax(dim=-1)
-        return self.spread(-(logprobs_d_V.exp() * logprobs_d_V).sum(dim=-1))
+        found = [-(logprobs_c_V.exp() * logprobs_c_V).sum(dim=-1) for logprobs_c_V in self.distributions()]
+        return self.spread(torch.cat(found))
 
     def spread(self, numbers_d: torch.Tensor) -> torch.Tensor:
         """(b, C, ...) of what each own token has, 0 elsewhere."""
         spread_b_C = numbers_d.new_zeros(*self.own_b_C.shape, *numbers_d.shape[1:])
         spread_b_C[self.own_b_C] = numbers_d
         return spread_b_C
+
+
+def distributions(head: Callable[[torch.Tensor], torch.Tensor], hidden_d_H: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Logprobs (c, V) of some hidden states after the other, float32: those of all of an update's tokens over a
+    vocabulary do not fit into memory at once."""
+    return (head(hidden_c_H).float().log_softmax(dim=-1) for hidden_c_H in hidden_d_H.split(TOKENS_AT_ONCE))
 
 
 @dataclass

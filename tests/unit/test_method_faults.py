@@ -7,12 +7,17 @@ import pytest
 import torch
 from made_updates import episodes_update, tree, update_of
 
-from polytune.methods import build_methods
+from polytune.methods import Seen, Update, build_methods
 from polytune.methods.b_star import BStaR
 from polytune.methods.dynamic_rewards import DynamicRewards, pareto
+from polytune.methods.epo import EPO
+from polytune.methods.hpt import HPT
+from polytune.methods.lp_reg import LpReg
 from polytune.methods.rec import REC
 from polytune.methods.spear import SPEAR
 from polytune.methods.step_grpo import StepGRPO
+from polytune.methods.thr import THR
+from polytune.rollout import Trajectory, Tree, Turn
 
 
 def test_a_temperature_is_held_whatever_it_scores_meanwhile():
@@ -70,3 +75,63 @@ def test_d3s_keeps_something(option):
     """A share of 0 of the attempts divided by 0; of the tokens it kept them all."""
     with pytest.raises(ValueError, match=f"{option} must be above 0"):
         build_methods(["d3s"], {"d3s": {option: 0.0}})
+
+
+def vine_update():
+    """A seed trajectory of three turns that succeeds, and two vines of its last turn that fail."""
+    seed = Trajectory(turns=[Turn((1,), (0.0,), 0.0)] * 3, stop_reason="success")
+    vines = [Trajectory(parent=seed, branch_turn=2, turns=[Turn((1,), (0.0,), 0.0)], stop_reason="no") for _ in "ab"]
+    index_B_C = torch.tensor([[0, 1, 2], [0, -1, -1], [0, -1, -1]])
+    return Update(
+        seed=0, trees=[Tree(0, (1,), [seed], [[vines]])], turns_mask_B_T=index_B_C >= 0, turn_index_B_C=index_B_C,
+        logprobs_B_C=torch.zeros(3, 3), groups_G_N=[[1, 2], [0]],
+        probed={"epo/entropy": torch.tensor([[1.0, 2.0, 3.0], [5.0, 0.0, 0.0], [7.0, 0.0, 0.0]])},
+    )  # fmt: skip
+
+
+def test_a_turn_of_a_vine_is_that_of_the_episode():
+    """The vines' only turn is the third one, not the first."""
+    method = EPO()
+    method.learn(vine_update())
+    assert (method.sums / method.counts).tolist() == [1.0, 2.0, 5.0]
+    method.advantage(vine_update(), torch.zeros(3, 3), sent := {})
+    assert sent["epo/mean"].tolist() == [[1.0, 2.0, 5.0], [5.0] * 3, [5.0] * 3]
+
+
+def test_vines_that_fail_beside_a_success_are_reinforced():
+    """HPT leaves out what it imitates instead, and that is chosen by start states, not by groups."""
+    method, update = HPT(), vine_update()
+    advantages_B_T = torch.ones(3, 3, dtype=torch.float64)
+    assert torch.equal(method.turn_advantage(update, advantages_B_T), advantages_B_T)
+    method.learn(update)
+    assert method.failing == []
+    update.trees[0].seeds[0].stop_reason = "no"
+    method.learn(update)
+    assert method.failing == [0] and not method.turn_advantage(update, advantages_B_T).any()
+
+
+@pytest.mark.parametrize("name", ["entropy", "lp_reg", "thr"])
+def test_distributions_of_many_tokens_are_never_in_memory_at_once(name, monkeypatch):
+    """In parts of two tokens, all is as in one."""
+    generator = torch.Generator().manual_seed(0)
+    weights_H_V, hidden_b_L_H = (torch.randn(size, generator=generator) for size in ((4, 6), (3, 6, 4)))
+    ids_b_C, asked = torch.randint(6, (3, 5), generator=generator), []
+    seen = Seen(hidden_b_L_H, torch.ones(3, dtype=torch.long), ids_b_C, torch.ones(3, 5, dtype=torch.bool),
+                lambda hidden_d_H: asked.append(len(hidden_d_H)) or hidden_d_H @ weights_H_V)  # fmt: skip
+
+    def found():
+        if name == "entropy":
+            return seen.entropies()
+        if name == "lp_reg":
+            return LpReg(kappa=0.5).probe(seen)["lp_reg/log_q"]
+        update, _ = episodes_update(*[[(5, 0.0, "")]] * 3, success=[True, False, True])
+        update.turn_index_B_C, update.head = torch.zeros(3, 5, dtype=torch.long), seen.head
+        update.probed = THR().probe(seen)
+        return THR(beta=0.1).advantage(update, weights_H_V.new_ones(3, 5), {})
+
+    whole = found()
+    for module in ("base", "lp_reg"):
+        monkeypatch.setattr(f"polytune.methods.{module}.TOKENS_AT_ONCE", 2)
+    asked.clear()
+    torch.testing.assert_close(found(), whole)
+    assert max(asked) == 2 and sum(asked) == 15
