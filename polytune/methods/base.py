@@ -296,8 +296,8 @@ class Method:
     def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
         """What grows in the place of the starts that are due in this process: each may get a root, another start state
         (``Start.instead``), or a number of seed trajectories of its own, as many in all as those that are due. An
-        update asks once or several times, as its budget allows, so random numbers must follow from ``run_seed`` and
-        the start alone."""
+        update asks once or several times, as its budget allows, so random numbers must follow from ``run_seed``,
+        which is another one for each method that has this hook, and the start alone."""
         return due
 
     def temperature(self, token: int, progress: float) -> float:

@@ -8,16 +8,20 @@ import torch
 from made_updates import episodes_update, tree, update_of
 
 from polytune.methods import Seen, Update, build_methods
+from polytune.methods.alp import ALP
+from polytune.methods.archive import Archive
 from polytune.methods.b_star import BStaR
 from polytune.methods.dynamic_rewards import DynamicRewards, pareto
 from polytune.methods.epo import EPO
+from polytune.methods.go_explore import GoExplore
 from polytune.methods.hpt import HPT
 from polytune.methods.lp_reg import LpReg
 from polytune.methods.rec import REC
 from polytune.methods.spear import SPEAR
 from polytune.methods.step_grpo import StepGRPO
 from polytune.methods.thr import THR
-from polytune.rollout import Trajectory, Tree, Turn
+from polytune.rollout import Root, Start, Trajectory, Tree, Turn
+from polytune.trainer.rollouts import seeds_of_starts
 
 
 def test_a_temperature_is_held_whatever_it_scores_meanwhile():
@@ -135,3 +139,20 @@ def test_distributions_of_many_tokens_are_never_in_memory_at_once(name, monkeypa
     asked.clear()
     torch.testing.assert_close(found(), whole)
     assert max(asked) == 2 and sum(asked) == 15
+
+
+def test_what_one_method_draws_at_a_start_says_nothing_of_the_next_one():
+    """With one run seed Go-Explore rooted all starts that ALP kept, and open states took all roots of Go-Explore."""
+    methods = {"alp": ALP(uniform=0.3), "archive": Archive(), "go_explore": GoExplore(share=0.5)}
+    seeds = seeds_of_starts(methods, 7)
+    assert seeds["alp"] == 7 and list(seeds) == ["alp", "go_explore"]
+    assert seeds_of_starts({"go_explore": GoExplore()}, 7) == {"go_explore": 7}
+    methods["alp"].known = {0: (0.5, 0.0), 1: (0.5, 0.5)}
+    root = Root(0, (9,), (Turn((1,), (), 0.0, (1,)),), b"")
+    methods["go_explore"].roots, methods["go_explore"].visits = {(0, (1,)): root}, {(0, (1,)): 1}
+    starts = [Start(0, attempt, None, 4) for attempt in range(2000)]
+    for name, seed in seeds.items():
+        starts = methods[name].starts(starts, seed)
+    kept = [start for start in starts if start.start_state == 0]
+    assert len(kept) == pytest.approx(600, abs=60)
+    assert sum(start.root is not None for start in kept) == pytest.approx(len(kept) / 2, abs=50)
