@@ -246,7 +246,8 @@ class Method:
     may do other than add such numbers to those of tokens, so that it may not.
     ``replaces``: "loss" where ``loss`` stands in the place of the clipped surrogate, at all tokens or some, so that no
     other method may do so, or weigh it; "advantages" where ``turn_advantage`` reads none of those that it is given, so
-    that methods before it would have changed them for nothing.
+    that methods before it would have changed them for nothing; "return" where ``reward`` takes an attempt's own return
+    away and gives another one, which only one method may.
     ``logs``: what the figures mean that it records. ``page``: that of the documentation on which it stands, where its
     hooks do not say it (docs/site/families.py)."""
 

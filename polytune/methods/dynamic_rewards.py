@@ -35,6 +35,7 @@ KNOWN = ("return", "distinct", "brief")
 class DynamicRewards(Method):
     objectives: str = "return/distinct"
     weights: str = "1/1"
+    replaces: ClassVar[str] = "return"
     logs: ClassVar[dict[str, Metric]] = {
         "dynamic_rewards/factor": Metric("factor on the weights of the rewards in this update", "factor", "1 or above"),
     }

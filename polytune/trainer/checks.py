@@ -82,13 +82,20 @@ def _check_apart(methods: Mapping[str, Method]) -> None:
 
 
 def _check_replacing(methods: Mapping[str, Method]) -> None:
-    """One loss in the surrogate's place, and nothing that changes advantages before they are put aside."""
+    """One loss in the surrogate's place, one return in the task's, and nothing that changes advantages before they are
+    put aside."""
     losses = [name for name, own in methods.items() if own.replaces == "loss"]
     weighing = [name for name, own in methods.items() if own.has("weight") and name not in losses]
     require(
         len(losses) < 2 and not (losses and weighing),
         f"method {losses[0] if losses else ''} puts a loss in the place of the clipped surrogate, which method "
         f"{', '.join([*losses[1:], *weighing])} replaces or weighs, too: leave one out.",
+    )
+    paying = [name for name, own in methods.items() if own.replaces == "return"]
+    require(
+        len(paying) < 2,
+        f"methods {', '.join(paying)} each put another return in the place of an attempt's own, which would be taken "
+        "away twice: leave one out.",
     )
     changing = [name for name, own in methods.items() if own.has("turn_advantage")]
     late = [name for name in changing[1:] if methods[name].replaces == "advantages"]

@@ -141,6 +141,10 @@ ARCHIVE = ("--method_args", "archive.failures=true")
             for names in (("lp_reg", "ead"), ("b_star", "steer"), ("epo", "b_star"))
         ),
         *(
+            (GRPO, ("--methods", *names, "--set_normalise", "none"), [*names, "taken away twice"])
+            for names in (("flat_success", "efficiency"), ("dynamic_rewards", "flat_success"))
+        ),
+        *(
             (GRPO, ("--methods", *names), [*names, "name it first"])
             for names in (("ucb", "step_grpo"), ("episode_mean", "step_grpo"))
         ),

@@ -12,10 +12,12 @@ from polytune.methods.alp import ALP
 from polytune.methods.archive import Archive
 from polytune.methods.b_star import BStaR
 from polytune.methods.dynamic_rewards import DynamicRewards, pareto
+from polytune.methods.early_stop import EarlyStop
 from polytune.methods.epo import EPO
 from polytune.methods.go_explore import GoExplore
 from polytune.methods.hpt import HPT
 from polytune.methods.lp_reg import LpReg
+from polytune.methods.mrt import MRT
 from polytune.methods.rec import REC
 from polytune.methods.spear import SPEAR
 from polytune.methods.step_grpo import StepGRPO
@@ -156,3 +158,24 @@ def test_what_one_method_draws_at_a_start_says_nothing_of_the_next_one():
     kept = [start for start in starts if start.start_state == 0]
     assert len(kept) == pytest.approx(600, abs=60)
     assert sum(start.root is not None for start in kept) == pytest.approx(len(kept) / 2, abs=50)
+
+
+def test_rollout_states_at_one_turn_are_one_state():
+    """Two groups of vines before the only turn, of returns 1 and 0: J is 1/2, and the turn brought 1/2."""
+    update = vine_update()
+    seed = Trajectory(turns=[Turn((1,), (0.0,), 1.0)], stop_reason="success")
+    vines = [Trajectory(parent=seed, turns=[Turn((1,), (0.0,), float(win))]) for win in (1, 1, 0, 0)]
+    update.trees = [Tree(0, (1,), [seed], [[vines[:2], vines[2:]]])]
+    update.turns_mask_B_T = torch.ones(5, 1, dtype=torch.bool)
+    assert MRT().reward(update).flatten().tolist() == [0.5, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_the_longest_success_is_known_before_a_turn_asks():
+    """It was looked for among all start states' at each turn of each episode."""
+    update, _ = update_of(tree(0, 1))
+    method, again = EarlyStop(stretch=3.0), EarlyStop(stretch=3.0)
+    assert method.most(5) == math.inf
+    method.learn(update)
+    again.restore(method.state())
+    for own in (method, again):
+        assert own.longest == 1 and own.most(0) == own.most(5) == 3
