@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 4
 TOGETHER = [
     ["clip_cov", "steer", "thr", "d3s", "epo", "empg", "verl"],
-    ["rec", "bnpo", "efficiency"],
+    ["rec", "bnpo", "efficiency", "optimal_baseline"],
     ["spear", "dph_rl", "weighted_replay", "kl_cov"],
     ["demonstrations", "hpt", "swarm", "recall_extend", "lp_reg"],
     ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack", "early_stop", "alp_gmm", "mdpo"],
@@ -42,7 +42,6 @@ TOGETHER = [
         "flat_success",
         "duration",
         "episode_mean",
-        "optimal_baseline",
         "nft",
     ],
     ["ead", "b_star", "copg", "dynamic_rewards"],

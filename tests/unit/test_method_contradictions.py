@@ -113,6 +113,10 @@ ARCHIVE = ("--method_args", "archive.failures=true")
 @pytest.mark.parametrize(
     ("recipe", "flags", "words"),
     [
+        *(
+            (GRPO, ("--methods", *names), [*names, "leave one"])
+            for names in (("optimal_baseline", "episode_mean"), ("episode_mean", "optimal_baseline"))
+        ),
         (PPO, ("--methods", "optimal_baseline"), ["optimal_baseline", "critic", "'head'", "episode_mean"]),
         *(
             (EPO, ("--objective", objective, "--methods", "archive", *ARCHIVE), [objective, "archive", "failures"])

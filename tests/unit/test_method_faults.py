@@ -5,10 +5,11 @@ import random
 
 import pytest
 import torch
-from made_updates import episodes_update, tree, update_of
+from made_updates import beginning, episodes_update, tree, update_of
 
 from polytune.methods import Seen, Update, build_methods
 from polytune.methods.alp import ALP
+from polytune.methods.alp_gmm import ALPGMM
 from polytune.methods.archive import Archive
 from polytune.methods.b_star import BStaR
 from polytune.methods.dynamic_rewards import DynamicRewards, pareto
@@ -179,3 +180,22 @@ def test_the_longest_success_is_known_before_a_turn_asks():
     again.restore(method.state())
     for own in (method, again):
         assert own.longest == 1 and own.most(0) == own.most(5) == 3
+
+
+def test_progress_is_told_from_the_nearest_tree_seen_last():
+    """As a search through all trees so far, of which there may be a hundred thousand; after a restart, too."""
+    random.seed(1)
+    method, again, every = ALPGMM(window=10**6, least=2), ALPGMM(window=10**6, least=2), []
+    for own in (method, again):
+        own.begin(beginning(range(0, 36, 4)))
+    for number in range(60):
+        state, wins = random.randrange(0, 36, 4), random.randrange(5)
+        gaps = [abs(other - state) for other, _ in every]
+        near = max((i for i, gap in enumerate(gaps) if gap == min(gaps)), default=0)
+        due = abs(wins / 4 - every[near][1]) if number > 2 else 0.0
+        every.append((state, wins / 4))
+        method.learn(update_of(tree(state, wins))[0])
+        assert method.seen[-1][2] == pytest.approx(due)
+        again.restore(method.state())
+        assert list(again.last.items()) == list(method.last.items())
+    assert len(method.last) == 9
