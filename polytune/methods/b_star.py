@@ -11,13 +11,13 @@ every method with temperatures. Degenerate cases: all scores 0: the lowest tempe
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
-from polytune.methods.options import require_option
+from polytune.methods.options import require_names, require_option
 
 
 @dataclass
@@ -48,6 +48,9 @@ class BStaR(Method):
             f"times the "
             "run's by the balance of right and different answers."
         )
+
+    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        require_names("b_star", objective)
 
     @property
     def place(self) -> int:

@@ -26,6 +26,7 @@ from polytune.checks import require, require_number
 from polytune.lookup import find, is_path
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
+from polytune.methods.options import require_names
 from polytune.rollout import Trajectory
 
 KNOWN = ("return", "distinct", "brief")
@@ -67,6 +68,8 @@ class DynamicRewards(Method):
         )
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        if "distinct" in self.names:
+            require_names("dynamic_rewards", objective)
         require(
             objective.set_normalise == "none",
             "method 'dynamic_rewards' pays some updates more, which a division by their spread takes away: set "

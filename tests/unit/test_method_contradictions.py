@@ -131,6 +131,14 @@ ARCHIVE = ("--method_args", "archive.failures=true")
             (EPO, ("--diversity", "leverage", "--methods", *names), ["archive", "hidden_signatures", "leave one"])
             for names in (("archive", "hidden_signatures"), ("hidden_signatures", "archive"))
         ),
+        *(
+            (
+                EPO,
+                ("--diversity", "leverage", "--methods", name, "hidden_signatures", "--set_normalise", "none"),
+                [name, "hidden_signatures", "vectors"],
+            )
+            for name in ("b_star", "dynamic_rewards", "vas")
+        ),
         (
             GRPO,
             ("--methods", "props", "context_rollouts", "--set_normalise", "none"),
