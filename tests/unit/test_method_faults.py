@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from made_updates import beginning, episodes_update, tree, update_of
+from made_updates import beginning, due, episodes_update, tree, update_of
 
 from polytune.methods import Seen, Update, build_methods
 from polytune.methods.alp import ALP
@@ -199,3 +199,15 @@ def test_progress_is_told_from_the_nearest_tree_seen_last():
         again.restore(method.state())
         assert list(again.last.items()) == list(method.last.items())
     assert len(method.last) == 9
+
+
+def test_progress_is_a_mean_over_start_states_that_have_one():
+    method = ALP()
+    method.learn(update_of(*[tree(state, 0) for state in range(10)])[0])
+    assert method.starts(due(3), 0) == due(3)
+    update, told = update_of(tree(0, 4))
+    method.learn(update)
+    assert told["alp/progress"] == 1.0
+    again = ALP()
+    again.restore(method.state())
+    assert again.known == method.known
