@@ -20,6 +20,7 @@ from polytune.methods.hpt import HPT
 from polytune.methods.lp_reg import LpReg
 from polytune.methods.mrt import MRT
 from polytune.methods.rec import REC
+from polytune.methods.remix import ReMix
 from polytune.methods.spear import SPEAR
 from polytune.methods.step_grpo import StepGRPO
 from polytune.methods.thr import THR
@@ -211,3 +212,13 @@ def test_progress_is_a_mean_over_start_states_that_have_one():
     again = ALP()
     again.restore(method.state())
     assert again.known == method.known
+
+
+def test_rows_are_kept_free_no_longer_than_there_is_something_to_replay():
+    method = ReMix(share=0.25, until=0.5)
+    for progress, wanted in ((0.0, 4), (0.4, 4), (0.6, 4), (0.8, 0)):
+        assert method.wanted_rows(16) == wanted
+        update, _ = episodes_update([(1, 1.0, "")], [(1, 0.0, "")])
+        update.progress = progress
+        method.advantage(update, torch.tensor([[0.5], [-0.5]]), {})
+        method.learn(update)
