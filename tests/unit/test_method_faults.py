@@ -24,6 +24,7 @@ from polytune.methods.remix import ReMix
 from polytune.methods.spear import SPEAR
 from polytune.methods.step_grpo import StepGRPO
 from polytune.methods.thr import THR
+from polytune.methods.verl import effective_rank
 from polytune.rollout import Root, Start, Trajectory, Tree, Turn
 from polytune.trainer.rollouts import seeds_of_starts
 
@@ -222,3 +223,12 @@ def test_rows_are_kept_free_no_longer_than_there_is_something_to_replay():
         update.progress = progress
         method.advantage(update, torch.tensor([[0.5], [-0.5]]), {})
         method.learn(update)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_rows_alike_have_no_effective_rank(rows):
+    """Their mean is off by rounding, which counted as one direction."""
+    row_1_H = 30 * torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
+    assert effective_rank(row_1_H.repeat(rows, 1)) == 0.0
+    assert effective_rank(torch.zeros(rows, 4)) == 0.0
+    assert effective_rank(torch.cat([row_1_H, 1.001 * row_1_H])) == pytest.approx(1.0, abs=0.01)
