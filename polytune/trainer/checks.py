@@ -82,8 +82,8 @@ def _check_apart(methods: Mapping[str, Method]) -> None:
 
 
 def _check_replacing(methods: Mapping[str, Method]) -> None:
-    """One loss in the surrogate's place, one return in the task's, and nothing that changes advantages before they are
-    put aside."""
+    """One loss in the surrogate's place, one return in the task's, one reference, and nothing that changes advantages
+    before they are put aside."""
     losses = [name for name, own in methods.items() if own.replaces == "loss"]
     weighing = [name for name, own in methods.items() if own.has("weight") and name not in losses]
     require(
@@ -96,6 +96,12 @@ def _check_replacing(methods: Mapping[str, Method]) -> None:
         len(paying) < 2,
         f"methods {', '.join(paying)} each put another return in the place of an attempt's own, which would be taken "
         "away twice: leave one out.",
+    )
+    referring = [name for name, own in methods.items() if own.sets_reference]
+    require(
+        len(referring) < 2,
+        f"methods {', '.join(referring)} each set the policy that the KL term refers to, so that the last one would "
+        "win: leave one out.",
     )
     changing = [name for name, own in methods.items() if own.has("turn_advantage")]
     late = [name for name in changing[1:] if methods[name].replaces == "advantages"]

@@ -45,8 +45,8 @@ TOGETHER = [
         "nft",
     ],
     ["ead", "b_star", "copg", "dynamic_rewards"],
-    ["chi_squared", "f_dpg", "remix", "f_dpo", "implicit_sft"],
-    ["salsa", "nash_mirror_prox", "rpo"],
+    ["salsa", "chi_squared", "f_dpg", "f_dpo", "implicit_sft"],
+    ["nash_mirror_prox", "rpo"],
     ["context_rollouts", "critique_grpo", "oreal"],
 ]
 TOGETHER += [[name] for name in METHODS if not any(name in names for names in TOGETHER)]

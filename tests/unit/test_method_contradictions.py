@@ -156,6 +156,11 @@ ARCHIVE = ("--method_args", "archive.failures=true")
             (GRPO, ("--methods", *names, "--set_normalise", "none"), [*names, "taken away twice"])
             for names in (("flat_success", "efficiency"), ("dynamic_rewards", "flat_success"))
         ),
+        (
+            GRPO,
+            ("--methods", "salsa", "nash_mirror_prox", "--kl_reference", "pretrained", "--kl_coef", "0.01"),
+            ["salsa", "nash_mirror_prox", "KL term"],
+        ),
         *(
             (GRPO, ("--methods", *names), [*names, "name it first"])
             for names in (("ucb", "step_grpo"), ("episode_mean", "step_grpo"))
