@@ -24,19 +24,25 @@ from polytune.methods.options import require_option
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.rollout import Start
 
+#: ALP of a start state that was met once
+NONE_YET = -1.0
+
 
 @dataclass
 class ALP(Method):
     uniform: float = 0.2
     logs: ClassVar[dict[str, Metric]] = {
         "alp/progress": Metric(
-            "mean change of success rates between two trees of a start state", "share", "above 0", "0: nothing changes"
+            "mean change of success rates between the last two trees of start states met twice",
+            "share",
+            "above 0",
+            "0: nothing changes",
         ),
     }
 
     def __post_init__(self) -> None:
         require_option("uniform", self.uniform, 0.0, 1.0)
-        self.known: Known = {}  # start state -> (success rate, ALP)
+        self.known: Known = {}  # start state -> (success rate, ALP or NONE_YET)
 
     def says(self) -> str:
         return (
@@ -46,7 +52,7 @@ class ALP(Method):
         )
 
     def starts(self, due: Sequence[Start], run_seed: int) -> list[Start]:
-        states, weights = list(self.known), [progress for _, progress in self.known.values()]
+        states, weights = list(self.known), [max(progress, 0.0) for _, progress in self.known.values()]
         return [self._draw(start, states, weights, run_seed) for start in due]
 
     def _draw(self, start: Start, states: list[int], weights: list[float], run_seed: int) -> Start:
@@ -59,8 +65,9 @@ class ALP(Method):
         found = [(tree.start_state, (success_rate(tree.seeds),)) for tree in whole_trees(update)]
         for state, (rate,) in note({}, update, found).items():
             before = self.known.get(state)
-            self.known[state] = (rate, 0.0 if before is None else abs(rate - before[0]))
-        update.record("alp/progress", sum(own for _, own in self.known.values()) / max(len(self.known), 1))
+            self.known[state] = (rate, NONE_YET if before is None else abs(rate - before[0]))
+        twice = [progress for _, progress in self.known.values() if progress != NONE_YET]
+        update.record("alp/progress", sum(twice) / max(len(twice), 1))
 
     def state(self) -> dict[str, torch.Tensor]:
         return pack_known(self.known, 2)

@@ -58,6 +58,7 @@ class ALPGMM(Method):
         self.states: list[int] = []
         self.places_S_P = torch.zeros(0, 0, dtype=torch.float64)  # parameters of the states
         self.seen: list[tuple[int, float, float]] = []  # place of a state, success rate, ALP; all trees so far
+        self.last: dict[int, float] = {}  # place -> success rate of its last tree; the one that was seen last is last
         self.fitted = 0  # how many of them the mixture has
         self.mixture: Mixture | None = None
 
@@ -105,13 +106,19 @@ class ALPGMM(Method):
             place = self.states.index(state)
             progress = 0.0
             if len(self.seen) > self.least:
-                known_K_P = self.places_S_P[[own for own, _, _ in self.seen]]
-                progress = abs(rate - self.seen[self.nearest(self.places_S_P[place], known_K_P)][1])
+                known = list(self.last)
+                near = self.nearest(self.places_S_P[place], self.places_S_P[known])
+                progress = abs(rate - self.last[known[near]])
             self.seen.append((place, rate, progress))
+            self._note(place, rate)
         if len(self.seen) - self.fitted >= self.window:
             self._fit()
         recent = self.seen[-self.window :]
         update.record("alp_gmm/progress", sum(own[2] for own in recent) / max(len(recent), 1))
+
+    def _note(self, place: int, rate: float) -> None:
+        self.last.pop(place, None)
+        self.last[place] = rate
 
     def _fit(self) -> None:
         """The mixture of the last trees; the same whenever it is fitted again from the same trees."""
@@ -135,6 +142,9 @@ class ALPGMM(Method):
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         self.states, self.places_S_P = state["states"].tolist(), state["places"]
         self.seen = [(int(place), rate, progress) for place, rate, progress in state["seen"].tolist()]
+        self.last = {}
+        for place, rate, _ in self.seen:
+            self._note(place, rate)
         self.fitted, self.mixture = int(state["fitted"]), None
         if self.fitted:
             everything, self.seen = self.seen, self.seen[: self.fitted]

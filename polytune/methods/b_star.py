@@ -2,7 +2,7 @@
 
     bs of a group = min(u / wanted, 1) * wins / attempts,   u: distinct successful signatures;  the score is its mean
 ``steps`` temperatures from ``low`` to ``high`` (factors on the run's) take turns, an update each; then the one with the
-highest score is taken for ``hold`` updates, and so on.
+highest score is taken for ``hold`` updates, whatever it scores in them, and so on.
 
 Source: the authors' code: wanted 8; it counts right answers where the paper says unique ones, which are taken here; it
 measures on a small sample of its own and also sets a reward threshold, here each update of the run is the sample, and
@@ -11,13 +11,13 @@ every method with temperatures. Degenerate cases: all scores 0: the lowest tempe
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
-from polytune.methods.options import require_option
+from polytune.methods.options import require_names, require_option
 
 
 @dataclass
@@ -49,6 +49,9 @@ class BStaR(Method):
             "run's by the balance of right and different answers."
         )
 
+    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        require_names("b_star", objective)
+
     @property
     def place(self) -> int:
         """Of the temperature that is due."""
@@ -62,8 +65,10 @@ class BStaR(Method):
         trajectories = update.trajectories
         scores = [self.balance([trajectories[row] for row in rows]) for rows in update.groups_G_N]
         total, count = update.sum([sum(scores), float(len(scores))])
-        self.scores[self.place] = total / max(count, 1.0)
-        update.record("b_star/balance", self.scores[self.place])
+        score = total / max(count, 1.0)
+        if self.updates % (self.steps + self.hold) < self.steps:
+            self.scores[self.place] = score
+        update.record("b_star/balance", score)
         self.updates += 1
 
     def balance(self, group: list) -> float:

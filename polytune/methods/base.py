@@ -24,7 +24,7 @@ Methods run in the order in which the run names them. What a hook sees is one pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,6 +39,8 @@ Weights = Mapping[str, torch.Tensor]
 Scored = tuple[list[float], list[float]]
 #: rows -> what the policy of this moment says of each, in this process
 Score = Callable[[Sequence[Row]], list[Scored]]
+#: whose distributions over the vocabulary are in memory at the same time
+TOKENS_AT_ONCE = 2048
 
 
 class Beginning(NamedTuple):
@@ -98,6 +100,7 @@ class Update:
 
     seed: of random numbers, another one in every run, update and process.
     turns_mask_B_T: own turns, without blank rows.
+    bonus_B_T: what the hooks ``reward`` have added to the rewards of turns, (B, T); 0 until they have.
     scored_B_T: those that sets or the critic have scored; None until they have.
     groups_G_N: row numbers of independent attempts from one state: vines of a rollout state, episodes of a start state.
         Groups may differ in size.
@@ -121,6 +124,7 @@ class Update:
     logprobs_B_C: torch.Tensor
     groups_G_N: Sequence[Sequence[int]] = ()
     probed: dict[str, torch.Tensor] = field(default_factory=dict)
+    bonus_B_T: torch.Tensor | float = 0.0
     scored_B_T: torch.Tensor | None = None
     sum: Callable[[list[float]], list[float]] = list
     gather: Callable[[list], list] = list
@@ -177,16 +181,26 @@ class Seen:
         sums_b_H.index_add_(0, rows_d, self.at().float())
         return sums_b_H / self.own_b_C.sum(dim=1, keepdim=True).clamp(min=1)
 
+    def distributions(self) -> Iterator[torch.Tensor]:
+        """Logprobs (c, V) of all tokens at some own tokens after the other, row by row, in float32."""
+        return distributions(self.head, self.at(before=1))
+
     def entropies(self) -> torch.Tensor:
         """Of the distributions of own tokens, in nats, (b, C); 0 elsewhere."""
-        logprobs_d_V = self.head(self.at(before=1)).float().log_softmax(dim=-1)
-        return self.spread(-(logprobs_d_V.exp() * logprobs_d_V).sum(dim=-1))
+        found = [-(logprobs_c_V.exp() * logprobs_c_V).sum(dim=-1) for logprobs_c_V in self.distributions()]
+        return self.spread(torch.cat(found))
 
     def spread(self, numbers_d: torch.Tensor) -> torch.Tensor:
         """(b, C, ...) of what each own token has, 0 elsewhere."""
         spread_b_C = numbers_d.new_zeros(*self.own_b_C.shape, *numbers_d.shape[1:])
         spread_b_C[self.own_b_C] = numbers_d
         return spread_b_C
+
+
+def distributions(head: Callable[[torch.Tensor], torch.Tensor], hidden_d_H: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Logprobs (c, V) of some hidden states after the other, float32: those of all of an update's tokens over a
+    vocabulary do not fit into memory at once."""
+    return (head(hidden_c_H).float().log_softmax(dim=-1) for hidden_c_H in hidden_d_H.split(TOKENS_AT_ONCE))
 
 
 @dataclass
@@ -230,6 +244,10 @@ class Method:
     ``only_adds``: ``turn_advantage`` adds numbers of at least 0 to advantages and does nothing else to them, so that it
     may stand beside a credit rule that keeps what sets give and take apart (``per_set``). ``rewrites``: ``advantage``
     may do other than add such numbers to those of tokens, so that it may not.
+    ``replaces``: "loss" where ``loss`` stands in the place of the clipped surrogate, at all tokens or some, so that no
+    other method may do so, or weigh it; "advantages" where ``turn_advantage`` reads none of those that it is given, so
+    that methods before it would have changed them for nothing; "return" where ``reward`` takes an attempt's own return
+    away and gives another one, which only one method may.
     ``logs``: what the figures mean that it records. ``page``: that of the documentation on which it stands, where its
     hooks do not say it (docs/site/families.py)."""
 
@@ -237,6 +255,7 @@ class Method:
     signs: ClassVar[Any] = None
     only_adds: ClassVar[bool] = False
     rewrites: ClassVar[bool] = False
+    replaces: ClassVar[str] = ""
     logs: ClassVar[Mapping[str, Metric]] = {}
     page: ClassVar[str] = ""
 
@@ -278,8 +297,8 @@ class Method:
     def starts(self, due: Sequence[Start], run_seed: int) -> Sequence[Start]:
         """What grows in the place of the starts that are due in this process: each may get a root, another start state
         (``Start.instead``), or a number of seed trajectories of its own, as many in all as those that are due. An
-        update asks once or several times, as its budget allows, so random numbers must follow from ``run_seed`` and
-        the start alone."""
+        update asks once or several times, as its budget allows, so random numbers must follow from ``run_seed``,
+        which is another one for each method that has this hook, and the start alone."""
         return due
 
     def temperature(self, token: int, progress: float) -> float:

@@ -33,6 +33,7 @@ from polytune.methods.rec import mean_over_tokens
 class CoPG(Method):
     beta: float = 0.1
     to: str = "behaviour"
+    replaces: ClassVar[str] = "loss"
     page: ClassVar[str] = "pairs"
 
     def __post_init__(self) -> None:

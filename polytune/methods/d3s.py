@@ -4,7 +4,7 @@
     tokens:   the share ``keep_tokens`` of all own tokens kept so far with the largest |A_t| H_t
 Both shares grow in a line to 1 over the share ``until`` of the run: what is left out gets advantage 0. A subset of
 largest variance is one of the m + 1 such splits (an exchange argument; the tests compare it with all subsets), so a
-group costs O(N log N). An attempt's advantage is the mean over its own tokens.
+group costs O(N m). An attempt's advantage is the mean over its own tokens.
 
 Source: the abstract; the shares are not established, so options. Taken of the run's own advantages, those of sets too,
 since extremes of the raw reward need not be of interest. Assumes whole attempts from one state. Degenerate cases:
@@ -35,7 +35,7 @@ class D3S(Method):
 
     def __post_init__(self) -> None:
         for name in ("keep", "keep_tokens", "until"):
-            require_option(name, getattr(self, name), 0.0, 1.0)
+            require_option(name, getattr(self, name), 0.0, 1.0, above=name != "until")
 
     def says(self) -> str:
         return (

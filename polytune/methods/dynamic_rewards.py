@@ -26,6 +26,7 @@ from polytune.checks import require, require_number
 from polytune.lookup import find, is_path
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
+from polytune.methods.options import require_names
 from polytune.rollout import Trajectory
 
 KNOWN = ("return", "distinct", "brief")
@@ -35,6 +36,7 @@ KNOWN = ("return", "distinct", "brief")
 class DynamicRewards(Method):
     objectives: str = "return/distinct"
     weights: str = "1/1"
+    replaces: ClassVar[str] = "return"
     logs: ClassVar[dict[str, Metric]] = {
         "dynamic_rewards/factor": Metric("factor on the weights of the rewards in this update", "factor", "1 or above"),
     }
@@ -57,7 +59,7 @@ class DynamicRewards(Method):
         self.shares = [_number(weight) for weight in told]
         require(sum(self.shares) > 0, f"weights {self.weights!r} must not all be 0: change it in method_args.")
         self.shares = [share / sum(self.shares) for share in self.shares]
-        self.front: list[list[float]] = []  # means of updates, the first one's first
+        self.front: list[list[float]] = []  # means of updates that no other's dominate, after those of the first
 
     def says(self) -> str:
         return (
@@ -66,6 +68,8 @@ class DynamicRewards(Method):
         )
 
     def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        if "distinct" in self.names:
+            require_names("dynamic_rewards", objective)
         require(
             objective.set_normalise == "none",
             "method 'dynamic_rewards' pays some updates more, which a division by their spread takes away: set "
@@ -78,7 +82,7 @@ class DynamicRewards(Method):
         *sums, count = update.sum([*told_B_K.sum(dim=0).tolist(), float(len(told_B_K))])
         point = [total / max(count, 1.0) for total in sums]
         factor = self.factor(point)
-        self.front.append(point)
+        self.front = pareto([*self.front, point])
         update.record("dynamic_rewards/factor", factor)
         paid_B = factor * told_B_K @ torch.tensor(self.shares, dtype=torch.float64)
         bonus_B_T = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64)
@@ -115,6 +119,16 @@ class DynamicRewards(Method):
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         self.front = state["front"].tolist()
+
+
+def pareto(points: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """The first point, from which volumes count, and of the others those that no other one reaches everywhere."""
+    first, *others = points
+    kept = [own for i, own in enumerate(others) if not any(
+        all(a >= b for a, b in zip(other, own, strict=True)) and (other != own or j < i)
+        for j, other in enumerate(others) if j != i
+    )]  # fmt: skip
+    return [first, *kept]
 
 
 def hypervolume(points: Sequence[Sequence[float]]) -> float:

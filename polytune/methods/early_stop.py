@@ -48,6 +48,7 @@ class EarlyStop(Method):
             value = getattr(self, name)
             require_option(name, value, minimum)
         self.lengths: dict[int, list[int]] = {}  # start state -> turns of its last successes
+        self.longest: int | None = None  # of all of them; none before the first
 
     def says(self) -> str:
         circles = f", or where an observation came {self.repeats} times before" if self.repeats else ""
@@ -58,8 +59,8 @@ class EarlyStop(Method):
 
     def most(self, start_state: int) -> float:
         """Turns at which an episode of this start state is too long."""
-        known = self.lengths.get(start_state) or [turns for own in self.lengths.values() for turns in own]
-        return max(self.least, math.ceil(self.stretch * max(known))) if known else math.inf
+        longest = max(self.lengths[start_state]) if start_state in self.lengths else self.longest
+        return math.inf if longest is None else max(self.least, math.ceil(self.stretch * longest))
 
     def stop(self, start_state: int, episode: Trajectory) -> bool:
         seen = [turn.feedback_ids for turn in (*episode.shared_turns, *episode.turns)]
@@ -71,6 +72,7 @@ class EarlyStop(Method):
         ]
         for start_state, turns in sorted(update.gather(found)):
             self.lengths[start_state] = [*self.lengths.get(start_state, []), turns][-self.size :]
+        self.longest = max(map(max, self.lengths.values()), default=None)
         stopped = [own.stop_reason == STOPPED for own in update.trajectories]
         total, count = update.sum([float(sum(stopped)), float(len(stopped))])
         update.record("early_stop/stopped", total / max(count, 1.0))
@@ -81,3 +83,4 @@ class EarlyStop(Method):
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         self.lengths = dict(zip(state["start_states"].tolist(), unpack("turns", state), strict=True))
+        self.longest = max(map(max, self.lengths.values()), default=None)

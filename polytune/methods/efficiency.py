@@ -29,6 +29,7 @@ class Efficiency(Method):
     separator: str = ";"
     grade: str = ""
     coef: float = 1.0
+    replaces: ClassVar[str] = "return"
     logs: ClassVar[dict[str, Metric]] = {
         "efficiency/bonus": Metric("mean change of an attempt's reward", "reward"),
     }

@@ -40,6 +40,7 @@ class FDPG(Method):
     target: str = "success"
     beta: float = 1.0
     most: float = 5.0
+    replaces: ClassVar[str] = "advantages"
     page: ClassVar[str] = "losses"
 
     def __post_init__(self) -> None:

@@ -38,6 +38,7 @@ class FDPO(Method):
     most: float = 10.0
     nll: float = 0.0
     name: ClassVar[str] = "f_dpo"
+    replaces: ClassVar[str] = "loss"
     page: ClassVar[str] = "pairs"
     logs: ClassVar[dict[str, Metric]] = {
         "f_dpo/pairs": Metric("pairs of a success and a failure", "count", "above 0", "0: no group has both"),

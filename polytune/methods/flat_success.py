@@ -20,6 +20,7 @@ from polytune.methods.options import require_option
 @dataclass
 class FlatSuccess(Method):
     value: float = 1.0
+    replaces: ClassVar[str] = "return"
     logs: ClassVar[dict[str, Metric]] = {
         "flat_success/bonus": Metric("mean bonus of a trajectory", "reward", "0 to value"),
     }

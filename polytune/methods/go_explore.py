@@ -35,7 +35,6 @@ class GoExplore(Method):
     share: float = 0.5
     size: int = 5000
     needs_snapshots: ClassVar[bool] = True
-    page: ClassVar[str] = "bonuses"
     page: ClassVar[str] = "archives"
     logs: ClassVar[dict[str, Metric]] = {
         "go_explore/rooted": Metric(

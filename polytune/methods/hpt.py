@@ -6,8 +6,9 @@ Demonstrations as in ``demonstrations.py``. They join the next update, since row
 known to have failed (there: the same one).
 
 Source: the authors' code: 8 attempts, gate 0 (Qwen) or 2 (LLaMA), coef 1 (0.3 for 1.5 B). Assumes as
-``demonstrations``. Degenerate cases: with gate 0, groups that failed throughout have advantages of 0 in any case; a
-start state without demonstration only loses its failed attempts.
+``demonstrations``. Vines count as attempts of their tree; trees that begin in mid-episode keep the run's own loss.
+Degenerate cases: with gate 0, groups that failed throughout have advantages of 0 in any case; a start state without
+demonstration only loses its failed attempts.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from polytune.methods.demonstrations import Demonstrations
 from polytune.methods.options import require_option
 from polytune.methods.row_buffer import Kept
 from polytune.methods.solved import whole_trees
+from polytune.rollout import Tree
 
 
 @dataclass
@@ -51,16 +53,16 @@ class HPT(Demonstrations):
         return [self.buffer[state, 0] for state in self.failing if (state, 0) in self.buffer]
 
     def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:
-        trajectories, changed_B_T = update.trajectories, advantages_B_T.clone()
-        for rows in update.groups_G_N:
-            if sum(trajectories[row].success for row in rows) <= self.gate:
-                changed_B_T[rows] = 0.0
-        return changed_B_T
+        fails = [tree.root is None and self.fails(tree) for tree, _ in update.grown]
+        return torch.where(torch.tensor(fails)[:, None], 0.0, advantages_B_T)
+
+    def fails(self, tree: Tree) -> bool:
+        """Whether at most ``gate`` attempts of a tree succeeded, vines among them."""
+        return sum(own.success for own in tree.trajectories()) <= self.gate
 
     def learn(self, update: Update) -> None:
         super().learn(update)
-        trees = whole_trees(update)
-        own = [tree.start_state for tree in trees if sum(seed.success for seed in tree.seeds) <= self.gate]
+        own = [tree.start_state for tree in whole_trees(update) if self.fails(tree)]
         self.failing = sorted(set(update.gather(own)))
         update.record("hpt/failing", len(self.failing))
 

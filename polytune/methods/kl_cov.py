@@ -25,6 +25,7 @@ from polytune.methods.options import require_option
 class KLCov(Method):
     share: float = 2e-3
     coef: float = 1.0
+    replaces: ClassVar[str] = "loss"
     page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "kl_cov/share": Metric(

@@ -19,8 +19,8 @@ import torch
 
 from polytune.checks import require
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Minibatch, Seen, Update
-from polytune.methods.options import require_option
+from polytune.methods.base import TOKENS_AT_ONCE, Method, Minibatch, Seen, Update
+from polytune.methods.options import require_option, require_run_temperature
 
 DROPPED = -1e4
 
@@ -31,6 +31,7 @@ class LpReg(Method):
     share: float = 0.01
     coef: float = 1.0
     most: float = 10.0
+    replaces: ClassVar[str] = "loss"
     page: ClassVar[str] = "entropy"
     logs: ClassVar[dict[str, Metric]] = {
         "lp_reg/share": Metric(
@@ -53,11 +54,14 @@ class LpReg(Method):
             trainer.loss_type == "dapo",
             f"method 'lp_reg' replaces terms of a mean over all tokens, loss_type 'dapo', not {trainer.loss_type!r}.",
         )
+        require_run_temperature("lp_reg", "logprobs with those of a filter", objective)
 
     def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
-        logprobs_d_V = seen.head(seen.at(before=1)).float().log_softmax(dim=-1)
-        chosen_d = logprobs_d_V.gather(1, seen.ids_b_C[seen.own_b_C][:, None])[:, 0]
-        return {"lp_reg/log_q": seen.spread(log_proxy(logprobs_d_V, chosen_d, self.kappa))}
+        found, ids_d = [], seen.ids_b_C[seen.own_b_C]
+        for logprobs_c_V, ids_c in zip(seen.distributions(), ids_d.split(TOKENS_AT_ONCE), strict=True):
+            chosen_c = logprobs_c_V.gather(1, ids_c[:, None])[:, 0]
+            found.append(log_proxy(logprobs_c_V, chosen_c, self.kappa))
+        return {"lp_reg/log_q": seen.spread(torch.cat(found))}
 
     def advantage(self, update: Update, advantages_B_C: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         logprobs_B_C = update.logprobs_B_C

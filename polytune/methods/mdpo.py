@@ -28,6 +28,7 @@ from polytune.methods.rec import mean_over_tokens
 class MDPO(Method):
     step: float = 1.0
     least: float = 0.05
+    replaces: ClassVar[str] = "loss"
     logs: ClassVar[dict[str, Metric]] = {
         "mdpo/step": Metric("step size t", "", "falls from step to least"),
         "mdpo/kl": Metric("mean KL to the last policy", "nats a token", "below .1", "above: lower step"),

@@ -51,7 +51,10 @@ class MRT(Method):
         bonus_B_T, row = torch.zeros(update.turns_mask_B_T.shape, dtype=torch.float64), 0
         for tree in update.trees:
             for seed, groups in zip(tree.seeds, tree.vines, strict=True):
-                values = {g[0].branch_turn: fmean(vine.discounted_return() for vine in g) for g in groups if g}
+                returns: dict[int, list[float]] = {}  # in a short episode several rollout states may be one
+                for vine in (vine for group in groups for vine in group):
+                    returns.setdefault(vine.branch_turn, []).append(vine.discounted_return())
+                values = {state: fmean(own) for state, own in returns.items()}
                 for turn, progress in self.progress(values, [own.reward for own in seed.turns]):
                     bonus_B_T[row, turn] += self.coef * progress
                 row += 1 + sum(map(len, groups))

@@ -32,6 +32,7 @@ from polytune.methods.options import require_option
 class NashMirrorProx(Method):
     judge: str = ""
     every: int = 2
+    replaces: ClassVar[str] = "advantages"
     page: ClassVar[str] = "pairs"
 
     def __post_init__(self) -> None:

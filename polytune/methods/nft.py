@@ -30,6 +30,7 @@ class NFT(Method):
     weigh: str = "failures"
     negatives: float = 1.0
     floor: float = 1.0
+    replaces: ClassVar[str] = "loss"
     logs: ClassVar[dict[str, Metric]] = {
         "nft/mixed": Metric(
             "share of own tokens in groups with both outcomes",

@@ -38,6 +38,11 @@ class OptimalBaseline(Method):
             f"method 'optimal_baseline' is the baseline of groups, and critic {trainer.critic!r} has one of its own: "
             "set critic to 'none', or use method 'episode_mean'.",
         )
+        require(
+            "episode_mean" not in objective.methods,
+            "method 'optimal_baseline' makes advantages sum to 0 in a mean over all tokens, and 'episode_mean' takes "
+            "another mean: leave one of them out.",
+        )
         require_token_mean("optimal_baseline", trainer)
 
     def turn_advantage(self, update: Update, advantages_B_T: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 from polytune.checks import require, require_number
 from polytune.lookup import find
+from polytune.methods.base import Method
 from polytune.tables import METHODS
 
 #: types that an option's annotation may name, and what a message calls them; others are for the method to check
@@ -59,14 +60,43 @@ def require_token_mean(method: str, trainer: Any) -> None:
 def require_lasting_signatures(method: str, what: str, objective: Any, fix: str) -> None:
     """Raise ``ValueError`` where signatures number the clusters of each group anew, or another method gives attempts
     those of an update; ``what`` the method does with them over several updates."""
-    given = [name for name in objective.methods if getattr(find("method", name, METHODS), "signs", None) is not None]
+    given = _signing(objective)
     require(
         not given,
-        f"method {method!r} {what}, but method {', '.join(map(repr, given))} gives attempts other ones in every "
-        "update: leave one of them out.",
+        f"method {method!r} {what}, but method {given} gives attempts other ones in every update: leave one of them "
+        "out.",
     )
     require(
         objective.signature in ("task", "actions"),
         f"method {method!r} {what}, but signature {objective.signature!r} numbers the clusters of a group anew in "
         f"every update: {fix}.",
+    )
+
+
+def require_names(method: str, objective: Any) -> None:
+    """Raise ``ValueError`` where another method makes signatures vectors, for a method that counts equal ones."""
+    given = _signing(objective)
+    require(
+        not given,
+        f"method {method!r} counts equal signatures, but method {given} makes them vectors, of which hardly two are "
+        "equal: leave one of them out.",
+    )
+
+
+def _signing(objective: Any) -> str:
+    """The methods of a run that give attempts signatures."""
+    kinds = ((name, find("method", name, METHODS)) for name in objective.methods)
+    return ", ".join(repr(name) for name, kind in kinds if getattr(kind, "signs", None) is not None)
+
+
+def require_run_temperature(method: str, what: str, objective: Any) -> None:
+    """Raise ``ValueError`` where another method changes temperatures by token: ``Seen.head`` and ``Seen.entropies`` are
+    without its factors, logprobs with them; ``what`` the method compares."""
+    tempering = [
+        name for name in objective.methods if find("method", name, METHODS).temperature is not Method.temperature
+    ]
+    require(
+        not tempering,
+        f"method {method!r} compares {what} at the run's temperature, which method "
+        f"{', '.join(map(repr, tempering))} changes by token: leave one of them out.",
     )

@@ -14,7 +14,7 @@ success, if their advantages are not 0.
 import math
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -28,6 +28,7 @@ class OREAL(Method):
     right: float = 1.0
     wrong: float = 0.5
     pairs: bool = True
+    replaces: ClassVar[str] = "loss"
 
     def __post_init__(self) -> None:
         require_option("right", self.right, 0.0, math.inf)

@@ -54,6 +54,7 @@ class REC(Method):
     tau: float = 0.0
     shift: float = 0.0
     balance: bool = False
+    replaces: ClassVar[str] = "loss"
     logs: ClassVar[dict[str, Metric]] = {
         "rec/inside": Metric(
             "share of own tokens inside the region",
@@ -89,10 +90,8 @@ class REC(Method):
             wins = [row for row in rows if trajectories[row].success]
             losses = [row for row in rows if not trajectories[row].success]
             kept = Random(f"{update.seed} {number}").sample(losses, min(len(losses), len(wins))) + wins
-            scored_k_T = update.scored_B_T[kept]
-            mean = advantages_B_T[kept][scored_k_T].mean() if scored_k_T.any() else 0.0
             changed_B_T[rows] = 0.0
-            changed_B_T[kept] = torch.where(scored_k_T, advantages_B_T[kept] - mean, 0.0)
+            changed_B_T[kept] = centred(advantages_B_T[kept], update.scored_B_T[kept])
         return changed_B_T
 
     def weight(self, batch: Minibatch) -> torch.Tensor:
@@ -117,3 +116,11 @@ class REC(Method):
         if self.region == "ring":
             found |= ((a >= 0) & (r <= 1 - self.ring_low)) | ((a <= 0) & (r >= 1 + self.ring_high))
         return found
+
+
+def centred(advantages_k_T: torch.Tensor, scored_k_T: torch.Tensor) -> torch.Tensor:
+    """Advantages of attempts less their mean, in which each attempt with a scored turn counts the same; 0 elsewhere."""
+    counts_k = scored_k_T.sum(dim=1)
+    means_k = torch.where(scored_k_T, advantages_k_T, 0.0).sum(dim=1) / counts_k.clamp(min=1)
+    mean = means_k.sum() / (counts_k > 0).sum().clamp(min=1)
+    return torch.where(scored_k_T, advantages_k_T - mean, 0.0)

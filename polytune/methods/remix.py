@@ -49,7 +49,9 @@ class ReMix(Method):
             "grows slowly",
             "above .1: lower the learning rate",
         ),
-        "remix/kept": Metric("rows that are remembered", "count", "above 0", "0: all advantages are 0"),
+        "remix/kept": Metric(
+            "rows that are remembered", "count", "above 0", "0: all advantages are 0, or the share until is over"
+        ),
     }
 
     def __post_init__(self) -> None:
@@ -86,7 +88,7 @@ class ReMix(Method):
         return policy()
 
     def wanted_rows(self, rows: int) -> int:
-        return math.ceil(self.share * rows)
+        return math.ceil(self.share * rows) if self.buffer or not self.updates else 0
 
     def replay(self, room: int, progress: float) -> list[tuple[Row, float]]:
         kept = list(self.buffer.values()) if progress < self.until else []
@@ -119,6 +121,8 @@ class ReMix(Method):
         found = [own for own in fresh_rows(update, self._of_rows) if own.value != 0]
         found, since = numbered(update.gather(found), self.updates), self.updates - self.age + 1
         self.buffer = keep(self.buffer, found, since=since, size=len(self.buffer) + len(found))
+        if update.progress >= self.until:  # on-policy alone from here on, so the rows are the trees'
+            self.buffer = {}
         update.record("remix/kept", len(self.buffer))
 
     def state(self) -> dict[str, torch.Tensor]:

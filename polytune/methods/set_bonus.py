@@ -21,7 +21,7 @@ import torch
 from polytune.checks import require
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
-from polytune.methods.options import require_option
+from polytune.methods.options import require_names, require_option
 from polytune.objective import (
     SPREAD,
     check_enumerable,
@@ -71,6 +71,8 @@ class SetBonus(Method):
             "method 'set_bonus' adds set advantages to the critic's: set set_scope to 'none', and critic to 'head'.",
         )
         goal, measure = find_objective(self.objective), find_diversity(self.diversity)
+        if goal.reads_signatures and measure.count_form is not None:
+            require_names("set_bonus", objective)
         members = {"num_seeds": rollout.num_seeds}
         if rollout.num_rollout_states:
             members["num_vines"] = rollout.num_vines

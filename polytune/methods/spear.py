@@ -80,9 +80,10 @@ class SPEAR(Method):
         return math.ceil(self.share * rows)
 
     def replay(self, room: int, progress: float) -> list[tuple[Row, float]]:
-        better = [own for own in self.buffer.values() if own.value > self.baseline]
-        drawn, gamma = Random(self.updates).sample(better, min(room, len(better))), self.gamma(progress)
-        return [(own.row, gamma * (own.value - self.baseline)) for own in drawn]
+        baseline, gamma = self.baseline, self.gamma(progress)
+        better = [own for own in self.buffer.values() if own.value > baseline]
+        drawn = Random(self.updates).sample(better, min(room, len(better)))
+        return [(own.row, gamma * (own.value - baseline)) for own in drawn]
 
     @property
     def baseline(self) -> float:

@@ -13,13 +13,13 @@ everywhere is weighed less than ``least`` would; all advantages 0 give weights o
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Minibatch, Seen, Update
-from polytune.methods.options import require_option
+from polytune.methods.options import require_option, require_run_temperature
 
 
 @dataclass
@@ -46,6 +46,9 @@ class STEER(Method):
             "down to "
             f"{self.least:g}."
         )
+
+    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        require_run_temperature("steer", "logprobs with entropies", objective)
 
     def probe(self, seen: Seen) -> dict[str, torch.Tensor]:
         return {"steer/entropy": seen.entropies()}

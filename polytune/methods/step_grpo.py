@@ -22,6 +22,7 @@ from polytune.methods.options import require_option
 class StepGRPO(Method):
     to_go: bool = True
     eps: float = 1e-6
+    replaces: ClassVar[str] = "advantages"
     page: ClassVar[str] = "groups"
 
     def __post_init__(self) -> None:
@@ -42,6 +43,7 @@ class StepGRPO(Method):
         for row, trajectory in enumerate(update.trajectories):
             told = [turn.reward for turn in trajectory.turns]
             rewards_B_T[row, : len(told)] = torch.tensor(told, dtype=rewards_B_T.dtype)
+        rewards_B_T += update.bonus_B_T
         for rows in update.groups_G_N:
             own_N_T = update.turns_mask_B_T[rows].double()
             count_T, r_N_T = own_N_T.sum(dim=0).clamp(min=1), rewards_B_T[rows]

@@ -29,6 +29,8 @@ from polytune.methods.row_buffer import Kept, Kind, pack_rows, unpack_rows
 from polytune.rollout import Row
 
 REMEMBER = ("weighted_replay", "spear")
+#: up to which a return and the mean of equal ones may differ
+ROUNDING = 1e-9
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Swarm(Method):
                     found.setdefault(kept.kind[0], []).append(kept)
         for state, rows in sorted(found.items()):
             mean = fmean(own.value for own in rows)
-            for number, own in enumerate(own for own in rows if own.value != mean):
+            for number, own in enumerate(own for own in rows if abs(own.value - mean) > ROUNDING):
                 self.pool[state, number] = Kept((state, number), own.value - mean, own.row, 0)
 
     def replay(self, room: int, progress: float) -> list[tuple[Row, float]]:

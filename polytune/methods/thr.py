@@ -8,9 +8,9 @@ whole attempts in which some succeed and some do not are touched.
 
 Source: an implementation note of its predecessor NTHR, for s and tau (beta 1), and the abstract for the signs; that
 THR_t takes the sign of A_t, not its size, and p = -0.1 are not established (reviewers: the best p varies by model), so
-both are what to vary: ``p``, ``beta``. Memory: hidden states of all own tokens of an update. Assumes that the head is
-all that moves. Degenerate cases: p 0 with beta 0 leaves all but tokens of s = 0; groups without success or failure
-are left as they are.
+both are what to vary: ``p``, ``beta``. Memory: hidden states of all own tokens of an update, and of those of a group
+the probabilities of the tokens that occur in it. Assumes that the head is all that moves. Degenerate cases: p 0 with
+beta 0 leaves all but tokens of s = 0; groups without success or failure are left as they are.
 """
 
 import math
@@ -20,7 +20,7 @@ from typing import ClassVar
 import torch
 
 from polytune.meanings import Metric
-from polytune.methods.base import Method, Seen, Update
+from polytune.methods.base import Method, Seen, Update, distributions
 from polytune.methods.options import require_option
 
 #: share of tau within which a token ties with it, and counts as not above: rounding must not decide
@@ -61,9 +61,10 @@ class THR(Method):
                 continue
             own_N_C = update.own_B_C[rows]
             hidden_d_H, member_d = hidden_B_C_H[rows][own_N_C], own_N_C.nonzero()[:, 0]
+            vocabulary_U, places_d = ids_B_C[rows][own_N_C].unique(return_inverse=True)
             with torch.no_grad():
-                probabilities_d_V = update.head(hidden_d_H).float().softmax(dim=-1)
-            influence_d = influence(probabilities_d_V, ids_B_C[rows][own_N_C], hidden_d_H.float(), wins_N[member_d])
+                found = [said_c_V[:, vocabulary_U] for said_c_V in distributions(update.head, hidden_d_H)]
+            influence_d = influence(torch.cat(found).exp(), places_d, hidden_d_H.float(), wins_N[member_d])
             tau = self.beta * min(float(influence_d[member_d == i].mean()) for i in wins_N.nonzero()[:, 0].tolist())
             old_d = advantages_B_C[rows][own_N_C]
             thr_d = old_d.sign() * influence_d
@@ -78,11 +79,10 @@ class THR(Method):
 
 
 def influence(
-    probabilities_d_V: torch.Tensor, ids_d: torch.Tensor, hidden_d_H: torch.Tensor, right_d: torch.Tensor
+    probabilities_d_U: torch.Tensor, places_d: torch.Tensor, hidden_d_H: torch.Tensor, right_d: torch.Tensor
 ) -> torch.Tensor:
-    """s of each token, (d,)."""
-    vocabulary, places_d = ids_d.unique(return_inverse=True)
-    g_d_U = -probabilities_d_V[:, vocabulary]
-    g_d_U[torch.arange(len(ids_d), device=ids_d.device), places_d] += 1
+    """s of each token, (d,), from the probabilities of the tokens that occur and its place among them."""
+    g_d_U = -probabilities_d_U
+    g_d_U[torch.arange(len(places_d), device=places_d.device), places_d] += 1
     m_U_H = (g_d_U * right_d[:, None]).T @ hidden_d_H
     return (g_d_U * (hidden_d_H @ m_U_H.T)).sum(dim=1)

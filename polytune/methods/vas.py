@@ -14,13 +14,13 @@ state, each keeps its turn.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from polytune.meanings import Metric
 from polytune.methods.base import Method, Update
-from polytune.methods.options import require_option
+from polytune.methods.options import require_names, require_option
 from polytune.methods.solved import Known, note, pack_known, success_rate, unpack_known, whole_trees
 from polytune.objective import find_diversity
 from polytune.rollout import Start
@@ -50,6 +50,10 @@ class VAS(Method):
             f"**VAS** (arXiv 2509.21268): a share {self.share:g} of the trees grew from start states drawn by how much "
             "outcomes varied and attempts differed there."
         )
+
+    def check(self, trainer: Any, rollout: Any, objective: Any) -> None:
+        if self.variety > 0 and self.measure.count_form is not None:
+            require_names("vas", objective)
 
     def starts(self, due: Sequence[Start], run_seed: int) -> list[Start]:
         states, weights = list(self.known), [numbers[0] for numbers in self.known.values()]

@@ -23,6 +23,8 @@ from polytune.methods.base import Method, Seen, Update
 from polytune.methods.options import require_option
 
 EPS = 1e-8
+#: share of the rows' size below which their differences are rounding
+ROUNDING = 1e-6
 
 
 @dataclass
@@ -83,7 +85,7 @@ def effective_rank(hidden_d_H: torch.Tensor) -> float:
     """ER of the rows; 0 where they do not differ."""
     values = torch.linalg.svdvals(hidden_d_H - hidden_d_H.mean(dim=0))
     total = values.sum()
-    if total <= EPS:
+    if total <= ROUNDING * hidden_d_H.norm():
         return 0.0
     return torch.special.entr(values / total).sum().exp().item()
 

@@ -15,7 +15,8 @@ NO_CLASS = -1
 
 @dataclass(frozen=True)
 class Groups:
-    """P groups of N members. `classes_P_N` numbers the distinct signatures of a group from 0; `NO_CLASS` = None."""
+    """P groups of N members. `classes_P_N` numbers the distinct signatures of a group from 0; `NO_CLASS` = None, which
+    NaN and blank text have become in `signatures_P_N`, too."""
 
     rewards_P_N: torch.Tensor
     classes_P_N: torch.Tensor
@@ -65,10 +66,10 @@ def as_rewards(rewards: Any) -> torch.Tensor:
 
 
 def class_ids(signatures_N: Sequence[Hashable | None], where: str = "") -> list[int]:
-    """Numbers the distinct signatures in order of appearance; None, NaN and blank text become `NO_CLASS`."""
+    """Numbers the distinct signatures in order of appearance; None becomes `NO_CLASS`."""
     seen: dict[Hashable, int] = {}
     ids = []
-    for index, signature in enumerate(map(as_strategy, signatures_N)):
+    for index, signature in enumerate(signatures_N):
         if signature is None:
             ids.append(NO_CLASS)
             continue
@@ -102,7 +103,7 @@ def as_groups(rewards: Any, signatures: Any) -> Groups:
     num_groups, num_members = tensor.shape
     if len(nested) != num_groups:
         raise ValueError(f"{num_groups} groups of rewards but {len(nested)} groups of signatures")
-    rows = [as_sequence(row, where=f"[{p}]") for p, row in enumerate(nested)]
+    rows = [[*map(as_strategy, as_sequence(row, where=f"[{p}]"))] for p, row in enumerate(nested)]
     for p, row in enumerate(rows):
         if len(row) != num_members:
             raise ValueError(f"group {p}: {num_members} rewards but {len(row)} signatures")

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from polytune.lookup import find, said
 from polytune.tables import JUDGES
+from polytune.tasks.base import as_strategy
 from polytune.terminal import say_warning
 
 FAILURES = ("refuse", "all_same", "all_distinct")
@@ -36,7 +37,7 @@ class CheckedJudge:
     failures: int = field(default=0, compare=False)
 
     def __call__(self, texts: Sequence[str]) -> list[Hashable | None]:
-        """Cluster ids of `texts`.
+        """Cluster ids of `texts`; None, too, for one that names nothing (NaN, blank text).
 
         Raises:
             ValueError: the texts are no list of strings; or, with `refuse`, the judge raised or its ids do not fit.
@@ -74,7 +75,7 @@ class CheckedJudge:
                 raise ValueError(
                     f"judge {self.name!r}: id {index} = {cluster!r} is not hashable: use an int or a string"
                 ) from error
-        return list(ids)
+        return list(map(as_strategy, ids))
 
 
 def find_judge(name: Any, failure: str = "refuse") -> CheckedJudge:

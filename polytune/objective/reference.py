@@ -31,7 +31,7 @@ def enumerate_set_advantages(
     """
     rule, goal, measure = find_credit(credit), find_objective(objective), find_diversity(diversity)
     groups = as_groups([rewards], [signatures])
-    reward_N, num_members = groups.rewards_P_N[0], groups.num_members
+    reward_N, signatures, num_members = groups.rewards_P_N[0], groups.signatures_P_N[0], groups.num_members
     size = check_set_size(set_size, num_members)
     of_sets = GroupDiversity(measure, groups.classes_P_N[0], signatures)
 

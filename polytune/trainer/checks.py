@@ -40,6 +40,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
         )
         method.check(args, rollout, objective)
     _check_apart(methods)
+    _check_replacing(methods)
     _check_kl(args)
     _check_scoring(args, rollout, objective)
     _check_beside_sets(methods, objective)
@@ -77,6 +78,37 @@ def _check_apart(methods: Mapping[str, Method]) -> None:
         not behaving or not again,
         f"method {', '.join(behaving)} samples the update's trees by other weights, and method {', '.join(again)} "
         "grows more of them by the policy's own: leave one out.",
+    )
+
+
+def _check_replacing(methods: Mapping[str, Method]) -> None:
+    """One loss in the surrogate's place, one return in the task's, one reference, and nothing that changes advantages
+    before they are put aside."""
+    losses = [name for name, own in methods.items() if own.replaces == "loss"]
+    weighing = [name for name, own in methods.items() if own.has("weight") and name not in losses]
+    require(
+        len(losses) < 2 and not (losses and weighing),
+        f"method {losses[0] if losses else ''} puts a loss in the place of the clipped surrogate, which method "
+        f"{', '.join([*losses[1:], *weighing])} replaces or weighs, too: leave one out.",
+    )
+    paying = [name for name, own in methods.items() if own.replaces == "return"]
+    require(
+        len(paying) < 2,
+        f"methods {', '.join(paying)} each put another return in the place of an attempt's own, which would be taken "
+        "away twice: leave one out.",
+    )
+    referring = [name for name, own in methods.items() if own.sets_reference]
+    require(
+        len(referring) < 2,
+        f"methods {', '.join(referring)} each set the policy that the KL term refers to, so that the last one would "
+        "win: leave one out.",
+    )
+    changing = [name for name, own in methods.items() if own.has("turn_advantage")]
+    late = [name for name in changing[1:] if methods[name].replaces == "advantages"]
+    require(
+        not late,
+        f"method {', '.join(late)} puts advantages in the place of those that method {', '.join(changing)} has changed "
+        "before: name it first, and of several such methods one alone.",
     )
 
 

@@ -157,8 +157,9 @@ class CallsMethods:
         )
 
     def _bonus(self, update: Update) -> torch.Tensor | float:
-        """What all methods add to the rewards of turns, (B, T)."""
-        return sum(method.reward(update) for method in self.methods.values())
+        """What all methods add to the rewards of turns, (B, T); the update holds it, too."""
+        update.bonus_B_T = sum(method.reward(update) for method in self.methods.values())
+        return update.bonus_B_T
 
     def _change_turns(self, update: Update, turns: TurnAdvantages) -> None:
         update.scored_B_T = turns.set_mask_B_T | turns.gae_mask_B_T

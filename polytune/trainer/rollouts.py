@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import torch
 
 from polytune.checks import require
 from polytune.config import RolloutConfig
+from polytune.digests import number_from
+from polytune.methods import Method
 from polytune.rollout import (
     Duplicates,
     RolloutCounters,
@@ -32,6 +34,14 @@ from polytune.trainer.budget import grow_to_budget
 from polytune.trainer.method_growth import GrowsForMethods
 from polytune.trainer.replayed import wanted_rows
 from polytune.trainer.scoring import pad
+
+
+def seeds_of_starts(methods: Mapping[str, Method], run_seed: int) -> dict[str, int]:
+    """The ``run_seed`` of each method that chooses starts: the run's for the first of them, others for those after it,
+    so that what one of them draws at a start says nothing of what the next one draws there."""
+    choosing = [name for name, method in methods.items() if method.has("starts")]
+    later = {name: number_from(f"{run_seed} {name}".encode(), 7) for name in choosing[1:]}
+    return {name: later.get(name, run_seed) for name in choosing}
 
 
 class GrowsTrees(GrowsForMethods):
@@ -122,8 +132,8 @@ class GrowsTrees(GrowsForMethods):
         own = self.rollout.num_seeds
         rows, per_seed = len(starts) * self.num_generations, self.num_generations // own
         starts = [start._replace(num_seeds=own) for start in starts]
-        for name, method in self.methods.items():
-            starts = method.starts(starts, self.args.seed)
+        for name, seed in seeds_of_starts(self.methods, self.args.seed).items():
+            starts = self.methods[name].starts(starts, seed)
             seeds = sum(start.num_seeds for start in starts)
             require(
                 0 < seeds * per_seed <= rows,

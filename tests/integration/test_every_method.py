@@ -27,29 +27,27 @@ from polytune.tasks.tabular.worlds import TwoStep
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 4
 TOGETHER = [
-    ["clip_cov", "kl_cov", "lp_reg", "steer", "thr", "d3s", "epo", "empg", "verl"],
-    ["rec", "mdpo", "nft", "copg", "oreal", "bnpo"],
-    ["spear", "dph_rl", "weighted_replay"],
-    ["demonstrations", "hpt", "swarm", "recall_extend"],
-    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack", "early_stop", "alp_gmm"],
+    ["clip_cov", "steer", "thr", "d3s", "epo", "empg", "verl"],
+    ["rec", "bnpo", "efficiency", "optimal_baseline"],
+    ["spear", "dph_rl", "weighted_replay", "kl_cov"],
+    ["demonstrations", "hpt", "swarm", "recall_extend", "lp_reg"],
+    ["vas", "alp", "unsolved", "go_explore", "judged_roots", "knapsack", "early_stop", "alp_gmm", "mdpo"],
     [
+        "step_grpo",
         "ucb",
         "rep_exp",
         "novelty",
         "archive",
         "beacons",
         "flat_success",
-        "efficiency",
         "duration",
         "episode_mean",
-        "optimal_baseline",
-        "step_grpo",
-        "dynamic_rewards",
+        "nft",
     ],
-    ["ead", "b_star"],
-    ["chi_squared", "f_dpg", "remix", "f_dpo", "rpo", "implicit_sft"],
-    ["salsa", "nash_mirror_prox"],
-    ["context_rollouts", "critique_grpo"],
+    ["ead", "b_star", "copg", "dynamic_rewards"],
+    ["salsa", "chi_squared", "f_dpg", "f_dpo", "implicit_sft"],
+    ["nash_mirror_prox", "rpo"],
+    ["context_rollouts", "critique_grpo", "oreal"],
 ]
 TOGETHER += [[name] for name in METHODS if not any(name in names for names in TOGETHER)]
 #: methods of vines; those that read the policy that the run began with

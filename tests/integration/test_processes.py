@@ -149,7 +149,8 @@ def test_the_gradient_of_two_processes_is_that_of_one(policy, tmp_path):  # noqa
         torch.testing.assert_close(value, critics[1][name], atol=1e-5, rtol=1e-4)
 
 
-#: methods that look at an update as a whole, remember it, choose start states or replay: all in one run
+#: methods that look at an update as a whole, remember it, choose start states or replay: all in one run; those
+#: with a loss of their own: test_methods_in_two.py
 WHOLE = (
     "spear",
     "dph_rl",
@@ -158,7 +159,6 @@ WHOLE = (
     "epo",
     "empg",
     "verl",
-    "lp_reg",
     "novelty",
     "archive",
     "duration",
@@ -168,17 +168,14 @@ WHOLE = (
     "d3s",
     "thr",
     "bnpo",
-    "mdpo",
-    "nft",
     "chi_squared",
-    "f_dpo",
     "early_stop",
     "alp_gmm",
 )
 
 
 #: those that want no critic, or an expert
-APART = ("dynamic_rewards", "optimal_baseline", "f_dpg", "hpt", "recall_extend", "kl_cov", "props")
+APART = ("f_dpg", "dynamic_rewards", "optimal_baseline", "hpt", "recall_extend", "kl_cov", "props")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import pytest
 
 from polytune.objective import JUDGES, NGramJudge, SignatureJudge, find_judge, set_advantages
+from polytune.objective.judge import CheckedJudge
 
 ADD = "first add the two numbers and then divide by three"
 ADD_TOO = "First add the two numbers and then divide by four."
@@ -74,7 +75,7 @@ def test_a_judge_of_ones_own():
     texts = ["", "a" * 12, "b" * 19]
     assert find_judge("my_judge:Lengths")(texts) == [None, 1, 1]  # a class is built first
     assert find_judge("my_judge:LENGTHS")(texts) == [None, 2, 3]
-    assert find_judge(lambda texts: list(texts))(texts) == texts
+    assert find_judge(lambda texts: list(texts))(texts) == [None, *texts[1:]]
     judge = find_judge("my_judge:LENGTHS")
     assert find_judge(judge) is judge
     assert isinstance(judge, SignatureJudge) and all(
@@ -127,3 +128,9 @@ def test_a_judge_that_answers_is_heard_whatever_is_named_for_failures():
     assert judge(["abcdefghij", "abcdefghik"]) == [2, 2] and judge.failures == 0
     with pytest.raises(ValueError, match="not a string"):
         judge([None])
+
+
+def test_an_id_that_names_nothing_is_none():
+    """Sets took it for none, and what is logged of groups for a strategy."""
+    judge = CheckedJudge("own", lambda texts: ["", float("nan"), "a", 0])
+    assert judge(list("wxyz")) == [None, None, "a", 0]

@@ -113,6 +113,10 @@ ARCHIVE = ("--method_args", "archive.failures=true")
 @pytest.mark.parametrize(
     ("recipe", "flags", "words"),
     [
+        *(
+            (GRPO, ("--methods", *names), [*names, "leave one"])
+            for names in (("optimal_baseline", "episode_mean"), ("episode_mean", "optimal_baseline"))
+        ),
         (PPO, ("--methods", "optimal_baseline"), ["optimal_baseline", "critic", "'head'", "episode_mean"]),
         *(
             (EPO, ("--objective", objective, "--methods", "archive", *ARCHIVE), [objective, "archive", "failures"])
@@ -127,10 +131,39 @@ ARCHIVE = ("--method_args", "archive.failures=true")
             (EPO, ("--diversity", "leverage", "--methods", *names), ["archive", "hidden_signatures", "leave one"])
             for names in (("archive", "hidden_signatures"), ("hidden_signatures", "archive"))
         ),
+        *(
+            (
+                EPO,
+                ("--diversity", "leverage", "--methods", name, "hidden_signatures", "--set_normalise", "none"),
+                [name, "hidden_signatures", "vectors"],
+            )
+            for name in ("b_star", "dynamic_rewards", "vas")
+        ),
         (
             GRPO,
             ("--methods", "props", "context_rollouts", "--set_normalise", "none"),
             ["props", "context_rollouts", "leave one out"],
+        ),
+        *(
+            (GRPO, ("--methods", *names), [*names, "surrogate", "leave one out"])
+            for names in (("lp_reg", "kl_cov"), ("nft", "mdpo"), ("oreal", "steer"), ("clip_cov", "rec"))
+        ),
+        *(
+            (GRPO, ("--methods", *names), [*names, "temperature"])
+            for names in (("lp_reg", "ead"), ("b_star", "steer"), ("epo", "b_star"))
+        ),
+        *(
+            (GRPO, ("--methods", *names, "--set_normalise", "none"), [*names, "taken away twice"])
+            for names in (("flat_success", "efficiency"), ("dynamic_rewards", "flat_success"))
+        ),
+        (
+            GRPO,
+            ("--methods", "salsa", "nash_mirror_prox", "--kl_reference", "pretrained", "--kl_coef", "0.01"),
+            ["salsa", "nash_mirror_prox", "KL term"],
+        ),
+        *(
+            (GRPO, ("--methods", *names), [*names, "name it first"])
+            for names in (("ucb", "step_grpo"), ("episode_mean", "step_grpo"))
         ),
         (
             PPO,
@@ -186,6 +219,8 @@ def test_a_loss_that_weighs_lengths_by_itself_is_refused(name, loss):
     [
         (GRPO, ("--methods", "episode_mean")),
         (GRPO, ("--methods", "optimal_baseline")),
+        (GRPO, ("--methods", "step_grpo", "ucb", "nft")),
+        (GRPO, ("--methods", "clip_cov", "steer", "verl")),
         (PPO, ("--methods", "episode_mean", "archive", *ARCHIVE)),
         (EPO, ("--objective", "qd_score", "--methods", "archive")),
         (EPO, ("--objective", "coverage", "--methods", "flat_success")),

@@ -20,7 +20,10 @@ from polytune.methods.early_stop import EarlyStop
 from polytune.methods.f_dpg import FDPG
 from polytune.methods.f_dpo import FDPO
 from polytune.methods.hpt import HPT
+from polytune.methods.kl_cov import KLCov
 from polytune.methods.knapsack import Knapsack
+from polytune.methods.lp_reg import LpReg
+from polytune.methods.nft import NFT
 from polytune.methods.recall_extend import RecallExtend
 from polytune.rollout import Trajectory, Tree, Turn
 
@@ -58,7 +61,8 @@ def update(number, places, process, together):
     made = Update(
         seed=0, trees=trees, turns_mask_B_T=index == 0, turn_index_B_C=index, logprobs_B_C=-torch.tensor(values),
         groups_G_N=[range(4 * i, 4 * i + 4) for i in range(len(trees))], scored_B_T=index == 0, progress=number / 3,
-        probed={"recall_extend/entropy": torch.tensor(values)}, reference_B_C=-2 * torch.tensor(values),
+        probed={"recall_extend/entropy": torch.tensor(values), "lp_reg/log_q": -torch.tensor(values) / 2},
+        reference_B_C=-2 * torch.tensor(values),
         sum=lambda numbers: together.sum(process, numbers), gather=lambda own: together.gather(process, own),
         record=told.__setitem__,
         score=lambda rows: [([-1.0, -1.0], [1.0 / (number + 1), 0.5 + row.prompt_ids[0]]) for row in rows],
@@ -100,10 +104,10 @@ def process_of(method, process, processes, together):
     [
         lambda: HPT(episodes=4), lambda: RecallExtend(episodes=4, accuracy=0.9), FDPG, FDPO, BNPO, BStaR, EarlyStop,
         lambda: ALPGMM(window=5, components=2, least=1), DynamicRewards, lambda: ContextRollouts(hint="x"),
-        Knapsack,
+        Knapsack, lambda: LpReg(share=0.5), lambda: KLCov(share=0.4), NFT,
     ],
     ids=["hpt", "recall_extend", "f_dpg", "f_dpo", "bnpo", "b_star", "early_stop", "alp_gmm", "dynamic_rewards",
-         "context_rollouts", "knapsack"],
+         "context_rollouts", "knapsack", "lp_reg", "kl_cov", "nft"],
 )  # fmt: skip
 def test_two_are_as_one(build):
     [(alone, remembered)] = [process_of(build(), 0, 1, Together(1))]

@@ -12,6 +12,7 @@ import torch
 from polytune.objective import (
     DIVERSITY,
     OBJECTIVES,
+    enumerate_set_advantages,
     find_diversity,
     find_objective,
     group_signal,
@@ -136,3 +137,13 @@ def test_what_names_nothing_is_no_strategy(nothing):
     found = set_advantages(rewards, given, 2)
     assert torch.equal(found, set_advantages(rewards, [None, None, "A", "B"], 2))
     assert not torch.equal(found, set_advantages(rewards, ["x", "y", "A", "B"], 2))
+
+
+@pytest.mark.parametrize("blank", ["", "  ", float("nan")])
+@pytest.mark.parametrize("diversity", ["distinct_fraction", "zero_if_identical", "vendi", "action_distance"])
+def test_what_names_nothing_is_none_to_every_measure(blank, diversity):
+    """Measures over pairs, and the references, took blank text for a strategy of its own."""
+    rewards, options = [1, 1, 0, 1], {"diversity": diversity}
+    for of in (set_advantages, enumerate_set_advantages):
+        found, due = (of(rewards, [none, "ab", "cd", "ab"], 2, **options) for none in (blank, None))
+        assert torch.equal(found, due), of.__name__

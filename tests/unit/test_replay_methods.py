@@ -159,6 +159,17 @@ def test_a_swarm_trains_on_what_others_left(tmp_path):
         build_methods(["swarm"], {"swarm": {"runs": f"{tmp_path}/none"}})
 
 
+def test_rows_of_equal_returns_take_no_room(tmp_path):
+    """The mean of three times .7 is not .7 to the last bit."""
+    other, row = WeightedReplay(), Row([7], [1], [1], [0.0], [0])
+    other.buffer = {(7, i): Kept((7, i), 0.7, row, 0) for i in range(3)}
+    (tmp_path / "checkpoint-1").mkdir()
+    save_methods(tmp_path / "checkpoint-1", {"weighted_replay": other})
+    method = Swarm(runs=str(tmp_path))
+    method.begin(beginning([7]))
+    assert method.replay(9, 0.0) == []
+
+
 # ---------------------------------------------------------------- RED: recall and extend
 
 

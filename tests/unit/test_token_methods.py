@@ -102,7 +102,7 @@ def test_entropy_falls_more_slowly_with_steer():
 def test_influence_by_hand():
     """Two tokens of one hidden state (1, 2), |h|^2 = 5, of a vocabulary of three: 0 is right, 1 wrong; 2 does not
     occur."""
-    p = torch.tensor([[0.5, 0.3, 0.2]]).repeat(2, 1)
+    p = torch.tensor([[0.5, 0.3]]).repeat(2, 1)
     hidden = torch.tensor([[1.0, 2.0]]).repeat(2, 1)
     found = influence(p, torch.tensor([0, 1]), hidden, torch.tensor([True, False]))
     right, wrong = torch.tensor([0.5, -0.3]), torch.tensor([-0.5, 0.7])
