@@ -28,6 +28,8 @@ LABELS = {
     "poly_epo_group_std": "Poly-EPO, over each group's std",
     "poly_epo_clip_higher": "Poly-EPO, clip .2/.28",
     "poly_ppo": "Poly-PPO, sets over whole episodes",
+    "ppo_replay": "PPO, mean over episodes, replay",
+    "poly_ppo_replay": "Poly-PPO, mean over episodes, replay",
     "poly_ppo_equally_spaced": "Poly-PPO, vines as published",
     "poly_ppo_ucb": "Poly-PPO + UCB, whole episodes",
     "set_bonus": "PPO, sets beside the critic",
