@@ -125,6 +125,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import build_renderer
     from polytune.policy.adapters import merge
+    from polytune.policy.loading import positions_of
     from polytune.policy.phrases import task_phrases
     from polytune.rollout import Start
     from polytune.running import provenance
@@ -151,6 +152,7 @@ def main(argv: Sequence[str]) -> None:
     model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
+    _check_lengths(renderer, data, positions_of(model))
 
     # ---------------------------------------------------------------- behaviour cloning
     starts = [Start(data.checked[i % len(data.checked)], i // len(data.checked)) for i in range(config.eval_episodes)]
@@ -216,8 +218,9 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: 
         return model, tokenizer
     set_seed(config.seed)
     base = own_base(config.base_model, Path(config.output_dir), adapter)
-    model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
-    return adapt(model, adapter, new, alone=not config.merge_adapter), tokenizer
+    alone = not config.merge_adapter
+    model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1], alone=alone)
+    return adapt(model, adapter, new, alone=alone), tokenizer
 
 
 def _demonstrations(task: Task, task_config: TaskConfig, config: PretrainConfig, said: str) -> tuple[Any, Any]:
@@ -272,6 +275,18 @@ def _lines(task: Task, renderer, config: PretrainConfig) -> Data:
     train = tokenize_lines(renderer, progress(task.training_lines(), "training lines", "line"))
     beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
     return Data(train, None, load_split(task, "train"), "training prompts", beginning)  # not those of evaluations
+
+
+def _check_lengths(renderer, data: Data, positions: int | None) -> None:
+    """ValueError for the first row to clone, or prompt of a success check, that does not fit into ``positions`` tokens
+    (None: any does)."""
+    renderer.check_prompts(data.checked, positions, renderer.longest_action())
+    tokens = max(map(len, data.train["input_ids"]))
+    require(
+        positions is None or tokens <= positions,
+        f"the longest row to clone has {tokens} tokens, but the policy has only {positions} positions: shorten it or "
+        "leave it out (a shorter --task_horizon, where rows are episodes), or use a base with a longer context.",
+    )
 
 
 def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):

@@ -76,8 +76,8 @@ def test_qwen3_is_given_the_template_for_training(task):
     (FORGETFUL, r"rewrites earlier messages \('.*one.*' becomes '.*\.\.\..*' one round later\)"),
     (COUNTING, "rewrites earlier messages"),
     (ENDLESS, "begins with no special token, so a sampled answer has no end"),
-    ("{{ nothing.at.all }}", "cannot render a conversation of 1 rounds"),
-    ("{{ raise_exception('no') }}", "cannot render a conversation of 1 rounds"),
+    ("{{ nothing.at.all }}", "cannot render a conversation of 1 round "),
+    ("{{ raise_exception('a system message') }}", "a system message.: an episode is a user's message first"),
 ])  # fmt: skip
 def test_templates_that_do_not_suit_are_refused(task, template, words):
     with pytest.raises(ValueError, match=words):
