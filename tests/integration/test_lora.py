@@ -140,6 +140,7 @@ def test_learned_positions_are_counted_behind_the_padding(tmp_path):
     (["--use_peft", "true", "--lora_dropout", "0.1"], "lora_dropout is 0.1: it must stay 0"),
     (["--use_peft", "true", "--load_in_4bit", "true"], "load_in_4bit needs bitsandbytes"),
     (["--use_peft", "true", "--lora_target_modules", "nothing"], "lora_target_modules has 'nothing', but the policy"),
+    (["--use_peft", "true", "--lora_target_modules", "q_proj", "lm_head"], "has 'lm_head', the output head, whose"),
 ])  # fmt: skip
 def test_mistakes(tune, tmp_path, capsys, flags, words):
     with pytest.raises(SystemExit):

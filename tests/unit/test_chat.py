@@ -148,6 +148,9 @@ def test_a_dataset_task_is_one_question_and_one_answer(template, tmp_path):
     ids = renderer.action_ids("2*3*4")
     assert ids[-1] == end[0] in renderer.stop_ids and renderer.longest_action() == 256
     assert task.start(0).step(renderer.action_text(ids)).reward == 1
+    task.instructions = ""  # a dataset's default: the prompt begins where the message does
+    asked = tokenizer.decode(build_renderer(tokenizer, task, PolicyConfig()).prompt_ids(task.prompt(0)))
+    assert "user\n2 3 4 = 24 :<|im_end|>" in asked
 
 
 PARTS = CHATML.replace(
