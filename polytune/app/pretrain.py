@@ -268,10 +268,13 @@ def _episodes(renderer, train, held) -> Data:
 
 def _lines(task: Task, renderer, config: PretrainConfig) -> Data:
     """A task's own training lines."""
-    from polytune.policy.demonstrations import tokenize_lines
+    from polytune.policy.demonstrations import check_written, tokenize_lines
+    from polytune.tasks.rows import RowTask
     from polytune.tasks.splits import load_split
 
     refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
+    if isinstance(task, RowTask):
+        check_written(renderer, task)
     train = tokenize_lines(renderer, progress(task.training_lines(), "training lines", "line"))
     beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
     return Data(train, None, load_split(task, "train"), "training prompts", beginning)  # not those of evaluations

@@ -14,6 +14,7 @@ from datasets import Dataset, load_from_disk
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
 from polytune.tasks.demonstrations import summary
+from polytune.tasks.rows import RowTask
 
 COLUMNS = ("start_seed", "level_hash", "observations", "actions", "success", "turns")
 SUMMARY_FILE = "summary.json"
@@ -154,6 +155,23 @@ def tokenize_lines(renderer: Renderer, lines: Iterable[tuple[str, str]]) -> Data
     """
     rows = [tokenize_episode(renderer, [prompt], [answer]) for prompt, answer in lines]
     return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "own")})
+
+
+def check_written(renderer: Renderer, task: RowTask, most: int = 100) -> None:
+    """ValueError for an answer shown by one of the first ``most`` training rows that earns less as the policy would write
+    it: a tokenizer of words has no spaces between them, say."""
+    for seed in task.splits["train"][:most]:
+        for answer in task.shown(seed):
+            written = task.parse_action(renderer.action_text(renderer.action_ids(f"{answer}{task.answer_end}")))
+            if written == answer:
+                continue
+            before, after = task.earned(answer, seed), task.earned(written, seed)
+            if after < before:
+                raise ValueError(
+                    f"row {seed}: the policy's tokenizer writes the answer {answer[:80]!r} as {written[:80]!r}, which "
+                    f"earns {after:g} in place of {before:g}: a preset's knows no spaces within free text. Begin with "
+                    "a --base_model, or have the reward take what is written."
+                )
 
 
 def split_by_level(demonstrations: Dataset) -> tuple[Dataset, Dataset]:
