@@ -125,6 +125,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import build_renderer
     from polytune.policy.adapters import merge
+    from polytune.policy.demonstrations import check_lengths
     from polytune.policy.loading import positions_of
     from polytune.policy.phrases import task_phrases
     from polytune.rollout import Start
@@ -152,7 +153,7 @@ def main(argv: Sequence[str]) -> None:
     model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
-    _check_lengths(renderer, data, positions_of(model))
+    check_lengths(renderer, data.train, data.checked, positions_of(model))
 
     # ---------------------------------------------------------------- behaviour cloning
     starts = [Start(data.checked[i % len(data.checked)], i // len(data.checked)) for i in range(config.eval_episodes)]
@@ -217,20 +218,14 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: 
             tokenizer.init_kwargs["word_merges"] = config.word_merges  # told wherever the tokenizer goes
         return model, tokenizer
     set_seed(config.seed)
-    base = own_base(config.base_model, Path(config.output_dir), adapter)
-    alone = not config.merge_adapter
+    base, alone = own_base(config.base_model, Path(config.output_dir), adapter), not config.merge_adapter
     model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1], alone=alone)
     return adapt(model, adapter, new, alone=alone), tokenizer
 
 
 def _demonstrations(task: Task, task_config: TaskConfig, config: PretrainConfig, said: str) -> tuple[Any, Any]:
     """The expert's episodes to train on and held out, acted out unless the folder has them; ``said``: the command."""
-    from polytune.policy.demonstrations import (
-        keep_successes,
-        load_demonstrations,
-        save_demonstrations,
-        split_by_level,
-    )
+    from polytune.policy.demonstrations import keep_successes, load_demonstrations, save_demonstrations, split_by_level
     from polytune.running import provenance
     from polytune.tasks.demonstrations import act_out_all
     from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, split_hashes
@@ -268,28 +263,13 @@ def _episodes(renderer, train, held) -> Data:
 
 def _lines(task: Task, renderer, config: PretrainConfig) -> Data:
     """A task's own training lines."""
-    from polytune.policy.demonstrations import check_written, tokenize_lines
-    from polytune.tasks.rows import RowTask
+    from polytune.policy.demonstrations import tokenize_lines
     from polytune.tasks.splits import load_split
 
     refuse_unused(config, {"num_demonstrations": f"task {task.name!r} has training lines, set task_args lines=..."})
-    if isinstance(task, RowTask):
-        check_written(renderer, task)
     train = tokenize_lines(renderer, progress(task.training_lines(), "training lines", "line"))
     beginning = f"next-token prediction on {len(train)} training lines of {task.name}"
     return Data(train, None, load_split(task, "train"), "training prompts", beginning)  # not those of evaluations
-
-
-def _check_lengths(renderer, data: Data, positions: int | None) -> None:
-    """ValueError for the first row to clone, or prompt of a success check, that does not fit into ``positions`` tokens
-    (None: any does)."""
-    renderer.check_prompts(data.checked, positions, renderer.longest_action())
-    tokens = max(map(len, data.train["input_ids"]))
-    require(
-        positions is None or tokens <= positions,
-        f"the longest row to clone has {tokens} tokens, but the policy has only {positions} positions: shorten it or "
-        "leave it out (a shorter --task_horizon, where rows are episodes), or use a base with a longer context.",
-    )
 
 
 def _trainer(model, tokenizer, data: Data, config: PretrainConfig, stop):

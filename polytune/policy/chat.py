@@ -242,9 +242,9 @@ class ChatRenderer(Renderer):
         if other is None or self._fault(other) is not None:
             if fault.startswith(UNRENDERED):
                 raise ValueError(
-                    f"the chat template of {self.tokenizer.name_or_path!r} {fault}: an episode is a user's message first, "
-                    "then answers and users' messages in turn. Save the tokenizer with a template that takes them (of one "
-                    "that wants a system message: with that message written into it)."
+                    f"the chat template of {self.tokenizer.name_or_path!r} {fault}: an episode is a user's message "
+                    "first, then answers and users' messages in turn. Save the tokenizer with a template that takes "
+                    "them (of one that wants a system message: with that message written into it)."
                 )
             raise ValueError(
                 f"the chat template of {self.tokenizer.name_or_path!r} {fault}, so tokens that were sampled in a "

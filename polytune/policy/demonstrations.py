@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets import Dataset, load_from_disk
 
+from polytune.checks import require
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
 from polytune.tasks.demonstrations import summary
@@ -151,15 +152,30 @@ def tokenize_lines(renderer: Renderer, lines: Iterable[tuple[str, str]]) -> Data
     """(prompt, answer) lines as rows with columns ``input_ids`` and ``own`` (1 on the answer).
 
     Raises:
-        ValueError: a line has a word that the tokenizer does not know.
+        ValueError: a line has a word that the tokenizer does not know, or an answer of the renderer's task one that it
+            cannot write.
     """
+    if isinstance(renderer.task, RowTask):
+        check_written(renderer, renderer.task)
     rows = [tokenize_episode(renderer, [prompt], [answer]) for prompt, answer in lines]
     return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "own")})
 
 
+def check_lengths(renderer: Renderer, rows: Dataset, checked: Iterable[int], positions: int | None) -> None:
+    """ValueError for a row to clone, or the prompt of a start state among ``checked`` with its answer, that does not
+    fit into ``positions`` tokens (None: any does)."""
+    renderer.check_prompts(checked, positions, renderer.longest_action())
+    tokens = max(map(len, rows["input_ids"]))
+    require(
+        positions is None or tokens <= positions,
+        f"the longest row to clone has {tokens} tokens, but the policy has only {positions} positions: shorten it or "
+        "leave it out (a shorter --task_horizon, where rows are episodes), or use a base with a longer context.",
+    )
+
+
 def check_written(renderer: Renderer, task: RowTask, most: int = 100) -> None:
-    """ValueError for an answer shown by one of the first ``most`` training rows that earns less as the policy would write
-    it: a tokenizer of words has no spaces between them, say."""
+    """ValueError for an answer shown by one of the first ``most`` training rows that earns less as the policy would
+    write it: a tokenizer of words has no spaces between them, say."""
     for seed in task.splits["train"][:most]:
         for answer in task.shown(seed):
             written = task.parse_action(renderer.action_text(renderer.action_ids(f"{answer}{task.answer_end}")))

@@ -269,15 +269,17 @@ def test_an_adapter_learns_the_new_words_and_is_merged(gpt2, call_recipe, tmp_pa
 
 
 def test_what_the_base_has_no_room_for_is_refused_before_it_is_trained(gpt2, call_recipe, tmp_path, capsys):
-    """A row, or a prompt with its answer, longer than its positions; a pad token under an adapter that is saved alone."""
+    """A row, or a prompt with its answer, longer than its positions; a pad token under an adapter alone."""
     place, base, model = tmp_path / "rows.jsonl", tmp_path / "base", AutoModelForCausalLM.from_pretrained(gpt2)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(gpt2)
     model.resize_token_embeddings(len(tokenizer))  # none to spare
     for part in (model, tokenizer):
         part.save_pretrained(base)
-    rows = {"a prompt": ("a" * 62, "b", "has 63 tokens, and an answer up to 4, but the policy has only 64 positions"),
-            "a row": ("a", "b" * 70, "the longest row to clone has 73 tokens, but the policy has only 64 positions"),
-            "alone": ("a", "b", "has no pad token, and its embeddings have no room for one: alone, an adapter")}  # fmt: skip
+    rows = {
+        "a prompt": ("a" * 62, "b", "has 63 tokens, and an answer up to 4, but the policy has only 64 positions"),
+        "a row": ("a", "b" * 70, "the longest row to clone has 73 tokens, but the policy has only 64 positions"),
+        "alone": ("a", "b", "has no pad token, and its embeddings have no room for one: alone, an adapter"),
+    }
     for name, (prompt, answer, words) in rows.items():
         place.write_text(json.dumps({"prompt": prompt, "answer": answer}) + "\n")
         own = ["--task", "dataset", "--task_args", f"path={place}", "reward=polytune.tasks.rewards:math_verified",
