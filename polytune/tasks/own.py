@@ -87,6 +87,11 @@ def said(name: str, what: str, call: Callable[[], Any]) -> Any:
     except ValueError:
         raise
     except Exception as error:  # a user's code may raise anything
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}, line {last.lineno}"
-        raise ValueError(f"task {name!r}: {what} raised {type(error).__name__}: {error} ({place})") from error
+        told = f"{type(error).__name__}: {error} ({place_of(error)})"
+        raise ValueError(f"task {name!r}: {what} raised {told}") from error
+
+
+def place_of(error: BaseException) -> str:
+    """File and line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
