@@ -9,7 +9,6 @@ The policy is saved as an ordinary transformers checkpoint. It stops early on pu
 that was stopped at any point continues from its last checkpoint when the same command is given again.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,7 +124,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import build_renderer
     from polytune.policy.adapters import merge
-    from polytune.policy.demonstrations import check_lengths
+    from polytune.policy.demonstrations import check_lengths, forget_demonstrations
     from polytune.policy.loading import positions_of
     from polytune.policy.phrases import task_phrases
     from polytune.rollout import Start
@@ -145,8 +144,8 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, policy, demonstrations
     begun = None if config.word_merges else _begin(task, adapter, config)
-    if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
-        shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
+    if (other := provenance.other_settings(output_dir, settings)) != []:
+        forget_demonstrations(output_dir / "demonstrations", of_a_run=other is not None)
     made = command("pretrain", argv)
     provenance.record_run(output_dir, settings, made)
     shown = None if task.answer_end is not None else _demonstrations(task, task_config, config, " ".join(made))

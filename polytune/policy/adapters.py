@@ -95,7 +95,16 @@ def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, *, write
     Args:
         writes: false in all processes but one, which must have been here before them.
         loading: options of :func:`polytune.policy.load_policy`; merging happens in float32 unless ``dtype`` is "auto".
+
+    Raises:
+        ValueError: ``output_dir`` is the folder of ``path``, whose weights the run would overwrite.
+        CheckpointError: the merged policy cannot be written.
     """
+    require(
+        not Path(path).is_dir() or Path(path).resolve() != Path(output_dir).resolve(),
+        f"output_dir {output_dir} is the folder of the policy that the run begins with, which it would overwrite: "
+        "choose another output_dir.",
+    )
     below = adapter_base(path, loading.get("revision")) if adapter.use_peft else None
     if below is None:
         return path

@@ -124,6 +124,20 @@ def load_demonstrations(folder: str | Path) -> Dataset | None:
     return dataset if set(COLUMNS) <= set(dataset.column_names) else None
 
 
+def forget_demonstrations(folder: str | Path, *, of_a_run: bool) -> None:
+    """Remove what another run left behind, which must not pass for this one's.
+
+    Raises:
+        ValueError: no run says that it wrote them (``of_a_run`` is false), so they are somebody's own.
+    """
+    require(
+        of_a_run or not Path(folder).exists(),
+        f"{folder} is in the way: demonstrations of the run belong there, and no run has written it. Move it, or "
+        "choose another output_dir.",
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def tokenize_episode(renderer: Renderer, observations: Iterable[str], actions: Iterable[str]) -> dict[str, list[int]]:
     """Token ids of an episode, and a mask of 1 on the tokens of its actions.
 

@@ -133,7 +133,10 @@ def _end_with(parent: int) -> None:
 
 
 def _act_out_here(seed: int) -> dict[str, Any]:
-    return act_out(_task, seed)
+    try:
+        return act_out(_task, seed)
+    except NotImplementedError as error:  # whose traceback would be the pool's
+        raise FaultyExpertError(str(error)) from error
 
 
 def summary(rows: Iterable[Mapping[str, Any]], horizon: int) -> dict[str, Any]:

@@ -149,6 +149,17 @@ def test_mistakes(tune, tmp_path, capsys, flags, words):
     assert words in told and told.count("error:") == 1
 
 
+def test_a_run_does_not_overwrite_what_it_begins_with(tune, base, call_recipe, tmp_path, capsys):
+    """Neither its weights, nor the base of an adapter by that adapter's files."""
+    shutil.copytree(base, tmp_path / "mine")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    for flags in ([], ["--use_peft", "true"]):
+        with pytest.raises(SystemExit):
+            tune(tmp_path / "mine", "--model", tmp_path / "mine", *flags)
+        assert "is the folder of the policy that the run begins with" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir() if p.name != ".lock"} == before
+
+
 def test_a_lora_run_is_fine_tuned_again_whole_and_with_another_adapter(tune, call_recipe, tmp_path, capsys):
     """Merging froze the policy, and an adapter on an adapter would have been saved without the one below."""
     tune(tmp_path / "lora", *LORA, "--num_updates", "1")
