@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     check_same_run(args.output_dir, job.settings | {CONTENT: content})
 
     # ---------------------------------------------------------------- train
-    lora = lora_config(adapter, model)
+    lora = lora_config(adapter, model, head=False)
     trainer = PolychromicTrainer(
         model, args, task, seeds, job.rollout, job.objective, policy_config, tokenizer, peft_config=lora
     )

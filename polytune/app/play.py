@@ -26,7 +26,7 @@ from polytune.errors import UsageError
 from polytune.helptext import tool_parser
 from polytune.places import at_home
 from polytune.tasks import Task
-from polytune.tasks.game import Game, Screen, expert_actions, map_of, play_keys, play_lines, watch
+from polytune.tasks.game import Game, Screen, asked, expert_actions, map_of, play_keys, play_lines, watch
 from polytune.tasks.starts import task_of
 from polytune.terminal import colours_wanted, say_error
 
@@ -128,7 +128,7 @@ def check(options: argparse.Namespace, game: Game) -> None:
             raise UsageError(f"--{name} {path!r} cannot be written: choose another folder or mend its permissions")
     if options.expert:
         try:
-            game.task.expert(game.task.start(options.seed))  # not the one to be played: experts remember
+            asked(game.task, game.task.start(options.seed))  # not the one to be played: experts remember
         except NotImplementedError as error:
             raise UsageError(f"--expert: {error}") from error
     if options.vines is not None:

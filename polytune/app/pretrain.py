@@ -9,7 +9,6 @@ The policy is saved as an ordinary transformers checkpoint. It stops early on pu
 that was stopped at any point continues from its last checkpoint when the same command is given again.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,6 +124,8 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.policy import build_renderer
     from polytune.policy.adapters import merge
+    from polytune.policy.demonstrations import check_lengths, forget_demonstrations
+    from polytune.policy.loading import positions_of
     from polytune.policy.phrases import task_phrases
     from polytune.rollout import Start
     from polytune.running import provenance
@@ -143,14 +144,15 @@ def main(argv: Sequence[str]) -> None:
 
     # ---------------------------------------------------------------- task, policy, demonstrations
     begun = None if config.word_merges else _begin(task, adapter, config)
-    if provenance.other_settings(output_dir, settings) != []:  # what another run left behind must not pass for ours
-        shutil.rmtree(output_dir / "demonstrations", ignore_errors=True)
+    if (other := provenance.other_settings(output_dir, settings)) != []:
+        forget_demonstrations(output_dir / "demonstrations", of_a_run=other is not None)
     made = command("pretrain", argv)
     provenance.record_run(output_dir, settings, made)
     shown = None if task.answer_end is not None else _demonstrations(task, task_config, config, " ".join(made))
     model, tokenizer = begun or _begin(task, adapter, config, task_phrases(task, shown[0], config.word_merges))
     renderer = build_renderer(tokenizer, task, PolicyConfig())
     data = _lines(task, renderer, config) if shown is None else _episodes(renderer, *shown)
+    check_lengths(renderer, data.train, data.checked, positions_of(model))
 
     # ---------------------------------------------------------------- behaviour cloning
     starts = [Start(data.checked[i % len(data.checked)], i // len(data.checked)) for i in range(config.eval_episodes)]
@@ -215,19 +217,14 @@ def _begin(task: Task, adapter: AdapterConfig, config: PretrainConfig, phrases: 
             tokenizer.init_kwargs["word_merges"] = config.word_merges  # told wherever the tokenizer goes
         return model, tokenizer
     set_seed(config.seed)
-    base = own_base(config.base_model, Path(config.output_dir), adapter)
-    model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1])
-    return adapt(model, adapter, new, alone=not config.merge_adapter), tokenizer
+    base, alone = own_base(config.base_model, Path(config.output_dir), adapter), not config.merge_adapter
+    model, tokenizer, new = load_base(base, [] if spaced else [w for w in words if len(w) > 1], alone=alone)
+    return adapt(model, adapter, new, alone=alone), tokenizer
 
 
 def _demonstrations(task: Task, task_config: TaskConfig, config: PretrainConfig, said: str) -> tuple[Any, Any]:
     """The expert's episodes to train on and held out, acted out unless the folder has them; ``said``: the command."""
-    from polytune.policy.demonstrations import (
-        keep_successes,
-        load_demonstrations,
-        save_demonstrations,
-        split_by_level,
-    )
+    from polytune.policy.demonstrations import keep_successes, load_demonstrations, save_demonstrations, split_by_level
     from polytune.running import provenance
     from polytune.tasks.demonstrations import act_out_all
     from polytune.tasks.splits import DEMONSTRATION_SEEDS_START, split_hashes

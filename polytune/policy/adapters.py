@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from polytune.checks import require
 from polytune.config import AdapterConfig, PolicyConfig
@@ -32,20 +33,31 @@ def quantization(adapter: AdapterConfig, policy_config: PolicyConfig) -> BitsAnd
     )
 
 
-def lora_config(adapter: AdapterConfig, model: PreTrainedModel) -> LoraConfig | None:
+def lora_config(adapter: AdapterConfig, model: PreTrainedModel, *, head: bool = True) -> LoraConfig | None:
     """peft's configuration for the trainer; None without ``use_peft``.
 
+    Args:
+        head: whether its adapter may lie on the output head: TRL's trainers of RL read the head's own weights.
+
     Raises:
-        ValueError: a module that the model has not, naming those that it has.
+        ValueError: a module that the model has not, naming those that it has; the head without ``head``.
     """
     if not adapter.use_peft:
         return None
     modules = dict(model.named_modules())
-    linear = sorted({name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, nn.Linear)})
+    kinds = (nn.Linear, Conv1D)
+    linear = sorted({name.rpartition(".")[2] for name, module in modules.items() if isinstance(module, kinds)})
     for field in ("lora_target_modules", "lora_modules_to_save"):
         for name in getattr(adapter, field) or []:
             known = name == "all-linear" or any(m == name or m.endswith(f".{name}") for m in modules)
             require(known, f"{field} has {name!r}, but the policy has no such module; its linear layers are {linear}.")
+    own = next((name for name, module in modules.items() if module is model.get_output_embeddings()), None)
+    wrong = [] if head else [name for name in adapter.lora_target_modules or [] if f".{own}".endswith(f".{name}")]
+    require(
+        not wrong,
+        f"lora_target_modules has {', '.join(map(repr, wrong))}, the output head, whose adapter RL would not train: "
+        "leave it out, or train the head whole (--lora_modules_to_save).",
+    )
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=adapter.lora_r,
@@ -83,7 +95,16 @@ def own_base(path: str, output_dir: str | Path, adapter: AdapterConfig, *, write
     Args:
         writes: false in all processes but one, which must have been here before them.
         loading: options of :func:`polytune.policy.load_policy`; merging happens in float32 unless ``dtype`` is "auto".
+
+    Raises:
+        ValueError: ``output_dir`` is the folder of ``path``, whose weights the run would overwrite.
+        CheckpointError: the merged policy cannot be written.
     """
+    require(
+        not Path(path).is_dir() or Path(path).resolve() != Path(output_dir).resolve(),
+        f"output_dir {output_dir} is the folder of the policy that the run begins with, which it would overwrite: "
+        "choose another output_dir.",
+    )
     below = adapter_base(path, loading.get("revision")) if adapter.use_peft else None
     if below is None:
         return path

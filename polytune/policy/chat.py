@@ -25,6 +25,7 @@ from polytune.tasks.base import Task
 from polytune.tasks.messages import Conversation, text_of
 
 THINKING_END = "</think>"
+UNRENDERED = "cannot render"
 #: of a core, for one conversation
 MOST_SECONDS = 20.0
 #: in the place of a text in a message, as long as the template is at work
@@ -236,6 +237,12 @@ class ChatRenderer(Renderer):
         except Exception:  # it lets the template render, too
             other = None
         if other is None or self._fault(other) is not None:
+            if fault.startswith(UNRENDERED):
+                raise ValueError(
+                    f"the chat template of {self.tokenizer.name_or_path!r} {fault}: an episode is a user's message "
+                    "first, then answers and users' messages in turn. Save the tokenizer with a template that takes "
+                    "them (of one that wants a system message: with that message written into it)."
+                )
             raise ValueError(
                 f"the chat template of {self.tokenizer.name_or_path!r} {fault}, so tokens that were sampled in a "
                 "conversation would be others when it goes on, and no gradient would be theirs. TRL has no training "
@@ -254,7 +261,8 @@ class ChatRenderer(Renderer):
                     messages += [_user(asked[index]), _assistant(said[index])]
                 texts.append(self._text([*messages, _user(asked[rounds])], template))
         except Exception as error:  # a template is a program: whatever it raises, it does not suit
-            return f"cannot render a conversation of {rounds + 1} rounds ({type(error).__name__}: {error})"
+            many = "1 round" if rounds == 0 else f"{rounds + 1} rounds"
+            return f"{UNRENDERED} a conversation of {many} ({type(error).__name__}: {error})"
         for index in (0, 1):
             begun = texts[index] + said[index]
             if not texts[index + 1].startswith(begun):

@@ -11,9 +11,11 @@ from typing import Any
 
 from datasets import Dataset, load_from_disk
 
+from polytune.checks import require
 from polytune.policy.rendering import Renderer
 from polytune.tasks.base import Task
 from polytune.tasks.demonstrations import summary
+from polytune.tasks.rows import RowTask
 
 COLUMNS = ("start_seed", "level_hash", "observations", "actions", "success", "turns")
 SUMMARY_FILE = "summary.json"
@@ -122,6 +124,20 @@ def load_demonstrations(folder: str | Path) -> Dataset | None:
     return dataset if set(COLUMNS) <= set(dataset.column_names) else None
 
 
+def forget_demonstrations(folder: str | Path, *, of_a_run: bool) -> None:
+    """Remove what another run left behind, which must not pass for this one's.
+
+    Raises:
+        ValueError: no run says that it wrote them (``of_a_run`` is false), so they are somebody's own.
+    """
+    require(
+        of_a_run or not Path(folder).exists(),
+        f"{folder} is in the way: demonstrations of the run belong there, and no run has written it. Move it, or "
+        "choose another output_dir.",
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def tokenize_episode(renderer: Renderer, observations: Iterable[str], actions: Iterable[str]) -> dict[str, list[int]]:
     """Token ids of an episode, and a mask of 1 on the tokens of its actions.
 
@@ -150,10 +166,42 @@ def tokenize_lines(renderer: Renderer, lines: Iterable[tuple[str, str]]) -> Data
     """(prompt, answer) lines as rows with columns ``input_ids`` and ``own`` (1 on the answer).
 
     Raises:
-        ValueError: a line has a word that the tokenizer does not know.
+        ValueError: a line has a word that the tokenizer does not know, or an answer of the renderer's task one that it
+            cannot write.
     """
+    if isinstance(renderer.task, RowTask):
+        check_written(renderer, renderer.task)
     rows = [tokenize_episode(renderer, [prompt], [answer]) for prompt, answer in lines]
     return Dataset.from_dict({name: [row[name] for row in rows] for name in ("input_ids", "own")})
+
+
+def check_lengths(renderer: Renderer, rows: Dataset, checked: Iterable[int], positions: int | None) -> None:
+    """ValueError for a row to clone, or the prompt of a start state among ``checked`` with its answer, that does not
+    fit into ``positions`` tokens (None: any does)."""
+    renderer.check_prompts(checked, positions, renderer.longest_action())
+    tokens = max(map(len, rows["input_ids"]))
+    require(
+        positions is None or tokens <= positions,
+        f"the longest row to clone has {tokens} tokens, but the policy has only {positions} positions: shorten it or "
+        "leave it out (a shorter --task_horizon, where rows are episodes), or use a base with a longer context.",
+    )
+
+
+def check_written(renderer: Renderer, task: RowTask, most: int = 100) -> None:
+    """ValueError for an answer shown by one of the first ``most`` training rows that earns less as the policy would
+    write it: a tokenizer of words has no spaces between them, say."""
+    for seed in task.splits["train"][:most]:
+        for answer in task.shown(seed):
+            written = task.parse_action(renderer.action_text(renderer.action_ids(f"{answer}{task.answer_end}")))
+            if written == answer:
+                continue
+            before, after = task.earned(answer, seed), task.earned(written, seed)
+            if after < before:
+                raise ValueError(
+                    f"row {seed}: the policy's tokenizer writes the answer {answer[:80]!r} as {written[:80]!r}, which "
+                    f"earns {after:g} in place of {before:g}: a preset's knows no spaces within free text. Begin with "
+                    "a --base_model, or have the reward take what is written."
+                )
 
 
 def split_by_level(demonstrations: Dataset) -> tuple[Dataset, Dataset]:

@@ -319,12 +319,13 @@ def _check_weights(model: PreTrainedModel, path: str | Path, tokenizer: PreTrain
 
 
 def load_base(
-    path: str | Path, words: Iterable[str], *, dtype: torch.dtype | str = torch.float32, **hub: Any
+    path: str | Path, words: Iterable[str], *, alone: bool = False, dtype: torch.dtype | str = torch.float32, **hub: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[int]]:
     """A causal language model whose tokenizer learns ``words`` as tokens, and a pad token where it has none.
 
     The new embeddings are drawn around the mean of the old ones, as transformers does it. Raises as
-    :func:`load_policy`, but for the pad token.
+    :func:`load_policy`; for a pad token only with ``alone``: what is saved will be an adapter without its base, which
+    could not grow by one.
 
     Returns:
         model, tokenizer, and the ids of the words that are new to it.
@@ -334,6 +335,13 @@ def load_base(
     make_lean(model)
     if tokenizer.pad_token_id is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
+        if alone and tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:
+            raise CheckpointError(
+                f"merge_adapter is false, but the tokenizer of {str(path)!r} has no pad token, and its embeddings have "
+                "no room for one: alone, an adapter would stand on a base that lacks it. Leave merge_adapter true, or "
+                "add the token to the base (tokenizer.add_special_tokens({'pad_token': '<pad>'})), resize its "
+                "embeddings and save both."
+            )
     known = tokenizer.get_vocab()
     new = [word for word in dict.fromkeys(words) if word not in known]
     tokenizer.add_tokens(new)

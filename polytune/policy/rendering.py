@@ -42,7 +42,7 @@ class Renderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, task: Task, *, show_instructions: bool = False):
         self.tokenizer, self.task = tokenizer, task
-        self.instructions = task.instructions + "\n\n" if show_instructions else ""
+        self.instructions = f"{task.instructions}\n\n" if show_instructions and task.instructions else ""
         self._cache: dict[str, tuple[int, ...]] = {}
         self._texts: dict[tuple[int, ...], str] = {}
         self.free_text = task.answer_end is not None

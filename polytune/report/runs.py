@@ -96,8 +96,9 @@ def budget_of(folder: str | Path | None) -> int | None:
 def _with_metrics(name: str, folder: str | Path | None) -> tuple[RunFiles, int | None]:
     """A run with its metrics alone, and of a checkpoint the step that it ends at."""
     run, last = RunFiles(name, Path(at_home(str(folder or os.devnull)))), None
-    if (whole := run.folder.resolve()).name.startswith("checkpoint-"):
-        run.folder, last = whole.parent, int(whole.name.rpartition("-")[2])
+    whole = run.folder.resolve()
+    if (step := whole.name.removeprefix("checkpoint-")) != whole.name and step.isdecimal():  # or somebody's own name
+        run.folder, last = whole.parent, int(step)
     lines = _lines(run, "metrics.jsonl")
     run.metrics = [line for line in lines if _is_number(line.get(STEPS)) and _until(line, last)]
     return run, last

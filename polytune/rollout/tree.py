@@ -6,13 +6,30 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 def signature_as_json(signature: Hashable | None) -> Any:
     """A signature as records and logs have it, the same on every machine: a set as its sorted list, within a tuple or
-    another set, too; anything else as it is."""
+    another set, too; a number of numpy's as Python's; what JSON has no word for as its ``repr``.
+
+    Raises:
+        ValueError: it has none of its own, and would be another one in each process.
+    """
     if isinstance(signature, frozenset | set):
         return sorted(map(signature_as_json, signature), key=repr)
-    return tuple(map(signature_as_json, signature)) if isinstance(signature, tuple) else signature
+    if isinstance(signature, tuple):
+        return tuple(map(signature_as_json, signature))
+    if isinstance(signature, np.generic):
+        return signature_as_json(signature.item())
+    if signature is None or isinstance(signature, str | int | float | list | dict):
+        return signature
+    if type(signature).__repr__ is object.__repr__:
+        raise ValueError(
+            f"a signature is {signature!r}, which no record can tell from another one: return text, numbers, or tuples "
+            "and frozensets of them."
+        )
+    return repr(signature)
 
 
 @dataclass(slots=True)

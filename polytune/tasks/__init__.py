@@ -11,7 +11,7 @@ from typing import Any
 
 from polytune.lookup import find, is_path
 from polytune.tasks.base import Episode, Step, Task
-from polytune.tasks.own import built, check_class
+from polytune.tasks.own import built, check_class, said
 
 __all__ = ["TASKS", "Episode", "Step", "Task", "load_task", "text_options"]
 
@@ -58,7 +58,10 @@ def load_task(name: str, **options: Any) -> Task:
     unknown = sorted(set(options) - set(parameters))
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         raise ValueError(f"task {name!r} has no option {', '.join(map(repr, unknown))}; it has {sorted(parameters)}")
-    task = built(name, factory, options) if own else factory(*member, **options)
+    if own:
+        task = built(name, factory, options)
+    else:
+        task = said(name, "building it", lambda: factory(*member, **options))
     if not isinstance(task, Task):
         raise ValueError(f"task {name!r} built a {type(task).__name__}, which is not a polytune.tasks.Task")
     return task

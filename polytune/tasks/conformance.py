@@ -13,6 +13,7 @@ import random
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,8 @@ def only_actions_are_actions(task: Task, seeds: Sequence[int]) -> Iterator[str]:
         for text in (action, f" {action}\n"):
             if task.parse_action(text) != action:
                 yield f"parse_action({text!r}) is {task.parse_action(text)!r}, not {action!r}"
-        others = [f"{action} {action}", f"{action}.", action + action, f"not {action}", action.upper() + " ", ""]
+        others = [f"{action} {action}", f"{action}.", action + action, f"not {action}", ""]
+        others += [f"{action.upper()} "] if action.upper() != action else []  # a number has no other case
         for text in others:
             if text not in task.actions and task.parse_action(text) is not None:
                 yield f"parse_action({text!r}) is {task.parse_action(text)!r}: text beside an action makes it none"
@@ -232,7 +234,7 @@ def an_episode_ends(task: Task, seeds: Sequence[int]) -> Iterator[str]:
         draw, episode = random.Random(seed), task.start(seed)
         while not episode.done and episode.turn <= task.horizon:
             step = episode.step(_texts(task, draw, 1)[0])
-            if not isinstance(step.reward, int | float) or not math.isfinite(step.reward):
+            if not isinstance(step.reward, Real) or not math.isfinite(step.reward):  # numpy's numbers, too
                 yield f"seed {seed}: the reward of turn {episode.turn} is {step.reward!r}, not a finite number"
         if not episode.done or episode.stop_reason is None:
             yield f"seed {seed}: not done after {episode.turn} turns, the horizon is {task.horizon}"

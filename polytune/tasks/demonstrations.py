@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import multiprocessing
 import os
@@ -12,8 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from polytune.errors import ToldError
 from polytune.tasks import load_task
-from polytune.tasks.base import ExpertError, Task
+from polytune.tasks.base import Episode, ExpertError, Task
+from polytune.tasks.own import place_of
 
 FEW = 200
 """Up to so many episodes are recorded in this process: starting others would take longer."""
@@ -23,28 +26,60 @@ class WorkerLostError(RuntimeError):
     """A process that records episodes ended in the middle of it."""
 
 
+class FaultyExpertError(ToldError, RuntimeError):
+    """A task or its expert raised an error, or said what is no action, in a demonstration."""
+
+
+@contextlib.contextmanager
+def _naming(task: Task, seed: int, turns: Sequence[Any]) -> Iterator[None]:
+    """Whatever a user's code raises becomes a FaultyExpertError that says where; that there is no expert stays."""
+    try:
+        yield
+    except (NotImplementedError, FaultyExpertError):
+        raise
+    except Exception as error:
+        raise FaultyExpertError(
+            f"task {task.name!r} raised {type(error).__name__} in turn {len(turns)} of the demonstration from start "
+            f"state {seed}: {error} ({place_of(error)})"
+        ) from error
+
+
+def _asked(task: Task, episode: Episode, seed: int) -> str:
+    """The expert's action."""
+    action = task.expert(episode)
+    if not isinstance(action, str) or task.parse_action(action) is None:
+        raise FaultyExpertError(
+            f"the expert of task {task.name!r} says {action!r} in turn {episode.turn} of start state {seed}, which is "
+            f"no action: {', '.join(task.actions)}"
+        )
+    return action
+
+
 def act_out(task: Task, seed: int) -> dict[str, Any]:
     """One expert episode from the start state of `seed`.
 
     Returns: {"start_seed", "level_hash", "observations" (one before each action), "actions", "success", "turns",
     "gave_up" (why, if the expert raised ExpertError)}. The expert may take `task.expert_turns`, the horizon if None;
     its first `task.horizon` turns are recorded.
+    Raises FaultyExpertError for what task or expert raise beside that.
     """
     horizon, patient = task.horizon, copy.copy(task)
     patient.horizon = max(horizon, task.expert_turns or horizon)
-    episode = patient.start(seed)
     observations, actions, gave_up = [], [], None
-    while not episode.done:
-        observations.append(episode.observation())
-        try:
-            actions.append(task.expert(episode))
-        except ExpertError as error:
-            gave_up = str(error)
-            break
-        episode.step(actions[-1])
+    with _naming(task, seed, actions):
+        episode = patient.start(seed)
+        while not episode.done and gave_up is None:
+            observations.append(episode.observation())
+            try:
+                actions.append(_asked(task, episode, seed))
+            except ExpertError as error:
+                gave_up = str(error)
+            else:
+                episode.step(actions[-1])
+        level = task.start_hash(seed)
     return {
         "start_seed": seed,
-        "level_hash": task.start_hash(seed),
+        "level_hash": level,
         "observations": observations[:horizon],
         "actions": actions[:horizon],
         "success": episode.stop_reason == "success",
@@ -98,7 +133,10 @@ def _end_with(parent: int) -> None:
 
 
 def _act_out_here(seed: int) -> dict[str, Any]:
-    return act_out(_task, seed)
+    try:
+        return act_out(_task, seed)
+    except NotImplementedError as error:  # whose traceback would be the pool's
+        raise FaultyExpertError(str(error)) from error
 
 
 def summary(rows: Iterable[Mapping[str, Any]], horizon: int) -> dict[str, Any]:

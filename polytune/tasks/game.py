@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NamedTuple
 
-from polytune.tasks.base import Episode, Step, Task
+from polytune.tasks.base import Episode, ExpertError, Step, Task
 from polytune.tasks.keys import key_of_action, said_by_key, said_by_line
+from polytune.tasks.own import place_of
 
 NARROWEST_TEXT = 30
 """Fewer columns beside the map than these, and the text goes below it."""
@@ -235,7 +236,18 @@ def watch(game: Game, screen: Screen, actions: Iterable[str], show: Callable[[st
 def expert_actions(game: Game) -> Iterator[str]:
     """What the task's expert does, until the episode is over."""
     while not game.episode.done:
-        yield game.task.expert(game.episode)
+        yield asked(game.task, game.episode)
+
+
+def asked(task: Task, episode: Episode) -> str:
+    """The expert's action. Raises what its code may raise, and ValueError with the line of anything else."""
+    try:
+        return task.expert(episode)
+    except (ExpertError, NotImplementedError, ValueError):
+        raise
+    except Exception as error:  # a user's code may raise anything
+        told = f"{type(error).__name__}: {error} ({place_of(error)})"
+        raise ValueError(f"task {task.name!r}: expert() raised {told}") from error
 
 
 def _said(game: Game, screen: Screen, said: str) -> str:

@@ -12,14 +12,15 @@ and actions give the same episode.
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import gymnasium
 
-from polytune.lookup import find, said
+from polytune.lookup import find, import_own, said
 from polytune.tasks.base import Episode, Task
 from polytune.tasks.grid import minigrid_text
 from polytune.tasks.grid.common import MiniGridEnv
@@ -27,6 +28,8 @@ from polytune.tasks.grid.common import MiniGridEnv
 #: (save, load) of an environment that gives its own state
 OWN_STATE = (("get_state", "set_state"), ("clone_state", "restore_state"))
 SNAPSHOTS = ("auto", "state", "copy", "replay")
+#: what a wrapper has beside its state
+NO_STATE = frozenset({"env", "_saved_kwargs", "_cached_spec", "_action_space", "_observation_space", "_metadata"})
 LONGEST_TEXT = 1000
 PROBED_TURNS = 12
 
@@ -67,10 +70,22 @@ class GymEpisode(Episode):
 
     def _take(self, chosen: Any) -> bool:
         self.last, paid, terminated, truncated, info = self.env.step(chosen)
-        self.paid = float(paid)
+        self.paid = self._paid(paid)
         self.solved = bool(self.task.solves(self.paid, bool(terminated), info))
         self.ended = "failure" if terminated else "truncated" if truncated else None
         return self.solved
+
+    def _paid(self, paid: Any) -> float:
+        try:
+            number = float(paid)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(
+                f"task {self.task.name!r}, seed {self.seed}, turn {self.turn}: its step pays {paid!r:.80}: return a "
+                "finite number"
+            )
+        return number
 
     def _failure(self) -> str | None:
         return self.ended
@@ -96,10 +111,17 @@ class GymEpisode(Episode):
         if self.task.snapshots == "replay":
             state = None
         else:
-            env = self.env.unwrapped if self.task.own_state else self.env
-            state = (getattr(env, self.task.own_state[0])() if self.task.own_state else env, self.last)
+            state = (self._own_state() if self.task.own_state else self.env, self.last)
         packed = pickle.dumps((sorted(kept.items()), state))
         return pickle.dumps(pickle.loads(packed))  # which objects are shared is then as in a restored one
+
+    def _own_state(self) -> tuple[Any, list[dict[str, Any]]]:
+        """What the environment gives, and what its wrappers keep (the turns of a time limit, say), outermost first."""
+        of_wrappers = [
+            {name: value for name, value in vars(wrapper).items() if name not in NO_STATE and not callable(value)}
+            for wrapper in _wrappers(self.env)
+        ]
+        return getattr(self.env.unwrapped, self.task.own_state[0])(), of_wrappers
 
     def _load(self, payload: bytes) -> None:
         kept, state = pickle.loads(payload)
@@ -110,13 +132,21 @@ class GymEpisode(Episode):
         self.env = self.task.make()
         self.last, _ = self.env.reset(seed=self.seed)
         if state is not None:
-            getattr(self.env.unwrapped, self.task.own_state[1])(state[0])
-            self.last = state[1]
+            (own, of_wrappers), self.last = state
+            getattr(self.env.unwrapped, self.task.own_state[1])(own)
+            for wrapper, attributes in zip(_wrappers(self.env), of_wrappers, strict=True):
+                vars(wrapper).update(attributes)
             return
         paid, solved, ended = self.paid, self.solved, self.ended
         for chosen in self.taken:
             self._take(chosen)
         self.paid, self.solved, self.ended = paid, solved, ended
+
+
+def _wrappers(env: gymnasium.Env) -> Iterator[gymnasium.Wrapper]:
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
 
 
 class GymTask(Task):
@@ -173,6 +203,7 @@ class GymTask(Task):
             if value not in known:
                 raise ValueError(f"{option} of task {self.name!r} must be one of {', '.join(known)}, got {value!r}")
         self.own_reward = reward == "environment"
+        self._import()
         env = self.make()
         self.grid = env.unwrapped if isinstance(env.unwrapped, MiniGridEnv) else None
         self._show, self._success = self._function("show", show), self._function("success", success)
@@ -191,11 +222,23 @@ class GymTask(Task):
     def make(self) -> gymnasium.Env:
         """A new environment."""
         try:
-            return gymnasium.make(self.env_id, disable_env_checker=True, **self.make_args)
+            return gymnasium.make(self.env_id.rpartition(":")[2], disable_env_checker=True, **self.make_args)
         except Exception as error:  # an environment's constructor may raise anything
-            raise ValueError(
-                f"task {self.name!r}: gymnasium cannot make {self.env_id!r} ({type(error).__name__}: {error})"
-            ) from error
+            raise self._unmade(error) from error
+
+    def _import(self) -> None:
+        """The module that registers it, where its id names one; as everywhere, one of the working directory first."""
+        module, colon, _ = self.env_id.rpartition(":")
+        try:
+            if colon:
+                import_own(module)
+        except Exception as error:  # a user's module may raise anything while it loads
+            raise self._unmade(error) from error
+
+    def _unmade(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"task {self.name!r}: gymnasium cannot make {self.env_id!r} ({type(error).__name__}: {error})"
+        )
 
     # ------------------------------------------------------------------ text
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from polytune.tasks.base import Episode, Task
@@ -33,7 +35,7 @@ def check_class(name: str, factory: Any, options: Mapping[str, Any]) -> None:
 
 def built(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """What ``factory`` makes; ValueError that names the task for whatever it raises, and for a task without words."""
-    task = _said(name, "building it", lambda: factory(**options))
+    task = said(name, "building it", lambda: factory(**options))
     if isinstance(task, Task):
         lacks = [f"{own} = {what}" for own, what in ATTRIBUTES.items() if not hasattr(task, own)]
         episode = getattr(task, "episode_class", None)
@@ -52,7 +54,7 @@ def _refuse(name: str, lacks: Sequence[str]) -> None:
 def check_levels(name: str, task: Task, seeds: Sequence[int]) -> None:
     """ValueError for a start state that cannot be built; a warning where different seeds give the same level."""
     probed = list(dict.fromkeys(seeds))[:PROBED_SEEDS]
-    levels = {_said(name, f"start state {seed}", lambda seed=seed: task.start_hash(seed)) for seed in probed}
+    levels = {said(name, f"start state {seed}", lambda seed=seed: task.start_hash(seed)) for seed in probed}
     if len(probed) > 1 and len(levels) == 1:
         say_warning(
             f"the first {len(probed)} start states of task {name!r} are one and the same level: it ignores its seed, "
@@ -62,7 +64,7 @@ def check_levels(name: str, task: Task, seeds: Sequence[int]) -> None:
 
 def _check_words(name: str, task: Task) -> None:
     """The vocabulary is a list of words, each once, and has those of the actions."""
-    words = _said(name, "vocabulary()", task.vocabulary)
+    words = said(name, "vocabulary()", task.vocabulary)
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"task {name!r}: vocabulary() gives {words!r}: return a list of words")
     if task.answer_end is not None:
@@ -78,10 +80,18 @@ def _check_words(name: str, task: Task) -> None:
         )
 
 
-def _said(name: str, what: str, call: Callable[[], Any]) -> Any:
+def said(name: str, what: str, call: Callable[[], Any]) -> Any:
+    """What ``call`` gives; ValueError that names the task, ``what`` it was at and the line for what else it raises."""
     try:
         return call()
     except ValueError:
         raise
     except Exception as error:  # a user's code may raise anything
-        raise ValueError(f"task {name!r}: {what} raised {type(error).__name__}: {error}") from error
+        told = f"{type(error).__name__}: {error} ({place_of(error)})"
+        raise ValueError(f"task {name!r}: {what} raised {told}") from error
+
+
+def place_of(error: BaseException) -> str:
+    """File and line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"

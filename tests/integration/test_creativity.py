@@ -268,6 +268,29 @@ def test_an_adapter_learns_the_new_words_and_is_merged(gpt2, call_recipe, tmp_pa
     assert model.lm_head.weight is model.transformer.wte.weight
 
 
+def test_what_the_base_has_no_room_for_is_refused_before_it_is_trained(gpt2, call_recipe, tmp_path, capsys):
+    """A row, or a prompt with its answer, longer than its positions; a pad token under an adapter alone."""
+    place, base, model = tmp_path / "rows.jsonl", tmp_path / "base", AutoModelForCausalLM.from_pretrained(gpt2)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(gpt2)
+    model.resize_token_embeddings(len(tokenizer))  # none to spare
+    for part in (model, tokenizer):
+        part.save_pretrained(base)
+    rows = {
+        "a prompt": ("a" * 62, "b", "has 63 tokens, and an answer up to 4, but the policy has only 64 positions"),
+        "a row": ("a", "b" * 70, "the longest row to clone has 73 tokens, but the policy has only 64 positions"),
+        "alone": ("a", "b", "has no pad token, and its embeddings have no room for one: alone, an adapter"),
+    }
+    for name, (prompt, answer, words) in rows.items():
+        place.write_text(json.dumps({"prompt": prompt, "answer": answer}) + "\n")
+        own = ["--task", "dataset", "--task_args", f"path={place}", "reward=polytune.tasks.rewards:math_verified",
+               "answer=answer", "max_tokens=4"]  # fmt: skip
+        adapter = ["--use_peft", "true", "--merge_adapter", "false"] if name == "alone" else []
+        with pytest.raises(SystemExit):
+            call_recipe("pretrain", *own, *adapter, "--base_model", base, "--output_dir", tmp_path / name)
+        assert words in capsys.readouterr().err
+        assert not list((tmp_path / name).glob("checkpoint-*"))
+
+
 def test_an_adapter_alone_names_its_base(gpt2, call_recipe, tmp_path):
     row = {"prompt": "2 3 = 5 :", "numbers": [2, 3], "target": 5, "answer": "2+3"}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")

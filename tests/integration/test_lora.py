@@ -140,12 +140,24 @@ def test_learned_positions_are_counted_behind_the_padding(tmp_path):
     (["--use_peft", "true", "--lora_dropout", "0.1"], "lora_dropout is 0.1: it must stay 0"),
     (["--use_peft", "true", "--load_in_4bit", "true"], "load_in_4bit needs bitsandbytes"),
     (["--use_peft", "true", "--lora_target_modules", "nothing"], "lora_target_modules has 'nothing', but the policy"),
+    (["--use_peft", "true", "--lora_target_modules", "q_proj", "lm_head"], "has 'lm_head', the output head, whose"),
 ])  # fmt: skip
 def test_mistakes(tune, tmp_path, capsys, flags, words):
     with pytest.raises(SystemExit):
         tune(tmp_path / "run", *flags)
     told = capsys.readouterr().err
     assert words in told and told.count("error:") == 1
+
+
+def test_a_run_does_not_overwrite_what_it_begins_with(tune, base, call_recipe, tmp_path, capsys):
+    """Neither its weights, nor the base of an adapter by that adapter's files."""
+    shutil.copytree(base, tmp_path / "mine")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    for flags in ([], ["--use_peft", "true"]):
+        with pytest.raises(SystemExit):
+            tune(tmp_path / "mine", "--model", tmp_path / "mine", *flags)
+        assert "is the folder of the policy that the run begins with" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in (tmp_path / "mine").iterdir() if p.name != ".lock"} == before
 
 
 def test_a_lora_run_is_fine_tuned_again_whole_and_with_another_adapter(tune, call_recipe, tmp_path, capsys):

@@ -53,6 +53,22 @@ def test_killed_and_restarted_is_uninterrupted(whole, pretrain, tmp_path, place,
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected_weights.items())
 
 
+def test_demonstrations_of_ones_own_are_not_removed(pretrain, tmp_path, capsys):
+    """No run has written them, so they are not another run's."""
+    (tmp_path / "demonstrations").mkdir()
+    (tmp_path / "demonstrations/mine.txt").write_text("mine")
+    with pytest.raises(SystemExit):
+        pretrain(tmp_path)
+    assert "demonstrations is in the way" in capsys.readouterr().err
+    assert (tmp_path / "demonstrations/mine.txt").read_text() == "mine" and not (tmp_path / "run.json").exists()
+
+
+def test_no_expert_is_one_line_from_other_processes_too(call_recipe, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call_recipe("pretrain", "--task", "doors:Doors", "--num_demonstrations", "201", "--output_dir", tmp_path)
+    assert "has no expert; Doors.expert would be one" in capsys.readouterr().err
+
+
 def test_an_adapter_begins_as_its_seed_says(whole, pretrain, tmp_path):
     """Whatever was drawn in this process before."""
     flags = ["--base_model", whole, "--use_peft", "--lora_r", "2", "--num_demonstrations", "8", "--epochs", "1"]

@@ -87,8 +87,36 @@ class Stateful(Locked):
         self.cell, self.goal = state
 
 
-for world in (Line, Words, Unseeded, Hidden, Shared, Locked, Stateful):
+class Timed(Stateful):
+    """Its wrapper counts turns; no goal ends it before."""
+
+    def step(self, action):
+        observation, _, _, *rest = super().step(action)
+        return observation, 0.0, False, *rest
+
+
+class Unpaid(Line):
+    """Pays what is no number."""
+
+    pays = None
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, self.pays, *rest
+
+
+class Unpriced(Unpaid):
+    pays = float("nan")
+
+
+class Broken(Line):
+    def step(self, action):
+        raise KeyError("boom")
+
+
+for world in (Line, Words, Unseeded, Hidden, Shared, Locked, Stateful, Unpaid, Unpriced, Broken):
     gymnasium.register(f"{world.__name__}-v0", entry_point=world)
+gymnasium.register("Timed-v0", entry_point=Timed, max_episode_steps=20)
 
 
 def tell(observation, env):

@@ -87,8 +87,8 @@ def test_qwen3_is_given_the_template_for_training(task):
     (FORGETFUL, r"rewrites earlier messages \('.*one.*' becomes '.*\.\.\..*' one round later\)"),
     (COUNTING, "rewrites earlier messages"),
     (ENDLESS, "begins with no special token, so a sampled answer has no end"),
-    ("{{ nothing.at.all }}", "cannot render a conversation of 1 rounds"),
-    ("{{ raise_exception('no') }}", "cannot render a conversation of 1 rounds"),
+    ("{{ nothing.at.all }}", "cannot render a conversation of 1 round "),
+    ("{{ raise_exception('a system message') }}", "a system message.: an episode is a user's message first"),
 ])  # fmt: skip
 def test_templates_that_do_not_suit_are_refused(task, template, words):
     with pytest.raises(ValueError, match=words):
@@ -159,6 +159,9 @@ def test_a_dataset_task_is_one_question_and_one_answer(template, tmp_path):
     ids = renderer.action_ids("2*3*4")
     assert ids[-1] == end[0] in renderer.stop_ids and renderer.longest_action() == 256
     assert task.start(0).step(renderer.action_text(ids)).reward == 1
+    task.instructions = ""  # a dataset's default: the prompt begins where the message does
+    asked = tokenizer.decode(build_renderer(tokenizer, task, PolicyConfig()).prompt_ids(task.prompt(0)))
+    assert "user\n2 3 4 = 24 :<|im_end|>" in asked
 
 
 PARTS = CHATML.replace(

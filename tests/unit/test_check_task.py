@@ -4,6 +4,7 @@ import json
 import random
 import re
 
+import numpy as np
 import pytest
 
 from polytune.app import check_task
@@ -124,6 +125,7 @@ def test_a_fault_is_told_in_words(task, words):
 
 def test_right_worlds_have_no_fault_and_odd_ones_a_note():
     assert faults(house(), 6) == [] == notes(house(), 6)
+    assert faults(house(type("Paid", (Stairs,), {"_reward": lambda self: np.float32(0.5)})), 6) == []
     for name in ("fourrooms", "bandit", "sibling"):
         assert faults(load_task(name), 4) == []
     [same] = notes(house(Seedless), 6)

@@ -23,7 +23,7 @@ from polytune.policy.demonstrations import (
 )
 from polytune.policy.rendering import PROMPT_WORD
 from polytune.tasks import load_task
-from polytune.tasks.demonstrations import act_out
+from polytune.tasks.demonstrations import FaultyExpertError, act_out
 from polytune.trainer import CloningCollator, CloningTrainer, StopAtSuccess, latest_checkpoint
 from polytune.trainer.cloning import Sampled
 
@@ -242,6 +242,18 @@ def test_a_demonstration_is_the_text_that_a_generator_sees():
         assert step.done == (index == len(actions) - 1)
     assert ids == row["input_ids"] and step.stop_reason == "success" and acted["success"]
     assert (acted["start_seed"], acted["level_hash"]) == (7, task.start_hash(7))
+
+
+@pytest.mark.parametrize("says, words", [
+    (lambda episode: {}["key"], r"raised KeyError in turn 0 .* start state 7: 'key' \(test_cloning.py, line \d+\)"),
+    (lambda episode: None, "says None in turn 0 of start state 7, which is no action: left, right, forward"),
+    (lambda episode: "fly", "says 'fly' in turn 0"),
+])  # fmt: skip
+def test_an_expert_that_fails_is_told_with_its_place(says, words):
+    task = load_task("fourrooms")
+    task.expert = says
+    with pytest.raises(FaultyExpertError, match=words):
+        act_out(task, 7)
 
 
 def test_failures_and_forbidden_levels_are_dropped_and_counted(tmp_path):

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from polytune.policy import Renderer, SampleKey, TransformersGenerator, build_tiny
-from polytune.policy.demonstrations import tokenize_lines
+from polytune.policy.demonstrations import check_written, tokenize_lines
 from polytune.policy.tiny import build_tokenizer
 from polytune.tasks import load_task
 
@@ -48,6 +48,20 @@ def tokenizer_of(kind, task):
         return build_tokenizer(task.vocabulary(), spaced=False)
     words = [word for prompt, answer in task.training_lines() for word in f"{prompt} {answer}".split()]
     return build_tokenizer(words)
+
+
+def exactly(answer, row):
+    """Wants the spaces, too."""
+    return float(answer in row["answers"])
+
+
+def test_an_answer_that_the_policy_cannot_write_is_refused(path):
+    """A tokenizer of characters knows no spaces: right where the reward does not mind, else for ever wrong."""
+    check_written(Renderer(tokenizer_of("characters", arithmetic(path)), arithmetic(path)), arithmetic(path))
+    task = load_task("dataset", path=path, answer="answers", reward=f"{__name__}:exactly")
+    check_written(Renderer(byte_level(eos_token="<eos>"), task), task)
+    with pytest.raises(ValueError, match=r"row 0: .* '4 \* 3 \* 2' as '4\*3\*2', which earns 0 in place of 1"):
+        check_written(Renderer(tokenizer_of("characters", task), task), task)
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "characters", "words"])

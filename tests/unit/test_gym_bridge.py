@@ -74,6 +74,30 @@ def test_a_state_is_saved_in_one_of_three_ways(name, snapshots, used):
         assert goes_on[0] == goes_on[1]
 
 
+def test_a_restored_state_has_what_its_wrappers_had_counted():
+    """gymnasium's limit of turns lies in a wrapper, outside of the environment's own state."""
+    task = line("Timed", horizon=50)
+    assert task.snapshots == "state" and faults(task, 3) == []
+    episode = task.start(0)
+    for _ in range(15):
+        episode.step("east")
+    restored = task.restore(episode.snapshot())
+    while not restored.done:
+        restored.step("east")
+    assert (restored.turn, restored.stop_reason) == (20, "truncated")
+
+
+def test_its_module_lies_in_the_working_directory(tmp_path, monkeypatch):
+    """Which is no part of sys.path for `polytune check-task`, and numbers may be actions there."""
+    (tmp_path / "own_line.py").write_text(
+        "import gymnasium, gym_worlds\ngymnasium.register('OwnLine-v0', entry_point=gym_worlds.Line)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert faults(load_task("gym:own_line:OwnLine-v0", show="gym_worlds:tell"), 3) == []
+    with pytest.raises(ValueError, match="cannot make 'nowhere_else:OwnLine-v0' .ModuleNotFoundError"):
+        load_task("gym:nowhere_else:OwnLine-v0")
+
+
 @pytest.mark.parametrize("name, options, words", [
     ("Line", {"show": None}, "shows a tuple, not text: give show=module:name"),
     ("Unseeded", {}, "does not repeat itself: seed 0 .* does not seed all of its randomness"),
@@ -86,6 +110,9 @@ def test_a_state_is_saved_in_one_of_three_ways(name, snapshots, used):
     ("Line", {"show": "gym_worlds:side"}, "show 'gym_worlds:side' raised TypeError"),
     ("Nothing", {}, "gymnasium cannot make 'gym_worlds:Nothing-v0' .*doesn't exist"),
     ("Line", {"size": 3}, "cannot make .* with kwargs"),
+    ("Unpaid", {}, "seed 0, turn 1: its step pays None: return a finite number"),
+    ("Unpriced", {}, "seed 0, turn 1: its step pays nan: return a finite number"),
+    ("Broken", {}, r"building it raised KeyError: 'boom' \(gym_worlds.py, line \d+\)"),
 ])  # fmt: skip
 def test_what_cannot_be_a_task_is_refused_at_start(name, options, words):
     with pytest.raises(ValueError, match=words):

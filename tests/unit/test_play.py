@@ -13,6 +13,7 @@ from polytune.pictures.animation import save_gif
 from polytune.tasks import load_task
 from polytune.tasks.game import Game, Screen, play_keys, play_lines, signature_text
 from polytune.tasks.grid.common import Goal, Grid, MiniGridEnv, Wall
+from polytune.tasks.grid.fourrooms import FourRooms
 from polytune.tasks.grid.text_map import carried, map_legend, text_map
 from polytune.tasks.keys import decode_keys, key_of_action, said_by_key, said_by_line
 
@@ -20,6 +21,13 @@ from polytune.tasks.keys import decode_keys, key_of_action, said_by_key, said_by
 from minigrid.core.world_object import Ball, Door, Key
 
 BABYAI = ("left", "right", "forward", "pickup", "drop", "toggle")
+
+
+class Lost(FourRooms):
+    """Its expert raises what it should not."""
+
+    def expert(self, episode):
+        return {}["map"]
 
 
 def play(*arguments, said=""):
@@ -283,6 +291,7 @@ def test_undone_turns_are_not_filmed(tmp_path):
         ("fourrooms --expert --delay -1", "-1"),
         ("bandit --gif x.gif", "task 'bandit' has none"),
         ("triangle --expert", "has no expert"),
+        ("test_play:Lost --expert", "expert() raised KeyError: 'map' (test_play.py, line"),
         ("fourrooms --policy ./no-such-folder", "./no-such-folder"),
     ],
 )

@@ -330,6 +330,7 @@ def test_runs_are_read_as_far_as_they_can_be(tmp_path):
     assert "run.json cannot be read" in run_files.read_run("mine", tmp_path).notes[-1]
     (tmp_path / "checkpoint-4").mkdir()
     early = run_files.read_run("mine", tmp_path / "checkpoint-4")  # what came after it is not its history
+    assert run_files.budget_of(tmp_path / "checkpoint-best") is None, "a name that is not one of ours"
     assert [line["step"] for line in early.metrics] == [1] and early.trees == [{"step": 1}]
 
 

@@ -1,7 +1,10 @@
 """Rollout trees against the world and the model they grew from: replayed actions, full forward passes, counters."""
 
+import json
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from polytune.rollout import (
     Start,
     grow_trees,
     sample_episodes,
+    signature_as_json,
     tree_rows,
 )
 from polytune.rollout.branching import equally_spaced
@@ -368,3 +372,13 @@ def test_a_reward_that_is_no_number_is_named():
 
     with pytest.raises(RolloutError, match="'broken' raised TypeError in turn 0 of start state 41"):
         broken(step=step).grow(starts=[Start(41, 0)])
+
+
+def test_a_signature_of_numpys_numbers_is_one_of_pythons():
+    """As a world's `_place` gives it from an array; what would be another text in each process is refused."""
+    own = (np.int64(3), frozenset({(np.float32(1.5), "a"), ("b", np.bool_(True))}))
+    assert json.loads(json.dumps(signature_as_json(own))) == [3, [["b", True], [1.5, "a"]]]
+    assert signature_as_json(own) == signature_as_json((3, frozenset({(1.5, "a"), ("b", True)})))
+    assert json.dumps(signature_as_json((Fraction(1, 2), b"x"))) == r"""["Fraction(1, 2)", "b'x'"]"""
+    with pytest.raises(ValueError, match="a signature is <object .*, which no record can tell from another one"):
+        signature_as_json(("a", object()))
