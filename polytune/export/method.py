@@ -67,9 +67,10 @@ def _loss(trainer: Mapping[str, Any]) -> str:
     if trainer.get("importance_sampling_level", "token") == "sequence":
         clip += ", one ratio for all tokens of a row"
     mean = LOSSES[name].format_map(trainer) if name in LOSSES else "averaged"
+    passes = "one pass" if trainer["num_iterations"] == 1 else f"{trainer['num_iterations']} passes"
     return (
-        f"Loss: **PPO's clipped surrogate** (arXiv 1707.06347, equation 7), {clip}, {trainer['num_iterations']} passes "
-        f"over the rows of an update, {mean} (`{name}`)."
+        f"Loss: **PPO's clipped surrogate** (arXiv 1707.06347, equation 7), {clip}, {passes} over the rows of an "
+        f"update, {mean} (`{name}`)."
     )
 
 
@@ -159,11 +160,19 @@ SHOWN = (
     ("objective", "gae_lambda"), ("objective", "methods"), ("objective", "method_args"), ("adapter", "lora_r"),
     ("adapter", "lora_alpha"), ("adapter", "use_rslora"),
 )  # fmt: skip
+#: of these, what a run without a critic does not read
+OF_THE_CRITIC = (
+    "critic_learning_rate", "critic_passes", "critic_minibatches", "vine_values", "value_coef", "gae_normalise",
+    "gae_lambda",
+)  # fmt: skip
 
 
 def hyperparameters(run: Mapping[str, Any]) -> dict[str, Any]:
     """Name -> value of the fields that decide what was learnt; those of LoRA, of methods and others that may stay unset
-    only where they are set."""
+    only where they are set, those of a critic only where there is one."""
     skipped = () if run["adapter"]["use_peft"] else ("adapter",)
-    shown = {name: run[part][name] for part, name in SHOWN if part not in skipped and name in run[part]}
+    idle = () if run["trainer"]["critic"] not in ("none", False) else OF_THE_CRITIC
+    shown = {
+        name: run[part][name] for part, name in SHOWN if part not in skipped and name in run[part] and name not in idle
+    }
     return {name: value for name, value in shown.items() if value not in ([], None)}

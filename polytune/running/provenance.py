@@ -82,10 +82,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a kill, or a disk without room, leaves the old one or the new one."""
+    """Write a file so that a kill, or a disk without room, leaves the old one or the new one. Half a character, which
+    no file of text can hold, is written as its number."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

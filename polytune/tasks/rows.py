@@ -7,6 +7,7 @@ for an answer that follows no strategy. Without one, each text is its own.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -146,7 +147,7 @@ class RowTask(AnswerTask):
 
     def earned(self, answer: str, seed: int) -> float:
         """The reward function's number. Raises ValueError when it is none."""
-        value = self.reward(answer, self.row(seed))
+        value = self.reward(answer, copy.deepcopy(self.row(seed)))  # a function may change what it is given
         try:
             number = math.nan if isinstance(value, str) else float(value)
         except (TypeError, ValueError):
@@ -161,7 +162,7 @@ class RowTask(AnswerTask):
         """The signature function's answer; the stripped text without one."""
         if self.strategy_of is None:
             return as_strategy(answer.strip())
-        found = self.strategy_of(answer, self.row(seed))
+        found = self.strategy_of(answer, copy.deepcopy(self.row(seed)))
         if not isinstance(found, Hashable):
             raise ValueError(
                 f"signature {self.signature_name!r} returned a {type(found).__name__}, which is not hashable: return "

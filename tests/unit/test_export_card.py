@@ -13,7 +13,7 @@ from polytune.config import AdapterConfig, ObjectiveConfig, RolloutConfig
 from polytune.export.card import CardFacts, check_card, model_card, snippet
 from polytune.export.evaluations import Evaluation
 from polytune.export.licences import check_licence
-from polytune.export.method import LOSSES, hyperparameters, method
+from polytune.export.method import LOSSES, OF_THE_CRITIC, hyperparameters, method
 from polytune.places import RECIPES
 from polytune.trainer import PolychromicConfig
 
@@ -158,6 +158,15 @@ def test_methods_of_a_run_are_told(monkeypatch):
     del run["objective"]["methods"], run["objective"]["method_args"]
     run["objective"]["ucb_coef"] = 0.2  # as runs before methods have it
     assert "Exploration bonus 0.2" in "\n".join(method(run))
+
+
+def test_the_card_lists_fields_of_a_critic_only_where_there_is_one():
+    both = {name: hyperparameters(settings(name)) for name in ("ppo", "grpo")}
+    assert both["ppo"].keys() >= {"gae_lambda", "gae_normalise"} and both["grpo"]["critic"] == "none"
+    assert not both["grpo"].keys() & {*OF_THE_CRITIC}
+    run = settings("ppo")
+    run["trainer"]["num_iterations"] = 1
+    assert ", one pass over" in "".join(method(run)) and ", 2 passes over" in "".join(method(settings("ppo")))
 
 
 def test_what_users_named_is_no_markup_and_breaks_no_table():

@@ -105,6 +105,11 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- charts
 
 
+def test_half_a_character_does_not_keep_a_page_from_being_written(tmp_path):
+    write_page(Page("a", "half \udfff"), tmp_path / "page.html")
+    assert "half \\udfff" in (tmp_path / "page.html").read_text()
+
+
 def test_every_chart_is_valid_vega_lite_and_holds_the_numbers():
     curves = {name: {1: interval(0.4), 2: interval(0.6)} for name in "ab"}
     training = [{"policy": "a", "seed": None, "steps": 10, "update": 1, "value": 0.5}]

@@ -374,6 +374,18 @@ def names_nothing(answer, row):
     return {"nan": float("nan"), "none": None, "blank": " ", "zero": 0, "empty": ()}[answer]
 
 
+def test_a_function_that_changes_its_row_changes_no_other_answers(path):
+    name = f"{__name__}:takes_what_it_reads"
+    task = load_task("dataset", path=path, reward=name, signature=name)
+    for _ in range(2):
+        assert (task.earned("", 0), task.strategy("", 0)) == (4, 4)
+    assert task.row(0) == ROWS[0]
+
+
+def takes_what_it_reads(answer, row):
+    return row["numbers"].pop(0) + len(row["numbers"])
+
+
 def test_a_signature_that_names_nothing_is_none(tmp_path):
     task = built(tmp_path, '{"prompt": "a"}\n', signature=f"{__name__}:by_answer")
     assert [task.strategy(answer, 0) for answer in ("nan", "none", "blank", "zero", "empty")] == [
