@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from polytune.tasks.base import Episode, ExpertError, Step, Task
 from polytune.tasks.keys import key_of_action, said_by_key, said_by_line
-from polytune.tasks.own import place_of
+from polytune.tasks.own import said
 
 NARROWEST_TEXT = 30
 """Fewer columns beside the map than these, and the text goes below it."""
@@ -241,13 +241,8 @@ def expert_actions(game: Game) -> Iterator[str]:
 
 def asked(task: Task, episode: Episode) -> str:
     """The expert's action. Raises what its code may raise, and ValueError with the line of anything else."""
-    try:
-        return task.expert(episode)
-    except (ExpertError, NotImplementedError, ValueError):
-        raise
-    except Exception as error:  # a user's code may raise anything
-        told = f"{type(error).__name__}: {error} ({place_of(error)})"
-        raise ValueError(f"task {task.name!r}: expert() raised {told}") from error
+    lets = (ExpertError, NotImplementedError, ValueError)
+    return said(task.name, "expert()", lambda: task.expert(episode), lets=lets)
 
 
 def _said(game: Game, screen: Screen, said: str) -> str:

@@ -80,11 +80,12 @@ def _check_words(name: str, task: Task) -> None:
         )
 
 
-def said(name: str, what: str, call: Callable[[], Any]) -> Any:
-    """What ``call`` gives; ValueError that names the task, ``what`` it was at and the line for what else it raises."""
+def said(name: str, what: str, call: Callable[[], Any], *, lets: tuple[type[Exception], ...] = (ValueError,)) -> Any:
+    """What ``call`` gives. Raises what it may raise (``lets``), and for anything else ValueError that names the task,
+    ``what`` it was at and the line."""
     try:
         return call()
-    except ValueError:
+    except lets:
         raise
     except Exception as error:  # a user's code may raise anything
         told = f"{type(error).__name__}: {error} ({place_of(error)})"
