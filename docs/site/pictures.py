@@ -1,6 +1,7 @@
 """Draw the pictures of docs/pictures: `make docs-pictures`. Each is computed, or read from data/results.
 
 coverage.png   pass@k of the pretrained policy, PPO, GRPO and sets (fourrooms_collapse.json)
+worlds.png     pass@k of the recipes to take beside PPO and GRPO, world by world, and from another room
 objectives.png exact gradient ascent on a bandit whose three winning arms a policy knows unequally
 window.png     which advantage each action of a tree takes, by the code that the trainer calls
 intervals.png  pass@k of one policy with 4, 8 and 32 samples a start state (the kept runs of fourrooms_40)
@@ -27,12 +28,26 @@ from polytune.tasks.tabular.exact import SetObjective, mean, polychromic, tabula
 
 PICTURES = ROOT / "docs/pictures"
 #: of Okabe and Ito, which colour-blind readers tell apart
-BLACK, BLUE, RED, GREEN, GREY = "#222222", "#0072B2", "#D55E00", "#009E73", "#c9ced6"
+BLACK, BLUE, RED, GREEN, VIOLET, GREY = "#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#c9ced6"
 CURVES = {
     "pretrained": ("before", BLACK, "--"),
     "ppo": ("PPO", RED, "-"),
     "grpo": ("GRPO", BLUE, "-"),
     "poly_ppo": ("sets (Poly-PPO)", GREEN, "-"),
+}
+#: as CURVES, under a mean over each episode
+RECIPES = {
+    "pretrained": ("before", BLACK, "--"),
+    "ppo_episode_mean": ("PPO", RED, "-"),
+    "grpo_episode_mean": ("GRPO", BLUE, "-"),
+    "ppo_archive_replay": ("PPO, archive, replay", VIOLET, "-"),
+    "poly_ppo_replay": ("sets, replay", GREEN, "-"),
+}
+#: file of data/results -> title
+WORLDS = {
+    "fourrooms_40_replay": "FourRooms",
+    "babyai_goto_evidence": "BabyAI GoTo",
+    "babyai_pickup_evidence": "BabyAI Pickup",
 }
 
 
@@ -59,9 +74,7 @@ def coverage() -> Figure:
     found, ks = look_up("fourrooms_collapse:policies"), look_up("fourrooms_collapse:ks")
     figure, (curves, ways) = _axes(10, 4.2, 2)
     for name, (title, colour, line) in CURVES.items():
-        cells = [found[name][f"pass@{k}"] for k in ks]
-        curves.fill_between(ks, [c["low"] for c in cells], [c["high"] for c in cells], color=colour, alpha=0.08, lw=0)
-        curves.plot(ks, [c["estimate"] for c in cells], line, color=colour, label=title, linewidth=1.8)
+        _curve(curves, ks, found[name], title, colour, line)
     _samples(curves, ks)
     curves.legend(frameon=False, loc="lower right")
     curves.set_title("Problems solved")
@@ -74,6 +87,35 @@ def coverage() -> Figure:
     ways.set_title("Ways that win")
     figure.suptitle("FourRooms, one start, equal budgets, 5 seeds, 95 % intervals")
     return figure
+
+
+def worlds() -> Figure:
+    """pass@k with its 95 % band after 300,000 steps: a world a column, below it the same from another room."""
+    figure = Figure(figsize=(3.4 * len(WORLDS), 6.4), layout="constrained")
+    rows = figure.subplots(2, len(WORLDS), sharex="col", sharey=True)
+    for column, (file, title) in enumerate(WORLDS.items()):
+        for row, room in enumerate(("", ":perturbed:start_room")):
+            axes, ks = rows[row][column], [k for k in look_up(f"{file}:ks") if k <= 32]
+            for name, own in look_up(f"{file}{room}:policies").items():
+                if name in RECIPES:
+                    _curve(axes, ks, own, *RECIPES[name])
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.25)
+            _samples(axes, ks)
+            axes.set(xlabel="samples k" if row else "", ylabel="" if column else f"solved{', another room' * row}")
+        seeds = len(look_up(f"{file}:seeds"))
+        rows[0][column].set_title(f"{title}, {seeds} seeds")
+    marks = [rows[0][0].plot([], [], line, color=colour, label=label)[0] for label, colour, line in RECIPES.values()]
+    figure.legend(handles=marks, frameon=False, loc="outside lower center", ncols=len(marks))
+    figure.suptitle("Start states solved by one of k samples: one start policy a world, equal budgets, 95 % intervals")
+    return figure
+
+
+def _curve(axes: Any, ks: list[int], measures: Any, label: str, colour: str, line: str) -> None:
+    """pass@k of one policy with its band."""
+    cells = [measures[f"pass@{k}"] for k in ks]
+    axes.fill_between(ks, [c["low"] for c in cells], [c["high"] for c in cells], color=colour, alpha=0.08, lw=0)
+    axes.plot(ks, [c["estimate"] for c in cells], line, color=colour, label=label, linewidth=1.8)
 
 
 def objectives() -> Figure:
@@ -189,7 +231,7 @@ def lengths(wins: int = 4, failures: int = 4, short: int = 15, long: int = 40) -
     return figure
 
 
-PICTURES_MADE = (coverage, objectives, window, intervals, lengths)
+PICTURES_MADE = (coverage, worlds, objectives, window, intervals, lengths)
 
 
 def main() -> None:
