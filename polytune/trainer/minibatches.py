@@ -27,6 +27,7 @@ class WholeTrees:
     _tokens_M: list[float] = []  # of the update's minibatches, over all processes: those that its loss sees
     _step_tokens = 0.0  # of the optimiser step that is under way
     _moved = False  # whether an optimiser step of this update has moved weights
+    _blank_step = False  # whether the step that is under way saw no token
 
     def _prepare_inputs(self, generation_batch):
         if not self.model.training:
@@ -57,6 +58,7 @@ class WholeTrees:
         if self.accelerator.sync_gradients:
             if not self._step_tokens:
                 model.zero_grad(set_to_none=True)  # optimisers pass over weights without a gradient
+            self._blank_step = not self._step_tokens
             self._moved |= self._step_tokens > 0
             self._step_tokens = 0.0
         return loss
