@@ -65,6 +65,26 @@ def test_the_norm_of_an_update_is_that_of_its_last_step_with_tokens(tmp_path):
         assert shown == pytest.approx(told[-1]) and shown > 0.0
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("accumulated", [1, 2, 4])
+def test_a_minibatch_without_tokens_is_not_logged_and_moves_no_coefficient(accumulated, tmp_path):
+    """One tree, alone and beside blank rows: the same entropy; as it is above its target, the bonus stays off."""
+    fields = dict(kl_coef=0.0, num_updates=1, num_iterations=1, use_adaptive_entropy=True, entropy_target=0.5)
+    shape = dict(rollout=VINES, objective=SETS, model_seed=3)
+    alone = make_trainer(tmp_path / "alone", steps_per_generation=1, **shape, **fields)
+    alone.train()
+    fields |= dict(steps_per_generation=4, gradient_accumulation_steps=accumulated, max_env_steps=1)
+    beside = make_trainer(tmp_path / "beside", **shape, **fields)
+    beside.train()
+    one, other = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("alone", "beside")
+    )
+    assert sum(tokens == 0 for tokens in beside._tokens_M) == 3
+    assert one["entropy"] == pytest.approx(other["entropy"], rel=1e-5) and one["entropy"] > 1
+    assert one["clip_ratio/region_mean"] == other["clip_ratio/region_mean"] == 0.0
+    assert alone.entropy_coef == beside.entropy_coef == 0.0
+
+
 def test_what_is_chosen_lies_at_even_distances():
     """Every share of up to 12 places, in every order, cut into every number of parts."""
     for total in range(1, 13):
