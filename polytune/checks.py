@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -84,9 +85,9 @@ def require_row(name: str, value: object, table: Mapping[str, Entry]) -> None:
     )
 
 
-def require_once(name: str, values: list[str]) -> None:
+def require_once(name: str, values: list[Any]) -> None:
     """Raise ``ValueError`` if a value comes twice."""
-    twice = sorted({value for value in values if values.count(value) > 1})
+    twice = sorted(value for value, count in Counter(values).items() if count > 1)
     require(not twice, f"{name} has {', '.join(map(repr, twice))} more than once: name each one once.")
 
 

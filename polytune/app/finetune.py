@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     from polytune.pictures.tracking import check_trackers, start_trackers
     from polytune.run import RunConfig
-    from polytune.trainer import PolychromicTrainer, hold_run, latest_checkpoint, supervise
+    from polytune.trainer import PolychromicTrainer, check_space, hold_run, latest_checkpoint, supervise
 
     job = RunConfig(*parts, given=tuple(given))
     job.check()
@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
     trainer = PolychromicTrainer(
         model, args, task, seeds, job.rollout, job.objective, policy_config, tokenizer, peft_config=lora
     )
+    own_trunk = args.critic == "own" and not adapter.use_peft
+    check_space(args.output_dir, trainer.model, keep=args.save_total_limit, own_trunk=own_trunk)
     checkpoint = latest_checkpoint(args.output_dir)
     if trainer.is_world_process_zero():
         job.record(command("finetune", argv), content)
@@ -103,12 +105,11 @@ def require_recipe(task: str, argv: Sequence[str]) -> None:
 
 
 def load(job, task, seeds):
-    """The policy that trains, its tokenizer, and the folder that it comes from, once they fit the task's start states
-    and the disk."""
+    """The policy that trains, its tokenizer, and the folder that it comes from, once they fit the task's start
+    states."""
     from polytune.policy import build_renderer, load_policy
     from polytune.policy.adapters import own_base, quantization, training_dtype
     from polytune.policy.loading import positions_of
-    from polytune.trainer import check_space
 
     policy_config, adapter, args = job.policy, job.adapter, job.trainer
     loading = policy_config.loading(args.trust_remote_code) | {"dtype": training_dtype(policy_config, adapter)}
@@ -118,9 +119,6 @@ def load(job, task, seeds):
     renderer = build_renderer(tokenizer, task, policy_config)
     renderer.check_vocabulary()
     renderer.check_prompts(seeds, positions_of(model), policy_config.max_action_tokens or renderer.longest_action())
-    check_space(
-        args.output_dir, model, keep=args.save_total_limit, own_trunk=args.critic == "own" and not adapter.use_peft
-    )
     return model, tokenizer, begins_with
 
 

@@ -3,7 +3,7 @@
 from polytune.rollout.branching import BRANCHING, Branching, SeedView, find_branching
 from polytune.rollout.duplicates import Duplicates, count_duplicates
 from polytune.rollout.rows import Row, blank_row, trajectory_row, tree_rows
-from polytune.rollout.tree import Root, Trajectory, Tree, Turn, signature_as_json
+from polytune.rollout.tree import ROUNDING, Root, Trajectory, Tree, Turn, discounted, signature_as_json, total_of
 from polytune.rollout.vines import (
     STOPPED,
     RolloutCounters,
@@ -16,6 +16,7 @@ from polytune.rollout.walked import Walk, snapshots_on
 
 __all__ = [
     "BRANCHING",
+    "ROUNDING",
     "STOPPED",
     "Branching",
     "Duplicates",
@@ -31,11 +32,13 @@ __all__ = [
     "Walk",
     "blank_row",
     "count_duplicates",
+    "discounted",
     "find_branching",
     "grow_trees",
     "sample_episodes",
     "signature_as_json",
     "snapshots_on",
+    "total_of",
     "trajectory_row",
     "tree_rows",
 ]

@@ -93,19 +93,25 @@ def save_error(what: str, output_dir: str | Path, error: Exception) -> SaveError
 
 
 def check_space(output_dir: str | Path, model: torch.nn.Module, *, keep: int | None, own_trunk: bool = False) -> None:
-    """Refuse a run whose checkpoints cannot fit: weights and two optimiser moments each, one more while it is saved.
+    """Refuse a run whose checkpoints cannot fit: weights and two optimiser moments each, one more while it is saved. Of
+    a policy with an adapter they hold what trains alone.
 
     Args:
+        model: as it trains, with its adapter on.
         keep: checkpoints of the run that stay; None: all.
         own_trunk: whether the critic trains a copy of the policy beside it.
 
     Raises:
         SaveError: names the bytes needed and free.
     """
+    from peft import PeftModel
+
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     trained = 24 if own_trunk else 12  # float32: a weight and two moments
-    each = sum(p.numel() * (trained if p.requires_grad else p.element_size()) for p in model.parameters())
+    adapted = isinstance(model, PeftModel)
+    frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not (p.requires_grad or adapted))
+    each = frozen + sum(p.numel() * trained for p in model.parameters() if p.requires_grad)
     missing = max(0, (keep or 1) + 1 - len(checkpoints(output_dir)))
     free = shutil.disk_usage(output_dir).free
     if free < missing * each:

@@ -41,6 +41,8 @@ FREE_FIELDS = frozenset(
     | {"vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"}
     | {"vllm_weights_dir"}
 )
+#: an update's rows in all processes, which follow from other fields and from the number of processes
+ROWS = "generation_batch_size"
 #: settings that do not touch an evaluation's records: the policies themselves are compared by their fingerprints, and
 #: perturbations only add records to those of the start states as they are
 EVALUATION_FREE_FIELDS = (
@@ -133,14 +135,24 @@ def differing_fields(
     """The fields in which a recorded run differs from :func:`plain` settings, with both values. A field that the record
     lacks, which came later, stood at its default (``defaults``), or at None."""
     content = changed(before[CONTENT], now[CONTENT]) if CONTENT in before and CONTENT in now else []
-    return content + [
+    had_processes, processes = (_processes(settings.get("trainer", {})) for settings in (before, now))
+    known = None not in (had_processes, processes)  # then nobody need hear of rows that no field names
+    free = FREE_FIELDS | {ROWS} if known else FREE_FIELDS
+    other = [f"num_processes was {had_processes:g}, now {processes:g}"] if known and had_processes != processes else []
+    return [*content, *other] + [
         f"{name} was {had!r}, now {value!r}"
         for part, fields in now.items()
         if part in before and part != CONTENT
         for name, value in fields.items()
-        if name not in FREE_FIELDS
-        and (had := before[part].get(name, defaults[part].get(name) if defaults else None)) != value
+        if name not in free and (had := before[part].get(name, defaults[part].get(name) if defaults else None)) != value
     ]
+
+
+def _processes(trainer: Mapping[str, Any]) -> float | None:
+    """How many processes a run has, from an update's rows; None: not recorded."""
+    minibatches = trainer.get("steps_per_generation") or trainer.get("gradient_accumulation_steps")
+    rows, each = trainer.get(ROWS), trainer.get("per_device_train_batch_size")
+    return rows / (each * minibatches) if rows and each and minibatches else None
 
 
 def check_same_run(output_dir: str | Path, settings: Mapping[str, Any], *, complete: bool = False) -> None:

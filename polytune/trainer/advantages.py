@@ -22,7 +22,7 @@ from polytune.objective import (
     returns_to_go,
     score_groups,
 )
-from polytune.rollout import Trajectory, Tree
+from polytune.rollout import ROUNDING, Trajectory, Tree, discounted, total_of
 
 
 @dataclass
@@ -68,7 +68,8 @@ class GroupStatistics:
     def add(self, group: Sequence[Trajectory], rewards: Sequence[float], signal: bool, diversity: float) -> None:
         """Count one group: its members, their rewards, whether sets tell them apart, the mean diversity of its sets."""
         distinct = len({trajectory.signature for trajectory in group} - {None})
-        equal_rewards, equal_signatures = len(set(rewards)) == 1, distinct <= 1
+        equal_rewards = max(rewards) - min(rewards) <= ROUNDING * max(map(abs, rewards))
+        equal_signatures = distinct <= 1
         self.groups += 1
         self.without_signal += not signal
         self.without_signal_equal_rewards += not signal and equal_rewards
@@ -113,10 +114,6 @@ def turn_rewards(trees: Sequence[Tree]) -> tuple[torch.Tensor, torch.Tensor]:
     return rewards_B_T, turns_mask_B_T
 
 
-def _discounted(rewards_T: torch.Tensor, gamma: float) -> float:
-    return sum(reward * gamma**t for t, reward in enumerate(rewards_T.tolist()))
-
-
 def turn_advantages(
     trees: Sequence[Tree],
     objective: ObjectiveConfig,
@@ -147,7 +144,9 @@ def turn_advantages(
     raw_B_T, score_scale, statistics = advantages_B_T.clone(), 0.0, GroupStatistics()
     window = None if objective.window in (None, -1) else objective.window
     for batch in set_groups(trees, objective.set_scope):
-        returns = [[_discounted(rewards_B_T[rows[id(t)], : len(t.turns)], objective.gamma) for t in g] for g in batch]
+        returns = [
+            [discounted(rewards_B_T[rows[id(t)], : len(t.turns)].tolist(), objective.gamma) for t in g] for g in batch
+        ]
         raw = score_batch(batch, objective, seed, statistics, returns)
         scores = raw if within_groups is None else within_groups(raw)
         score_scale = max(score_scale, raw.scale_P.max().item())
@@ -200,7 +199,7 @@ def score_batch(
     if rewards is None:
         rewards = [[trajectory.discounted_return(objective.gamma) for trajectory in group] for group in batch]
     if objective.reward_shift:
-        rewards = [[reward + objective.reward_shift for reward in group] for group in rewards]
+        rewards = [[total_of([reward, objective.reward_shift]) for reward in group] for group in rewards]
     scores = score_with(objective, rewards, [[trajectory.signature for trajectory in group] for group in batch], seed)
     signal_P = group_signal(scores).tolist()
     diversity_P = [float("nan")] * len(batch) if scores.diversity_P is None else scores.diversity_P.tolist()

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from polytune.checks import require
 from polytune.config import ObjectiveConfig, RolloutConfig, check_sets
-from polytune.lookup import is_path
 from polytune.methods import Method, build_methods
-from polytune.objective import (
-    check_enumerable,
-    find_credit,
-    find_diversity,
-    find_judge,
-    find_objective,
-    find_scaling,
-)
+from polytune.objective import find_credit, find_judge, find_objective
 from polytune.rollout import SeedView, find_branching
 from polytune.tasks.base import Task
-from polytune.trainer.advantages import score_with
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.replayed import wanted_rows
+from polytune.trainer.set_checks import check_scoring
 
 #: values of ``signature`` that need no judge
 OWN_SIGNATURES = ("task", "actions")
@@ -42,7 +32,7 @@ def check_run(args: PolychromicConfig, rollout: RolloutConfig, objective: Object
     _check_apart(methods)
     _check_replacing(methods)
     _check_kl(args)
-    _check_scoring(args, rollout, objective)
+    check_scoring(args, rollout, objective)
     _check_beside_sets(methods, objective)
     if objective.signature not in OWN_SIGNATURES:
         find_judge(objective.signature)
@@ -233,50 +223,6 @@ def _check_kl(args: PolychromicConfig) -> None:
     )
 
 
-def _check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
-    """Objective, diversity, credit, scalings: known, not at odds, and no enumeration that would never end."""
-    goal, measure = find_objective(objective.objective), find_diversity(objective.diversity)
-    rule = find_credit(objective.credit)
-    scalings = [find_scaling(field, getattr(objective, field)) for field in ("gae_normalise", "set_normalise")]
-    for scaling in scalings:
-        scaling.apply(torch.zeros(1), 0.0, 1.0)  # a user's own shows its faults here
-    scalings[0].check(args, rollout, objective)
-    if objective.set_scope == "none":
-        for name in ("objective", "diversity", "credit", "signature", "reward_shift", "set_size_end"):
-            value, default = getattr(objective, name), getattr(ObjectiveConfig, name)
-            require(
-                value == default,
-                f"{name} is {value!r}, but has no effect without sets: set set_scope to 'vines', 'seeds' or 'both'.",
-            )
-        return
-    require(
-        objective.diversity_coef == ObjectiveConfig.diversity_coef or is_path(objective.objective) or goal.reads_coef,
-        f"diversity_coef is {objective.diversity_coef}, but objective {objective.objective!r} has no such weight: "
-        "objectives 'additive', 'uncertain_max' and 'floored' have.",
-    )
-    for row in (goal, measure, rule, scalings[1]):
-        row.check(args, rollout, objective)
-    members = [("num_vines", rollout.num_vines)] * (objective.set_scope in ("vines", "both"))
-    members += [("num_seeds", rollout.num_seeds)] * (objective.set_scope in ("seeds", "both"))
-    names, numbers = zip(*members, strict=True)
-    largest = max(objective.set_sizes)
-    require(
-        largest < max(numbers) or not rule.needs_others or objective.num_sets != "all",
-        f"set_size {largest} takes all of {' and '.join(names)}: there is one set, it is its own baseline, "
-        f"and every advantage is 0. Raise {' or '.join(names)}, lower set_size, or set credit to 'leave_one_out'.",
-    )
-    require(
-        largest > 1 or not measure.flat_alone or not goal.reads_diversity,
-        f"diversity {objective.diversity!r} of a set of one is always the same, so set_size 1 leaves objective "
-        f"{objective.objective!r} without it: raise set_size, or use objective 'mean'.",
-    )
-    closed = rule.of_expectations is not None and goal.closed_with(measure)
-    if objective.num_sets == "all" and not closed:
-        for number in numbers:
-            for size in range(min(objective.set_sizes), largest + 1):
-                check_enumerable(number, size)
-
-
 def check_budget(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig, task: Task) -> None:
     """ValueError for environment steps that the batches cannot hold even if every episode takes the whole horizon.
 
@@ -300,27 +246,3 @@ def check_branching(task: Task, rollout: RolloutConfig) -> None:
         f"branch_at is 'token', but task {task.name!r} takes many turns, each of its actions a word: set branch_at to "
         "'turn'.",
     )
-
-
-def check_signatures(task: Task, start_state: int, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:
-    """ValueError when the objective tells strategies apart and nothing gives it any, or cannot be scored at all."""
-    methods = build_methods(objective.methods, objective.method_options).values()
-    signs = [method.signs for method in methods if method.signs is not None]
-    require(
-        objective.set_scope == "none"
-        or bool(signs)
-        or objective.signature != "task"
-        or task.gives_signatures
-        or not find_objective(objective.objective).reads_signatures,
-        f"task {task.name!r} gives no signatures, so objective {objective.objective!r} would see no diversity: write "
-        "_place (or signature) in its episode class, set signature to 'actions' or to a judge, or set_scope to 'none'.",
-    )
-    if objective.set_scope == "none":
-        return
-    example = {"task": task.start(start_state).signature(), "actions": tuple(task.actions[:1])}.get(
-        objective.signature, 0
-    )
-    example = signs[-1] if signs else example
-    number = rollout.num_seeds if objective.set_scope == "seeds" else rollout.num_vines
-    worth = 0.5 if task.answer_end is None else task.start(start_state).step("").reward  # what no answer earns
-    score_with(objective, [[worth + objective.reward_shift] * number], [[example] * number], seed=0)

@@ -183,8 +183,9 @@ class Critic(nn.Module):
             losses, norms, count = 0.0, [], 0.0
             for part, targets_d in self._minibatches(decisions, targets_D, f"{salt} {number}"):
                 loss, size, norm = self._step(part, targets_d)
-                losses, norms, count = losses + loss, [*norms, norm], count + size
-        return {"loss": losses / max(count, 1.0), "grad_norm": sum(norms) / len(norms)}
+                losses, count = losses + loss, count + size
+                norms += [norm] if size else []  # without a decision there was no step
+        return {"loss": losses / max(count, 1.0), "grad_norm": sum(norms) / max(len(norms), 1)}
 
     def _minibatches(self, decisions: Decisions, targets_D: torch.Tensor, salt: str):
         """The decisions in as many minibatches in every process, some of them possibly empty. What a row's tokens are

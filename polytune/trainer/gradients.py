@@ -21,12 +21,16 @@ class NoGradientError(RuntimeError):
 
 
 class MustMove:
-    """Mixin before a TRL trainer with ``_sum``: the only change is that it stops where nothing can be learnt."""
+    """Mixin before :class:`~polytune.trainer.minibatches.WholeTrees` and a TRL trainer with ``_sum``: the only changes
+    are that it stops where nothing can be learnt, and that the norm which is logged of an update is that of its last
+    step with tokens."""
 
     #: actions of the update with an advantage other than 0, over all processes
     _actions_with_signal = 0.0
     #: largest norm of the policy's gradient among the update's steps so far; None: the trainer knows none
     _largest_norm: float | None = 0.0
+    #: of the last step with tokens
+    _last_norm: float = 0.0
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -60,7 +64,9 @@ class MustMove:
             self._largest_norm = max(self._largest_norm, float(norm))
         if (self.state.global_step + 1) % self.args.steps_per_update == 0:
             self._check_moved()
-        return norm
+        if not self._blank_step:
+            self._last_norm = norm
+        return self._last_norm
 
     def _check_finite_norm(self, norm: float) -> None:
         if not math.isfinite(norm):

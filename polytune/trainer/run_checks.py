@@ -6,10 +6,11 @@ from polytune.config import ObjectiveConfig, RolloutConfig
 from polytune.methods import build_methods
 from polytune.tasks.base import Task
 from polytune.trainer.behaving import check_behaving
-from polytune.trainer.checks import check_branching, check_run, check_signatures
+from polytune.trainer.checks import check_branching, check_run
 from polytune.trainer.config import PolychromicConfig
 from polytune.trainer.critic_adapter import check_critic_adapter
 from polytune.trainer.serving import check_vllm_mode
+from polytune.trainer.set_checks import check_signatures
 from polytune.trainer.tempered import check_tempering
 
 

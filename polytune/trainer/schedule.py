@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from datasets import Dataset
 
+from polytune.checks import require_once
 from polytune.rollout import Start
 
 
@@ -21,11 +22,15 @@ class StartSchedule:
     """The start states of a run in order, and how far the run has come.
 
     Args:
-        start_states: at least one.
+        start_states: at least one, each once.
         run_seed: shuffles the passes.
+
+    Raises:
+        ValueError: one comes twice, so that both its visits in a pass would be the same attempt, sample for sample.
     """
 
     def __init__(self, start_states: Sequence[int], run_seed: int):
+        require_once("start_states", list(start_states))
         self.start_states = list(start_states)
         self.cursor = 0  # visits that have been taken, over all processes
         self._seed, self._generator = run_seed, torch.Generator().manual_seed(run_seed)

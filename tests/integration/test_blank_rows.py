@@ -1,5 +1,6 @@
 """Rows without tokens (a budget that few trees fit into, rules that name fewer turns) train nothing, hide nothing."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -44,6 +45,44 @@ def test_a_step_without_tokens_moves_no_weight_and_is_rare(tmp_path):
     updates = [moved[i : i + 8] for i in range(0, len(moved), 8)]  # two passes over four minibatches
     blank = [sum(tokens == 0 for tokens, _ in update) for update in updates]
     assert blank == [2 * max(0, 4 - count) for count in trees] and min(trees) < 4
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_norm_of_an_update_is_that_of_its_last_step_with_tokens(tmp_path):
+    """One tree in four minibatches: most updates end with a step without any, whose gradient is 0."""
+    trainer = make_trainer(tmp_path, rollout=VINES, objective=SETS, max_env_steps=60, **NARROW)
+    ends, norms = [], []
+    step, norm_of = trainer.training_step, trainer.accelerator.clip_grad_norm_
+    trainer.training_step = lambda *given: (step(*given), ends.append(trainer._blank_step))[0]
+    trainer.accelerator.clip_grad_norm_ = lambda *given: norms.append(norm_of(*given)) or norms[-1]
+    trainer.train()
+    logged = [json.loads(line)["grad_norm"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert any(ends[7::8]) and len(logged) == 4  # eight steps an update
+    for update, shown in enumerate(logged):
+        told = [
+            float(norm) for norm, blank in list(zip(norms, ends, strict=True))[8 * update : 8 * update + 8] if not blank
+        ]
+        assert shown == pytest.approx(told[-1]) and shown > 0.0
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("accumulated", [1, 2, 4])
+def test_a_minibatch_without_tokens_is_not_logged_and_moves_no_coefficient(accumulated, tmp_path):
+    """One tree, alone and beside blank rows: the same entropy; as it is above its target, the bonus stays off."""
+    fields = dict(kl_coef=0.0, num_updates=1, num_iterations=1, use_adaptive_entropy=True, entropy_target=0.5)
+    shape = dict(rollout=VINES, objective=SETS, model_seed=3)
+    alone = make_trainer(tmp_path / "alone", steps_per_generation=1, **shape, **fields)
+    alone.train()
+    fields |= dict(steps_per_generation=4, gradient_accumulation_steps=accumulated, max_env_steps=1)
+    beside = make_trainer(tmp_path / "beside", **shape, **fields)
+    beside.train()
+    one, other = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("alone", "beside")
+    )
+    assert sum(tokens == 0 for tokens in beside._tokens_M) == 3
+    assert one["entropy"] == pytest.approx(other["entropy"], rel=1e-5) and one["entropy"] > 1
+    assert one["clip_ratio/region_mean"] == other["clip_ratio/region_mean"] == 0.0
+    assert alone.entropy_coef == beside.entropy_coef == 0.0
 
 
 def test_what_is_chosen_lies_at_even_distances():

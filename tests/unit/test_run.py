@@ -55,6 +55,22 @@ def test_it_is_recorded_beside_every_field(tmp_path):
         check_same_run(tmp_path, read("--config", tmp_path / RUN_YAML, "--max_env_steps", 9001).settings)
 
 
+def test_another_number_of_processes_is_told_as_such(tmp_path):
+    """Not as rows of an update, which no field sets, unless the record has no more to tell."""
+    job = read("--config", ROOT / "recipes/fourrooms/ppo.yaml", "--output_dir", tmp_path, "--use_cpu", "true")
+    job.record(["recipes/finetune.py"], {})
+    (tmp_path / "checkpoint-1").mkdir()
+    had = job.trainer.generation_batch_size
+    job.trainer.generation_batch_size *= 2  # as two processes have it
+    with pytest.raises(ValueError, match=r"other settings \(num_processes was 1, now 2\): give"):
+        check_same_run(tmp_path, job.settings)
+    told = json.loads((tmp_path / RUN_FILE).read_text())
+    told["trainer"].pop("per_device_train_batch_size")
+    (tmp_path / RUN_FILE).write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=f"generation_batch_size was {had}, now {2 * had}"):
+        check_same_run(tmp_path, job.settings)
+
+
 def test_what_a_command_line_names():
     assert flagged(["--a", "1", "--no_b", "--c=2", "x", "--d", "-q"], ["a", "b", "c", "no_d"]) == ["a", "b", "c"]
 

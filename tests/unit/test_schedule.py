@@ -83,3 +83,9 @@ def test_a_schedule_forgets_the_passes_that_are_over_and_finds_them_again():
     visits = [forward.visit(i) for i in range(60)]
     assert [back.visit(i) for i in (59, 0, 31, 30, 2)] == [visits[i] for i in (59, 0, 31, 30, 2)]
     assert sorted(visit.start_state for visit in visits[57:]) == [5, 7, 9] and len(forward._order) == 3
+
+
+def test_a_start_state_that_comes_twice_is_refused():
+    """Both its visits in a pass would have one attempt number, and with it the same random numbers."""
+    with pytest.raises(ValueError, match="start_states has 3, 8 more than once: name each one once"):
+        StartSchedule([8, 3, 5, 3, 8], 0)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from polytune.rollout import SeedView, Trajectory, Tree, Turn, find_branching
-from polytune.trainer.value_features import value_features, with_vine_values
+from polytune.trainer.critic import Critic, Decisions
+from polytune.trainer.value_features import NUM_FEATURES, value_features, with_vine_values
 
 
 def trajectory(*rewards, parent=None, branch_turn=0, branch_token=0):
@@ -120,3 +121,15 @@ def test_what_vines_tell_biases_no_gradient():
     for rule in ("start", "fixed"):
         assert gradient_with(rule, told=False) == pytest.approx(exact), f"{rule}: values of rollout states"
     assert abs(gradient_with("equally_spaced", told=False) - exact) > 0.1, "which is why it is refused"
+
+
+def test_the_norm_of_the_critics_gradient_is_a_mean_over_the_steps_that_it_made():
+    """One decision and eight minibatches: seven of them are empty, and no step."""
+    ids, first = torch.tensor([[3, 4, 5]]), torch.tensor([[True, False]])
+    features, hidden = torch.ones(1, NUM_FEATURES), torch.ones(1, 4)
+    decisions = Decisions(ids, torch.ones_like(ids), first, features, hidden)
+    one, eight = (
+        Critic(4, NUM_FEATURES, width=8, passes=1, minibatches=count).learn(decisions, torch.tensor([2.0]), salt="0")
+        for count in (1, 8)
+    )
+    assert one["grad_norm"] > 0 and one == eight

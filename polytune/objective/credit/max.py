@@ -36,7 +36,7 @@ def reference(i: int, mine: Sequence[Members], scores: Mapping[Members, float], 
 def check(trainer: Any, rollout: Any, objective: Any) -> None:
     """Some set with the group's best member holds any other member, too."""
     require(
-        objective.set_size == 1 or not find_objective(objective.objective).best_of_set,
+        max(objective.set_sizes) == 1 or not find_objective(objective.objective).best_of_set,
         f"credit 'max' with objective {objective.objective!r} gives every member the score of the group's best set, so "
         "nothing tells actions apart: use credit 'mean' or 'leave_one_out'.",
     )

@@ -32,11 +32,12 @@ class PairForm(NamedTuple):
     """d written in a matrix over pairs of members: computed once per group, cut to every set.
 
     matrix(signatures_N) -> (N, N) float64; of_sets(matrix_S_n_n) -> d of each set, (S,) float64. The rows and columns
-    of None members are 0, the diagonal included.
+    of None members are 0, the diagonal included. flat_alone: d of a set of one is the same for None and for a strategy.
     """
 
     matrix: Callable[[Signatures], torch.Tensor]
     of_sets: Callable[[torch.Tensor], torch.Tensor]
+    flat_alone: bool = True
 
     def of_set(self, signatures: Signatures) -> float:
         """d of one set."""
@@ -57,7 +58,10 @@ class Diversity(Row):
     @property
     def flat_alone(self) -> bool:
         """Whether d of a set of one is always the same, as far as its forms say."""
-        return self.pair_form is not None or (self.count_form is not None and self.count_form(1).slope == 0)
+        if self.count_form is None:
+            return self.pair_form is not None and self.pair_form.flat_alone
+        none, one = self.count_form(1).of_counts(torch.tensor([0, 1])).tolist()
+        return none == one
 
 
 def num_distinct(signatures: Signatures) -> int:

@@ -73,5 +73,5 @@ def _same(signatures: list) -> torch.Tensor:
 
 
 KERNELS = {"set": _jaccard, "text": _edit_similarity, "sequence": _edit_similarity, "label": _same}
-PAIRS = PairForm(similarity_matrix, vendi_fraction)
+PAIRS = PairForm(similarity_matrix, vendi_fraction, flat_alone=False)
 VENDI = Diversity(PAIRS.of_set, pair_form=PAIRS, says="Vendi score / n (arXiv 2210.02410)")
