@@ -169,7 +169,8 @@ def _name_places(axes: Axes, seed: SeedTrack) -> None:
     middles = {place: np.mean(sorted(cells), axis=0) for place, cells in seed.places.items()}
     crowded = any(np.abs(one - other).max() < 2 for one, other in combinations(middles.values(), 2))
     for place, middle in middles.items():
-        axes.text(*middle, as_label(str(place)), ha="center", va="center", fontsize=9 if crowded else 20, fontweight="bold",
+        size = 9 if crowded else 20
+        axes.text(*middle, as_label(str(place)), ha="center", va="center", fontsize=size, fontweight="bold",
                   color=OTHER, zorder=1)  # fmt: skip
 
 
