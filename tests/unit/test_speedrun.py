@@ -102,6 +102,15 @@ def test_a_run_takes_the_place_of_the_same_entry_and_seed(tmp_path):
     assert runs[0]["measures"]["success"]["estimate"] == 0.7
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [{"entry": "a"}]}', '{"runs": "none"}'])
+def test_a_file_that_is_no_board_is_refused_before_the_clock_runs(tmp_path, monkeypatch, text):
+    (tmp_path / "board.json").write_text(text)
+    monkeypatch.setattr(program, "timed", lambda *args: pytest.fail("the clock runs"))
+    with pytest.raises(ValueError, match="board.json holds no board .*: restore it, or keep the run in another file"):
+        program.main(["--output_dir", str(tmp_path / "out"), "--keep", str(tmp_path / "board.json")])
+    assert (tmp_path / "board.json").read_text() == text
+
+
 class Launcher:
     """Writes what an evaluation would, and remembers the commands."""
 
