@@ -260,8 +260,8 @@ def signature_table(summary: dict[str, Any]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 sample``, ``1,024 samples``."""
-    return f"{number:,} {noun}{'s' if number > 1 else ''}"
+    """``1 sample``, ``1,024 samples``, ``0 samples``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -285,7 +285,8 @@ def verdict(summary: dict[str, Any], starts: str = "start states") -> list[str]:
     lines = []
     for pair in summary["pairs"]:
         parts = []
-        for name in ("success", f"pass@{summary['ks'][-1]}", "distinct_winning_signatures"):
+        last = summary["ks"][-1]  # pass@1 is the success
+        for name in ("success", *([f"pass@{last}"] if last > 1 else []), "distinct_winning_signatures"):
             value = pair["differences"][name]
             word = {1: "higher", -1: "lower", 0: "not resolved"}[resolved_sign(value["low"], value["high"])]
             parts.append(f"{name} {as_text(value)} ({word})")

@@ -18,6 +18,7 @@ from polytune.evaluation.records import (
     read_records,
     said_by_turn,
 )
+from polytune.evaluation.summary import counted
 from polytune.pictures.plot import plot_coverage
 
 
@@ -95,6 +96,13 @@ def test_summary_of_two_policies_by_hand():
     assert "b - a" in table and "pass@4" in table and len({len(line) for line in table.splitlines()[:1]}) == 1
     assert table.splitlines()[-1].split() == ["invalid", "actions", "0.400", "0.267"]
     assert verdict(summary)[0].startswith("b against a: success +0.333 [")
+
+
+def test_what_is_told_of_one_sample_is_told_once():
+    [first, second] = verdict(summarise(records("a", {0: "w", 1: "l"}) + records("b", {0: "w", 1: "w"}), ["a", "b"]))
+    assert first.count("+0.500") == 1 + first.count("distinct_winning") and "pass@1" not in first
+    assert second == "a and b: one sample of each leaves no curve, raise n"
+    assert [counted(number, "sample") for number in (0, 1, 2)] == ["0 samples", "1 sample", "2 samples"]
 
 
 @pytest.mark.parametrize("without", ["a", "b"])
