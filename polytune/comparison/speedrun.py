@@ -44,6 +44,7 @@ def flags_of(field: str, entries: Sequence[str]) -> list[str]:
     for entry in entries:
         require_one_option(field, entry)
         name, equals, value = entry.partition("=")
+        name = name.replace("-", "_")  # programs take either
         require(bool(name) and bool(equals), f"{field} has {entry!r}: write NAME=VALUE, as in --{field} epochs=8.")
         require(name not in FIXED, f"{field} has {entry!r}, but {name} is the same for every entry: leave it out.")
         require(

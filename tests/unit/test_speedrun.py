@@ -31,6 +31,8 @@ def run_of(entry, success, coverage, minutes=10.0, seed=0):
     [
         ({"pretrain": ["seed=3"]}, "seed is the same for every entry"),
         ({"pretrain": ["epochs"]}, "write NAME=VALUE"),
+        ({"pretrain": ["task-args=size=9"]}, "task_args is the same for every entry"),
+        ({"finetune": PPO, "change": ["data-dir=mine"]}, "data_dir is the same for every entry"),
         ({"pretrain": ["epocs=3"]}, "epochs"),
         ({"pretrain": ["num_demonstrations=1501"]}, "1,500 at most"),
         ({"pretrain": ["base_model=gpt2"]}, "begins with nothing"),
