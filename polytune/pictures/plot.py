@@ -22,7 +22,9 @@ DASHES = ("--", ":", "-.")
 
 
 def as_label(text: str) -> str:
-    """``text`` as a picture shows it letter by letter: no formula between two $, and in a legend with a _ in front."""
+    """``text`` as a picture shows it letter by letter: no formula between two $, in a legend also with a _ in front,
+    and half a character as its number."""
+    text = text.encode(errors="backslashreplace").decode()
     return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")  # \u200b has no width
 
 
