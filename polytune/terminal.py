@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import select
 import sys
@@ -55,8 +56,11 @@ READER_GONE = 141
 
 @contextlib.contextmanager
 def ends_with_its_reader() -> Iterator[None]:
-    """End without a word where whoever reads stdout has gone, ``| head`` say."""
+    """End without a word where whoever reads stdout has gone, ``| head`` say. What stdout cannot write, half of a
+    character in a folder's name or a letter that its encoding lacks, is written as its number, as on stderr."""
     out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and out.errors == "strict":
+        out.reconfigure(errors="backslashreplace")
     try:
         try:
             yield

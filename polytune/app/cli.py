@@ -124,8 +124,8 @@ def parse(
 
 
 def flagged(words: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The fields of ``known`` that a command line names, as ``--field`` or ``--no_field``."""
-    names = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    """The fields of ``known`` that a command line names, as ``--a_field``, ``--a-field`` or ``--no_field``."""
+    names = [word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")]
     names = [name if name in known else name.removeprefix("no_") for name in names]
     return [name for name in names if name in known]
 

@@ -117,7 +117,7 @@ def _write_up(
     """Tables, pictures, JSON and page of the seeds that every method has finished (``whole``)."""
     from polytune import report
     from polytune.comparison import figures, keep, perturbed, plot, table
-    from polytune.running.provenance import write_json
+    from polytune.running.provenance import write_json, write_text
     from polytune.tasks.creativity.tasks import CreativityTask
 
     output_dir = Path(config.output_dir)
@@ -132,7 +132,7 @@ def _write_up(
         summary["perturbed"] = perturbed.compare_perturbed(*given, config.perturb, **common)
     kept = keep.portable({"title": title, **more, **summary, "failed": more["failed"]})
     write_json(output_dir / "summary.json", kept)
-    (output_dir / "table.md").write_text(table.report(summary, title))
+    write_text(output_dir / "table.md", table.report(summary, title))
     draw = plot.plot_creativity if isinstance(task, CreativityTask) else plot.plot_coverage_curves
     draw(summary, output_dir / "coverage.png", title=title)
     for name, moved in summary.get("perturbed", {}).items():

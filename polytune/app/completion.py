@@ -47,7 +47,8 @@ CHOICES: dict[str, Iterable[str]] = {
 }
 #: the same where a field of another recipe has that name
 OF_DOOR: dict[str, dict[str, Iterable[str]]] = {"finetune": {"methods": METHODS}, "methods": {"names": METHODS}}
-FOLDERS = ("model", "base_model", "output_dir", "data_dir", "policy", "adapter", "vllm_weights_dir", "recipes")
+FOLDERS = ("model", "base_model", "output_dir", "data_dir", "policy", "adapter", "vllm_weights_dir", "recipes",
+           "keep_runs")  # fmt: skip
 FILES = ("completions", "from_records", "policies", "keep", "gif", "vines")
 YAMLS = ("config", "methods")
 #: what zsh and tcsh take as it is; bash also offers polytune's own recipes

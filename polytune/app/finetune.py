@@ -12,7 +12,7 @@ from its last checkpoint when the same command is given again.
 import time
 from collections.abc import Sequence
 
-from polytune.app.cli import UsageError, parse, run, set_cpu_threads, start_processes
+from polytune.app.cli import UsageError, flagged, parse, run, set_cpu_threads, start_processes
 from polytune.app.fields import TRAINER
 from polytune.places import RECIPES, command
 
@@ -95,7 +95,7 @@ def require_recipe(task: str, argv: Sequence[str]) -> None:
     Raises:
         UsageError: names a recipe that fits.
     """
-    if not {"--config", "--set_scope"} & {word.split("=")[0] for word in argv}:
+    if not flagged(argv, ["config", "set_scope"]):
         raise UsageError(
             f"task {task!r} takes one answer, and without --config a run takes the quick start's recipe, which is made "
             "for episodes of many turns: begin with --config recipes/arithmetic/grpo.yaml (for language models "

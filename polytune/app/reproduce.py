@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
     from polytune.comparison import keep as comparison_keep
     from polytune.comparison import reproduce, reproduce_report
     from polytune.comparison.published import PUBLISHED, SOURCE
-    from polytune.running.provenance import origin, write_json
+    from polytune.running.provenance import origin, write_json, write_text
 
     output_dir = Path(config.output_dir or f"outputs/reproduce/{config.task}_{config.scale}")
     recipes = reproduce.find_recipes(Path(config.recipes or RECIPES / "reproduce"), config.task, config.scale)
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
     content = comparison_keep.portable(content)
     write_json(output_dir / "report.json", content)
     text = reproduce_report.report(content, published)
-    (output_dir / "report.md").write_text(text)
+    write_text(output_dir / "report.md", text)
     print(f"\n{text}\n{output_dir}/{{report.md,report.json}}, {folder}/{{table.md,coverage.png,training.png}}")
     if config.keep is not None:
         write_json(Path(config.keep), content)

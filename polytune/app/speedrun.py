@@ -68,6 +68,8 @@ def main(argv: Sequence[str]) -> None:
     from polytune.running.run_queue import run_jobs
 
     keep.check_folder(config.keep)
+    if config.keep:
+        speedrun.read_board(config.keep)  # what cannot be entered is said before the clock runs
     programs, seeds = plan(config, folder)
     pretrained, policy = folder / "pretrained", folder / ("pretrained" if config.finetune is None else "finetuned")
     cores = only_cores(speedrun.CORES)

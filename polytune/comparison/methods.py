@@ -23,7 +23,8 @@ PRETRAINED = "pretrained"
 #: and a tree without a win is a large one (of methods: ``budget_tolerance``)
 RUN_TOLERANCE = 0.05
 #: fields of recipes/finetune.py that the comparison itself gives to every run
-OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)} | {"output_dir", "seed"}
+OWN_FIELDS = {field.name for part in (TaskConfig, PolicyConfig) for field in fields(part)}
+OWN_FIELDS |= {"output_dir", "seed", "config"}
 #: what every run and evaluation is given where the comparison has it; where not, a method's YAML may not have another
 #: value than each takes without one
 ONE_FOR_ALL = {"split": TRAINING_SPLIT, "data_dir": None, "model_revision": None}
@@ -79,11 +80,13 @@ def override_flags(entries: Sequence[str]) -> list[str]:
     for entry in entries:
         require_one_option("set", entry)
         name, equals, value = entry.partition("=")
+        name = name.replace("-", "_")  # programs take either
         require(bool(name) and bool(equals), f"set has {entry!r}: write FIELD=VALUE, as in --set num_updates=12.")
         require(
             name not in OWN_FIELDS,
             f"set has {entry!r}, but {name} is the comparison's own: "
-            + ("every run has a folder and a seed of its own." if name in ("output_dir", "seed")
+            + ("every method has its own." if name == "config"
+               else "every run has a folder and a seed of its own." if name in ("output_dir", "seed")
                else f"give it as --{name}."),
         )  # fmt: skip
         flags += [f"--{name}", value]

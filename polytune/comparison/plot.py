@@ -14,7 +14,7 @@ from polytune.comparison.figures import Figures
 from polytune.comparison.methods import PRETRAINED
 from polytune.evaluation.summary import counted
 from polytune.measures.intervals import student
-from polytune.pictures.plot import bar_style
+from polytune.pictures.plot import as_label, bar_style
 
 #: Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow; black is the pretrained policy
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
@@ -50,7 +50,9 @@ def plot_coverage_curves(summary: dict[str, Any], path: str | Path, *, title: st
         style = _style(name, methods)
         marker = "" if name == PRETRAINED else MARKERS[methods.index(name) % len(MARKERS)]
         curves.fill_between(ks, low, high, color=style["color"], alpha=0.08, linewidth=0)
-        curves.plot(ks, middle, marker=marker, markersize=5, linewidth=1.8, label=name, clip_on=False, **style)
+        curves.plot(
+            ks, middle, marker=marker, markersize=5, linewidth=1.8, label=as_label(name), clip_on=False, **style
+        )
     others = [name for name in methods if name != baseline]
     gaps.axhline(0, color=_style(baseline, methods)["color"], linewidth=1.8)
     for index, name in enumerate(others):
@@ -75,7 +77,7 @@ def plot_coverage_curves(summary: dict[str, Any], path: str | Path, *, title: st
     gaps.set_title(f"Paired difference to {baseline}, {level} intervals", fontsize=11)
     handles, labels = curves.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 6))
-    figure.suptitle(f"{title}: {_seeds_and_starts(summary)}")
+    figure.suptitle(as_label(f"{title}: {_seeds_and_starts(summary)}"))
     figure.savefig(path, dpi=130)
 
 
@@ -109,7 +111,7 @@ def plot_creativity(summary: dict[str, Any], path: str | Path, *, title: str) ->
         axes.set_ylim(0, None)
         _tidy(axes)
     figure.legend(*plots[0].get_legend_handles_labels(), frameon=False, loc="outside lower center")
-    figure.suptitle(f"{title}: {_seeds_and_starts(summary)}")
+    figure.suptitle(as_label(f"{title}: {_seeds_and_starts(summary)}"))
     figure.savefig(path, dpi=130)
 
 
@@ -136,8 +138,9 @@ def plot_training(by_method: Mapping[str, Sequence[Figures]], path: str | Path, 
         _tidy(axes)
     grid.flat[-1].axis("off")
     told = f"mean over seeds of running means\n(bands: {100 * level:.4g} % intervals over seeds)"
-    grid.flat[-1].legend(handles.values(), handles.keys(), frameon=False, loc="center", fontsize=11, title=told)
-    figure.suptitle(title)
+    names = [as_label(name) for name in handles]
+    grid.flat[-1].legend(handles.values(), names, frameon=False, loc="center", fontsize=11, title=told)
+    figure.suptitle(as_label(title))
     figure.savefig(path, dpi=130)
 
 

@@ -44,6 +44,7 @@ def flags_of(field: str, entries: Sequence[str]) -> list[str]:
     for entry in entries:
         require_one_option(field, entry)
         name, equals, value = entry.partition("=")
+        name = name.replace("-", "_")  # programs take either
         require(bool(name) and bool(equals), f"{field} has {entry!r}: write NAME=VALUE, as in --{field} epochs=8.")
         require(name not in FIXED, f"{field} has {entry!r}, but {name} is the same for every entry: leave it out.")
         require(
@@ -134,13 +135,27 @@ def told(run: Mapping[str, Any]) -> str:
     )
 
 
+def read_board(path: str | Path) -> dict[str, Any]:
+    """The board in a file; an empty one where there is no file. ValueError for a file that holds no board."""
+    if not Path(path).is_file():
+        return {"runs": []}
+    try:
+        board = json.loads(Path(path).read_text())
+        for own in ranked(board["runs"]):
+            hash((own["entry"], own["seed"]))
+        return board
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no board ({type(error).__name__}: {error}): restore it, or keep the run in another file."
+        ) from error
+
+
 def enter(path: str | Path, run: Mapping[str, Any]) -> None:
     """Put a run on the board, in the place of one of the same entry and seed."""
     from polytune.running.provenance import write_json
 
-    path = Path(path)
-    board = json.loads(path.read_text()) if path.is_file() else {"runs": []}
+    board = read_board(path)
     others = [own for own in board["runs"] if (own["entry"], own["seed"]) != (run["entry"], run["seed"])]
     rules = {"targets": TARGETS, "levels": LEVELS, "samples": SAMPLES, "cores": CORES}
     rules |= {"demonstrations": MOST_DEMONSTRATIONS, "horizon": TASK.task_horizon}
-    write_json(path, board | {"rules": rules, "runs": ranked([*others, dict(run)])})
+    write_json(Path(path), board | {"rules": rules, "runs": ranked([*others, dict(run)])})

@@ -23,6 +23,8 @@ NUMBERS = {"start_seed": "q", "attempt": "i", "turns": "i", "invalid_actions": "
 DIGESTS = ("signature", "said")
 #: fields that a record may be without; a column says which have one ("has logprob")
 OPTIONAL = ("logprob", "vector", "actions")
+#: the least that a number can be
+LEAST = {"turns": 1, "invalid_actions": 0}
 _ANY: Any = object()
 
 
@@ -58,6 +60,8 @@ def _add(column: array, name: str, value: Any, kind: str) -> None:
     try:
         if isinstance(value, bool) != (kind == "b"):
             raise TypeError(f"a {type(value).__name__}")
+        if value < LEAST.get(name, -math.inf):
+            raise TypeError(f"below {LEAST[name]}")
         column.append(value)
         if kind == "d" and not math.isfinite(value):
             raise TypeError("not finite")

@@ -94,9 +94,10 @@ def change_table(summary: dict[str, Any], name: str) -> str:
     perturbed = summary["perturbed"][name]
     rows = [["", "", "unperturbed", name, f"{name} - unperturbed"]]
     for policy, changes in perturbed["changes"].items():
-        shown = [measure for measure in changes if measure not in NOT_SHOWN]
+        both = [own["policies"][policy] for own in (summary, perturbed)]
+        shown = [name for name in changes if name not in NOT_SHOWN and all(name in own for own in both)]
         for index, measure in enumerate(shown):
-            cells = [as_text(own["policies"][policy][measure], "") for own in (summary, perturbed)]
+            cells = [as_text(own[measure], "") for own in both]
             rows.append([policy if index == 0 else "", measure, *cells, as_text(changes[measure])])
     return aligned(rows)
 

@@ -122,7 +122,8 @@ def summarise(
 def summarise_each(
     of_each: Mapping[str, Records], *, level: float, seed: int, ks: Sequence[int] = (), crossings: bool = True
 ) -> dict[str, Any]:
-    """The same of records by policy, whatever these call it."""
+    """The same of records by policy, whatever these call it. A measure that not all of them have (no greedy episodes,
+    records older than it) is left out of all."""
     policies = list(of_each)
     tables = {policy: per_start(own) for policy, own in of_each.items()}
     samples = _samples_of_all(tables)
@@ -130,11 +131,10 @@ def summarise_each(
     if ks[-1] > samples:
         raise ValueError(f"k has {ks[-1]}, but each start state has {samples} samples: leave that k out.")
     columns = {policy: per_start_values(table, ks) for policy, table in tables.items()}
-    if not all("entropy" in own for own in columns.values()):  # some records are older than this measure
-        for own in columns.values():
-            own.pop("entropy", None)
+    shared = [name for name in columns[policies[0]] if all(name in own for own in columns.values())]
+    columns = {policy: {name: own[name] for name in shared} for policy, own in columns.items()}
     bounds = {name: measure_bounds(name, [value for own in columns.values() for value in own[name]])
-              for name in columns[policies[0]]}  # fmt: skip
+              for name in shared}  # fmt: skip
     drawn = {"level": level, "seed": seed}
     pairs = []
     for first, second in combinations(policies, 2):
@@ -260,8 +260,8 @@ def signature_table(summary: dict[str, Any]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 sample``, ``1,024 samples``."""
-    return f"{number:,} {noun}{'s' if number > 1 else ''}"
+    """``1 sample``, ``1,024 samples``, ``0 samples``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -285,7 +285,8 @@ def verdict(summary: dict[str, Any], starts: str = "start states") -> list[str]:
     lines = []
     for pair in summary["pairs"]:
         parts = []
-        for name in ("success", f"pass@{summary['ks'][-1]}", "distinct_winning_signatures"):
+        last = summary["ks"][-1]  # pass@1 is the success
+        for name in ("success", *([f"pass@{last}"] if last > 1 else []), "distinct_winning_signatures"):
             value = pair["differences"][name]
             word = {1: "higher", -1: "lower", 0: "not resolved"}[resolved_sign(value["low"], value["high"])]
             parts.append(f"{name} {as_text(value)} ({word})")

@@ -6,6 +6,7 @@ spread between problems already holds the sampling noise, once: resampling the s
 
 bootstrap   BCa (Efron 1987, JASA 82:171) on the problem means. With m problems the normal quantile z gives way to
             t_{m-1} * sqrt(m / (m - 1)), since percentile intervals are too narrow by that much (Hesterberg 2015).
+            Levels so high that no resample lies beyond an end take Student's there, if that is wider.
 score       (Wilson 1927) solves (mean - mu)^2 = t^2 * phi * mu * (1 - mu) / m for mu, with the dispersion
             phi = s^2 / (mean * (1 - mean)) <= 1, where 1 stands for all-or-nothing problems, the worst case in [0, 1].
 The score interval steps in where few problems say anything, because a rare failure that the sample lacks cannot be
@@ -69,7 +70,8 @@ def mean_interval(
     low, width = bounds[0], bounds[1] - bounds[0]
     unit_P = (values_P - low) / width
     if informative(unit_P, np.round(unit_P.mean())) >= BOOTSTRAPPED_FROM and np.ptp(values_P):
-        return (mean, *_bootstrap(values_P, level, seed, resamples))
+        ends = _bootstrap(values_P, level, seed, resamples)
+        return mean, max(ends[0], float(bounds[0])), min(ends[1], float(bounds[1]))
     score_low, score_high = _score(unit_P, level)
     return mean, min(mean, low + width * score_low), max(mean, low + width * score_high)
 
@@ -101,7 +103,7 @@ def paired_difference_interval(
     if len(unit_P) == 1:
         return mean * width, -width, width
     if informative(unit_P, np.round(mean)) >= MIN_INFORMATIVE and np.ptp(unit_P):
-        low, high = _bootstrap(unit_P, level, seed, resamples)
+        low, high = np.clip(_bootstrap(unit_P, level, seed, resamples), -1.0, 1.0).tolist()
     else:
         low, high = gains_and_losses(unit_P, level)
     return mean * width, low * width, high * width
@@ -152,7 +154,8 @@ def informative(unit_P: np.ndarray, bound: float) -> float:
 
 
 def _bootstrap(values_P: np.ndarray, level: float, seed: int, resamples: int) -> tuple[float, float]:
-    """BCa interval of the mean with the small-sample correction; the values must not be all alike."""
+    """BCa interval of the mean with the small-sample correction; the values must not be all alike. An end that would
+    lie beyond all resamples, as at a level of .999, is at least as far as Student's, which may lie outside a range."""
     num, normal, mean = len(values_P), NormalDist(), values_P.mean()
     draw, rows = np.random.default_rng(seed), max(1, AT_ONCE // num)
     parts = [min(rows, resamples - done) for done in range(0, resamples, rows)]  # the same numbers as all at once
@@ -167,7 +170,10 @@ def _bootstrap(values_P: np.ndarray, level: float, seed: int, resamples: int) ->
         shifted, shrink = bias + z, 1 - acceleration * (bias + z)
         return normal.cdf(bias + shifted / shrink if shrink > 0 else math.copysign(math.inf, shifted))
 
-    low, high = np.quantile(means_R, [share(-reach), share(reach)])
+    shares, half = (share(-reach), share(reach)), reach * values_P.std() / math.sqrt(num)
+    low, high = np.quantile(means_R, shares)
+    low = min(low, mean - half) if shares[0] * resamples < 1 else low
+    high = max(high, mean + half) if (1 - shares[1]) * resamples < 1 else high
     return float(min(low, mean)), float(max(high, mean))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from polytune.pictures.plot import COLOURS, MARKERS, bar_style
+from polytune.pictures.plot import COLOURS, MARKERS, as_label, bar_style
 
 
 def plot(creativity: Mapping[str, Mapping[str, Any]], path: str | Path, *, title: str, ceiling: int) -> None:
@@ -22,7 +22,7 @@ def plot(creativity: Mapping[str, Mapping[str, Any]], path: str | Path, *, title
         places = [place + width * (index - (len(creativity) - 1) / 2) for place in range(len(shown))]
         cells = [own[name] for name in shown]
         heights = [cell["estimate"] or 0.0 for cell in cells]
-        shares.bar(places, heights, width * 0.92, **bar_style(index), label=policy)
+        shares.bar(places, heights, width * 0.92, **bar_style(index), label=as_label(policy))
         reach = [[0.0 if c[end] is None else abs(c[end] - c["estimate"]) for c in cells] for end in ("low", "high")]
         shares.errorbar(places, heights, reach, fmt="none", ecolor="#111827", elinewidth=1, capsize=2)
         curve = own["coverage"]
@@ -46,5 +46,5 @@ def plot(creativity: Mapping[str, Mapping[str, Any]], path: str | Path, *, title
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = shares.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 4))
-    figure.suptitle(title)
+    figure.suptitle(as_label(title))
     figure.savefig(path, dpi=130)

@@ -21,6 +21,13 @@ HATCHES = ("", "//", "..", "xx")
 DASHES = ("--", ":", "-.")
 
 
+def as_label(text: str) -> str:
+    """``text`` as a picture shows it letter by letter: no formula between two $, in a legend also with a _ in front,
+    and half a character as its number."""
+    text = text.encode(errors="backslashreplace").decode()
+    return ("\u200b" if text.startswith("_") else "") + text.replace("$", r"\$")  # \u200b has no width
+
+
 def bar_style(index: int, colours: Sequence[str] = COLOURS) -> dict[str, str]:
     """Colour and hatch of bar number ``index``; its edge is white, which draws the hatch."""
     return {
@@ -37,13 +44,13 @@ def plot_coverage(summary: dict[str, Any], records: Sequence[Mapping], path: str
     coverage, success = figure.subplots(1, 2)
     ks, num_policies = summary["ks"], len(summary["policies"])
     for index, (policy, measures) in enumerate(summary["policies"].items()):
-        style = {"color": COLOURS[index % len(COLOURS)], "label": policy}
+        style = {"color": COLOURS[index % len(COLOURS)], "label": as_label(policy)}
         marker = MARKERS[index % len(MARKERS)]
         # policies stand side by side at each k, so that none hides another
         aside = 1.05 ** (index - (num_policies - 1) / 2)
         _curve(coverage, measures, ks, aside, f"{marker}-", **style)
         for dashes, (perturb, own) in zip(cycle(DASHES), summary.get("perturbed", {}).items(), strict=False):
-            named = style | {"label": f"{policy}, {perturb}", "alpha": 0.75, "mfc": "white"}
+            named = style | {"label": as_label(f"{policy}, {perturb}"), "alpha": 0.75, "mfc": "white"}
             _curve(coverage, own["policies"][policy], ks, aside * 1.02, f"{marker}{dashes}", **named)
         rates = sorted((c["correct"] / c["n"] for c in per_start(records, policy).values()), reverse=True)
         places = range(1, len(rates) + 1)
@@ -63,7 +70,7 @@ def plot_coverage(summary: dict[str, Any], records: Sequence[Mapping], path: str
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = coverage.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 4))
-    figure.suptitle(title)
+    figure.suptitle(as_label(title))
     figure.savefig(path, dpi=130)
 
 

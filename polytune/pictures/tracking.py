@@ -25,7 +25,7 @@ from transformers.integrations import get_available_reporting_integrations
 from polytune.checks import require
 from polytune.evaluation.summary import counted
 from polytune.measures.passk import coverage_ks, pass_at_k_interval
-from polytune.pictures.plot import COLOURS, MARKERS
+from polytune.pictures.plot import COLOURS, MARKERS, as_label
 from polytune.pictures.vine_plot import vine_figure
 from polytune.rollout import Tree, find_branching
 from polytune.running.provenance import write_json
@@ -163,7 +163,7 @@ def coverage_figure(curve: dict[str, Any], first: dict[str, Any], *, title: str)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
-    axes.set_title(f"{title}: coverage of the training rollouts\n{100 * LEVEL:.0f} % intervals", fontsize=10)
+    axes.set_title(f"{as_label(title)}: coverage of the training rollouts\n{100 * LEVEL:.0f} % intervals", fontsize=10)
     return figure
 
 

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from polytune.config import RolloutConfig
 from polytune.evaluation.summary import counted
+from polytune.pictures.plot import as_label
 from polytune.pictures.replay import TILE, SeedTrack, StateView, Track, grow_tree, load_player, trace
 from polytune.policy import Renderer
 from polytune.rollout import Tree
@@ -95,7 +96,8 @@ def vine_figure(task: Task, renderer: Renderer, tree: Tree, *, policy: str = "po
     for number, (own, state) in enumerate(zip(axes, seed.states, strict=True), start=1):
         _draw_state(own, seed, state, number if what == "vine" else None, vine_styles(state, colours))
     _legend(figure, seed.states, colours, what)
-    figure.suptitle("\n".join([title, *mission_line(task.start(tree.start_state)), ""]), fontsize=11)
+    told = "\n".join([title, *mission_line(task.start(tree.start_state)), ""])
+    figure.suptitle(as_label(told), fontsize=11)
     return figure, title
 
 
@@ -167,7 +169,8 @@ def _name_places(axes: Axes, seed: SeedTrack) -> None:
     middles = {place: np.mean(sorted(cells), axis=0) for place, cells in seed.places.items()}
     crowded = any(np.abs(one - other).max() < 2 for one, other in combinations(middles.values(), 2))
     for place, middle in middles.items():
-        axes.text(*middle, str(place), ha="center", va="center", fontsize=9 if crowded else 20, fontweight="bold",
+        size = 9 if crowded else 20
+        axes.text(*middle, as_label(str(place)), ha="center", va="center", fontsize=size, fontweight="bold",
                   color=OTHER, zorder=1)  # fmt: skip
 
 
@@ -201,7 +204,7 @@ def _legend(figure: Figure, states: Sequence[StateView], colours: dict[Hashable,
         same = [vine for state in states for vine in state.vines if vine.signature in signatures]
         name = signature_text(signatures[0]) if colour != OTHER else counted(len(signatures), "other signature")
         label = f"{name}: {sum(vine.success for vine in same)} of {len(same)} succeed"
-        handles.append(Line2D([], [], color=colour, linewidth=3, label=label))
+        handles.append(Line2D([], [], color=colour, linewidth=3, label=as_label(label)))
     for (line, marker), label in ((SUCCESS, "success"), (FAILURE, "failure")):
         handles.append(Line2D([], [], color=SEED_COLOUR, linestyle=line, marker=marker, markersize=8, label=label))
     figure.legend(

@@ -31,6 +31,7 @@ from polytune.running.provenance import (
     noted_policies,
     origin,
     write_json,
+    write_text,
 )
 from polytune.tasks import Task
 from polytune.tasks.creativity.tasks import CreativityTask
@@ -92,7 +93,7 @@ def analyse(
     (output_dir / "perturbed.txt").unlink(missing_ok=True)
     if moved:
         text = perturbed.report(summary, task.starts)
-        (output_dir / "perturbed.txt").write_text(text + "\n")
+        write_text(output_dir / "perturbed.txt", text + "\n")
         print(f"\n{text}")
     print(f"\nsummary and plot: {output_dir}{os.sep}{{summary.json,coverage.png}}")
     _write_report(task, unmoved, summary, config, output_dir, title)

@@ -131,7 +131,9 @@ def test_packed_records_and_a_cut_line_are_read_as_well(tmp_path):
     ("name", "value", "told"),
     [("success", "yes", "success is 'yes'"), ("success", 1, "success is 1"), ("return", "1", "return is '1'"),
      ("start_seed", 2**64, "start_seed is 18446744073709551616"), ("attempt", True, "attempt is True"),
-     ("turns", None, "turns is None"), ("policy", ["a"], "policy .'a'., perturb None are no names"),
+     ("turns", None, "turns is None"), ("turns", 0, "turns is 0 .below 1."),
+     ("invalid_actions", -1, "invalid_actions is -1 .below 0."),
+     ("policy", ["a"], "policy .'a'., perturb None are no names"),
      ("perturb", 3, "policy .a., perturb 3 are no names"), ("logprob", [], "logprob is .."),
      ("return", math.nan, "return is nan .not finite."), ("logprob", -math.inf, "logprob is -inf .not finite.")],
 )  # fmt: skip

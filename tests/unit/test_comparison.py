@@ -551,7 +551,10 @@ def test_fields_that_a_comparison_may_leave_unset_are_held_against_each_yaml():
     assert unset <= set(comparison_methods.SAME_GAME) | set(comparison_methods.ONE_FOR_ALL)
 
 
-@pytest.mark.parametrize("entry", ["num_updates", "=3", "seed=3", "output_dir=x", "task=doors", "model=x"])
+@pytest.mark.parametrize(
+    "entry",
+    ["num_updates", "=3", "seed=3", "output_dir=x", "task=doors", "model=x", "config=x.yaml", "task-horizon=4"],
+)
 def test_overrides_that_are_no_overrides(entry):
     with pytest.raises(ValueError, match=f"set has '{entry}'"):
         comparison_methods.override_flags(["learning_rate=1e-4", entry])

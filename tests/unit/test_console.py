@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import importlib
+import io
 import os
 import pty
 import re
@@ -391,3 +392,12 @@ def test_a_command_can_be_given_again_in_its_folder_as_a_shell_reads_it(tmp_path
     monkeypatch.chdir(tmp_path)
     told = origin(command("finetune", words))["command"]
     assert shlex.split(told) == ["python", "-m", "polytune.app.finetune", *words]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_stdout_cannot_write_is_written_as_its_number(monkeypatch, encoding):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, errors="strict"))
+    with ends_with_its_reader():
+        print("outputs/caf\udce9")
+    assert written.getvalue() == b"outputs/caf\\udce9\n"

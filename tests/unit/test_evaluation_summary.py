@@ -6,6 +6,8 @@ import pytest
 
 from polytune.evaluation import as_table, summarise, verdict
 from polytune.evaluation.cautions import cautions
+from polytune.evaluation.columns import Records
+from polytune.evaluation.perturbed import change_table, report, summarise_perturbed
 from polytune.evaluation.records import (
     GREEDY_ATTEMPT,
     Attempt,
@@ -16,6 +18,7 @@ from polytune.evaluation.records import (
     read_records,
     said_by_turn,
 )
+from polytune.evaluation.summary import counted
 from polytune.pictures.plot import plot_coverage
 
 
@@ -93,6 +96,27 @@ def test_summary_of_two_policies_by_hand():
     assert "b - a" in table and "pass@4" in table and len({len(line) for line in table.splitlines()[:1]}) == 1
     assert table.splitlines()[-1].split() == ["invalid", "actions", "0.400", "0.267"]
     assert verdict(summary)[0].startswith("b against a: success +0.333 [")
+
+
+def test_what_is_told_of_one_sample_is_told_once():
+    [first, second] = verdict(summarise(records("a", {0: "w", 1: "l"}) + records("b", {0: "w", 1: "w"}), ["a", "b"]))
+    assert first.count("+0.500") == 1 + first.count("distinct_winning") and "pass@1" not in first
+    assert second == "a and b: one sample of each leaves no curve, raise n"
+    assert [counted(number, "sample") for number in (0, 1, 2)] == ["0 samples", "1 sample", "2 samples"]
+
+
+@pytest.mark.parametrize("without", ["a", "b"])
+def test_a_measure_that_not_all_policies_have_is_left_out(without):
+    """Greedy episodes of one policy alone, and of one side of a perturbation alone."""
+    taken = records("a", {0: "wl", 1: "ll"}) + records("b", {0: "ww", 1: "ll"})
+    some = [own for own in taken if not (own["greedy"] and own["policy"] == without)]
+    found = summarise(some, ["a", "b"])
+    assert all("greedy_success" not in own and "success" in own for own in found["policies"].values())
+    assert found["differences"]["b"].keys() == found["policies"]["a"].keys() - {"counts"}
+    moved = Records.of([*some, *(own | {"perturb": "moved"} for own in taken)])
+    found |= {"level": 0.95, "perturbed": summarise_perturbed(moved, ["a", "b"], ["moved"], level=0.95, seed=0)}
+    assert "greedy_success" in found["perturbed"]["moved"]["policies"][without]
+    assert "success" in report(found) and "greedy_success" not in change_table(found, "moved")
 
 
 def test_figures_that_say_little_are_cautioned():

@@ -219,3 +219,17 @@ def test_a_bootstrap_in_parts_draws_the_same_numbers(monkeypatch, at_once):
     whole = mean_interval(values, seed=3, resamples=333), mean_interval(values, bounds=None, seed=4)
     monkeypatch.setattr("polytune.measures.intervals.AT_ONCE", at_once)
     assert whole == (mean_interval(values, seed=3, resamples=333), mean_interval(values, bounds=None, seed=4))
+
+
+@pytest.mark.parametrize("level", [0.999, 0.9999, 0.999999])
+def test_levels_that_no_resample_lies_beyond_are_held(level):
+    """2,000 resamples reach some 3.3 standard errors: beyond, an end lies where Student's does, within the range."""
+    values = np.random.default_rng(0).random(50)
+    half = t_quantile((1 + level) / 2, 49) * values.std(ddof=1) / math.sqrt(50)
+    mean, low, high = mean_interval(values, level)
+    assert low <= mean - half + 1e-12 and high >= mean + half - 1e-12
+    assert mean_interval(values, level, bounds=None)[1:] == pytest.approx((low, high))
+    gap, lowest, highest = paired_difference_interval(values[::-1], values, level)
+    assert abs(gap) < 1e-12 and lowest < -half and highest > half
+    rare = mean_interval([*[0.0] * 80, *[1.0] * 20], level)
+    assert 0.0 <= rare[1] < 0.2 < rare[2] <= 1.0

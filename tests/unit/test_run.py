@@ -71,7 +71,15 @@ def test_another_number_of_processes_is_told_as_such(tmp_path):
         check_same_run(tmp_path, job.settings)
 
 
+def test_a_flag_with_hyphens_is_given_too():
+    """Both spellings are taken, so both are written to run.yaml, which does the same again."""
+    hyphens, plain = (read("--config", ROOT / "recipes/fourrooms/ppo.yaml", name, 7)
+                      for name in ("--task-horizon", "--task_horizon"))  # fmt: skip
+    assert hyphens.recipe() == plain.recipe() and hyphens.recipe()["task_horizon"] == 7
+
+
 def test_what_a_command_line_names():
+    assert flagged(["--task-horizon=4", "--no-c"], ["task_horizon", "c"]) == ["task_horizon", "c"]
     assert flagged(["--a", "1", "--no_b", "--c=2", "x", "--d", "-q"], ["a", "b", "c", "no_d"]) == ["a", "b", "c"]
 
 

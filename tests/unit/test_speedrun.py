@@ -31,6 +31,8 @@ def run_of(entry, success, coverage, minutes=10.0, seed=0):
     [
         ({"pretrain": ["seed=3"]}, "seed is the same for every entry"),
         ({"pretrain": ["epochs"]}, "write NAME=VALUE"),
+        ({"pretrain": ["task-args=size=9"]}, "task_args is the same for every entry"),
+        ({"finetune": PPO, "change": ["data-dir=mine"]}, "data_dir is the same for every entry"),
         ({"pretrain": ["epocs=3"]}, "epochs"),
         ({"pretrain": ["num_demonstrations=1501"]}, "1,500 at most"),
         ({"pretrain": ["base_model=gpt2"]}, "begins with nothing"),
@@ -100,6 +102,15 @@ def test_a_run_takes_the_place_of_the_same_entry_and_seed(tmp_path):
     runs = json.loads(board.read_text())["runs"]
     assert [(run["entry"], run["seed"]) for run in runs] == [("a", 0), ("b", 0), ("a", 1)]
     assert runs[0]["measures"]["success"]["estimate"] == 0.7
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"runs": [{"entry": "a"}]}', '{"runs": "none"}'])
+def test_a_file_that_is_no_board_is_refused_before_the_clock_runs(tmp_path, monkeypatch, text):
+    (tmp_path / "board.json").write_text(text)
+    monkeypatch.setattr(program, "timed", lambda *args: pytest.fail("the clock runs"))
+    with pytest.raises(ValueError, match="board.json holds no board .*: restore it, or keep the run in another file"):
+        program.main(["--output_dir", str(tmp_path / "out"), "--keep", str(tmp_path / "board.json")])
+    assert (tmp_path / "board.json").read_text() == text
 
 
 class Launcher:
