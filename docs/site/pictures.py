@@ -41,7 +41,7 @@ RECIPES = {
     "ppo_episode_mean": ("PPO", RED, "-"),
     "grpo_episode_mean": ("GRPO", BLUE, "-"),
     "ppo_archive_replay": ("PPO, archive, replay", VIOLET, "-"),
-    "poly_ppo_replay": ("sets, replay", GREEN, "-"),
+    "poly_ppo_falling_replay": ("sets that shrink, replay", GREEN, "-"),
 }
 #: file of data/results -> title
 WORLDS = {

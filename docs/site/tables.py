@@ -30,6 +30,7 @@ LABELS = {
     "poly_ppo": "Poly-PPO, sets over whole episodes",
     "ppo_replay": "PPO, mean over episodes, replay",
     "poly_ppo_replay": "Poly-PPO, mean over episodes, replay",
+    "poly_ppo_falling_replay": "Poly-PPO, sets from 4 to 1, mean over episodes, replay",
     "poly_ppo_equally_spaced": "Poly-PPO, vines as published",
     "poly_ppo_ucb": "Poly-PPO + UCB, whole episodes",
     "set_bonus": "PPO, sets beside the critic",
