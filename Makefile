@@ -135,7 +135,7 @@ tutorial: install ## why sets: a bandit on which standard RL collapses and the p
 reproduce: install ## the Poly-PPO paper's tables beside ours: make reproduce TASK=fourrooms SCALE=cpu, two hours on 2 cores
 	$(BIN)/python recipes/reproduce.py --task $(TASK) --scale $(SCALE)
 
-compare: install ## methods x seeds on FourRooms at equal budgets, an hour on 2 cores; continues when stopped
+compare: install ## methods x seeds on FourRooms at equal budgets, an hour and a half on 2 cores; continues when stopped
 	$(BIN)/python recipes/compare.py
 
 speedrun: install ## minutes from nothing to coverage on FourRooms: the best entry of the board, one line at its end; SPEEDRUN='--keep data/results/speedrun.json'

@@ -208,7 +208,7 @@ SAMPLING: dict[str, Metric] = {
         "mean distance of the logprobs of one branch, the first that this process sampled, from the trainer's, asked "
         "of vLLM once it has new weights",
         _NATS,
-        "below .05",
+        "below .001 in float32, below .01 in bfloat16",
         "above: the engine has not got the new weights",
     ),
     "sampling/importance_ratio": Metric(

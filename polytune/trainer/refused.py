@@ -32,7 +32,7 @@ INSTEAD = {
     "vllm_importance_sampling_clip_min": "ratios are cut at vllm_importance_sampling_clip_max only",
     "vllm_importance_sampling_cap": "set vllm_importance_sampling_clip_max",
     "mask_truncated_completions": "an episode ends by success or horizon",
-    "chat_template_kwargs": "polytune writes the turns of a chat itself; chat, thinking and history say how",
+    "chat_template_kwargs": "polytune writes the turns of a chat itself; chat and thinking say how",
     "max_tool_calling_iterations": "a task takes actions, no calls of tools",
     **dict.fromkeys(("shuffle_dataset", "data_seed"), "the order of start states follows from seed"),
     "resume_from_checkpoint": "a run continues from the last checkpoint in its own output_dir by itself; to begin with "
