@@ -57,7 +57,8 @@ class TaskConfig:
         default=None,
         metadata={
             "help": "Start states: 'train', 'unseen' ('test' for creativity tasks, mazes and data sets), a JSONL "
-            "file, or a range of seeds such as 'seeds:0-49'; unset: 'train', in an evaluation 'test' where the task has one."
+            "file, or a range of seeds such as 'seeds:0-49'; unset: 'train', in an evaluation 'test' where the task "
+            "has one."
         },
     )
     num_start_states: int | None = field(
