@@ -24,11 +24,9 @@ from polytune.tasks.base import Task
 from polytune.trainer.advantages import score_with
 from polytune.trainer.config import PolychromicConfig
 
-#: fields of sets, which do nothing where there are none
-OF_SETS = (
-    "objective", "diversity", "diversity_coef", "credit", "signature", "reward_shift", "set_size", "set_size_end",
-    "num_sets", "window", "set_normalise", "set_weight", "collapse_share",
-)  # fmt: skip
+#: fields of sets that ask for what there is not without any; their sizes and scales may stay, so that ``set_scope``
+#: alone turns sets of a recipe off
+OF_SETS = ("objective", "diversity", "credit", "signature", "reward_shift", "set_size_end")
 
 
 def check_scoring(args: PolychromicConfig, rollout: RolloutConfig, objective: ObjectiveConfig) -> None:

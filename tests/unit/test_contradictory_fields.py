@@ -72,22 +72,13 @@ def test_sets_of_every_size_are_tried_before_work(tmp_path):
     check_world(load_task("fourrooms"), 0, rollout, replace(objective, set_size_end=12))
 
 
-@pytest.mark.parametrize(
-    ("fields", "told"),
-    [
-        ({"num_sets": "8"}, "num_sets is 8, but has no effect without sets"),
-        ({"set_size": 2}, "set_size is 2, but has no effect without sets"),
-        ({"window": 2}, "window is 2, but has no effect without sets"),
-        ({"set_weight": 2.0}, "set_weight is 2.0, but has no effect without sets"),
-        ({"set_normalise": "none"}, "set_normalise is 'none', but has no effect without sets"),
-        ({"collapse_share": 0.2}, "collapse_share is 0.2, but has no effect without sets"),
-        ({"diversity_coef": 0.2}, "diversity_coef is 0.2, but has no effect without sets"),
-    ],
-)
-def test_fields_of_sets_are_refused_where_there_are_none(fields, told, tmp_path):
-    check(tmp_path, set_scope="none")
+def test_one_field_turns_the_sets_of_a_recipe_off(tmp_path):
+    """Their sizes and scales may stay; what asks for sets may not."""
+    sizes = dict(num_sets="8", set_size=2, window=2, set_weight=2.0, set_normalise="none", collapse_share=0.2)
+    check(tmp_path, set_scope="none", **sizes)
+    told = "credit is 'max', but has no effect without sets: set set_scope to 'vines', 'seeds' or 'both'."
     with pytest.raises(ValueError, match=re.escape(told)):
-        check(tmp_path, set_scope="none", **fields)
+        check(tmp_path, set_scope="none", credit="max", **sizes)
 
 
 def test_what_nothing_reads_is_refused(tmp_path):
